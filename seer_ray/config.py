@@ -1,0 +1,237 @@
+"""Every option of a job, once: type, default, unit, meaning and check.
+
+Plain dataclasses (no OmegaConf here), so that the engine can be used where neither Hydra nor Ray is
+installed. ``seer_ray.compose`` turns command lines and YAML files into these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A bad option. The message is one line: option, value, what is allowed."""
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    unit: str | None = None,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A dataclass field that carries its own documentation and bounds."""
+    metadata = {"help": help, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
+
+
+@dataclass
+class ModelConfig:
+    name: str = option("smollm2", "hub id, folder, GGUF file, or 'smollm2' (the model of the [smollm] extra)")
+    revision: str | None = option(None, "hub revision of the model")
+    tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder")
+    dtype: str = option(
+        "auto",
+        "weights and KV cache; auto: as stored, float32 for GGUF",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N")
+    gates: str | None = option(None, "attention gates: hub id, folder, or .pth file")
+    trust_remote_code: bool = option(False, "run Python code that comes with the model")
+
+
+@dataclass
+class SelectorConfig:
+    """Which KV blocks a decode step reads."""
+
+    name: str = option("dense", "how blocks are ranked", choices=SELECTORS)
+    budget: int = option(
+        2048, "KV that attention may read per KV head and step, forced blocks included", unit="tokens", minimum=1
+    )
+    threshold: float | None = option(
+        None,
+        "instead of a fixed count: every block whose share of the block scores is above this; budget caps it",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    sink: bool = option(True, "always read the first block (inside the budget)")
+    dense_layers: int = option(0, "the first k layers stay dense", minimum=0)
+    layers: dict[str, str] = option({}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}")
+
+
+@dataclass
+class SamplingConfig:
+    """Decoding of one chain. None: as the model's generation config says."""
+
+    max_new_tokens: int = option(512, "longest completion", unit="tokens", minimum=1)
+    temperature: float | None = option(None, "0 is greedy", minimum=0.0)
+    top_p: float | None = option(None, "nucleus mass; 1 is off", minimum=0.0, maximum=1.0)
+    top_k: int | None = option(None, "most likely tokens kept; 0 is off", minimum=0)
+    min_p: float | None = option(None, "least probability relative to the best token; 0 is off", minimum=0.0, maximum=1.0)
+    repetition_penalty: float | None = option(None, "divides the logits of tokens already seen; 1 is off", minimum=0.01)
+    stop: list[str] = option([], "strings that end a completion")
+    ignore_eos: bool = option(False, "go on to max_new_tokens (benchmarks)")
+
+
+@dataclass
+class EngineConfig:
+    block_size: int = option(64, "page of the KV cache = block of the selection", unit="tokens", minimum=1)
+    max_batch: int = option(16, "sequences decoded together", minimum=1)
+    kv_memory: str = option("auto", "KV cache per worker, e.g. 8GiB; auto: most of what is free after the weights")
+    prefill_chunk: int = option(512, "prompt tokens computed between two decode steps", unit="tokens", minimum=1)
+    max_length: int | None = option(None, "prompt + completion limit; None: the model's own", unit="tokens", minimum=2)
+    exact: bool = option(False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower")
+
+
+@dataclass
+class GeneratorConfig:
+    """Built-in problems that need no download."""
+
+    name: str = option("registers", "kind of problem", choices=("registers", "lookup"))
+    steps: int = option(24, "length of the chain: register updates, or entries of the table", minimum=1)
+    difficulty: int = option(1, "1: small numbers, few registers; larger is harder", minimum=1, maximum=5)
+
+
+@dataclass
+class ColumnsConfig:
+    """Names of the dataset's columns."""
+
+    id: str | None = option(None, "unique id; None: column 'id' if there is one, else the row number")
+    question: str = option("question", "the problem's text")
+    messages: str | None = option(None, "a chat instead of a question: list of {role, content}")
+    answer: str | None = option("answer", "the reference answer; None: nothing to grade against")
+
+
+@dataclass
+class TaskConfig:
+    """What is asked, and how answers are graded."""
+
+    name: str = option("registers", "label of the task in results and run names")
+    data: str | None = option(None, "path or glob (.jsonl .parquet .csv), hub id; None: the built-in generator")
+    subset: str | None = option(None, "hub datasets: configuration name")
+    split: str = option("test", "hub datasets: split")
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    limit: int | None = option(None, "only so many problems", minimum=1)
+    shuffle: int | None = option(None, "seed of a shuffle before the limit; None: file order")
+    prompt: str = option("{question}", "user message; {question} or any column in braces")
+    system: str | None = option(None, "system message")
+    thinking: bool | None = option(None, "enable_thinking of the chat template; None: the template's default")
+    few_shot: list[Any] = option([], "examples before the question: list of {question, answer}")
+    grader: str = option("math", "math, choice, exact, none, or module:function(completion, answer) -> bool")
+    grade_timeout: float = option(10.0, "a grader that takes longer costs the row its grade", unit="s", minimum=0.1)
+
+
+@dataclass
+class ClusterConfig:
+    address: str | None = option(None, "Ray cluster; None: RAY_ADDRESS, else a local one")
+    workers: int | None = option(None, "model replicas; None: as many as fit", minimum=1)
+    num_gpus: float | None = option(None, "GPUs a worker; None: 1 where the cluster has GPUs, else 0", minimum=0)
+    num_cpus: float | None = option(None, "CPUs a worker; None: 1 with a GPU, else all CPUs of the smallest node", minimum=0)
+    max_attempts: int = option(3, "a request whose worker died this often becomes an error row", minimum=1)
+    startup_timeout: float = option(1800.0, "a worker must have loaded its model by then", unit="s", minimum=1)
+    stuck_timeout: float = option(300.0, "a worker silent for so long is replaced", unit="s", minimum=1)
+    report_interval: float = option(
+        1.0, "partial tokens flow back this often: what a lost worker can cost", unit="s", minimum=0.01
+    )
+
+
+@dataclass
+class ResultsConfig:
+    folder: str = option("runs", "where run folders are made: a path or any pyarrow filesystem URI")
+    part_rows: int = option(256, "completions in one Parquet part, at most", minimum=1)
+    part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
+    progress_interval: float = option(10.0, "tokens of unfinished chains reach the disk within", unit="s", minimum=0.0)
+
+
+@dataclass
+class TrackingConfig:
+    enabled: bool = option(True, "log to MLflow")
+    uri: str | None = option(None, "MLflow server; None: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    experiment: str = option("seer-ray", "MLflow experiment")
+    interval: float = option(5.0, "live metrics this often", unit="s", minimum=0.1)
+
+
+@dataclass
+class RunConfig:
+    """One job."""
+
+    name: str | None = option(None, "name of the run folder; None: made from task, model, selector and settings")
+    seed: int = option(0, "of all sampling noise", minimum=0)
+    samples: int = option(1, "completions per problem", minimum=1)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    selector: SelectorConfig = field(default_factory=SelectorConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    results: ResultsConfig = field(default_factory=ResultsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+# What may differ between the first run of a folder and its resumption: nothing that changes a row.
+OPERATIONAL = ("name", "cluster", "results", "tracking", "engine.kv_memory", "engine.max_batch", "model.device")
+
+
+def options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """All options of a config as (dotted name, value, metadata), depth first, in order of definition."""
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            yield from options(value, name + ".")
+        else:
+            yield name, value, dict(item.metadata)
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Bounds, choices and what options demand of each other.
+
+    Raises:
+        ConfigError: names the option, the value and what is allowed.
+    """
+    for name, value, meta in options(config, prefix):
+        if value is None:
+            continue
+        unit = f" {meta['unit']}" if meta.get("unit") else ""
+        if meta.get("choices") and value not in meta["choices"]:
+            raise ConfigError(f"{name}={value}: must be one of {', '.join(meta['choices'])}")
+        if meta.get("minimum") is not None and value < meta["minimum"]:
+            raise ConfigError(f"{name}={value}: must be at least {meta['minimum']}{unit}")
+        if meta.get("maximum") is not None and value > meta["maximum"]:
+            raise ConfigError(f"{name}={value}: must be at most {meta['maximum']}{unit}")
+    if isinstance(config, RunConfig):
+        check_selector(config.selector, config.engine)
+        parse_bytes(config.engine.kv_memory, "engine.kv_memory")
+
+
+def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
+    """A sparse budget must hold the open block and one more."""
+    sparse = {selector.name, *selector.layers.values()} - {"dense"}
+    if sparse and selector.budget < 2 * engine.block_size:
+        raise ConfigError(
+            f"selector.budget={selector.budget}: must be at least two blocks, "
+            f"{2 * engine.block_size} tokens with engine.block_size={engine.block_size}"
+        )
+
+
+def parse_bytes(text: str, name: str) -> int | None:
+    """``8GiB``, ``500MB``, ``1073741824`` -> bytes; ``auto`` -> None."""
+    if text == "auto":
+        return None
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not match:
+        raise ConfigError(f"{name}={text}: must be 'auto' or a size such as 8GiB or 500MB")
+    number, prefix, binary = match.groups()
+    power = " KMGT".index(prefix.upper() or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)
