@@ -1,0 +1,6 @@
+"""What every test has: no network."""
+
+import os
+
+# Before transformers is imported anywhere: a test that would reach for the hub fails at once instead of hanging.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
