@@ -2,5 +2,5 @@
 
 import os
 
-# Before transformers is imported anywhere: a test that would reach for the hub fails at once instead of hanging.
+# Before transformers is imported anywhere: a test that would reach for the hub fails instead of hanging.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
