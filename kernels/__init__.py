@@ -1,0 +1,15 @@
+"""Attention operations on paged KV: append, score, select, attend, prefill.
+
+Words used in every docstring:
+
+- ``kv``: the cache of one layer, ``[pages, kv_heads, 2, block, head_dim]``, K at 0 and V at 1 of axis 2.
+- ``page_table``: physical pages of each row in order of position, ``[rows, max_pages]``; entries past a
+  row's last page may hold anything.
+- ``lengths``: tokens of each row that are in the cache, the current one included, ``[rows]``.
+- ``page_ids, counts``: a selection: physical pages ``[rows, kv_heads, k]`` in ascending order of position,
+  the page of the current token last, the first ``counts [rows, kv_heads]`` entries valid.
+
+Contract of every operation: shapes come from the configuration, lengths and tables are read from tensors,
+nothing is asked of the host; so one CUDA graph can replay a step. Each file holds the plain torch path,
+which is the definition of the operation.
+"""

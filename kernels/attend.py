@@ -1,0 +1,90 @@
+"""Decode attention of one new token a row over selected pages."""
+
+from __future__ import annotations
+
+import torch
+
+
+def attend(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    page_ids: torch.Tensor,
+    counts: torch.Tensor,
+    tails: torch.Tensor,
+    scale: float,
+    split: int | None = None,
+) -> torch.Tensor:
+    """Softmax attention over the selection; an identity list makes it dense paged attention.
+
+    Split-KV with an in-order combine: partial results of ``split`` pages each are folded from left to
+    right. With a fixed split every product has a fixed shape, and a row's result does not depend on how
+    long its batch mates are: folding in an empty split changes no bit.
+
+    Args:
+        q: rotated queries, ``[rows, q_heads, head_dim]``.
+        kv: ``[pages, kv_heads, 2, block, head_dim]``.
+        page_ids: ``[rows, kv_heads, k]``, see the package docstring.
+        counts: ``[rows, kv_heads]``, at least 1.
+        tails: valid tokens in each row's last page, ``[rows]``.
+        scale: of the logits.
+        split: pages a split, always computed whole; None: one split, just wide enough.
+
+    Returns:
+        ``[rows, q_heads, head_dim]``.
+    """
+    rows, q_heads, dim = q.shape
+    heads, block = kv.shape[1], kv.shape[3]
+    # Reading one scalar of a CPU tensor is free; on a device the full capacity is walked instead.
+    used = page_ids.shape[2] if q.is_cuda else int(counts.max())
+    split = split or used
+    flat = kv.view(-1, block * dim)  # K of (page, head) at row 2 * (page * heads + head), V one below
+    head = torch.arange(heads, device=q.device).view(1, heads, 1)
+    slots = 2 * (page_ids * heads + head)
+    valid = ((counts - 1) * block + tails.unsqueeze(1)).view(rows * heads, 1, 1)  # tokens
+    grouped = q.reshape(rows * heads, q_heads // heads, dim)
+
+    state = None
+    for start in range(0, used, split):
+        ids = slots[:, :, start : start + split]
+        if ids.shape[2] < split:
+            ids = torch.nn.functional.pad(ids, (0, split - ids.shape[2]))
+        # Slots past the count may hold anything: they read page 0.
+        position = torch.arange(start, start + split, device=q.device)
+        ids = torch.where(position < counts.unsqueeze(2), ids, 0).reshape(-1)
+        k = flat.index_select(0, ids).view(rows * heads, split * block, dim)
+        v = flat.index_select(0, ids + 1).view(rows * heads, split * block, dim)
+        token = torch.arange(start * block, (start + split) * block, device=q.device)
+        dead = token >= valid  # [rows * heads, 1, tokens]
+        logits = torch.bmm(grouped, k.transpose(1, 2)).float().mul_(scale)
+        logits.masked_fill_(dead, float("-inf"))
+        _clear_tail(v.view(rows * heads, split, block, dim), counts.reshape(-1) - 1 - start, dead, block)
+        state = _fold(state, logits, v)
+    assert state is not None
+    _, total, out = state
+    return (out / total).to(q.dtype).view(rows, q_heads, dim)
+
+
+def _clear_tail(v: torch.Tensor, last: torch.Tensor, dead: torch.Tensor, block: int) -> None:
+    """Zero the unwritten slots of the last page where it is in this split: 0 · NaN would be NaN."""
+    here = (last >= 0) & (last < v.shape[1])
+    row = torch.arange(v.shape[0], device=v.device)
+    slot = last.clamp(0, v.shape[1] - 1)
+    unwritten = dead.view(v.shape[0], -1, block)[row, slot] & here.unsqueeze(1)
+    v[row, slot] = v[row, slot].masked_fill(unwritten.unsqueeze(2), 0.0)
+
+
+def _fold(
+    state: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None, logits: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One step of online softmax: (max, sum, weighted values), all fp32."""
+    peak = logits.amax(-1, keepdim=True)
+    if state is not None:
+        peak = torch.maximum(peak, state[0])
+    # The first split holds at least one token, so peak is finite from then on.
+    p = torch.exp(logits - peak)
+    total = p.sum(-1, keepdim=True)
+    out = torch.bmm(p.to(v.dtype), v).float()
+    if state is None:
+        return peak, total, out
+    shrink = torch.exp(state[0] - peak)
+    return peak, total + state[1] * shrink, out + state[2] * shrink

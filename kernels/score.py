@@ -1,0 +1,23 @@
+"""Scores of all blocks of a row against its query."""
+
+from __future__ import annotations
+
+import torch
+
+
+def score(features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:
+    """Largest dot product of a block's summary with the query features of its group, in fp32.
+
+    Covers the gate (one feature vector per KV head: the gate query) and Quest (one per query head: the
+    positive and negative parts of q against the block's elementwise max and min).
+
+    Args:
+        features: ``[rows, kv_heads, vectors, width]``.
+        summary: one vector per physical page, ``[pages, kv_heads, width]``.
+        page_table: ``[rows, max_pages]``.
+
+    Returns:
+        ``[rows, kv_heads, max_pages]``; entries of blocks that are not complete are meaningless.
+    """
+    keys = summary[page_table].permute(0, 2, 3, 1).float()  # [rows, kv_heads, width, max_pages]
+    return torch.matmul(features.float(), keys).amax(dim=2)

@@ -1,0 +1,157 @@
+"""The two forward passes of an engine as the attention layers see them: a prompt chunk and a decode step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from seer_ray.engine.cache import PagedCache
+from seer_ray.kernels.append import append
+from seer_ray.kernels.attend import attend
+from seer_ray.kernels.prefill import prefill
+from seer_ray.kernels.rotary import rotate
+from seer_ray.kernels.select import select
+from seer_ray.models.plan import LayerPlan
+from seer_ray.models.rope import RopeTable
+from seer_ray.selectors import Selector, StepView
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What all passes share: cache, rotary tables, plan, and the selectors that the plan named."""
+
+    cache: PagedCache
+    rope: RopeTable
+    plan: LayerPlan
+    selectors: list[Selector | None]
+    split: int | None
+    """Pages per split of decode attention; None: one split, as wide as the batch needs."""
+
+
+class FullPages:
+    """Pages that this pass fills, to be summarised once their last token is written."""
+
+    def __init__(self, attention: Attention, pages: list[int], first: list[int]) -> None:
+        device = attention.cache.table.device
+        self.attention = attention
+        self.pages = torch.tensor(pages, dtype=torch.int64, device=device)
+        self.first = torch.tensor(first, dtype=torch.int64, device=device)
+        position = self.first.unsqueeze(1) + torch.arange(attention.cache.block, device=device)
+        self.cos, self.sin = attention.rope.at(position)
+
+    def summarise(self, layer: int, group: slice = slice(None)) -> None:
+        cache, selector = self.attention.cache, self.attention.selectors[layer]
+        summary = cache.summary[layer]
+        if selector is not None and summary is not None and len(self.pages):
+            pages = self.pages[group]
+            keys = cache.kv[layer][pages, :, 0]
+            made = selector.summarise(keys, self.cos[group], self.sin[group], self.first[group])
+            summary[pages] = made.to(summary.dtype)
+
+
+class PrefillPass:
+    """Chunks of one or several prompts, packed without padding; each attends to its own past."""
+
+    def __init__(self, attention: Attention, chunks: list[tuple[list[int], int, int]]) -> None:
+        """``chunks``: (pages of the sequence, start, end) each."""
+        self.attention = attention
+        cache, device = attention.cache, attention.cache.table.device
+        self.chunks = [
+            (torch.tensor(pages[: -(-end // cache.block)], device=device), start, end)
+            for pages, start, end in chunks
+        ]
+        positions = torch.cat([torch.arange(start, end, device=device) for _, start, end in self.chunks])
+        self.cos, self.sin = attention.rope.at(positions)
+        self.offsets = positions % cache.block
+        self.pages = torch.cat(
+            [
+                pages[torch.arange(start, end, device=device) // cache.block]
+                for pages, start, end in self.chunks
+            ]
+        )
+        filled = [
+            (pages[index], index * cache.block)
+            for pages, start, end in chunks
+            for index in range(start // cache.block, end // cache.block)
+        ]
+        self.full = FullPages(attention, [page for page, _ in filled], [first for _, first in filled])
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        kv = self.attention.cache.kv[layer]
+        append(rotate(k, self.cos, self.sin), v, kv, self.pages, self.offsets)
+        q = rotate(q, self.cos, self.sin)
+        self.full.summarise(layer)
+        out, at = [], 0
+        for pages, start, end in self.chunks:
+            out.append(prefill(q[at : at + end - start], kv, pages, start, scale))
+            at += end - start
+        return torch.cat(out) if len(out) > 1 else out[0]
+
+
+class DecodePass:
+    """One token of each row. Padding rows stand at position 0 of the dummy page."""
+
+    def __init__(
+        self,
+        attention: Attention,
+        table: torch.Tensor,
+        positions: list[int],
+        completed: list[tuple[int, int]],
+    ) -> None:
+        """
+        Args:
+            attention: shared state.
+            table: page table of the rows, ``[rows, max_pages]``.
+            positions: of the rows' current tokens.
+            completed: (page, position of its first token) of rows whose page fills in this step.
+        """
+        self.attention = attention
+        block = attention.cache.block
+        position = torch.tensor(positions, dtype=torch.int64, device=table.device)
+        self.cos, self.sin = attention.rope.at(position)
+        self.view = StepView(position, position + 1, table, block)
+        self.blocks = position // block + 1  # [rows]
+        self.offsets = position % block
+        self.pages = table.gather(1, (self.blocks - 1).unsqueeze(1)).squeeze(1)
+        self.tails = self.offsets + 1
+        self.full = FullPages(attention, [page for page, _ in completed], [first for _, first in completed])
+        self.heads = attention.cache.kv[0].shape[1]
+        self.identity = table.unsqueeze(1).expand(-1, self.heads, -1)
+        self.all_blocks = self.blocks.unsqueeze(1).expand(-1, self.heads)
+        self.selected = torch.zeros_like(position)
+        """Blocks read by each row so far, summed over layers and KV heads."""
+
+    def attend(
+        self, layer: int, q_nope: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        attention, spec = self.attention, self.attention.plan.layers[layer]
+        kv, selector = attention.cache.kv[layer], attention.selectors[layer]
+        append(rotate(k, self.cos, self.sin), v, kv, self.pages, self.offsets)
+        q = rotate(q_nope, self.cos, self.sin)
+        for index in range(
+            len(self.full.pages)
+        ):  # one by one: rows that fill a page together share no product
+            self.full.summarise(layer, slice(index, index + 1))
+        if selector is None or spec.blocks is None:
+            page_ids, counts = self.identity, self.all_blocks
+        else:
+            scores = selector.scores(q_nope, q, kv, attention.cache.summary[layer], self.view, scale)
+            page_ids, counts = select(
+                scores,
+                self.view.page_table,
+                self.view.lengths,
+                self.view.block,
+                spec.blocks,
+                spec.sink,
+                spec.threshold,
+            )
+        self.selected += counts.sum(1)
+        return attend(q, kv, page_ids, counts, self.tails, scale, attention.split)
+
+    def tokens_read(self) -> list[int]:
+        """KV tokens read by each row, summed over layers and KV heads: counted from the selections."""
+        missing = (self.view.block - self.tails) * self.heads * len(self.attention.plan.layers)
+        return (self.selected * self.view.block - missing).tolist()

@@ -1,0 +1,201 @@
+"""Requests in, completions out, on one device: no Ray, no MLflow, no datasets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from seer_ray.config import EngineConfig, SelectorConfig
+from seer_ray.engine.pages import PagePool
+from seer_ray.engine.request import Completion, Delta, Request
+from seer_ray.engine.runner import Runner
+from seer_ray.engine.scheduler import Scheduler
+from seer_ray.engine.sequence import Sequence
+from seer_ray.models.load import LoadedModel
+
+
+class Engine:
+    """Continuous batching with block-sparse decoding.
+
+    Args:
+        model: from ``seer_ray.load_model``.
+        settings: batch, memory and exactness.
+        selector: which KV blocks a decode step reads; dense by default.
+
+    Raises:
+        ConfigError: settings that the model cannot honour.
+    """
+
+    def __init__(
+        self, model: LoadedModel, settings: EngineConfig | None = None, selector: SelectorConfig | None = None
+    ) -> None:
+        self.settings = settings or EngineConfig()
+        self.tokenizer = model.tokenizer
+        self.runner = Runner(model, self.settings, selector or SelectorConfig())
+        self.plan = self.runner.plan
+        self.scheduler = Scheduler(
+            PagePool(self.runner.capacity.pages + 1),
+            self.settings.block_size,
+            self.settings.max_batch,
+            self.settings.prefill_chunk,
+            self.settings.exact,
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._refused: list[Delta] = []
+        self._counters = {"steps": 0, "new_tokens": 0, "prefill_tokens": 0, "step_s": 0.0}
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. One that can never run comes back as a completion with an error.
+
+        Raises:
+            ValueError: a request of this id is already here.
+        """
+        if request.id in self._sequences:
+            raise ValueError(f"request {request.id!r} is already in the engine")
+        sequence = Sequence(request)
+        problem = self._impossible(sequence)
+        if problem:
+            self._refused.append(sequence.complete("", "error", problem))
+            return
+        self._sequences[request.id] = sequence
+        if self._finish_reason(sequence) is not None:  # a continued chain that had its last token
+            self._refused.append(self._complete(sequence))
+        else:
+            self.scheduler.add(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """Give a request up; its completion, with the tokens so far, comes with the next step."""
+        sequence = self._sequences.pop(request_id, None)
+        if sequence is not None:
+            self.scheduler.remove(sequence)
+            self._refused.append(sequence.complete(self._text(sequence), "abort"))
+
+    @property
+    def busy(self) -> bool:
+        """There is work, or a completion to hand out."""
+        return bool(self._sequences or self._refused)
+
+    def room(self) -> int:
+        """Requests that would start soon: free rows and a small queue that keeps them filled."""
+        scheduler = self.scheduler
+        if scheduler.waiting and len(scheduler.running) < self.settings.max_batch:
+            return 0  # rows are free but memory is not
+        ahead = max(1, self.settings.max_batch // 4)
+        return max(0, self.settings.max_batch + ahead - len(self._sequences))
+
+    # -- running -------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Completion]:
+        """Completions in order of finishing, until nothing is left."""
+        for delta in self.stream():
+            if delta.completion is not None:
+                yield delta.completion
+
+    def stream(self) -> Iterator[Delta]:
+        """New tokens as they come; the last delta of a request carries its completion."""
+        while self.busy:
+            yield from self.step()
+
+    def step(self) -> list[Delta]:
+        """One batch step: at most one chunk of prompts, then one token of every chain in decoding."""
+        began = time.perf_counter()
+        deltas, self._refused = self._refused, []
+        plan = self.scheduler.schedule()
+        for sequence in plan.stranded:
+            deltas.append(self._strand(sequence))
+        self.runner.cache.copy_pages(plan.copies)
+        if plan.prefill:
+            self.runner.prefill(plan.prefill)
+        tokens = self.runner.decode(plan.decode) if plan.decode else []
+        self.scheduler.commit(plan)
+        for sequence, token in zip(plan.decode, tokens, strict=True):
+            if token is not None:
+                sequence.tokens.append(token)
+                self._counters["new_tokens"] += 1
+                done = self._finish_reason(sequence) is not None
+                deltas.append(self._complete(sequence) if done else sequence.report())
+        self._counters["steps"] += 1
+        self._counters["prefill_tokens"] += sum(chunk.end - chunk.start for chunk in plan.prefill)
+        self._counters["step_s"] += time.perf_counter() - began
+        if not self._sequences:
+            self.scheduler.check()
+        return deltas
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start, and what is in use now."""
+        scheduler = self.scheduler
+        return {
+            **self._counters,
+            "preemptions": scheduler.preemptions,
+            "running": len(scheduler.running),
+            "waiting": len(scheduler.waiting),
+            "pages_used": scheduler.pool.used,
+            "pages": scheduler.pool.capacity,
+        }
+
+    # -- finishing -----------------------------------------------------------------------------------
+
+    def _impossible(self, sequence: Sequence) -> str | None:
+        capacity, length = self.runner.capacity, sequence.prompt_length
+        cached = capacity.pages * self.settings.block_size
+        if length == 0:
+            return "the prompt has no tokens"
+        if length >= capacity.max_length:
+            return f"the prompt has {length} tokens; with a limit of {capacity.max_length} there is no room to answer"
+        if length > cached:
+            return f"the prompt has {length} tokens; the cache holds {cached}: raise engine.kv_memory"
+        return None
+
+    def _finish_reason(self, sequence: Sequence) -> str | None:
+        params = sequence.request.sampling
+        if not sequence.generated:
+            return None
+        if sequence.tokens[-1] in params.eos_token_ids:
+            return "stop"
+        if params.stop and self._stop_at(sequence, params.stop, tail=True) is not None:
+            return "stop"
+        if (
+            sequence.generated >= params.max_new_tokens
+            or len(sequence.tokens) >= self.runner.capacity.max_length
+        ):
+            return "length"
+        return None
+
+    def _complete(self, sequence: Sequence) -> Delta:
+        reason = self._finish_reason(sequence)
+        assert reason is not None
+        self._sequences.pop(sequence.request.id)
+        if sequence.slot >= 0:
+            self.scheduler.finish(sequence)
+        return sequence.complete(self._text(sequence), reason)
+
+    def _strand(self, sequence: Sequence) -> Delta:
+        self._sequences.pop(sequence.request.id)
+        self.scheduler.remove(sequence)
+        held = self.runner.capacity.pages * self.settings.block_size
+        error = f"the chain outgrew the cache at {held} tokens: raise engine.kv_memory"
+        return sequence.complete(self._text(sequence), "error", error)
+
+    def _text(self, sequence: Sequence) -> str:
+        """The completion as a person reads it: no special tokens, nothing from a stop string on."""
+        stop = sequence.request.sampling.stop
+        cut = self._stop_at(sequence, stop, tail=False) if stop else None
+        text = self._decode(sequence.tokens[sequence.prompt_length :])
+        return text if cut is None else text[:cut]
+
+    def _stop_at(self, sequence: Sequence, stop: tuple[str, ...], tail: bool) -> int | None:
+        """Where the first stop string begins. With ``tail``, only looks where the last token can have
+        finished one: a string of n characters spans at most n tokens that print something."""
+        tokens = sequence.tokens[sequence.prompt_length :]
+        if tail:
+            tokens = tokens[-(max(map(len, stop)) + 8) :]
+        text = self._decode(tokens)
+        found = [at for at in (text.find(s) for s in stop) if at >= 0]
+        return min(found, default=None)
+
+    def _decode(self, tokens: list[int]) -> str:
+        if self.tokenizer is None:
+            return ""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)

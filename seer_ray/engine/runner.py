@@ -1,0 +1,172 @@
+"""Runs a model on one device: prompt chunks and decode steps over the paged cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check_selector, parse_bytes
+from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
+from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.sampler import sample
+from seer_ray.engine.scheduler import Chunk
+from seer_ray.engine.sequence import Sequence
+from seer_ray.models.load import LoadedModel
+from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
+from seer_ray.models.plan import LayerSpec, resolve_plan
+from seer_ray.models.rope import RopeTable
+from seer_ray.selectors import Oracle, Quest, Random, Seer, Selector, Window
+
+EXACT_SPLIT = 4
+"""Pages a split of decode attention in exact mode: 256 tokens at the default block size."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the device holds."""
+
+    max_length: int
+    """Tokens of one sequence, prompt included."""
+    pages: int
+    page_bytes: int
+
+
+class Runner:
+    """Model, cache and selectors of one engine. Knows sequences; decides nothing about them."""
+
+    def __init__(self, loaded: LoadedModel, settings: EngineConfig, selector: SelectorConfig) -> None:
+        check_selector(selector, settings)
+        self.loaded, self.settings = loaded, settings
+        self.device = loaded.device
+        patch_attention(loaded.model)
+        shape = attention_shape(loaded.model)
+        self.plan = resolve_plan(selector, shape.native, settings.block_size)
+        selectors = self._selectors(shape)
+        self.capacity = self._capacity(shape, selectors)
+        max_pages = -(-self.capacity.max_length // settings.block_size)
+        self.cache = PagedCache(
+            shape,
+            selectors,
+            self.capacity.pages + 1,
+            settings.block_size,
+            settings.max_batch,
+            max_pages,
+            loaded.dtype,
+            loaded.device,
+        )
+        rope = RopeTable.from_config(loaded.model.config, positions=self.capacity.max_length).to(
+            loaded.device
+        )
+        split = EXACT_SPLIT if settings.exact else None
+        self.attention = Attention(self.cache, rope, self.plan, selectors, split)
+
+    # -- passes --------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def prefill(self, chunks: list[Chunk]) -> None:
+        """Write the chunks' keys and values. No logits: a first token is sampled by a decode step."""
+        packs = [[chunk] for chunk in chunks] if self.settings.exact else [chunks]
+        for pack in packs:
+            step = PrefillPass(self.attention, [(c.sequence.pages, c.start, c.end) for c in pack])
+            ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
+            forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
+
+    @torch.inference_mode()
+    def decode(self, sequences: list[Sequence]) -> list[int | None]:
+        """One step of each sequence; the next token of those that are ready, None for replayed ones.
+
+        Counts what was read, for steps that make a token.
+        """
+        rows = self._rows(sequences)
+        for sequence in sequences:
+            self.cache.place(sequence)
+        slots = [row.slot if row is not None else slot for slot, row in enumerate(rows)]
+        positions = [row.cached if row is not None else 0 for row in rows]
+        block = self.settings.block_size
+        table = self.cache.table[torch.tensor(slots, device=self.device)]
+        if self.settings.exact:
+            table = table.masked_fill(
+                torch.tensor([row is None for row in rows], device=self.device).unsqueeze(1), 0
+            )
+        else:
+            table = table[:, : max(positions) // block + 1]
+        completed = [
+            (row.pages[row.cached // block], row.cached // block * block)
+            for row in rows
+            if row is not None and (row.cached + 1) % block == 0
+        ]
+        step = DecodePass(self.attention, table, positions, completed)
+        ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
+        hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
+        ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
+        tokens: dict[int, int] = {}
+        if ready:
+            logits = self.loaded.model.lm_head(hidden)
+            chosen = torch.tensor([index for index, _ in ready], device=self.device)
+            sampled = sample(logits[chosen], [row for _, row in ready])
+            tokens = {row.slot: token for (_, row), token in zip(ready, sampled, strict=True)}
+            self._count(ready, step)
+        return [tokens.get(sequence.slot) for sequence in sequences]
+
+    def _rows(self, sequences: list[Sequence]) -> Seq[Sequence | None]:
+        """Batch rows. In exact mode all of them, each sequence in its own, so that every product has one
+        shape; otherwise a step costs the rows that are in it."""
+        if not self.settings.exact:
+            return sequences
+        by_slot = {sequence.slot: sequence for sequence in sequences}
+        return [by_slot.get(slot) for slot in range(self.settings.max_batch)]
+
+    def _count(self, ready: list[tuple[int, Sequence]], step: DecodePass) -> None:
+        read = step.tokens_read()
+        for index, sequence in ready:
+            sequence.attended += read[index]
+            sequence.available += (sequence.cached + 1) * step.heads * len(self.plan.layers)
+
+    # -- set-up --------------------------------------------------------------------------------------
+
+    def _selectors(self, shape: AttentionShape) -> list[Selector | None]:
+        gates: Any = self.loaded.load_gates(self.settings.block_size) if self.plan.uses("seer") else None
+
+        def build(spec: LayerSpec) -> Selector | None:
+            match spec.mixer:
+                case "seer":
+                    return Seer(gates[spec.layer])
+                case "quest":
+                    return Quest(shape.head_dim, shape.kv_heads)
+                case "oracle":
+                    return Oracle()
+                case "window":
+                    return Window(shape.kv_heads)
+                case "random":
+                    return Random(shape.kv_heads, spec.layer)
+            return None
+
+        return [build(spec) for spec in self.plan.layers]
+
+    def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:
+        settings, context = self.settings, self.loaded.max_context
+        length = settings.max_length or context
+        if length > context:
+            raise ConfigError(f"engine.max_length={length}: the model's context is {context} tokens")
+        page_bytes = PagedCache.page_bytes(shape, selectors, settings.block_size, self.loaded.dtype)
+        memory = parse_bytes(settings.kv_memory, "engine.kv_memory")
+        # Never more than the batch could fill.
+        most = settings.max_batch * -(-length // settings.block_size)
+        pages = min(most, (memory if memory is not None else free_memory(self.device)) // page_bytes - 1)
+        if pages < 2:
+            raise ConfigError(
+                f"engine.kv_memory={settings.kv_memory}: too small for two blocks; "
+                f"one takes {page_bytes / 2**20:.1f} MiB with engine.block_size={settings.block_size}"
+            )
+        return Capacity(length, pages, page_bytes)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the cache may take by default: 90 % of a GPU's free memory, half of a host's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * 0.9)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -1,0 +1,254 @@
+"""Which sequences run, what each computes next, and on which pages."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from seer_ray.engine.pages import OutOfPages, PagePool
+from seer_ray.engine.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens ``start`` to ``end`` of a sequence, to be prefilled in one pass."""
+
+    sequence: Sequence
+    start: int
+    end: int
+
+
+@dataclass
+class Plan:
+    """One engine step."""
+
+    prefill: list[Chunk] = field(default_factory=list)
+    decode: list[Sequence] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """Pages to copy (from, to) before anything is written."""
+    stranded: list[Sequence] = field(default_factory=list)
+    """Alone in the cache and still out of pages."""
+
+
+class Scheduler:
+    """Continuous batching over a page pool.
+
+    Order of admission is order of submission; a preempted sequence goes back to the front. Nothing is
+    reserved for the worst case: pages are taken as tokens come, and when none is left the newest sequence
+    gives its pages up, keeps its tokens and is computed again later.
+    """
+
+    def __init__(self, pool: PagePool, block: int, max_batch: int, prefill_chunk: int, exact: bool) -> None:
+        self.pool = pool
+        self.block = block
+        self.max_batch = max_batch
+        self.prefill_chunk = prefill_chunk
+        self.exact = exact
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self._slots = list(range(max_batch - 1, -1, -1))
+        self._wanted: Counter[bytes] = Counter()  # waiting sequences per prompt
+        self._prefixes: dict[bytes, list[int]] = {}  # prompts kept for those that wait
+        self._finished = 0
+        self._finished_tokens = 0
+
+    # -- in and out ----------------------------------------------------------------------------------
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+        self._wanted[sequence.prompt_key] += 1
+
+    def finish(self, sequence: Sequence) -> None:
+        """The sequence has all its tokens: its pages and its row are free."""
+        self._finished += 1
+        self._finished_tokens += sequence.generated
+        self._drop(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is."""
+        if sequence.slot >= 0:
+            self._drop(sequence)
+        else:
+            self.waiting.remove(sequence)
+            self._leave_queue(sequence)
+
+    def _drop(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._slots.append(sequence.slot)
+        for page in sequence.pages:
+            self.pool.release(page)
+        sequence.pages, sequence.cached, sequence.slot = [], 0, -1
+
+    def _leave_queue(self, sequence: Sequence) -> None:
+        key = sequence.prompt_key
+        self._wanted[key] -= 1
+        if not self._wanted[key]:
+            del self._wanted[key]
+            self._forget_prefix(key)
+
+    # -- a step --------------------------------------------------------------------------------------
+
+    def schedule(self) -> Plan:
+        """What to compute now. Decoding never waits for more than ``prefill_chunk`` prompt tokens."""
+        plan = Plan()
+        # Oldest first, so that it is the newest that has to give way.
+        for sequence in list(self.running):
+            if (
+                sequence.slot >= 0
+                and self._decodes(sequence)
+                and self._reserve(sequence, sequence.cached + 1, plan)
+            ):
+                plan.decode.append(sequence)
+        self._admit()
+        room = self.prefill_chunk
+        for sequence in list(self.running):
+            if sequence.slot < 0 or self._decodes(sequence) or room <= 0:
+                continue
+            start, goal = sequence.cached, self._prefill_goal(sequence)
+            # Chunk boundaries are multiples of the chunk size, whatever else is in the step.
+            end = min(goal, (start // self.prefill_chunk + 1) * self.prefill_chunk)
+            if end - start > room:
+                break
+            if self._reserve(sequence, end, plan, preempt=False):
+                plan.prefill.append(Chunk(sequence, start, end))
+                room -= end - start
+        # Who gave way after it was planned is out. Its copies may stay: they are done in order, before any
+        # write, so a page that has a new owner by now holds nothing that the owner will read.
+        plan.decode = [s for s in plan.decode if s.slot >= 0]
+        plan.prefill = [c for c in plan.prefill if c.sequence.slot >= 0]
+        return plan
+
+    def commit(self, plan: Plan) -> None:
+        """The plan has been computed."""
+        for chunk in plan.prefill:
+            sequence = chunk.sequence
+            sequence.cached = chunk.end
+            if self._wanted[sequence.prompt_key] and chunk.end >= sequence.prompt_length - 1:
+                self._keep_prefix(sequence)
+            if self._decodes(sequence):
+                sequence.enter("decode")
+        for sequence in plan.decode:
+            sequence.cached += 1
+
+    def _prefill_goal(self, sequence: Sequence) -> int:
+        """Tokens computed by prefill. In exact mode generated tokens are replayed as decode steps."""
+        return (sequence.prompt_length if self.exact else len(sequence.tokens)) - 1
+
+    def _decodes(self, sequence: Sequence) -> bool:
+        return sequence.cached >= self._prefill_goal(sequence)
+
+    # -- pages ---------------------------------------------------------------------------------------
+
+    def _reserve(self, sequence: Sequence, end: int, plan: Plan, preempt: bool = True) -> bool:
+        """Pages that may be written for tokens up to ``end``. False: not now."""
+        while True:
+            try:
+                self._own(sequence, end, plan)
+                return True
+            except OutOfPages:
+                if self._prefixes:
+                    self._forget_prefix(next(iter(self._prefixes)))
+                    continue
+            newest = self.running[-1]
+            if newest is sequence and len(self.running) == 1:
+                plan.stranded.append(sequence)
+                return False
+            if not preempt and newest is sequence:
+                return False  # those before it will finish and make room
+            self._preempt(newest)
+            if newest is sequence:
+                return False
+
+    def _own(self, sequence: Sequence, end: int, plan: Plan) -> None:
+        index = sequence.cached // self.block
+        if index < len(sequence.pages) and self.pool.is_shared(sequence.pages[index]):
+            page = self.pool.allocate()
+            plan.copies.append((sequence.pages[index], page))
+            self.pool.release(sequence.pages[index])
+            sequence.pages[index] = page
+        while len(sequence.pages) * self.block < end:
+            sequence.pages.append(self.pool.allocate())
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._drop(sequence)
+        sequence.preemptions += 1
+        self.preemptions += 1
+        sequence.enter("queued")
+        self.waiting.appendleft(sequence)
+        self._wanted[sequence.prompt_key] += 1
+
+    # -- admission -----------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        leading = {s.prompt_key for s in self.running if s.cached < s.prompt_length - 1}
+        for sequence in list(self.waiting):
+            if not self._slots:
+                return
+            key = sequence.prompt_key
+            if key in leading and key not in self._prefixes:
+                continue  # another sample is computing this prompt; share it when it is there
+            if not self._fits(sequence):
+                return
+            self.waiting.remove(sequence)
+            sequence.slot = self._slots.pop()
+            self.running.append(sequence)
+            if key in self._prefixes:
+                sequence.pages = [self.pool.share(page) for page in self._prefixes[key]]
+                sequence.cached = sequence.prompt_length - 1
+            elif sequence.prompt_length > 1:
+                leading.add(key)
+            sequence.enter("decode" if self._decodes(sequence) else "prefill")
+            self._leave_queue(sequence)
+
+    def _fits(self, sequence: Sequence) -> bool:
+        """Expected need, not the worst case: chains in flight are, on average, half-way through what is
+        still to come."""
+        if not self.running:
+            return True
+        shared = len(self._prefixes.get(sequence.prompt_key, ()))
+        need = self._pages(len(sequence.tokens)) - shared
+        to_come = sum(self._expected_rest(s) for s in [*self.running, sequence])
+        return self.pool.used + need + self._pages(to_come // 2) <= self.pool.capacity
+
+    def _expected_rest(self, sequence: Sequence) -> int:
+        limit = sequence.request.sampling.max_new_tokens
+        expected = self._finished_tokens // self._finished if self._finished else limit // 2
+        return min(max(expected - sequence.generated, self.block), limit - sequence.generated)
+
+    def _pages(self, tokens: int) -> int:
+        return -(-tokens // self.block)
+
+    # -- prompts shared by samples -------------------------------------------------------------------
+
+    def _keep_prefix(self, sequence: Sequence) -> None:
+        """Hold the prompt's pages for the samples that wait. The last one may be partial: whoever
+        writes to it while it is shared copies it first."""
+        key = sequence.prompt_key
+        count = self._pages(sequence.prompt_length - 1)
+        if key not in self._prefixes and count:
+            self._prefixes[key] = [self.pool.share(page) for page in sequence.pages[:count]]
+
+    def _forget_prefix(self, key: bytes) -> None:
+        for page in self._prefixes.pop(key, ()):
+            self.pool.release(page)
+
+    # -- integrity -----------------------------------------------------------------------------------
+
+    def _ownerships(self) -> Iterator[int]:
+        for sequence in self.running:
+            yield from sequence.pages
+        for pages in self._prefixes.values():
+            yield from pages
+
+    def check(self) -> None:
+        """Reference counts balance; rows are used once.
+
+        Raises:
+            RuntimeError: they do not: a bug.
+        """
+        self.pool.check(list(self._ownerships()))
+        slots = sorted(self._slots + [sequence.slot for sequence in self.running])
+        if slots != list(range(self.max_batch)):
+            raise RuntimeError("batch rows do not balance")

@@ -1,0 +1,103 @@
+"""A Hugging Face model whose attention asks the engine instead of a contiguous cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+
+class Step(Protocol):
+    """One forward pass of the engine, as an attention module sees it."""
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Append k and v, attend.
+
+        Args:
+            layer: index of the decoder layer.
+            q: normalised, before rotation, ``[tokens, q_heads, head_dim]``.
+            k, v: likewise, ``[tokens, kv_heads, head_dim]``.
+            scale: of the logits.
+
+        Returns:
+            ``[tokens, q_heads, head_dim]``.
+        """
+        ...
+
+
+def patch_attention(model: nn.Module) -> None:
+    """Give every attention module of ``model`` the paged forward. Idempotent; weights and names stay.
+
+    Without a ``step`` argument the module still does what it did, so ``model.generate`` works.
+    """
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        if not isinstance(attention.forward, partial):
+            attention.forward = partial(_forward, attention, attention.forward)
+
+
+def _forward(
+    attention: Any,
+    original: Any,
+    hidden_states: torch.Tensor,
+    *args: Any,
+    step: Step | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The one attention of Llama, Qwen2, Qwen3, Mistral and their kin: bias and q/k norm where they have them."""
+    if step is None:
+        return original(hidden_states, *args, **kwargs)
+    shape = (-1, attention.head_dim)
+    lead = hidden_states.shape[:-1]
+    q = attention.q_proj(hidden_states).view(lead.numel(), *shape)
+    k = attention.k_proj(hidden_states).view(lead.numel(), *shape)
+    v = attention.v_proj(hidden_states).view(lead.numel(), *shape)
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    out = step.attend(attention.layer_idx, q, k, v, attention.scaling)
+    return attention.o_proj(out.reshape(*lead, -1)), None
+
+
+def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor:
+    """Packed tokens through the decoder stack.
+
+    Args:
+        model: a patched causal language model.
+        tokens: ``[tokens]``.
+        step: where attention reads and writes.
+
+    Returns:
+        Normalised hidden states, ``[tokens, hidden]``.
+    """
+    hidden = model.model.embed_tokens(tokens).unsqueeze(0)
+    for layer in model.model.layers:
+        hidden = layer(hidden, position_embeddings=None, step=step)
+    return model.model.norm(hidden).squeeze(0)
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    layers: int
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    native: tuple[str, ...]
+    """The checkpoint's kind of attention, per layer."""
+
+
+def attention_shape(model: Any) -> AttentionShape:
+    """What cache and selectors must know of a model."""
+    config = model.config
+    native = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return AttentionShape(
+        layers=config.num_hidden_layers,
+        q_heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=model.model.layers[0].self_attn.head_dim,
+        native=tuple(native),
+    )

@@ -1,0 +1,97 @@
+"""The layer plan: which attention each layer uses, resolved once from the config."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from seer_ray.config import SELECTORS, ConfigError, SelectorConfig
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer: what the checkpoint has there, and what decodes it."""
+
+    layer: int
+    native: str
+    """The checkpoint's own attention, e.g. ``full_attention``."""
+    mixer: str
+    """``dense`` or the selector's name."""
+    blocks: int | None = None
+    """Budget in blocks; None: dense."""
+    threshold: float | None = None
+    sink: bool = True
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """Immutable; everything downstream (cache, metrics, results) reads this, never the raw config."""
+
+    layers: tuple[LayerSpec, ...]
+    block_size: int
+
+    @property
+    def code(self) -> str:
+        """Readable, e.g. ``36L:27seer2048b64+9dense``."""
+        kinds = Counter(
+            "dense"
+            if spec.blocks is None
+            else f"{spec.mixer}{spec.blocks * self.block_size}b{self.block_size}"
+            + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
+            + ("" if spec.sink else "-nosink")
+            for spec in self.layers
+        )
+        return f"{len(self.layers)}L:" + "+".join(
+            (f"{count}" if len(kinds) > 1 else "") + kind for kind, count in kinds.most_common()
+        )
+
+    @property
+    def digest(self) -> str:
+        """Content hash: two plans that decode alike have the same."""
+        return hashlib.sha256(repr((self.layers, self.block_size)).encode()).hexdigest()[:12]
+
+    def uses(self, mixer: str) -> bool:
+        return any(spec.mixer == mixer for spec in self.layers)
+
+
+def resolve_plan(selector: SelectorConfig, native: list[str], block_size: int) -> LayerPlan:
+    """The config's selector for the layers of a checkpoint.
+
+    Later settings win: the selector for all layers, then ``dense_layers``, then ``layers``.
+
+    Args:
+        selector: the config.
+        native: the checkpoint's attention per layer.
+        block_size: tokens a block.
+
+    Raises:
+        ConfigError: a layer that is not there, or a selector that is not known.
+    """
+    mixers = [selector.name] * len(native)
+    if selector.dense_layers > len(native):
+        raise ConfigError(
+            f"selector.dense_layers={selector.dense_layers}: the model has {len(native)} layers"
+        )
+    mixers[: selector.dense_layers] = ["dense"] * selector.dense_layers
+    for key, name in selector.layers.items():
+        option = f"selector.layers.{key}={name}"
+        if name not in SELECTORS:
+            raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(key))
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < len(native):
+            raise ConfigError(f"{option}: must name layers 0 to {len(native) - 1}, such as '3' or '0-2'")
+        mixers[first : last + 1] = [name] * (last + 1 - first)
+    return LayerPlan(
+        tuple(
+            LayerSpec(layer, kind, "dense")
+            if mixer == "dense"
+            else LayerSpec(
+                layer, kind, mixer, selector.budget // block_size, selector.threshold, selector.sink
+            )
+            for layer, (mixer, kind) in enumerate(zip(mixers, native, strict=True))
+        ),
+        block_size,
+    )

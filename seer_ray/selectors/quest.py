@@ -1,0 +1,39 @@
+"""Quest: an upper bound of q·k over a block from its elementwise min and max of k (arXiv 2406.10774)."""
+
+from __future__ import annotations
+
+import torch
+
+from seer_ray.kernels.score import score
+from seer_ray.selectors.base import StepView
+
+
+class Quest:
+    """Summary of a page: max, then min of the rotated keys.
+
+    ``sum_d max(q_d max_d, q_d min_d)`` is the dot product of (q⁺, q⁻) with (max, min), so the bound is
+    scored like the gate. All query heads of a group share the selection: the largest bound counts.
+    """
+
+    def __init__(self, head_dim: int, kv_heads: int) -> None:
+        self.summary_width = 2 * head_dim
+        self.kv_heads = kv_heads
+
+    def summarise(
+        self, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, first: torch.Tensor
+    ) -> torch.Tensor:
+        return torch.cat((k.amax(2), k.amin(2)), dim=-1)
+
+    def scores(
+        self,
+        q_nope: torch.Tensor,
+        q: torch.Tensor,
+        kv: torch.Tensor,
+        summary: torch.Tensor | None,
+        view: StepView,
+        scale: float,
+    ) -> torch.Tensor:
+        assert summary is not None
+        grouped = q.view(q.shape[0], self.kv_heads, -1, q.shape[-1])
+        features = torch.cat((grouped.clamp(min=0), grouped.clamp(max=0)), dim=-1)
+        return score(features, summary, view.page_table)
