@@ -1,0 +1,199 @@
+"""Command lines and YAML files -> checked options (``seer_ray.config``): Hydra's compose API on ``conf/``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from seer_ray.config import OPERATIONAL, ConfigError, RunConfig, check, options
+from seer_ray.overrides import Choice, Overrides, Setting, show
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+JOBS: dict[str, type[RunConfig]] = {"reason": RunConfig}
+GROUPS = ("model", "task", "selector", "engine", "cluster")
+
+
+def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig | None = None) -> RunConfig:
+    """The options of a job.
+
+    Args:
+        overrides: ``group=choice`` and ``option=value``, as Hydra writes them; a later one wins
+        job: top file in ``conf/``
+        base: start from these options instead of the top file; a chosen group then replaces its section
+
+    Raises:
+        ConfigError: on one line, what is wrong with which option.
+    """
+    reader = _reader(job)
+    parsed = [item for text in overrides for item in reader.parse(text)]
+    chosen = {item.group: item.name for item in parsed if isinstance(item, Choice)}
+    settings = [item for item in parsed if isinstance(item, Setting)]
+    if base is None:
+        tree = _hydra(job, [f"{group}={name}" for group, name in chosen.items()])
+    else:
+        tree = _schema(job)
+        _assign(tree, reader.flatten(_escaped(dataclasses.asdict(base))), reader)
+        for group, name in chosen.items():
+            tree[group] = _schema(job)[group]
+            tree.merge_with(_hydra(f"{group}/{name}", []))
+    _assign(tree, settings, reader)
+    return _finish(tree)
+
+
+def from_yaml(
+    text: str, source: str = "the configuration", job: str = "reason", defaults: bool = False
+) -> RunConfig:
+    """Options from a YAML file. What the file leaves out has the option's own default.
+
+    Args:
+        text: nested options, as ``to_yaml`` writes them
+        source: what to call the file in errors
+        defaults: what the file leaves out is as in the job's top file instead
+    """
+    import yaml
+
+    reader = _reader(job)
+    try:
+        values = yaml.safe_load(text)
+        tree = _hydra(job, []) if defaults else _schema(job)
+        if not isinstance(values or {}, dict):
+            raise ConfigError(f"must hold options such as 'seed: 0', not {show(values)}")
+        _assign(tree, reader.flatten(values or {}), reader)
+        return _finish(tree)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{source}{where}: not YAML ({getattr(error, 'problem', None) or error})") from None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def to_yaml(config: RunConfig) -> str:
+    """All options, resolved; ``from_yaml`` gives the same ones back."""
+    import yaml
+
+    return yaml.safe_dump(
+        _escaped(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True, width=110
+    )
+
+
+def digest(config: RunConfig) -> str:
+    """SHA-256 of the options that decide what the rows are (all but the operational ones), in hex."""
+    decisive = {name: value for name, value, _ in options(config) if not is_operational(name)}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def is_operational(name: str) -> bool:
+    """Whether this option may change when a run is resumed."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in OPERATIONAL)
+
+
+def run_name(config: RunConfig) -> str:
+    """The run folder's name: ``config.name``, or one made of task, model, selector and a short digest.
+
+    Raises:
+        ConfigError: if the name that was given is no plain folder name.
+    """
+    if config.name is not None:
+        if not re.fullmatch(r"\w[\w.+=-]{0,127}", config.name) or ".." in config.name:
+            raise ConfigError(
+                f"name={show(config.name)}: must be a plain folder name of letters, digits and . _ - + = "
+                "(where it lies is results.folder)"
+            )
+        return config.name
+    selector = config.selector
+    width = "" if selector.name == "dense" else str(selector.budget)
+    if width and selector.threshold is not None:
+        width = f"-t{selector.threshold:g}"
+    model = PurePosixPath(config.model.name.replace("\\", "/")).name.removesuffix(".gguf")
+    parts = [config.task.name, model, f"{selector.name}{width}"]
+    safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", part)).strip("-._")[:40] for part in parts]
+    return "-".join([*(part for part in safe if part), digest(config)[:8]])
+
+
+@cache
+def choices(group: str) -> list[str]:
+    """The names of a config group's files."""
+    folder = resources.files("seer_ray.conf").joinpath(group)
+    names = (entry.name for entry in folder.iterdir())
+    # 4b before 14b
+    return sorted(
+        (name.removesuffix(".yaml") for name in names if name.endswith(".yaml")),
+        key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)],
+    )
+
+
+@cache
+def _reader(job: str) -> Overrides:
+    return Overrides(JOBS[job], {group: choices(group) for group in GROUPS})
+
+
+def _schema(job: str) -> DictConfig:
+    """The structured config, which checks types, at its own defaults."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(JOBS[job])
+
+
+def _hydra(name: str, overrides: list[str]) -> DictConfig:
+    """A file of ``conf/`` with all that its defaults list names."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.config_store import ConfigStore
+
+    for job, config in JOBS.items():
+        ConfigStore.instance().store(name=f"{job}_schema", node=config)
+    with initialize_config_module(config_module="seer_ray.conf", version_base="1.3"):
+        return hydra_compose(name, overrides)
+
+
+def _assign(tree: DictConfig, settings: Iterable[Setting], reader: Overrides) -> None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for setting in settings:
+        reader.check(setting)
+        try:
+            if setting.key is None:
+                OmegaConf.update(tree, setting.option, setting.value, merge=False, force_add=True)
+            else:
+                entries = dict(OmegaConf.select(tree, setting.option))
+                OmegaConf.update(
+                    tree, setting.option, entries | {setting.key: setting.value}, merge=False, force_add=True
+                )
+        except OmegaConfBaseException:
+            raise reader.wrong_type(setting) from None
+
+
+def _finish(tree: DictConfig) -> RunConfig:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config: Any = OmegaConf.to_object(tree)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{error.full_key}: {reason} (for a literal ${{ write \\${{)") from None
+    check(config)
+    run_name(config)
+    return config
+
+
+def _escaped(value: Any) -> Any:
+    """Text with ``${`` such that OmegaConf reads it as text."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value
