@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from seer_ray.kernels import cpu
+
+
+SPLIT = 8
+"""Pages that are folded into one partial result: 512 tokens at the default block size."""
+
 
 def attend(
     q: torch.Tensor,
@@ -12,31 +18,42 @@ def attend(
     counts: torch.Tensor,
     tails: torch.Tensor,
     scale: float,
-    split: int | None = None,
 ) -> torch.Tensor:
     """Softmax attention over the selection; an identity list makes it dense paged attention.
 
-    Split-KV with an in-order combine: partial results of ``split`` pages each are folded from left to
-    right. With a fixed split every product has a fixed shape, and a row's result does not depend on how
-    long its batch mates are: folding in an empty split changes no bit.
+    Split-KV with an in-order combine: partial results of ``SPLIT`` pages each are folded from left to
+    right. The split is fixed and every product has a fixed shape, so a row's bits do not depend on how
+    long its batch mates are: folding in an empty split changes none.
 
     Args:
         q: rotated queries, ``[rows, q_heads, head_dim]``.
         kv: ``[pages, kv_heads, 2, block, head_dim]``.
-        page_ids: ``[rows, kv_heads, k]``, see the package docstring.
-        counts: ``[rows, kv_heads]``, at least 1.
-        tails: valid tokens in each row's last page, ``[rows]``.
+        page_ids: ``[rows, kv_heads, k]`` int64, last axis contiguous, see the package docstring.
+        counts: ``[rows, kv_heads]`` int64, at least 1.
+        tails: valid tokens in each row's last page, ``[rows]`` int64.
         scale: of the logits.
-        split: pages a split, always computed whole; None: one split, just wide enough.
 
     Returns:
         ``[rows, q_heads, head_dim]``.
     """
+    if cpu.takes(kv, q.shape[1] // kv.shape[1], kv.shape[3], kv.shape[4]):
+        return cpu.attend(q, kv, page_ids, counts, tails, scale, SPLIT)
+    return reference(q, kv, page_ids, counts, tails, scale)
+
+
+def reference(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    page_ids: torch.Tensor,
+    counts: torch.Tensor,
+    tails: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """The definition of ``attend`` in torch."""
     rows, q_heads, dim = q.shape
     heads, block = kv.shape[1], kv.shape[3]
     # Reading one scalar of a CPU tensor is free; on a device the full capacity is walked instead.
     used = page_ids.shape[2] if q.is_cuda else int(counts.max())
-    split = split or used
     flat = kv.view(-1, block * dim)  # K of (page, head) at row 2 * (page * heads + head), V one below
     head = torch.arange(heads, device=q.device).view(1, heads, 1)
     slots = 2 * (page_ids * heads + head)
@@ -44,20 +61,20 @@ def attend(
     grouped = q.reshape(rows * heads, q_heads // heads, dim)
 
     state = None
-    for start in range(0, used, split):
-        ids = slots[:, :, start : start + split]
-        if ids.shape[2] < split:
-            ids = torch.nn.functional.pad(ids, (0, split - ids.shape[2]))
+    for start in range(0, used, SPLIT):
+        ids = slots[:, :, start : start + SPLIT]
+        if ids.shape[2] < SPLIT:
+            ids = torch.nn.functional.pad(ids, (0, SPLIT - ids.shape[2]))
         # Slots past the count may hold anything: they read page 0.
-        position = torch.arange(start, start + split, device=q.device)
+        position = torch.arange(start, start + SPLIT, device=q.device)
         ids = torch.where(position < counts.unsqueeze(2), ids, 0).reshape(-1)
-        k = flat.index_select(0, ids).view(rows * heads, split * block, dim)
-        v = flat.index_select(0, ids + 1).view(rows * heads, split * block, dim)
-        token = torch.arange(start * block, (start + split) * block, device=q.device)
+        k = flat.index_select(0, ids).view(rows * heads, SPLIT * block, dim)
+        v = flat.index_select(0, ids + 1).view(rows * heads, SPLIT * block, dim)
+        token = torch.arange(start * block, (start + SPLIT) * block, device=q.device)
         dead = token >= valid  # [rows * heads, 1, tokens]
         logits = torch.bmm(grouped, k.transpose(1, 2)).float().mul_(scale)
         logits.masked_fill_(dead, float("-inf"))
-        _clear_tail(v.view(rows * heads, split, block, dim), counts.reshape(-1) - 1 - start, dead, block)
+        _clear_tail(v.view(rows * heads, SPLIT, block, dim), counts.reshape(-1) - 1 - start, dead, block)
         state = _fold(state, logits, v)
     assert state is not None
     _, total, out = state

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from seer_ray.kernels import cpu
 
-def score(features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:
+
+def score(
+    features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int
+) -> torch.Tensor:
     """Largest dot product of a block's summary with the query features of its group, in fp32.
 
     Covers the gate (one feature vector per KV head: the gate query) and Quest (one per query head: the
@@ -15,9 +19,18 @@ def score(features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tenso
         features: ``[rows, kv_heads, vectors, width]``.
         summary: one vector per physical page, ``[pages, kv_heads, width]``.
         page_table: ``[rows, max_pages]``.
+        lengths: ``[rows]``; only ``lengths // block`` blocks are complete.
+        block: tokens a page.
 
     Returns:
         ``[rows, kv_heads, max_pages]``; entries of blocks that are not complete are meaningless.
     """
+    if cpu.takes(summary, features.shape[2], block, 0):
+        return cpu.score(features, summary, page_table, lengths, block)
+    return reference(features, summary, page_table)
+
+
+def reference(features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:
+    """The definition of ``score`` in torch."""
     keys = summary[page_table].permute(0, 2, 3, 1).float()  # [rows, kv_heads, width, max_pages]
     return torch.matmul(features.float(), keys).amax(dim=2)

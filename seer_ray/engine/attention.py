@@ -25,8 +25,6 @@ class Attention:
     rope: RopeTable
     plan: LayerPlan
     selectors: list[Selector | None]
-    split: int | None
-    """Pages per split of decode attention; None: one split, as wide as the batch needs."""
 
 
 class FullPages:
@@ -149,7 +147,7 @@ class DecodePass:
                 spec.threshold,
             )
         self.selected += counts.sum(1)
-        return attend(q, kv, page_ids, counts, self.tails, scale, attention.split)
+        return attend(q, kv, page_ids, counts, self.tails, scale)
 
     def tokens_read(self) -> list[int]:
         """KV tokens read by each row, summed over layers and KV heads: counted from the selections."""

@@ -21,8 +21,6 @@ from seer_ray.models.plan import LayerSpec, resolve_plan
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import Oracle, Quest, Random, Seer, Selector, Window
 
-EXACT_SPLIT = 4
-"""Pages a split of decode attention in exact mode: 256 tokens at the default block size."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class Runner:
         rope = RopeTable.from_config(loaded.model.config, positions=self.capacity.max_length).to(
             loaded.device
         )
-        split = EXACT_SPLIT if settings.exact else None
-        self.attention = Attention(self.cache, rope, self.plan, selectors, split)
+        self.attention = Attention(self.cache, rope, self.plan, selectors)
 
     # -- passes --------------------------------------------------------------------------------------
 

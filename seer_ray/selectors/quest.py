@@ -36,4 +36,4 @@ class Quest:
         assert summary is not None
         grouped = q.view(q.shape[0], self.kv_heads, -1, q.shape[-1])
         features = torch.cat((grouped.clamp(min=0), grouped.clamp(max=0)), dim=-1)
-        return score(features, summary, view.page_table)
+        return score(features, summary, view.page_table, view.lengths, view.block)

@@ -38,4 +38,4 @@ class Seer:
         query = self.gate.gate_query(
             q_nope, view.positions
         )  # [rows, kv_heads, gate_dim], 1/sqrt(dg) folded in
-        return score(query.unsqueeze(2), summary, view.page_table)
+        return score(query.unsqueeze(2), summary, view.page_table, view.lengths, view.block)

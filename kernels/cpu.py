@@ -1,0 +1,125 @@
+"""Builds and calls ``paged.cpp``, the CPU path of attention and scoring, where a C++ compiler is.
+
+Compiled once per source, compiler flags and CPU, into the user's cache folder (about two seconds). Without
+a compiler, or for shapes that it does not take, the torch definitions run: slower, the same up to rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("paged.cpp")
+# No NaN can reach a sum (only valid tokens are read) and no order of summation is promised but a fixed one.
+FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC", "-fopenmp"]
+# Named one by one, so that -fopenmp does not bring the compiler's own OpenMP library.
+LIBRARIES = ["-lstdc++", "-lm", "-lc", "-lgcc_s", "-lgcc", "-lpthread"]
+MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled operations, or None where they cannot be built; the reason is logged once."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        log.warning("no C++ compiler (g++ or CXX): attention on CPU takes the slower torch path")
+        return None
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join([compiler, *FLAGS, _cpu()]).encode()).hexdigest()[:16]
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    built = cache_home / "seer-ray" / f"paged-{key}.so"
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        draft = built.with_suffix(f".{os.getpid()}")
+        # Against torch's own OpenMP: two thread pools on the same cores would wait for each other.
+        openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
+        link = [str(openmp[0]), f"-Wl,-rpath,{openmp[0].parent}"] if openmp else ["-lgomp"]
+        command = [compiler, *FLAGS, "-nodefaultlibs", str(SOURCE), *link, *LIBRARIES, "-o", str(draft)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            log.warning("attention on CPU takes the slower torch path: %s", result.stderr.strip()[-400:])
+            return None
+        os.replace(draft, built)  # several workers may build at once: the last one wins, all are whole
+    return ctypes.CDLL(str(built))
+
+
+def _cpu() -> str:
+    """What -march=native may depend on."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line for line in file if line.startswith("flags")), platform.machine())
+    except OSError:
+        return platform.machine()
+
+
+def takes(cached: torch.Tensor, group: int, block: int, dim: int) -> bool:
+    """Whether the compiled operations run on this cache and these shapes."""
+    fits = group <= MAX_GROUP and block <= MAX_BLOCK and dim <= MAX_DIM
+    return cached.device.type == "cpu" and cached.dtype in DTYPES and fits and library() is not None
+
+
+def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def attend(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    page_ids: torch.Tensor,
+    counts: torch.Tensor,
+    tails: torch.Tensor,
+    scale: float,
+    split: int,
+) -> torch.Tensor:
+    """See ``kernels.attend``."""
+    rows, q_heads, dim = q.shape
+    heads, block, width = kv.shape[1], kv.shape[3], page_ids.shape[2]
+    q, counts, tails = q.to(kv.dtype).contiguous(), counts.contiguous(), tails.contiguous()
+    group = q_heads // heads
+    out = torch.empty_like(q)
+    workspace = torch.empty(rows * heads * -(-width // split) * group * (dim + 2))
+    getattr(library(), f"attend_{str(kv.dtype)[6:]}")(
+        _pointer(q),
+        _pointer(kv),
+        _pointer(page_ids),
+        ctypes.c_int64(page_ids.stride(0)),
+        ctypes.c_int64(page_ids.stride(1)),
+        _pointer(counts),
+        _pointer(tails),
+        _pointer(out),
+        _pointer(workspace),
+        *map(ctypes.c_int64, (rows, heads, group, block, dim, width, split)),
+        ctypes.c_float(scale),
+    )
+    return out
+
+
+def score(
+    features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int
+) -> torch.Tensor:
+    """See ``kernels.score``."""
+    rows, heads, vectors, width = features.shape
+    features, lengths = features.float().contiguous(), lengths.contiguous()
+    pages = page_table.shape[1]
+    out = torch.empty(rows, heads, pages)
+    getattr(library(), f"score_{str(summary.dtype)[6:]}")(
+        _pointer(features),
+        _pointer(summary),
+        _pointer(page_table),
+        ctypes.c_int64(page_table.stride(0)),
+        _pointer(lengths),
+        _pointer(out),
+        *map(ctypes.c_int64, (rows, heads, vectors, width, pages, block)),
+    )
+    return out

@@ -1,0 +1,189 @@
+// CPU paths of attend.py and score.py: no copy of K or V, every row computed alone and in a fixed order, so
+// its bits do not depend on its batch mates. Called through ctypes by cpu.py, which checks the arguments.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+namespace {
+
+struct bf16 {
+  uint16_t bits;
+};
+
+inline float load(float x) { return x; }
+
+inline float load(bf16 x) {
+  uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline void store(float* to, float value) { *to = value; }
+
+inline void store(bf16* to, float value) {  // round to nearest even
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  to->bits = static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// exp for x <= 0: 2^n times a polynomial for 2^f, about 1 ulp. The library call would not be vectorised.
+inline float fast_exp(float x) {
+  float t = std::max(x * 1.442695041f, -126.0f);
+  float n = std::nearbyint(t), f = t - n;
+  float p = 1.535336188e-4f;
+  p = p * f + 1.339887440e-3f;
+  p = p * f + 9.618437357e-3f;
+  p = p * f + 5.550332471e-2f;
+  p = p * f + 2.402264791e-1f;
+  p = p * f + 6.931472028e-1f;
+  p = p * f + 1.0f;
+  int32_t exponent = (static_cast<int32_t>(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &exponent, sizeof scale);
+  return p * scale;
+}
+
+constexpr int kMaxGroup = 16, kMaxBlock = 256, kMaxDim = 256;
+
+// Online softmax of `group` queries over pages [first, last) of one row and head.
+// partial: group x (max, sum, out[dim]). DIM is the head dim where it is known at compile time, else 0.
+template <typename T, int DIM>
+void attend_split(const float* q, const T* kv, const int64_t* pages, int64_t first, int64_t last,
+                  int64_t tokens, int64_t head, int64_t heads, int64_t group, int64_t block,
+                  int64_t dim_, float* partial) {
+  const int64_t dim = DIM ? DIM : dim_;
+  float logits[kMaxGroup][kMaxBlock];
+  for (int64_t h = 0; h < group; ++h) {
+    float* state = partial + h * (dim + 2);
+    state[0] = -std::numeric_limits<float>::infinity();
+    std::fill(state + 1, state + 2 + dim, 0.0f);
+  }
+  for (int64_t i = first; i < last; ++i) {
+    const T* k = kv + (pages[i] * heads + head) * 2 * block * dim;
+    const T* v = k + block * dim;
+    const int64_t here = std::min(block, tokens - i * block);
+    if (i + 1 < last) __builtin_prefetch(kv + (pages[i + 1] * heads + head) * 2 * block * dim);
+    for (int64_t t = 0; t < here; ++t) {
+      float key[kMaxDim];
+      for (int64_t d = 0; d < dim; ++d) key[d] = load(k[t * dim + d]);
+      for (int64_t h = 0; h < group; ++h) {
+        float dot = 0.0f;
+        for (int64_t d = 0; d < dim; ++d) dot += q[h * dim + d] * key[d];
+        logits[h][t] = dot;
+      }
+    }
+    for (int64_t h = 0; h < group; ++h) {
+      float* state = partial + h * (dim + 2);
+      float peak = state[0];
+      for (int64_t t = 0; t < here; ++t) peak = std::max(peak, logits[h][t]);
+      const float shrink = i == first ? 0.0f : fast_exp(state[0] - peak);
+      float sum = 0.0f;
+      for (int64_t t = 0; t < here; ++t) sum += logits[h][t] = fast_exp(logits[h][t] - peak);
+      state[0] = peak;
+      state[1] = state[1] * shrink + sum;
+      for (int64_t d = 0; d < dim; ++d) state[2 + d] *= shrink;
+    }
+    for (int64_t t = 0; t < here; ++t) {
+      float value[kMaxDim];
+      for (int64_t d = 0; d < dim; ++d) value[d] = load(v[t * dim + d]);
+      for (int64_t h = 0; h < group; ++h) {
+        float* out = partial + h * (dim + 2) + 2;
+        const float p = logits[h][t];
+        for (int64_t d = 0; d < dim; ++d) out[d] += p * value[d];
+      }
+    }
+  }
+}
+
+template <typename T>
+void attend(const T* q, const T* kv, const int64_t* page_ids, int64_t row_stride, int64_t head_stride,
+            const int64_t* counts, const int64_t* tails, T* out, float* workspace, int64_t rows,
+            int64_t heads, int64_t group, int64_t block, int64_t dim, int64_t width, int64_t split,
+            float scale) {
+  const int64_t splits = (width + split - 1) / split, size = group * (dim + 2);
+#pragma omp parallel
+  {
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t unit = 0; unit < rows * heads * splits; ++unit) {
+      const int64_t row = unit / (heads * splits), head = unit / splits % heads, part = unit % splits;
+      const int64_t count = counts[row * heads + head], first = part * split;
+      if (first >= count) continue;
+      float scaled[kMaxGroup * kMaxDim];
+      const T* queries = q + (row * heads + head) * group * dim;
+      for (int64_t d = 0; d < group * dim; ++d) scaled[d] = load(queries[d]) * scale;
+      auto run = dim == 64 ? attend_split<T, 64> : dim == 128 ? attend_split<T, 128> : attend_split<T, 0>;
+      run(scaled, kv, page_ids + row * row_stride + head * head_stride, first,
+          std::min(first + split, count), (count - 1) * block + tails[row], head, heads, group, block,
+          dim, workspace + unit * size);
+    }
+    // In order of position, so that the sum is the same whichever thread finished first.
+#pragma omp for schedule(static)
+    for (int64_t item = 0; item < rows * heads * group; ++item) {
+      const int64_t pair = item / group, h = item % group;
+      const int64_t used = (counts[pair] + split - 1) / split;
+      const float* state = workspace + pair * splits * size + h * (dim + 2);
+      float peak = state[0], total = 0.0f, result[kMaxDim] = {};
+      for (int64_t s = 1; s < used; ++s) peak = std::max(peak, state[s * size]);
+      for (int64_t s = 0; s < used; ++s) {
+        const float weight = fast_exp(state[s * size] - peak);
+        total += weight * state[s * size + 1];
+        for (int64_t d = 0; d < dim; ++d) result[d] += weight * state[s * size + 2 + d];
+      }
+      for (int64_t d = 0; d < dim; ++d) store(out + item * dim + d, result[d] / total);
+    }
+  }
+}
+
+template <typename T>
+void score(const float* features, const T* summary, const int64_t* table, int64_t table_stride,
+           const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors,
+           int64_t width, int64_t pages, int64_t block) {
+#pragma omp parallel for collapse(2) schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t complete = lengths[row] / block;
+      const float* f = features + (row * heads + head) * vectors * width;
+      float* to = out + (row * heads + head) * pages;
+      for (int64_t i = 0; i < pages; ++i) {
+        float best = -std::numeric_limits<float>::infinity();
+        if (i < complete) {
+          const T* s = summary + (table[row * table_stride + i] * heads + head) * width;
+          for (int64_t n = 0; n < vectors; ++n) {
+            float dot = 0.0f;
+            for (int64_t d = 0; d < width; ++d) dot += f[n * width + d] * load(s[d]);
+            best = std::max(best, dot);
+          }
+        }
+        to[i] = best;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+#define SEER_RAY_PAGED(NAME, T)                                                                           \
+  void attend_##NAME(const void* q, const void* kv, const int64_t* page_ids, int64_t row_stride,          \
+                     int64_t head_stride, const int64_t* counts, const int64_t* tails, void* out,         \
+                     float* workspace, int64_t rows, int64_t heads, int64_t group, int64_t block,         \
+                     int64_t dim, int64_t width, int64_t split, float scale) {                            \
+    attend(static_cast<const T*>(q), static_cast<const T*>(kv), page_ids, row_stride, head_stride,        \
+           counts, tails, static_cast<T*>(out), workspace, rows, heads, group, block, dim, width, split,  \
+           scale);                                                                                        \
+  }                                                                                                       \
+  void score_##NAME(const float* features, const void* summary, const int64_t* table,                     \
+                    int64_t table_stride, const int64_t* lengths, float* out, int64_t rows,               \
+                    int64_t heads, int64_t vectors, int64_t width, int64_t pages, int64_t block) {        \
+    score(features, static_cast<const T*>(summary), table, table_stride, lengths, out, rows, heads,       \
+          vectors, width, pages, block);                                                                  \
+  }
+
+SEER_RAY_PAGED(float32, float)
+SEER_RAY_PAGED(bfloat16, bf16)
+}
