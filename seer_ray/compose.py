@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -12,7 +10,7 @@ from importlib import resources
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.config import OPERATIONAL, ConfigError, RunConfig, check, options
+from seer_ray.config import ConfigError, RunConfig, check
 from seer_ray.overrides import Choice, Overrides, Setting, show
 
 if TYPE_CHECKING:
@@ -87,14 +85,10 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def digest(config: RunConfig) -> str:
-    """SHA-256 of the options that decide what the rows are (all but the operational ones), in hex."""
-    decisive = {name: value for name, value, _ in options(config) if not is_operational(name)}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    """Of the options that decide what the rows are, in hex: the one that the run folder records."""
+    from seer_ray.results import identity
 
-
-def is_operational(name: str) -> bool:
-    """Whether this option may change when a run is resumed."""
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in OPERATIONAL)
+    return identity.digest(identity.parse(to_yaml(config), "config.yaml"))
 
 
 def run_name(config: RunConfig) -> str:

@@ -67,9 +67,7 @@ def describe(hint: Any) -> str:
     """A type in words, as in 'must be ...'."""
     kind = _bare(hint)
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    text = words.get(kind) or (
-        "a list such as [a,b]" if typing.get_origin(kind) is list else "a mapping such as {a:b}"
-    )
+    text = words.get(kind) or ("a list, [a,b]" if typing.get_origin(kind) is list else "a mapping, {a:b}")
     return text if kind is hint else f"{text} or null"
 
 

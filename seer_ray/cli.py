@@ -1,0 +1,243 @@
+"""``seer-ray``: the command line. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from seer_ray.config import ConfigError, RunConfig
+from seer_ray.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, fail, kept_free, print_json, stop
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from seer_ray.results.folder import RunFolder
+    from seer_ray.status import RunStatus
+
+WATCH_INTERVAL = 1.0
+"""Seconds between two looks at a run folder."""
+# Typer has its own copy of click in some versions: the common base of what a user can do wrong.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class Commands(TyperGroup):
+    """One line for everything that the user's input caused."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            code = super().main(*args, **(kwargs | {"standalone_mode": False}))
+        except ConfigError as error:
+            fail(str(error), BAD_USAGE)
+        except UsageError as error:
+            hint = "see seer-ray --help; options of a job are written name=value"
+            fail(f"{error.format_message()} ({hint})", BAD_USAGE)  # type: ignore[attr-defined]
+        except typer.Abort:
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else DONE)
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Batches of long chains of thought on a Ray cluster, with block-sparse attention.",
+)
+
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="OVERRIDE", help="group=choice or option=value; all of them: seer-ray options"),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or its name under runs/")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="YAML file with options; overrides go on top")
+]
+
+
+def main() -> None:
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"seer-ray {installed('seer-ray')}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit()
+
+
+@app.command()
+def run(
+    overrides: OverridesArgument = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Decode, grade and record a dataset. The same command again goes on where it was stopped.
+
+    Examples: seer-ray run | seer-ray run selector=dense | seer-ray run task=gsm8k task.limit=64 samples=2
+    """
+    execute(load_config(config, overrides or []), as_json)
+
+
+@app.command()
+def resume(run: RunArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
+    """Go on with a run that was stopped. Overrides: only what changes no row, such as cluster.workers=2."""
+    from seer_ray.compose import compose, from_yaml
+    from seer_ray.results import identity
+    from seer_ray.results.folder import RunFolder
+    from seer_ray.status import find_run, split
+
+    changes = overrides or []
+    uri = find_run(run, compose([text for text in changes if text.startswith("results.")]).results.folder)
+    folder = RunFolder.view(uri)
+    before = from_yaml(folder.config_yaml, source=folder.store.locate("config.yaml"))
+    before.results.folder, before.name = place, name = split(uri)
+    after = compose(changes, base=before)
+    if after.name != name:
+        raise ConfigError(f"name={after.name}: {uri} is resumed under its own name; leave this out")
+    after.results.folder = place
+    identity.refuse_differences(dataclasses.asdict(after), folder.config, uri)
+    execute(after, as_json)
+
+
+@app.command()
+def status(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="follow it until it ends")] = False,
+) -> None:
+    """How a run stands, from its folder alone: while it runs and after."""
+    from rich.console import Console
+
+    from seer_ray.display import status_view
+    from seer_ray.results.folder import RunFolder
+    from seer_ray.status import find_run, read_status
+
+    uri = find_run(run)
+    folder = RunFolder.view(uri)
+    now = read_status(uri, folder)
+    if watch and now.state == "running":
+        now = follow(uri, folder, Console(stderr=True))
+    if as_json:
+        print_json(dataclasses.asdict(now))
+    else:
+        Console().print(status_view(now))
+
+
+@app.command()
+def options(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="only options that begin so")] = "",
+) -> None:
+    """Every option: type, default, unit and meaning."""
+    from rich.console import Console
+
+    from seer_ray.compose import GROUPS, choices, compose
+    from seer_ray.overrides import Overrides
+    from seer_ray.tables import options_view
+
+    groups = {group: choices(group) for group in GROUPS}
+    view = options_view(compose(), Overrides(RunConfig, groups), prefix)
+    Console().print(view)
+
+
+def load_config(file: str | None, overrides: list[str]) -> RunConfig:
+    """The options of a job from a YAML file, if there is one, and overrides."""
+    from seer_ray.compose import compose, from_yaml
+
+    if file is None:
+        return compose(overrides)
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--config {file}: cannot be read ({reason})") from None
+    return compose(overrides, base=from_yaml(text, source=file, defaults=True))
+
+
+def execute(config: RunConfig, as_json: bool) -> None:
+    """Run the main job, show it, and end with its exit code."""
+    from rich.console import Console
+
+    from seer_ray.cluster import Interrupted, JobError
+    from seer_ray.compose import run_name
+    from seer_ray.display import reporter_for
+
+    config.name = run_name(config)
+    again = f"seer-ray resume {resume_argument(config)}"
+    reporter = reporter_for(Console(stderr=True), None if as_json else Console(), config.name)
+    with kept_free(sys.stdout if as_json else None) as out:
+        try:
+            from seer_ray.jobs.reason import main as reason
+
+            summary = reason(config, reporter)
+        except ConfigError:
+            raise
+        except (KeyboardInterrupt, Interrupted):
+            reporter.close()
+            stop(f"interrupted; what is finished is kept, go on with: {again}", INTERRUPTED)
+        except JobError as error:
+            reporter.close()
+            fail(f"{error}; what is finished is kept, go on with: {again}", FAILED)
+        except Exception as error:
+            reporter.close()
+            traceback.print_exc()
+            fail(
+                f"unexpected {type(error).__name__}, which is a bug: please report the lines above "
+                f"(logs of the workers: {ray_logs()}); what is finished is kept, go on with: {again}",
+                FAILED,
+            )
+        finally:
+            reporter.close()
+        if as_json:
+            print_json(dataclasses.asdict(summary), out)
+
+
+def follow(uri: str, folder: RunFolder, console: Console) -> RunStatus:
+    """Show a running job until it runs no more."""
+    from seer_ray.display import reporter_for
+    from seer_ray.status import read_status
+
+    now = read_status(uri, folder)
+    reporter = reporter_for(console, None, now.name)
+    reporter.start(now.live)
+    try:
+        while now.state == "running":
+            reporter.update(now.live)
+            time.sleep(WATCH_INTERVAL)
+            now = read_status(uri, folder)
+    finally:
+        reporter.close()
+    return now
+
+
+def resume_argument(config: RunConfig) -> str:
+    """What to give to ``seer-ray resume`` for this run."""
+    from seer_ray.results.store import join
+
+    return (
+        str(config.name) if config.results.folder == "runs" else join(config.results.folder, str(config.name))
+    )
+
+
+def ray_logs() -> str:
+    """Where Ray writes what the workers of the latest local cluster print."""
+    return str(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "session_latest", "logs"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""A job that a person follows: a live panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from seer_ray.jobs.live import LiveStats, Reporter, Summary
+from seer_ray.status import RunStatus
+from seer_ray.tables import accuracy, count, duration, percent, summary_view
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between two lines where nobody watches a terminal."""
+
+
+def reporter_for(progress: Console, result: Console | None, title: str) -> Reporter:
+    """What suits the place that ``progress`` writes to.
+
+    Args:
+        progress: shows how far the job is
+        result: shows what it came to; None: nobody does
+        title: the run's name
+    """
+    return (RichReporter if progress.is_terminal else PlainReporter)(progress, result, title)
+
+
+class RichReporter:
+    """A panel that follows the job, with events above it."""
+
+    def __init__(self, progress: Console, result: Console | None, title: str) -> None:
+        self.progress = progress
+        self.result = result
+        self.title = title
+        self.live: Live | None = None
+
+    def start(self, live: LiveStats) -> None:
+        self.live = Live(live_panel(self.title, live), console=self.progress, transient=True)
+        self.live.start()
+
+    def update(self, live: LiveStats) -> None:
+        if self.live:
+            self.live.update(live_panel(self.title, live))
+
+    def note(self, message: str) -> None:
+        self.progress.print(Text.assemble(("• ", "yellow"), message))
+
+    def finish(self, summary: Summary) -> None:
+        self.close()
+        if self.result:
+            self.result.print(summary_view(summary))
+
+    def close(self) -> None:
+        if self.live:
+            self.live.stop()
+            self.live = None
+
+
+class PlainReporter:
+    """A line now and then, for logs."""
+
+    def __init__(
+        self,
+        progress: Console,
+        result: Console | None,
+        title: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.progress = progress
+        self.result = result
+        self.title = title
+        self.clock = clock
+        self.shown_at = -PLAIN_INTERVAL
+        self.phase = ""
+
+    def start(self, live: LiveStats) -> None:
+        self._line(self.title)
+        self.update(live)
+
+    def update(self, live: LiveStats) -> None:
+        now = self.clock()
+        if now - self.shown_at >= PLAIN_INTERVAL or live.phase != self.phase:
+            self.shown_at, self.phase = now, live.phase
+            self._line(live_line(live))
+
+    def note(self, message: str) -> None:
+        self._line(f"note: {message}")
+
+    def finish(self, summary: Summary) -> None:
+        if self.result:
+            self.result.print(summary_view(summary))
+
+    def close(self) -> None: ...
+
+    def _line(self, text: str) -> None:
+        self.progress.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:
+    """The job at one moment."""
+    bar = Table.grid(padding=(0, 1), expand=True)
+    bar.add_column(ratio=1)
+    bar.add_column(no_wrap=True)
+    share = live.done / live.total if live.total else 0.0
+    bar.add_row(
+        ProgressBar(total=max(1, live.total), completed=live.done, complete_style="cyan"),
+        Text.assemble(f"{live.done:,} of {count(live.total, 'row')} ", (f"{share:.0%}", "bold")),
+    )
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1)
+    grid.add_row("done", bar)
+    for label, text in facts(live):
+        grid.add_row(label, text)
+    return Panel(
+        grid,
+        title=Text(title, "bold"),
+        subtitle=Text(state or live.phase, "italic"),
+        border_style="cyan",
+        padding=(0, 1),
+    )
+
+
+def facts(live: LiveStats) -> list[tuple[str, Text]]:
+    """Label and text of the lines under the bar. Always the same ones, so that nothing jumps."""
+    left = f" · about {duration(live.eta_s)} left" if live.eta_s is not None else ""
+    speed = Text.assemble(
+        (f"{live.tokens_per_s:,.0f} tokens/s", "bold"), f" · {count(live.new_tokens, 'token')} so far"
+    )
+    attention = Text("not decoded yet", "dim")
+    if live.mean_attended is not None:
+        attention = Text(f"{live.mean_attended:,.0f} KV tokens read per head and step")
+        if live.sparsity is not None:
+            attention.append(f" · {percent(live.sparsity)} skipped")
+    chains = Text(f"{live.running:,} running · {live.queued:,} waiting")
+    if live.resumed:
+        chains.append(f" · {live.resumed:,} done before")
+    if live.errors:
+        chains.append(f" · {count(live.errors, 'error')}", "red")
+    workers = f"{live.workers_ready} of {max(live.workers_wanted, live.workers_ready)} ready"
+    if live.workers_starting:
+        workers += f" · {live.workers_starting} starting"
+    return [
+        ("time", Text(f"{duration(live.elapsed_s)}{left}")),
+        ("speed", speed),
+        ("accuracy", accuracy(live.accuracy, live.accuracy_se) or Text("nothing graded yet", "dim")),
+        ("attention", attention),
+        ("chains", chains),
+        ("workers", Text(workers)),
+    ]
+
+
+def live_line(live: LiveStats) -> str:
+    """The job at one moment, on one line."""
+    graded = accuracy(live.accuracy, live.accuracy_se)
+    parts = [
+        live.phase,
+        f"{live.done}/{count(live.total, 'row')}",
+        f"{live.tokens_per_s:,.0f} tokens/s" if live.new_tokens else "",
+        f"accuracy {graded}" if graded else "",
+        f"{percent(live.sparsity)} of KV skipped" if live.sparsity is not None else "",
+        f"{live.running} running, {live.queued} waiting",
+        f"{live.workers_ready}/{count(live.workers_wanted, 'worker')}",
+        count(live.errors, "error") if live.errors else "",
+        f"about {duration(live.eta_s)} left" if live.eta_s is not None else "",
+    ]
+    return f"{duration(live.elapsed_s):>7}  " + " · ".join(part for part in parts if part)
+
+
+def status_view(status: RunStatus) -> RenderableType:
+    """A run as its folder tells: the summary if it is done, else how far it is."""
+    if status.state == "done":
+        return summary_view(status.summary())
+    message = Text(status.message, "yellow" if status.state != "running" else "")
+    if status.state == "new":
+        return Text.assemble((status.name, "bold"), ": ", message)
+    return Group(live_panel(status.name, status.live, status.state), message)
