@@ -1,0 +1,1 @@
+"""Datasets, prompts, answer extraction and grading."""

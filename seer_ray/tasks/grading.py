@@ -1,0 +1,216 @@
+"""Grading beside the job: in processes of its own with a hard time limit, so that no grader holds it up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Hashable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+from seer_ray.config import TaskConfig
+from seer_ray.tasks.graders import Grade, check_grader, grade
+from seer_ray.tasks.grading_process import START_LIMIT
+
+__all__ = ["Grade", "GradingPool", "check_grader", "grade"]
+
+START_ATTEMPTS = 3
+
+# The same modules as here can be imported there, whatever was done to the path.
+_MAIN = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from seer_ray.tasks.grading_process import main; main(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))"
+)
+
+
+class GradingPool:
+    """Grades rows in processes of their own. Every row submitted comes back, with a grade or an error.
+
+    A grader that raises, hangs (in C code too) or kills its process costs that row its grade; the process is
+    replaced. Processes start with the first row, and end with `close` or when this process ends in any way.
+
+    One thread is to call submit and collect; neither waits for a grader.
+    """
+
+    def __init__(self, task: TaskConfig, processes: int = 1) -> None:
+        """
+        Args:
+            task: Its ``grader`` and ``grade_timeout``.
+            processes: Rows that are graded at a time.
+
+        Raises:
+            ConfigError: There is no such grader.
+        """
+        check_grader(task)
+        self.task = task
+        self.pending = 0
+        """Rows that were submitted and not yet collected."""
+        self._rows: queue.SimpleQueue[tuple[Hashable, str, str | None] | None] = queue.SimpleQueue()
+        self._grades: queue.SimpleQueue[tuple[Hashable, Grade]] = queue.SimpleQueue()
+        self._servers = [_Server(task, self._rows, self._grades) for _ in range(max(1, processes))]
+
+    def submit(self, key: Hashable, text: str, answer: str | None) -> None:
+        """Hand in a completion's text and its reference answer; ``key`` comes back with the grade."""
+        self.pending += 1
+        if self.task.grader == "none":
+            self._grades.put((key, Grade(None, None)))
+            return
+        self._rows.put((key, text, answer))
+        for server in self._servers:
+            server.start()
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
+        """All (key, grade) that are ready; waits up to ``timeout`` seconds for the first of those pending."""
+        grades: list[tuple[Any, Grade]] = []
+        with contextlib.suppress(queue.Empty):
+            while len(grades) < self.pending:
+                grades.append(self._grades.get(timeout=0 if grades else timeout))
+        self.pending -= len(grades)
+        return grades
+
+    def close(self) -> None:
+        """End the processes at once. Rows that are pending are forgotten."""
+        for server in self._servers:
+            server.close()
+        for _ in self._servers:
+            self._rows.put(None)
+        for server in self._servers:
+            server.join()
+        self.pending = 0
+
+    def __enter__(self) -> GradingPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Server:
+    """A thread with a grading process, which it feeds, times and replaces."""
+
+    def __init__(self, task: TaskConfig, rows: Any, grades: Any) -> None:
+        self._task, self._rows, self._grades = task, rows, grades
+        self._thread = threading.Thread(target=self._serve, name="grading", daemon=True)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection[Any, Any] | None = None
+        self._closed = False
+        self._failures = 0
+        """Starts that failed, one after the other."""
+        self._broken: str | None = None
+        """Why the last start failed."""
+
+    def start(self) -> None:
+        if not self._closed and not self._thread.is_alive():
+            self._thread.start()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._kill()
+
+    def join(self) -> None:
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _serve(self) -> None:
+        while (row := self._rows.get()) is not None and not self._closed:
+            key, text, answer = row
+            self._grades.put((key, self._grade(text, answer)))
+        self._discard()
+
+    def _grade(self, text: str, answer: str | None) -> Grade:
+        if not self._ready():
+            return Grade(None, None, self._broken)
+        assert self._pipe is not None and self._process is not None
+        try:
+            self._pipe.send_bytes(json.dumps([text, answer]).encode())
+            if self._pipe.poll(self._task.grade_timeout):
+                return Grade(**json.loads(self._pipe.recv_bytes()))
+            error = f"timeout after {self._task.grade_timeout:g} s"
+        except (EOFError, OSError):
+            error = f"the grader ended its process ({_how_it_ended(self._process)})"
+        self._discard()
+        return Grade(None, None, error)
+
+    def _ready(self) -> bool:
+        """Have a process that waits for a row; False, and the reason in ``_broken``, if there can be none."""
+        if self._process is not None and self._process.poll() is None:
+            return True
+        # A process that was killed from outside between two rows is not the next row's fault.
+        self._discard()
+        while self._failures < START_ATTEMPTS:
+            self._broken = self._launch()
+            if self._broken is None:
+                self._failures = 0
+                return True
+            self._failures += 1
+            self._discard()
+        return False
+
+    def _launch(self) -> str | None:
+        """Start a process and wait until it has its grader; the reason if it does not come up."""
+        ours, theirs = multiprocessing.Pipe()
+        self._pipe = ours
+        arguments = [
+            json.dumps(sys.path),
+            str(theirs.fileno()),
+            self._task.grader,
+            str(self._task.grade_timeout),
+        ]
+        try:
+            with theirs, self._lock:
+                if self._closed:
+                    return "closed"
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _MAIN, *arguments],
+                    # SymPy orders some sums by hash: the same grades in every session.
+                    env={**os.environ, "PYTHONHASHSEED": "0"},
+                    stdin=subprocess.DEVNULL,
+                    # What a grader prints must not come between the driver's output.
+                    stdout=2,
+                    pass_fds=[theirs.fileno()],
+                    # A group of its own: killed with all that the grader has started, and not by Ctrl-C.
+                    start_new_session=True,
+                )
+            failure = (
+                ours.recv_bytes().decode() if ours.poll(START_LIMIT) else f"not up after {START_LIMIT:g} s"
+            )
+        except EOFError:
+            assert self._process is not None
+            failure = _how_it_ended(self._process)
+        except OSError as error:
+            failure = str(error)
+        return f"no grading process could be started: {failure}" if failure else None
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _discard(self) -> None:
+        with self._lock:
+            self._kill()
+            process, self._process = self._process, None
+        if process is not None:
+            process.wait()
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+
+def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        code = process.wait(timeout=1.0)
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return "it closed its pipe"

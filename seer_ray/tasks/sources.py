@@ -1,0 +1,196 @@
+"""Rows out of files and hub datasets, each with where it stands, for errors that name the place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from seer_ray.config import ConfigError, TaskConfig, did_you_mean
+
+Row = tuple[str, dict[str, Any]]
+"""(where, column -> value)"""
+
+_FILE_TYPE = re.compile(r"\.(jsonl|parquet|csv)(\.(gz|bz2|zst|lz4))?$", re.IGNORECASE)
+_OTHER_FILE = re.compile(r"\.(json|txt|tsv|arrow|xlsx|ya?ml|zip)$", re.IGNORECASE)
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def read_rows(task: TaskConfig) -> Iterator[Row]:
+    """All rows of ``task.data``, files in the order of their names.
+
+    Raises:
+        ConfigError: Missing or unreadable file, malformed line, unknown dataset.
+    """
+    assert task.data is not None
+    if not is_path(task.data):
+        yield from _hub_rows(task)
+        return
+    for filesystem, path in find_files(task.data):
+        kind = _FILE_TYPE.search(path)
+        if kind is None:
+            raise ConfigError(f"task.data={path}: unknown file type; must be .jsonl, .parquet or .csv")
+        try:
+            yield from _READERS[kind[1].lower()](filesystem, path)
+        except (OSError, ValueError, csv.Error) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"task.data={path}: cannot be read: {_one_line(error)}") from error
+
+
+def is_path(data: str) -> bool:
+    """Whether ``task.data`` means files and not a hub dataset."""
+    return bool(
+        "://" in data
+        or not _HUB_ID.fullmatch(data)
+        or data.startswith(".")
+        or _FILE_TYPE.search(data)
+        or _OTHER_FILE.search(data)
+        or os.path.exists(data)
+    )
+
+
+def find_files(data: str) -> list[tuple[Any, str]]:
+    """(pyarrow filesystem, path) of every file that a path, URI or glob names, sorted by path.
+
+    In globs ``*`` stays inside a folder name, ``**`` goes through folders, hidden files are left out.
+
+    Raises:
+        ConfigError: Nothing there.
+    """
+    from pyarrow import fs
+
+    uri = "://" in data
+    location, mark, query = data.partition("?") if uri else (os.path.expanduser(data), "", "")
+    wild = re.search(r"[*\[]" if uri else r"[*?\[]", location)
+    pattern = ""
+    if wild and (uri or not os.path.exists(location)):
+        # What comes before the folder level of the first wildcard is the folder to search.
+        folder, _, below = location[: wild.start()].rpartition("/")
+        pattern = below + location[wild.start() :]
+        location = folder or ("/" if location.startswith("/") else ".")
+    try:
+        if uri:
+            filesystem, path = fs.FileSystem.from_uri(location + mark + query)
+        else:
+            filesystem, path = fs.LocalFileSystem(), location
+        if not pattern:
+            _check_file(filesystem, path, data)
+            return [(filesystem, path)]
+        selector = fs.FileSelector(path, allow_not_found=True, recursive="/" in pattern or "**" in pattern)
+        found = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"task.data={data}: cannot be reached: {_one_line(error)}") from error
+    prefix = "" if path == "/" else path.rstrip("/")
+    names = sorted(info.path for info in found if _matches(info.path[len(prefix) + 1 :], pattern))
+    if not names:
+        raise ConfigError(f"task.data={data}: no file matches")
+    return [(filesystem, name) for name in names]
+
+
+def _check_file(filesystem: Any, path: str, data: str) -> None:
+    from pyarrow import fs
+
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.Directory:
+        raise ConfigError(
+            f"task.data={data}: is a folder; name its files, for example {data.rstrip('/')}/*.jsonl"
+        )
+    if info.type == fs.FileType.NotFound:
+        folder, _, name = path.rpartition("/")
+        others = filesystem.get_file_info(fs.FileSelector(folder or ".", allow_not_found=True))
+        raise ConfigError(
+            f"task.data={data}: no such file{did_you_mean(name, [i.base_name for i in others])}"
+        )
+
+
+def _matches(path: str, pattern: str) -> bool:
+    def match(parts: list[str], patterns: list[str]) -> bool:
+        if not patterns:
+            return not parts
+        if patterns[0] == "**":
+            return match(parts, patterns[1:]) or (bool(parts) and match(parts[1:], patterns))
+        return bool(parts) and fnmatchcase(parts[0], patterns[0]) and match(parts[1:], patterns[1:])
+
+    parts = path.split("/")
+    return not any(part.startswith(".") for part in parts) and match(parts, pattern.split("/"))
+
+
+def _jsonl_rows(filesystem: Any, path: str) -> Iterator[Row]:
+    with filesystem.open_input_stream(path) as stream:
+        for number, line in enumerate(io.BufferedReader(stream), 1):
+            where = f"{path}:{number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if not text:
+                    continue
+                row = json.loads(text)
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{where}: not UTF-8 ({error.reason} at byte {error.start + 1})") from error
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"{where}: malformed JSON ({error.msg} at column {error.colno})") from error
+            if not isinstance(row, dict):
+                raise ConfigError(f"{where}: must be a JSON object, is {type(row).__name__}")
+            yield where, row
+
+
+def _csv_rows(filesystem: Any, path: str) -> Iterator[Row]:
+    # The default limit of 128 KiB a field is shorter than a long chain.
+    csv.field_size_limit(sys.maxsize)
+    with filesystem.open_input_stream(path) as stream:
+        reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            raise ConfigError(f"{path}:1: two columns have the same name: {', '.join(header)}")
+        for fields in reader:
+            if not fields:
+                continue
+            where = f"{path}:{reader.line_num}"
+            if len(fields) != len(header):
+                raise ConfigError(f"{where}: {len(fields)} fields, but the header has {len(header)}")
+            yield where, dict(zip(header, fields, strict=True))
+
+
+def _parquet_rows(filesystem: Any, path: str) -> Iterator[Row]:
+    from pyarrow import parquet
+
+    number = 0
+    with filesystem.open_input_file(path) as file:
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path} row {number}", row
+
+
+_READERS = {"jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows}
+
+
+def _hub_rows(task: TaskConfig) -> Iterator[Row]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError(
+            f'task.data={task.data}: no such file, and datasets of the hub need: pip install "seer-ray[hub]"'
+        ) from error
+    try:
+        rows = datasets.load_dataset(task.data, task.subset, split=task.split)
+    except Exception as error:  # Network, missing dataset, subset or split: whatever the library raises.
+        subset = f" task.subset={task.subset}" if task.subset else ""
+        raise ConfigError(
+            f"task.data={task.data}{subset} task.split={task.split}: cannot be loaded from the hub: "
+            f"{_one_line(error)}"
+        ) from error
+    for number, row in enumerate(rows, 1):
+        yield f"{task.data} row {number}", row
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
