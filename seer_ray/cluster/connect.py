@@ -1,0 +1,138 @@
+"""To a Ray cluster, or to one of our own on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seer_ray.config import ClusterConfig, ConfigError
+
+LOCAL_OBJECT_STORE = 200_000_000
+"""Bytes. Only reports and requests pass through it."""
+REACH_TIMEOUT = 5.0
+"""Seconds in which a cluster's port must answer."""
+
+
+@contextlib.contextmanager
+def connected(config: ClusterConfig) -> Iterator[None]:
+    """Ray, for as long as the context lasts. A Ray that the process is connected to already is used and left.
+
+    Raises:
+        ConfigError: the address does not answer.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
+    _prepare(local)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if local:
+        ray.init("local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet)
+    else:
+        require_reachable(address, "cluster.address" if config.address else "RAY_ADDRESS")
+        try:
+            ray.init(address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(f"cluster.address={address}: Ray refused: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _prepare(local: bool) -> None:
+    """What Ray reads from the environment when it is imported, unless somebody has set it."""
+    if local:
+        # There is no option that keeps Ray's servers on the loopback interface. Without clusters they are.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Ray prints what happens to workers among our own lines. We tell it ourselves.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def require_reachable(address: str, option: str) -> None:
+    """Whether somebody listens there. Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: nobody does, or it is no address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.split("://")[-1].rstrip("/").rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"{option}={address}: must be HOST:PORT, ray://HOST:PORT or 'auto'")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"{option}={address}: no Ray cluster answers there ({error}); start one with 'ray start --head', "
+            f"or leave the address out for a local one"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The workers of a job."""
+
+    workers: int
+    num_cpus: float
+    num_gpus: float
+
+
+def plan_workers(nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int) -> Plan:
+    """As many workers as fit, or as told; never more than there are requests.
+
+    Args:
+        nodes: Resources of each node, as Ray names them.
+        config: What the user wants.
+        requests: How many requests there are.
+
+    Raises:
+        ConfigError: more is asked for than the nodes have.
+    """
+    nodes = [node for node in nodes if node.get("CPU", 0) > 0 or node.get("GPU", 0) > 0]
+    gpus = config.num_gpus if config.num_gpus is not None else float(any(n.get("GPU", 0) for n in nodes))
+    cpus = config.num_cpus
+    if cpus is None:
+        if gpus:
+            cpus = 1.0
+        else:
+            smallest = min((node.get("CPU", 0.0) for node in nodes), default=0.0)
+            neighbours = math.ceil((config.workers or 1) / max(1, len(nodes)))
+            cpus = max(1.0, smallest // neighbours)
+    fit = sum(_fit(node, cpus, gpus) for node in nodes)
+    each = f"cluster.num_cpus={cpus:g}, cluster.num_gpus={gpus:g}"
+    if fit < (config.workers or 1):
+        have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        asked = f"cluster.workers={config.workers}" if config.workers else each
+        raise ConfigError(f"{asked}: {fit} workers fit with {each}; the nodes have {have or 'nothing'}")
+    return Plan(min(config.workers or fit, max(1, requests)), cpus, gpus)
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """Resources of the nodes that are alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def first_line(error: object) -> str:
+    """An error as one line of a message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    per_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-6) if cpus else None
+    per_gpu = math.floor(node.get("GPU", 0) / gpus + 1e-6) if gpus else None
+    limits = [limit for limit in (per_cpu, per_gpu) if limit is not None]
+    return min(limits) if limits else 1

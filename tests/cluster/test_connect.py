@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from seer_ray.cluster.connect import Plan, connected, plan_workers, require_reachable
+from seer_ray.config import ClusterConfig, ConfigError
+
+BIG, SMALL, HEAD = {"CPU": 32.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}
+
+
+def cluster(**changes: object) -> ClusterConfig:
+    return ClusterConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "config", "requests", "plan"),
+    [
+        ([{"CPU": 2.0}], cluster(), 10, Plan(1, 2, 0)),
+        ([{"CPU": 2.0}], cluster(workers=2), 10, Plan(2, 1, 0)),
+        ([{"CPU": 8.0}, {"CPU": 4.0}], cluster(), 10, Plan(3, 4, 0)),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(workers=4), 10, Plan(4, 4, 0)),
+        ([BIG, SMALL, HEAD], cluster(), 100, Plan(10, 1, 1)),
+        ([BIG, SMALL, HEAD], cluster(workers=3), 100, Plan(3, 1, 1)),
+        ([BIG], cluster(num_gpus=0.5), 100, Plan(16, 1, 0.5)),
+        ([BIG], cluster(num_gpus=2, num_cpus=16), 100, Plan(2, 16, 2)),
+        ([BIG], cluster(num_gpus=0, num_cpus=8), 100, Plan(4, 8, 0)),
+        ([BIG, {"memory": 1e9}], cluster(), 3, Plan(3, 1, 1)),
+        ([{"CPU": 4.0}], cluster(num_cpus=0), 3, Plan(1, 0, 0)),
+    ],
+)
+def test_plan(nodes: list[dict[str, float]], config: ClusterConfig, requests: int, plan: Plan) -> None:
+    assert plan_workers(nodes, config, requests) == plan
+
+
+@pytest.mark.parametrize(
+    ("nodes", "config", "message"),
+    [
+        ([{"CPU": 2.0}], cluster(workers=3), "cluster.workers=3: 2 workers fit.*2 CPUs and 0 GPUs"),
+        ([{"CPU": 2.0}], cluster(num_gpus=1), "cluster.num_gpus=1: 0 workers fit"),
+        ([BIG], cluster(num_cpus=64), "cluster.num_cpus=64.*0 workers fit.*32 CPUs and 8 GPUs"),
+        ([], cluster(), "the nodes have nothing"),
+    ],
+)
+def test_plans_that_do_not_fit(nodes: list[dict[str, float]], config: ClusterConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_workers(nodes, config, 100)
+
+
+def test_an_address_where_nobody_listens_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: nobody else gets the port
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = pytest.raises(ConfigError, match=rf"^cluster.address={address}: no Ray cluster answers.*$")
+        with refused, connected(cluster(address=address)):
+            pass
+        monkeypatch.setenv("RAY_ADDRESS", f"ray://{address}")
+        with pytest.raises(ConfigError, match=r"^RAY_ADDRESS=ray://"), connected(cluster()):
+            pass
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:", "host:port", ":6379", "http://host"])
+def test_no_address_at_all(address: str) -> None:
+    with pytest.raises(ConfigError, match="must be HOST:PORT"):
+        require_reachable(address, "cluster.address")

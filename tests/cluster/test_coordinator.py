@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import pytest
+from fake_engine import FakeEngine, expected_tokens, make_request
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from seer_ray.cluster.coordinator import Change, Coordinator, Outcome
+from seer_ray.engine.request import Completion, Delta, Progress, Request
+
+
+def ids(requests: list[Request]) -> list[str]:
+    return [request.id for request in requests]
+
+
+def grid(problems: int, samples: int) -> list[Request]:
+    return [make_request(f"p{p}", s) for p in range(problems) for s in range(samples)]
+
+
+def tokens(id: str, *values: int) -> Delta:
+    return Delta(id, list(values), Progress((), attended_kv=7 * len(values)))
+
+
+def done(request: Request, values: list[int]) -> Delta:
+    return Delta(request.id, values, completion=Completion(request, values, "", "length"))
+
+
+def test_new_requests_go_out_in_order_and_the_samples_of_a_problem_to_one_worker() -> None:
+    coordinator = Coordinator(grid(4, 4), max_attempts=3)
+    assert ids(coordinator.dispatch("a", 2, 2)) == ["p0/0", "p0/1"]
+    assert ids(coordinator.dispatch("b", 4, 2)) == ["p1/0", "p1/1", "p1/2", "p1/3"]  # not p0: it is a's
+    assert ids(coordinator.dispatch("a", 3, 2)) == ["p0/2", "p0/3", "p2/0"]
+
+
+def test_a_worker_takes_over_problems_of_others_when_nothing_else_is_left() -> None:
+    coordinator = Coordinator(grid(1, 4), max_attempts=3)
+    assert ids(coordinator.dispatch("a", 1, 2)) == ["p0/0"]
+    assert ids(coordinator.dispatch("b", 8, 2)) == ["p0/1", "p0/2"]
+
+
+def test_no_worker_holds_more_than_its_share() -> None:
+    coordinator = Coordinator(grid(6, 1), max_attempts=3)
+    assert len(coordinator.dispatch("a", 16, 2)) == 3
+    assert not coordinator.wants("a", 2)
+    assert coordinator.wants("a", 1)
+    assert len(coordinator.dispatch("a", 16, 1)) == 3
+
+
+def test_chains_that_were_begun_come_first_the_longest_before_all() -> None:
+    short = make_request("p1", progress=Progress((5,)))
+    long = make_request("p2", progress=Progress((5, 6, 7), attended_kv=30))
+    coordinator = Coordinator([make_request("p0"), short, long, make_request("p3")], max_attempts=3)
+    first, second = coordinator.dispatch("a", 2, 1)
+    assert (first, second) == (long, short)
+
+
+def test_near_the_end_problems_with_long_samples_come_first() -> None:
+    coordinator = Coordinator([*grid(3, 1), make_request("p1", 1), make_request("p2", 1)], max_attempts=3)
+    for worker, first in (("a", "p0/0"), ("b", "p1/0"), ("c", "p2/0")):
+        assert ids(coordinator.dispatch(worker, 1, 3)) == [first]
+    coordinator.report("b", [tokens("p1/0", 1)])
+    coordinator.report("c", [tokens("p2/0", 1, 2, 3)])
+    assert ids(coordinator.dispatch("a", 1, 3)) == ["p2/1"]
+
+
+def test_a_lost_workers_chains_go_on_where_they_were() -> None:
+    coordinator = Coordinator(grid(2, 1), max_attempts=3)
+    coordinator.dispatch("a", 2, 1)
+    coordinator.report("a", [tokens("p1/0", 11, 12)])
+    coordinator.report("a", [tokens("p1/0", 13)])
+    assert coordinator.lost("a", "gone") == []
+    again = coordinator.dispatch("b", 2, 1)
+    assert ids(again) == ["p1/0", "p0/0"]
+    assert again[0].progress == Progress((11, 12, 13), attended_kv=7)
+    (outcome,) = coordinator.report("b", [done(again[0], [14])])
+    assert (outcome.worker, outcome.attempts) == ("b", 2)
+
+
+def test_what_a_lost_worker_still_says_is_ignored() -> None:
+    coordinator = Coordinator(grid(1, 1), max_attempts=3)
+    (request,) = coordinator.dispatch("a", 1, 1)
+    coordinator.lost("a", "silent")
+    assert coordinator.report("a", [done(request, [1])]) == []
+    coordinator.dispatch("b", 1, 1)
+    assert coordinator.report("a", [tokens("p0/0", 1)]) == []
+    assert coordinator.new_tokens == 0
+    assert coordinator.unfinished == 1
+
+
+def test_changes_are_told_once_and_only_of_unfinished_chains() -> None:
+    begun = make_request("p0", progress=Progress((9,)))
+    coordinator = Coordinator([begun, *grid(2, 1)[1:]], max_attempts=3, attempts={"p0/0": 4})
+    requests = coordinator.dispatch("a", 2, 1)
+    coordinator.report("a", [tokens("p0/0", 1), tokens("p1/0", 2)])
+    coordinator.report("a", [done(requests[1], [3])])
+    assert coordinator.changes() == [Change("p0/0", 1, [1], Progress(attended_kv=7), 5)]
+    assert coordinator.changes() == []
+    coordinator.report("a", [tokens("p0/0", 2, 3)])
+    assert coordinator.changes() == [Change("p0/0", 2, [2, 3], Progress(attended_kv=14), 5)]
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2, 3, 5])
+def test_a_request_that_kills_workers_becomes_an_error_row_and_nobody_else(max_attempts: int) -> None:
+    """With a first attempt that is no trial (max_attempts=1) the mates of that attempt go too: as told."""
+    coordinator = Coordinator(
+        [make_request("good", s) for s in range(3)] + [make_request("bad")], max_attempts
+    )
+    outcomes: list[Outcome] = []
+    deaths = 0
+    for life in range(40):
+        worker = f"w{life}"
+        while requests := coordinator.dispatch(worker, 8, 1):
+            held = coordinator.held(worker)
+            if "bad/0" in held:
+                deaths += 1
+                outcomes += coordinator.lost(worker, "boom")
+                break
+            for request in requests:
+                outcomes += coordinator.report(worker, [done(request, expected_tokens(request))])
+    assert coordinator.unfinished == 0
+    errors = {o.completion.request.id: o for o in outcomes if o.completion.finish_reason == "error"}
+    assert deaths == max_attempts
+    assert set(errors) == ({"bad/0"} if max_attempts > 1 else {"bad/0", "good/0", "good/1", "good/2"})
+    assert "boom" in str(errors["bad/0"].completion.error)
+    assert errors["bad/0"].worker is None
+    assert errors["bad/0"].attempts == max_attempts
+
+
+def test_a_chain_that_gets_on_is_never_given_up() -> None:
+    coordinator = Coordinator([make_request("p", length=50)], max_attempts=2)
+    for life in range(30):
+        (request,) = coordinator.dispatch(f"w{life}", 1, 1)
+        assert len(request.progress.tokens) == life
+        coordinator.report(f"w{life}", [tokens("p/0", life)])
+        assert coordinator.lost(f"w{life}", "gone") == []
+
+
+def test_on_trial_a_chain_is_alone_until_its_next_token() -> None:
+    coordinator = Coordinator(grid(3, 1), max_attempts=2)
+    coordinator.dispatch("a", 1, 1)
+    coordinator.dispatch("b", 1, 1)
+    coordinator.lost("a", "gone")
+    assert ids(coordinator.dispatch("c", 4, 1)) == ["p0/0"]
+    assert not coordinator.wants("c", 1)
+    assert coordinator.dispatch("c", 4, 1) == []
+    coordinator.report("c", [tokens("p0/0", 1)])
+    assert coordinator.wants("c", 1)
+    assert ids(coordinator.dispatch("c", 4, 1)) == ["p2/0"]
+
+
+def test_a_big_job_is_dispatched_in_reasonable_work() -> None:
+    """The queue was once sorted at every dispatch: 40,000 requests took minutes."""
+    coordinator = Coordinator(grid(10_000, 4), max_attempts=3)
+    sent = 0
+    while coordinator.queued:
+        for worker in ("a", "b"):
+            for request in coordinator.dispatch(worker, 16, 2):
+                sent += 1
+                coordinator.report(worker, [done(request, [1])])
+    assert sent == 40_000
+
+
+class Machine(RuleBasedStateMachine):
+    """Workers come, work and die at any moment; every request ends once, with the tokens it should have."""
+
+    @initialize(
+        lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+        samples=st.integers(1, 3),
+        max_attempts=st.integers(1, 3),
+        begun=st.integers(0, 2),
+    )
+    def begin(self, lengths: list[int], samples: int, max_attempts: int, begun: int) -> None:
+        self.requests = {}
+        for p, length in enumerate(lengths):
+            for s in range(samples):
+                request = make_request(f"p{p}", s, length)
+                known = expected_tokens(request)[: min(begun if p % 2 else 0, length - 1)]
+                self.requests[request.id] = make_request(f"p{p}", s, length, progress=Progress(tuple(known)))
+        self.max_attempts = max_attempts
+        self.coordinator = Coordinator(self.requests.values(), max_attempts)
+        self.engines: dict[str, FakeEngine] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.known = {id: len(request.progress.tokens) for id, request in self.requests.items()}
+        self.deaths_in_a_row = dict.fromkeys(self.requests, 0)
+        self.born = 0
+
+    def take(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            id = outcome.completion.request.id
+            assert id not in self.outcomes
+            assert outcome.completion.request == self.requests[id]
+            self.outcomes[id] = outcome
+            wanted = expected_tokens(self.requests[id])
+            if outcome.completion.finish_reason == "error":
+                assert self.deaths_in_a_row[id] == self.max_attempts
+                assert outcome.completion.tokens == wanted[: self.known[id]]
+            else:
+                assert outcome.completion.tokens == wanted
+
+    @rule()
+    def hire(self) -> None:
+        self.born += 1
+        self.engines[f"w{self.born}"] = FakeEngine(rows=4)
+
+    def pick(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.engines)))
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data())
+    def feed(self, data: st.DataObject) -> None:
+        worker = self.pick(data)
+        wants = self.coordinator.wants(worker, len(self.engines))
+        requests = self.coordinator.dispatch(worker, self.engines[worker].room(), len(self.engines))
+        assert wants or not requests
+        assert requests or not wants or not self.engines[worker].room()
+        for request in requests:
+            assert len(request.progress.tokens) == self.known[request.id], "a chain lost tokens"
+            self.engines[worker].submit(request)
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data(), times=st.integers(1, 4))
+    def work(self, data: st.DataObject, times: int) -> None:
+        worker = self.pick(data)
+        for _ in range(times):
+            deltas = self.engines[worker].step()
+            for delta in deltas:
+                self.known[delta.request_id] += len(delta.tokens)
+                self.deaths_in_a_row[delta.request_id] = 0
+            self.take(self.coordinator.report(worker, deltas))
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data(), unreported=st.integers(0, 3))
+    def die(self, data: st.DataObject, unreported: int) -> None:
+        worker = self.pick(data)
+        for _ in range(unreported):
+            self.engines[worker].step()
+        del self.engines[worker]
+        for id in self.coordinator.held(worker):
+            self.deaths_in_a_row[id] += 1
+        self.take(self.coordinator.lost(worker, "killed"))
+        assert self.coordinator.held(worker) == []
+
+    @invariant()
+    def every_request_is_somewhere(self) -> None:
+        if not hasattr(self, "coordinator"):
+            return
+        c = self.coordinator
+        held = [id for worker in self.engines for id in c.held(worker)]
+        assert len(held) == len(set(held)) == c.running
+        assert c.queued + c.running == c.unfinished == len(self.requests) - len(self.outcomes)
+        for worker in self.engines:
+            on_trial = [id for id in c.held(worker) if 0 < self.deaths_in_a_row[id] == self.max_attempts - 1]
+            assert not on_trial or len(c.held(worker)) == 1
+
+    def teardown(self) -> None:
+        """Whatever has happened, the job ends."""
+        if not hasattr(self, "coordinator"):
+            return
+        self.hire()
+        rounds = 0
+        while self.coordinator.unfinished:
+            rounds += 1
+            assert rounds < 500, "nothing moves"
+            for worker, engine in self.engines.items():
+                for request in self.coordinator.dispatch(worker, engine.room(), len(self.engines)):
+                    engine.submit(request)
+                self.take(self.coordinator.report(worker, engine.step()))
+        assert set(self.outcomes) == set(self.requests)
+
+
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestMachine = Machine.TestCase

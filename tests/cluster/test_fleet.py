@@ -1,0 +1,161 @@
+"""Workers as real Ray actors in real processes, with an engine that needs no model."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_engine
+import pytest
+import ray
+from fake_engine import expected_tokens, make_request
+
+from seer_ray.cluster import JobError
+from seer_ray.cluster.connect import Plan, connected
+from seer_ray.cluster.coordinator import Coordinator, Outcome
+from seer_ray.cluster.crew import Crew
+from seer_ray.cluster.fleet import MAX_FAILURES, Fleet
+from seer_ray.cluster.worker import Builder
+from seer_ray.config import ClusterConfig, ConfigError, EngineConfig, ResultsConfig, RunConfig
+from seer_ray.engine.request import Progress, Request
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    with connected(ClusterConfig(address="local")):
+        ray.cloudpickle.register_pickle_by_value(fake_engine)
+        yield
+        ray.cloudpickle.unregister_pickle_by_value(fake_engine)
+
+
+class Job:
+    """A fleet and a coordinator, without anything around them."""
+
+    def __init__(self, requests: list[Request], build: Builder, workers: int = 2, **cluster: object) -> None:
+        self.requests = {request.id: request for request in requests}
+        options = {"report_interval": 0.05, "stuck_timeout": 60.0, **cluster}
+        config = RunConfig(cluster=ClusterConfig(**options), engine=EngineConfig(max_batch=2))  # type: ignore[arg-type]
+        config.results = ResultsConfig(folder=str(cluster.get("address")))
+        self.notes: list[str] = []
+        self.fleet = Fleet(config, Plan(workers, 0.5, 0), build)
+        self.coordinator = Coordinator(requests, config.cluster.max_attempts)
+        self.crew = Crew(self.coordinator, self.fleet, self.notes.append)
+        self.outcomes: dict[str, Outcome] = {}
+
+    def poll(self) -> None:
+        for outcome in self.crew.poll(0.2):
+            assert outcome.completion.request.id not in self.outcomes
+            self.outcomes[outcome.completion.request.id] = outcome
+
+    def run(self) -> dict[str, Outcome]:
+        try:
+            while self.coordinator.unfinished:
+                self.poll()
+        finally:
+            self.fleet.close()
+        assert set(self.outcomes) == set(self.requests)
+        return self.outcomes
+
+    def right(self) -> set[str]:
+        """Requests that got exactly their tokens."""
+        return {
+            id
+            for id, outcome in self.outcomes.items()
+            if outcome.completion.tokens == expected_tokens(self.requests[id])
+        }
+
+    def pid(self, place: int) -> int:
+        return ray.get(self.fleet._places[place].actor.__ray_call__.remote(lambda _: os.getpid()))
+
+
+def some(problems: int, samples: int = 1, length: int = 20) -> list[Request]:
+    return [make_request(f"p{p}", s, length) for p in range(problems) for s in range(samples)]
+
+
+def test_two_workers_do_all_requests() -> None:
+    job = Job(some(6, samples=2), fake_engine.build_fake)
+    job.fleet.start(2)
+    while job.fleet.ready < 2:
+        for event in job.fleet.poll(0.2):
+            job.crew.take(event, [])
+    outcomes = job.run()
+    assert job.right() == set(job.requests)
+    assert {outcome.worker for outcome in outcomes.values()} == {"w0", "w1"}
+    assert {outcome.attempts for outcome in outcomes.values()} == {1}
+    assert job.crew.stats()["new_tokens"] == 12 * 20
+    assert job.notes == []
+
+
+def test_a_killed_worker_costs_no_request_and_no_reported_token() -> None:
+    job = Job(some(6, samples=2, length=60), fake_engine.build_slow)
+    while not all(job.coordinator.held(worker) for worker in ("w0", "w1")) or job.coordinator.new_tokens < 20:
+        job.poll()
+    os.kill(job.pid(0), signal.SIGKILL)
+    job.run()
+    assert job.right() == set(job.requests)
+    assert "worker w0 died" in job.notes[0]
+    worked = job.crew.stats()["new_tokens"]
+    assert worked <= 12 * 60 + 40, "chains were begun again from nothing"
+    assert max(outcome.attempts for outcome in job.outcomes.values()) == 2
+
+
+def test_a_stuck_worker_is_replaced() -> None:
+    requests = [make_request("hang"), *some(3)]
+    job = Job(requests, fake_engine.build_fake, workers=1, stuck_timeout=1.0, max_attempts=1)
+    job.run()
+    assert job.right() == {"p1/0", "p2/0"}
+    for id in ("hang/0", "p0/0"):  # both were in it, and one attempt is all they had
+        assert "silent for 1 s (cluster.stuck_timeout)" in str(job.outcomes[id].completion.error)
+
+
+@pytest.mark.parametrize(("problem", "reason"), [("kill", ""), ("raise", "IndexError: no page for raise")])
+def test_a_request_that_kills_workers_becomes_an_error_row(problem: str, reason: str) -> None:
+    requests = [make_request(problem), *some(5)]
+    job = Job(requests, fake_engine.build_fake, workers=1, max_attempts=2)
+    job.run()
+    assert job.right() == {request.id for request in requests[1:]}
+    bad = job.outcomes[f"{problem}/0"]
+    assert bad.completion.finish_reason == "error"
+    assert "its worker died 2 times in a row" in str(bad.completion.error)
+    assert reason in str(bad.completion.error)
+    assert "\n" not in str(bad.completion.error)
+    assert bad.completion.tokens == expected_tokens(requests[0])[: len(bad.completion.tokens)]
+
+
+def test_a_continued_request_gets_the_rest() -> None:
+    whole = expected_tokens(make_request("p", length=20))
+    begun = make_request("p", length=20, progress=Progress(tuple(whole[:15])))
+    job = Job([begun], fake_engine.build_fake, workers=1)
+    assert job.run()["p/0"].completion.tokens == whole
+    assert job.coordinator.new_tokens == 5
+
+
+def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
+    job = Job(some(4), fake_engine.build_broken_at_first, workers=1)
+    job.fleet._config.results.folder = str(tmp_path / "first")
+    job.run()
+    assert job.right() == set(job.requests)
+    assert ["it is started again" in note for note in job.notes] == [True]
+
+
+def test_when_no_worker_starts_the_job_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seer_ray.cluster.fleet.BACKOFF", 0.01)
+    job = Job(some(2), fake_engine.build_broken, workers=1)
+    with pytest.raises(JobError, match=r"^no worker could be started: OSError: weights are torn$"):
+        job.run()
+    assert len(job.notes) == MAX_FAILURES
+
+
+def test_a_start_that_takes_too_long_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seer_ray.cluster.fleet.MAX_FAILURES", 1)
+    job = Job(some(1), fake_engine.build_hanging, workers=1, startup_timeout=0.5)
+    with pytest.raises(JobError, match=r"not up after 0.5 s \(cluster.startup_timeout\)"):
+        job.run()
+
+
+def test_a_bad_option_that_only_a_worker_can_see_is_a_bad_option() -> None:
+    job = Job(some(1), fake_engine.build_misconfigured, workers=1)
+    with pytest.raises(ConfigError, match=r"^model.gates=nothing: no gates there$"):
+        job.run()

@@ -1,0 +1,114 @@
+"""An engine without a model: token n of a request is a function of (seed, problem, sample, n) alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from seer_ray.config import ConfigError, RunConfig
+from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
+
+
+def token_at(request: Request, position: int) -> int:
+    text = f"{request.seed}/{request.problem}/{request.sample}/{position}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=2).digest(), "little") % 1000
+
+
+def expected_tokens(request: Request) -> list[int]:
+    return [token_at(request, position) for position in range(request.sampling.max_new_tokens)]
+
+
+def make_request(problem: str, sample: int = 0, length: int = 8, **changes: object) -> Request:
+    request = Request(f"{problem}/{sample}", (1, 2, 3), SamplingParams(length), 0, problem, sample)
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class FakeEngine:
+    """Continuous batching over ``rows`` rows. What a problem's id begins with says what it does to a worker:
+
+    ``raise`` fails the engine, ``kill`` ends the process, ``hang`` stops stepping: all at its third token.
+    """
+
+    rows: int = 4
+    step_s: float = 0.0
+    waiting: deque[Request] = field(default_factory=deque)
+    running: dict[str, tuple[Request, list[int]]] = field(default_factory=dict)
+    steps: int = 0
+    produced: int = 0
+    most_running: int = 0
+
+    def submit(self, request: Request) -> None:
+        assert request.id not in self.running
+        self.waiting.append(request)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def room(self) -> int:
+        return max(0, self.rows - len(self.waiting) - len(self.running))
+
+    def stats(self) -> dict[str, float]:
+        return {"steps": self.steps, "new_tokens": self.produced}
+
+    def step(self) -> list[Delta]:
+        while self.waiting and len(self.running) < self.rows:
+            request = self.waiting.popleft()
+            self.running[request.id] = (request, list(request.progress.tokens))
+        self.most_running = max(self.most_running, len(self.running))
+        if self.step_s:
+            time.sleep(self.step_s)
+        self.steps += 1
+        return [self._advance(request, tokens) for request, tokens in list(self.running.values())]
+
+    def _advance(self, request: Request, tokens: list[int]) -> Delta:
+        if len(tokens) == 2:
+            if request.problem.startswith("raise"):
+                raise IndexError(f"no page for {request.problem}")
+            if request.problem.startswith("kill"):
+                os._exit(9)
+            if request.problem.startswith("hang"):
+                time.sleep(3600)
+        tokens.append(token_at(request, len(tokens)))
+        self.produced += 1
+        delta = Delta(request.id, tokens[-1:], Progress((), 10 * len(tokens), 20 * len(tokens)))
+        if len(tokens) == request.sampling.max_new_tokens:
+            del self.running[request.id]
+            delta.completion = Completion(
+                request, list(tokens), "", "length", None, 10 * len(tokens), 20 * len(tokens)
+            )
+        return delta
+
+
+def build_fake(config: RunConfig) -> FakeEngine:
+    return FakeEngine(config.engine.max_batch, step_s=0.002)
+
+
+def build_slow(config: RunConfig) -> FakeEngine:
+    return FakeEngine(config.engine.max_batch, step_s=0.02)
+
+
+def build_misconfigured(config: RunConfig) -> FakeEngine:
+    raise ConfigError("model.gates=nothing: no gates there")
+
+
+def build_broken(config: RunConfig) -> FakeEngine:
+    raise OSError("weights are torn")
+
+
+def build_hanging(config: RunConfig) -> FakeEngine:
+    time.sleep(3600)
+    raise AssertionError
+
+
+def build_broken_at_first(config: RunConfig) -> FakeEngine:
+    """Fails in whoever comes first: only one process can make the folder."""
+    try:
+        os.mkdir(config.results.folder)
+    except FileExistsError:
+        return build_fake(config)
+    raise OSError("weights are torn")
