@@ -97,13 +97,13 @@ def run(
 @app.command()
 def resume(run: RunArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
     """Go on with a run that was stopped. Overrides: only what changes no row, such as cluster.workers=2."""
-    from seer_ray.compose import compose, from_yaml
+    from seer_ray.compose import compose, from_yaml, given
     from seer_ray.results import identity
     from seer_ray.results.folder import RunFolder
     from seer_ray.status import find_run, split
 
     changes = overrides or []
-    uri = find_run(run, compose([text for text in changes if text.startswith("results.")]).results.folder)
+    uri = find_run(run, given(changes, "results.folder") or RunConfig().results.folder)
     folder = RunFolder.view(uri)
     before = from_yaml(folder.config_yaml, source=folder.store.locate("config.yaml"))
     before.results.folder, before.name = place, name = split(uri)
@@ -124,7 +124,7 @@ def status(
     """How a run stands, from its folder alone: while it runs and after."""
     from rich.console import Console
 
-    from seer_ray.display import status_view
+    from seer_ray.display import print_status
     from seer_ray.results.folder import RunFolder
     from seer_ray.status import find_run, read_status
 
@@ -136,7 +136,7 @@ def status(
     if as_json:
         print_json(dataclasses.asdict(now))
     else:
-        Console().print(status_view(now))
+        print_status(Console(), now)
 
 
 @app.command()

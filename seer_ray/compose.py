@@ -47,6 +47,13 @@ def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig 
     return _finish(tree)
 
 
+def given(overrides: Iterable[str], option: str, job: str = "reason") -> Any:
+    """What overrides say about one option; None: nothing. Refuses mistakes in any of them."""
+    parsed = [item for text in overrides for item in _reader(job).parse(text)]
+    said = [item.value for item in parsed if isinstance(item, Setting) and item.name == option]
+    return said[-1] if said else None
+
+
 def from_yaml(
     text: str, source: str = "the configuration", job: str = "reason", defaults: bool = False
 ) -> RunConfig:
@@ -156,14 +163,13 @@ def _assign(tree: DictConfig, settings: Iterable[Setting], reader: Overrides) ->
 
     for setting in settings:
         reader.check(setting)
+        value = setting.value
+        if isinstance(value, dict):
+            value = {str(key): item for key, item in value.items()}  # {17: quest} has a number for a key
         try:
-            if setting.key is None:
-                OmegaConf.update(tree, setting.option, setting.value, merge=False, force_add=True)
-            else:
-                entries = dict(OmegaConf.select(tree, setting.option))
-                OmegaConf.update(
-                    tree, setting.option, entries | {setting.key: setting.value}, merge=False, force_add=True
-                )
+            if setting.key is not None:
+                value = {**OmegaConf.select(tree, setting.option), setting.key: value}
+            OmegaConf.update(tree, setting.option, value, merge=False, force_add=True)
         except OmegaConfBaseException:
             raise reader.wrong_type(setting) from None
 

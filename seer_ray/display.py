@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from seer_ray.jobs.live import LiveStats, Reporter, Summary
 from seer_ray.status import RunStatus
-from seer_ray.tables import accuracy, count, duration, percent, summary_view
+from seer_ray.tables import accuracy, count, duration, percent, print_summary
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where nobody watches a terminal."""
@@ -54,7 +54,7 @@ class RichReporter:
     def finish(self, summary: Summary) -> None:
         self.close()
         if self.result:
-            self.result.print(summary_view(summary))
+            print_summary(self.result, summary)
 
     def close(self) -> None:
         if self.live:
@@ -94,7 +94,7 @@ class PlainReporter:
 
     def finish(self, summary: Summary) -> None:
         if self.result:
-            self.result.print(summary_view(summary))
+            print_summary(self.result, summary)
 
     def close(self) -> None: ...
 
@@ -114,7 +114,7 @@ def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:
     )
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(ratio=1)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_row("done", bar)
     for label, text in facts(live):
         grid.add_row(label, text)
@@ -130,6 +130,7 @@ def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:
 def facts(live: LiveStats) -> list[tuple[str, Text]]:
     """Label and text of the lines under the bar. Always the same ones, so that nothing jumps."""
     left = f" · about {duration(live.eta_s)} left" if live.eta_s is not None else ""
+    before = f" · {count(live.resumed, 'row')} done before" if live.resumed else ""
     speed = Text.assemble(
         (f"{live.tokens_per_s:,.0f} tokens/s", "bold"), f" · {count(live.new_tokens, 'token')} so far"
     )
@@ -139,15 +140,13 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
         if live.sparsity is not None:
             attention.append(f" · {percent(live.sparsity)} skipped")
     chains = Text(f"{live.running:,} running · {live.queued:,} waiting")
-    if live.resumed:
-        chains.append(f" · {live.resumed:,} done before")
     if live.errors:
         chains.append(f" · {count(live.errors, 'error')}", "red")
     workers = f"{live.workers_ready} of {max(live.workers_wanted, live.workers_ready)} ready"
     if live.workers_starting:
         workers += f" · {live.workers_starting} starting"
     return [
-        ("time", Text(f"{duration(live.elapsed_s)}{left}")),
+        ("time", Text(f"{duration(live.elapsed_s)}{left}{before}")),
         ("speed", speed),
         ("accuracy", accuracy(live.accuracy, live.accuracy_se) or Text("nothing graded yet", "dim")),
         ("attention", attention),
@@ -173,11 +172,11 @@ def live_line(live: LiveStats) -> str:
     return f"{duration(live.elapsed_s):>7}  " + " · ".join(part for part in parts if part)
 
 
-def status_view(status: RunStatus) -> RenderableType:
+def print_status(console: Console, status: RunStatus) -> None:
     """A run as its folder tells: the summary if it is done, else how far it is."""
     if status.state == "done":
-        return summary_view(status.summary())
-    message = Text(status.message, "yellow" if status.state != "running" else "")
-    if status.state == "new":
-        return Text.assemble((status.name, "bold"), ": ", message)
-    return Group(live_panel(status.name, status.live, status.state), message)
+        print_summary(console, status.summary())
+        return
+    if status.state != "new":
+        console.print(live_panel(status.name, status.live, status.state))
+    console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.config import RunConfig, options
+from seer_ray.config import ConfigError, RunConfig, did_you_mean, options
 from seer_ray.jobs.live import Summary
 from seer_ray.overrides import Overrides, describe, show
 
@@ -25,7 +25,7 @@ METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 """Label, name and form of the metrics in a summary."""
 
 
-def summary_view(summary: Summary) -> RenderableType:
+def print_summary(console: Console, summary: Summary) -> None:
     """What a job came to, where it is, and what to try next."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -38,17 +38,14 @@ def summary_view(summary: Summary) -> RenderableType:
         table.add_row(
             "errors", Text(f"{count(summary.errors, 'row')} with a reason in place of an answer", "red")
         )
-    lines: list[RenderableType] = [Text(f"\n{summary.name}\n", "bold"), table, Text()]
-    lines.append(_copyable("results", f"{summary.folder}/completions/*.parquet"))
+    console.print(Text(f"\n{summary.name}\n", "bold"), table, "")
+    places = [("results", f"{summary.folder}/completions/*.parquet")]
     if summary.tracking_uri:
-        lines.append(_copyable("MLflow", f"mlflow ui --backend-store-uri {summary.tracking_uri}"))
-    lines += [_copyable("next" if i == 0 else "", text) for i, text in enumerate(summary.next_commands)]
-    return Group(*lines)
-
-
-def _copyable(label: str, text: str) -> Text:
-    """A line that is never broken."""
-    return Text.assemble((f"{label:9}", "dim"), (text, "cyan"), no_wrap=True, overflow="ignore")
+        places.append(("MLflow", f"mlflow ui --backend-store-uri {summary.tracking_uri}"))
+    places += [("next" if i == 0 else "", command) for i, command in enumerate(summary.next_commands)]
+    for label, text in places:
+        # Never broken or cut, so that it can be copied.
+        console.print(Text.assemble((f"{label:9}", "dim"), (text, "cyan")), soft_wrap=True)
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
@@ -82,6 +79,10 @@ def options_view(config: RunConfig, reader: Overrides, prefix: str) -> Renderabl
                 kind = ", ".join(meta["choices"])
             unit = f" [{meta['unit']}]" if meta["unit"] else ""
             table.add_row(name, kind, Text(show(value)), Text(f"{meta['help']}{unit}"))
+    if not table.row_count:
+        raise ConfigError(
+            f"{prefix}: no option begins so{did_you_mean(prefix, [*reader.types, *reader.sections])}"
+        )
     groups = [
         f"{group}={'|'.join(names)}" for group, names in reader.groups.items() if group.startswith(prefix)
     ]

@@ -1,0 +1,130 @@
+"""What a person sees, at 80 columns and in logs."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.panel import Panel
+
+from seer_ray.display import PLAIN_INTERVAL, PlainReporter, RichReporter, live_panel, reporter_for
+from seer_ray.jobs.live import LiveStats, Summary
+from seer_ray.tables import print_summary
+
+BIG = LiveStats(
+    total=1_234_567,
+    done=999_999,
+    errors=1234,
+    running=512,
+    queued=234_056,
+    new_tokens=9_876_543_210,
+    tokens_per_s=123_456.7,
+    accuracy=0.41667,
+    accuracy_se=0.0142,
+    mean_attended=4096.0,
+    sparsity=0.9381,
+    workers_ready=126,
+    workers_starting=2,
+    workers_wanted=128,
+    elapsed_s=86_401.0,
+    eta_s=3_599.0,
+    resumed=500_000,
+    phase="decoding",
+)
+
+
+def shown(item: Summary | Panel, width: int = 80) -> str:
+    out = io.StringIO()
+    console = Console(width=width, file=out)
+    if isinstance(item, Summary):
+        print_summary(console, item)
+    else:
+        console.print(item)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("live", [LiveStats(), LiveStats(total=1, phase="loading data"), BIG])
+@pytest.mark.parametrize("title", ["x", "registers-a-model-with-a-very-long-name-quest256-1a2b3c4d" * 3])
+def test_panel_keeps_its_shape(live, title):
+    lines = shown(live_panel(title, live)).splitlines()
+    assert len(lines) == 9
+    assert {len(line) for line in lines} == {80}
+
+
+def test_panel_tells_everything():
+    text = shown(live_panel("mine", BIG))
+    for part in (
+        "999,999 of 1,234,567 rows 81%",
+        "24:00:01 · about 59:59 left · 500,000 rows done before",
+        "123,457 tokens/s · 9,876,543,210 tokens so far",
+        "41.7 ± 1.4 % (standard error)",
+        "4,096 KV tokens read per head and step · 93.8 % skipped",
+        "512 running · 234,056 waiting · 1,234 errors",
+        "126 of 128 ready · 2 starting",
+        "decoding",
+    ):
+        assert part in text
+
+
+def test_summary_lines_that_one_copies_are_whole():
+    folder = "s3://a-bucket/with/quite/a/long/prefix/for/the/runs/registers-smollm2-quest256-1a2b3c4d"
+    uri = "sqlite:////home/somebody/with/a/long/path/to/the/place/where/the/project/lies/mlflow.db"
+    summary = Summary(
+        "mine", folder, {"accuracy/avg": 0.5}, 16, 0, 75.0, uri, "abc", 4, ["seer-ray run selector=dense"]
+    )
+    lines = [line.rstrip() for line in shown(summary).splitlines()]
+    assert f"results  {folder}/completions/*.parquet" in lines
+    assert f"MLflow   mlflow ui --backend-store-uri {uri}" in lines
+    assert "next     seer-ray run selector=dense" in lines
+    assert "rows      16, 4 of them from before, in 1:15" in lines
+    assert not any("error" in line for line in lines)
+
+
+def test_summary_text_is_not_markup():
+    assert "[/red]" in shown(Summary("[/red]", "runs/[b]x"))
+
+
+def test_plain_lines_come_in_time_and_on_events():
+    now, out, result = [0.0], io.StringIO(), io.StringIO()
+    reporter = PlainReporter(
+        Console(file=out, width=80), Console(file=result, width=80), "mine", lambda: now[0]
+    )
+    reporter.start(LiveStats(total=3, phase="starting workers"))
+    for second in range(1, 25):
+        now[0] = float(second)
+        reporter.update(LiveStats(total=3, done=second // 8, phase="decoding", elapsed_s=second))
+    reporter.note("worker 2 died [1 of 3]")
+    reporter.finish(Summary("mine", "runs/mine", {"accuracy/avg": 0.5}, rows=3))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "mine" and "starting workers · 0/3 rows" in lines[1]
+    times = [line.split()[0] for line in lines[2:-1]]
+    assert times == ["0:01", f"0:{1 + PLAIN_INTERVAL:02.0f}", f"0:{1 + 2 * PLAIN_INTERVAL:02.0f}"]
+    assert lines[-1] == "note: worker 2 died [1 of 3]"
+    assert "50.0 %" in result.getvalue() and "50.0 %" not in out.getvalue()
+
+
+def test_plain_lines_leave_out_what_is_not_known():
+    out = io.StringIO()
+    PlainReporter(Console(file=out, width=80), None, "mine").start(
+        LiveStats(total=1, workers_wanted=1, phase="loading")
+    )
+    assert (
+        out.getvalue().splitlines()[1].strip()
+        == "0:00  loading · 0/1 row · 0 running, 0 waiting · 0/1 worker"
+    )
+
+
+def test_a_terminal_gets_the_panel_and_its_cursor_back():
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True)
+    reporter = reporter_for(console, None, "mine")
+    assert isinstance(reporter, RichReporter)
+    reporter.start(BIG)
+    reporter.note("worker 2 died")
+    reporter.update(BIG)
+    reporter.close()
+    reporter.close()
+    assert "worker 2 died" in out.getvalue()
+    assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
+    assert isinstance(reporter_for(Console(file=io.StringIO()), None, "mine"), PlainReporter)

@@ -1,0 +1,166 @@
+"""``seer-ray run``: exit codes, what goes to which stream, and what is said when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from seer_ray.cluster import Interrupted, JobError
+from seer_ray.compose import compose, to_yaml
+from seer_ray.config import ConfigError
+
+from .conftest import one_error
+
+
+def test_done(invoke, job):
+    result = invoke("run", "selector=dense", "name=mine")
+    assert result.exit_code == 0
+    assert job.config.selector.name == "dense"
+    assert "mine" in result.stdout and "50.0 ± 12.5 %" in result.stdout
+    assert "runs/mine/completions/*.parquet" in result.stdout
+    assert "1 row with a reason in place of an answer" in result.stdout
+    assert "a note" in result.stderr
+
+
+def test_the_job_gets_the_name_that_the_settings_make(invoke, job):
+    invoke("run")
+    assert job.config.name.startswith("registers-smollm2-quest256-")
+
+
+def test_json_is_all_there_is_on_stdout(invoke, job):
+    job.metrics["length/mean_tokens"] = float("nan")
+    result = invoke("run", "--json", "name=mine")
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    assert (
+        said["name"] == "mine" and said["folder"] == "runs/mine" and said["rows"] == 4 and said["errors"] == 1
+    )
+    assert said["metrics"] == {"accuracy/avg": 0.5, "accuracy/stderr": 0.125, "length/mean_tokens": None}
+    assert "somebody prints" in result.stderr
+
+
+def test_json_keeps_out_what_c_code_and_children_print():
+    script = """
+import os, subprocess, sys, types
+from seer_ray.jobs.live import Summary
+def main(config, reporter):
+    os.write(1, b"from C\\n")
+    subprocess.run([sys.executable, "-c", "print('from a child')"])
+    return Summary("x", "runs/x")
+module = types.ModuleType("seer_ray.jobs.reason")
+module.main = main
+sys.modules[module.__name__] = module
+from seer_ray.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "run", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "x"
+    assert "from C" in done.stderr and "from a child" in done.stderr
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt(), Interrupted("stopped")])
+def test_interrupted_says_how_to_go_on(invoke, job, stopped):
+    def then():
+        raise stopped
+
+    job.then = then
+    result = invoke("run", "name=mine")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("go on with: seer-ray resume mine\n") and "Traceback" not in result.stderr
+    result = invoke("run", "name=mine", "results.folder=else/where", "--json")
+    assert result.exit_code == 130 and result.stdout == ""
+    assert result.stderr.endswith("go on with: seer-ray resume else/where/mine\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message", "traceback"),
+    [
+        (ConfigError("task.data=x: no such file"), 2, "error: task.data=x: no such file\n", False),
+        (JobError("no worker\nstarts"), 1, "error: no worker starts; what is finished is kept", False),
+        (ZeroDivisionError("oh"), 1, "error: unexpected ZeroDivisionError, which is a bug", True),
+    ],
+)
+def test_failures_have_their_exit_codes(invoke, job, error, code, message, traceback):
+    def then():
+        raise error
+
+    job.then = then
+    result = invoke("run", "name=mine")
+    assert result.exit_code == code
+    assert result.stderr.splitlines(keepends=True)[-1].startswith(message)
+    assert ("Traceback" in result.stderr) == traceback
+    assert ("seer-ray resume mine" in result.stderr) == (code == 1)
+
+
+def test_config_file_then_overrides(invoke, job, tmp_path):
+    (tmp_path / "mine.yaml").write_text("seed: 7\nselector: {name: window, budget: 512}\n")
+    assert invoke("run", "--config", "mine.yaml", "selector.budget=1024").exit_code == 0
+    assert (job.config.seed, job.config.selector.name, job.config.selector.budget) == (7, "window", 1024)
+    assert job.config.task.generator.steps == compose().task.generator.steps
+    (tmp_path / "resolved.yaml").write_text(to_yaml(compose(["task=gsm8k", "name=again"])))
+    assert invoke("run", "--config", "resolved.yaml", "selector=dense").exit_code == 0
+    assert job.config == compose(["task=gsm8k", "name=again", "selector=dense"], base=compose(["task=gsm8k"]))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["run", "selector.buget=1024"],
+            "selector.buget=1024: no such option; did you mean selector.budget?",
+        ),
+        (["run", "engine.max_batch=many"], "engine.max_batch=many: must be a whole number"),
+        (["run", "selector.budget=100"], "selector.budget=100: must be at least two blocks, 128 tokens"),
+        (["run", "selector=qest"], "selector=qest: no such choice"),
+        (["run", "nonsense"], "nonsense: must be option=value"),
+        (["run", "--budget", "3"], "No such option: --budget"),
+        (["run", "--config", "no.yaml"], "--config no.yaml: cannot be read (No such file or directory)"),
+        (["run", "--config", "."], "--config .: cannot be read (Is a directory)"),
+        (["rnu"], "No such command 'rnu'"),
+        (["resume"], "Missing argument 'RUN'"),
+        (["resume", "nothing"], "nothing: no such run in runs"),
+        (
+            ["resume", "nothing", "cluster.wrkers=2"],
+            "cluster.wrkers=2: no such option; did you mean cluster.workers?",
+        ),
+        (["status", "nothing"], "nothing: no such run in runs"),
+        (["status", ".."], "..: no such run in runs"),
+        (["status", ""], ": no such run in runs"),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(invoke, job, args, message):
+    assert one_error(invoke(*args)).startswith(message)
+    assert job.config is None
+
+
+def test_a_mistake_is_told_before_anything_heavy_is_imported():
+    script = """
+import sys
+from seer_ray.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "ray", "mlflow", "transformers", "pyarrow", "datasets"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    for args, code in ((["run", "seeed=1"], 2), (["--help"], 0), (["--version"], 0), (["options"], 0)):
+        done = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+    assert "selector.budget" in done.stdout
+
+
+def test_no_command_shows_the_help(invoke):
+    result = invoke()
+    assert result.exit_code == 0 and "resume" in result.stdout
+
+
+def test_options_are_listed_with_type_default_and_meaning(invoke):
+    result = invoke("options", "engine.bl")
+    text = " ".join(result.stdout.split())
+    assert "engine.block_size whole number 64 page of the KV cache" in text and "[tokens]" in text
+    assert "selector" not in invoke("options", "engine.").stdout.split("\n")[3]
+    assert one_error(invoke("options", "engin.")).startswith("engin.: no option begins so")

@@ -1,0 +1,206 @@
+"""Command lines and YAML files -> checked options."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seer_ray.compose import GROUPS, choices, compose, digest, from_yaml, run_name, to_yaml
+from seer_ray.config import ConfigError, ModelConfig, RunConfig, SelectorConfig, TaskConfig, options
+
+
+def changed(*overrides: str) -> dict[str, object]:
+    """The options that these overrides change, with their values."""
+    before = {name: value for name, value, _ in options(compose())}
+    return {name: value for name, value, _ in options(compose(overrides)) if value != before[name]}
+
+
+def test_the_default_is_the_demo_that_needs_no_download():
+    config = compose()
+    assert type(config) is RunConfig and type(config.task.columns).__name__ == "ColumnsConfig"
+    assert (config.model.name, config.task.name, config.task.data) == ("smollm2", "registers", None)
+    assert (config.selector.name, config.selector.budget) == ("quest", 256)
+    assert config.samples == 2
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_choice_of_every_group_composes(group):
+    assert choices(group)
+    for name in choices(group):
+        config = compose([f"{group}={name}"])
+        assert from_yaml(to_yaml(config)) == config
+        assert run_name(config)
+
+
+def test_groups_and_options_mix_in_any_order():
+    config = compose(["selector.budget=1024", "selector=seer", "task=math500", "model=qwen3-4b"])
+    assert (config.selector.name, config.selector.budget) == ("seer", 1024)
+    assert config.model.gates == "SeerAttention/SeerAttention-Decode-Qwen3-4B-AttnGates"
+    assert config.task.columns.question == "problem"
+    assert config.sampling.max_new_tokens == 32768
+
+
+def test_a_task_group_takes_a_file_of_ones_own():
+    config = compose(["task=gsm8k", "task.data=some/problems.jsonl"])
+    assert config.task.data == "some/problems.jsonl"
+    assert (config.task.columns.question, config.task.columns.answer) == ("question", "answer")
+    assert config.task.limit is None
+
+
+@pytest.mark.parametrize(
+    ("override", "option", "value"),
+    [
+        ("sampling.temperature=0", "sampling.temperature", 0.0),
+        ("model.revision=12e5", "model.revision", "12e5"),
+        ("model.revision=0042", "model.revision", "0042"),
+        ("model.gates=null", "model.gates", None),
+        ("task.data=a (1)=b.jsonl", "task.data", "a (1)=b.jsonl"),
+        ("task.data=~/x.jsonl", "task.data", "~/x.jsonl"),
+        ("task.prompt={question} Think.", "task.prompt", "{question} Think."),
+        ("task.system='Be brief, please.'", "task.system", "Be brief, please."),
+        ("+selector.layers.17=window", "selector.layers", {"17": "window"}),
+        ("selector.layers.0-2=dense", "selector.layers", {"0-2": "dense"}),
+        ("selector.layers={0-2:dense,17:window}", "selector.layers", {"0-2": "dense", "17": "window"}),
+        ("selector.layers={'0-2': dense}", "selector.layers", {"0-2": "dense"}),
+        ("sampling.stop=[a,b]", "sampling.stop", ["a", "b"]),
+        ("task.few_shot=[{question: hi, answer: 3}]", "task.few_shot", [{"question": "hi", "answer": 3}]),
+        ("sampling={top_p: 0.5}", "sampling.top_p", 0.5),
+        ("task.system=${model.name}", "task.system", "smollm2"),
+        ("task.system=a \\${b}", "task.system", "a ${b}"),
+    ],
+)
+def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, value):
+    expected = {} if value is None else {option: value}
+    assert changed(override) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("selector.buget=1024", "selector.buget=1024: no such option; did you mean selector.budget?"),
+        ("buget=1024", "buget=1024: no such option; did you mean selector.budget?"),
+        ("engin=exact", "engin=exact: no such option; did you mean engine?"),
+        ("xyzzy=1", "xyzzy=1: no such option; all there are: seer-ray options"),
+        (
+            "sampling={temprature: 1}",
+            "sampling.temprature=1: no such option; did you mean sampling.temperature?",
+        ),
+        ("engine.max_batch=many", "engine.max_batch=many: must be a whole number"),
+        ("engine.max_batch=1.5", "engine.max_batch=1.5: must be a whole number"),
+        ("engine.max_batch=null", "engine.max_batch=null: must be a whole number"),
+        ("engine.max_batch=0", "engine.max_batch=0: must be at least 1"),
+        ("engine.exact=maybe", "engine.exact=maybe: must be true or false"),
+        ("sampling.temperature=hot", "sampling.temperature=hot: must be a number or null"),
+        ("sampling.temperature=nan", "sampling.temperature=nan: must be a number or null"),
+        ("sampling.top_p=1.5", "sampling.top_p=1.5: must be at most 1.0"),
+        ("sampling.stop=a", "sampling.stop=a: must be a list, [a,b]"),
+        ("selector.layers=3", "selector.layers=3: must be a mapping, {a:b}"),
+        ("model.dtype=float8", "model.dtype=float8: must be one of auto, float32, bfloat16, float16"),
+        (
+            "selector.name=ques",
+            "selector.name=ques: must be one of dense, seer, quest, oracle, window, random",
+        ),
+        ("selector.budget=64", "selector.budget=64: must be at least two blocks, 128 tokens with"),
+        ("engine.kv_memory=lots", "engine.kv_memory=lots: must be 'auto' or a size such as 8GiB or 500MB"),
+        ("selector.budget", "selector.budget: must be option=value, such as selector.budget=1024"),
+        ("=3", "=3: must be option=value"),
+        ("~seed", "~seed: options cannot be removed; write seed=null"),
+        ("task.few_shot=[1", "task.few_shot=[1: malformed value; close brackets and quotes"),
+        ("selector.budget=512,1024", "selector.budget=512,1024: must be a single value here"),
+        ("task.system=no, yes", "task.system=no, yes: must be a single value here; quote text with commas"),
+        ("sampling=hot", "sampling=hot: is a section, with the options sampling.max_new_tokens,"),
+        (
+            "selector=qest",
+            "selector=qest: no such choice, there are dense, oracle, quest, random, seer, window; ",
+        ),
+        ("selector=qest", "did you mean selector=quest?"),
+        ("selector=dense,seer", "selector=dense,seer: must be a single choice here"),
+        ("model=Qwen/Qwen3-4B", "for one of your own: model.name=Qwen/Qwen3-4B"),
+        ("task=mine.jsonl", "for one of your own: task.data=mine.jsonl"),
+        ("task.system=${nothing}", "task.system: Interpolation key 'nothing' not found"),
+        ("name=a/b", "name=a/b: must be a plain folder name"),
+        ("name=..", "name=..: must be a plain folder name"),
+        ("name=.hidden", "name=.hidden: must be a plain folder name"),
+        ("name=", "name=: must be a plain folder name"),
+        ("engine.max_batch='a\nb'", "engine.max_batch=a\\nb: must be a whole number"),
+    ],
+)
+def test_mistakes_are_named_on_one_line(override, message):
+    with pytest.raises(ConfigError) as error:
+        compose([override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_chosen_group_replaces_its_section_of_the_base():
+    base = compose(["selector=seer", "selector.threshold=0.01", "selector.dense_layers=2", "seed=5"])
+    config = compose(["selector=window", "selector.budget=512"], base=base)
+    assert config.selector == SelectorConfig(name="window", budget=512)
+    assert config.seed == 5
+    assert compose(base=base) == base
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=20))
+def test_yaml_keeps_any_text(text):
+    config = RunConfig(task=TaskConfig(prompt=text, few_shot=[{"question": "\\${a} ${", "answer": text}]))
+    assert from_yaml(to_yaml(config)) == config
+
+
+def test_yaml_left_out_is_the_default():
+    assert from_yaml("") == RunConfig()
+    assert from_yaml("model: {name: x}\nseed: 3") == RunConfig(seed=3, model=ModelConfig(name="x"))
+    assert from_yaml("seed: 3", defaults=True) == dataclasses.replace(compose(), seed=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: [", "f.yaml line 1: not YAML"),
+        ("- 1", "f.yaml: must hold options"),
+        ("sed: 1", "f.yaml: sed=1: no such option; did you mean seed?"),
+        ("selector: quest", "f.yaml: selector=quest: is a section, with the options selector.name,"),
+        ("engine: {max_batch: x}", "f.yaml: engine.max_batch=x: must be a whole number"),
+    ],
+)
+def test_mistakes_in_yaml_name_the_file(text, message):
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as error:
+        from_yaml(text, source="f.yaml")
+    assert str(error.value).startswith(message)
+
+
+def test_digest_is_of_what_decides_the_rows():
+    base = compose()
+    for override in (
+        "cluster.workers=3",
+        "results.folder=x",
+        "tracking.enabled=false",
+        "engine.kv_memory=1GiB",
+        "name=x",
+    ):
+        assert digest(compose([override])) == digest(base), override
+    for override in (
+        "seed=1",
+        "selector.budget=512",
+        "task.limit=4",
+        "selector.layers.3=dense",
+        "model.revision=x",
+    ):
+        assert digest(compose([override])) != digest(base), override
+
+
+def test_run_names_tell_the_settings_apart_and_are_folder_names():
+    name = run_name(compose())
+    assert name.startswith("registers-smollm2-quest256-") and name == run_name(compose())
+    assert run_name(compose(["seed=1"])) != name
+    assert run_name(compose(["selector=dense"])).startswith("registers-smollm2-dense-")
+    assert run_name(compose(["selector.threshold=0.002"])).startswith("registers-smollm2-quest-t0.002-")
+    assert run_name(compose(["model.name=../../etc/My Model!.gguf", "task.name=a/../b"])).startswith(
+        "a-.-b-My-Model-quest"
+    )
+    assert run_name(compose(["name=mine"])) == "mine"
+    with pytest.raises(ConfigError, match="name=x/y: must be"):
+        run_name(RunConfig(name="x/y"))
