@@ -1,0 +1,186 @@
+"""``config.json`` of a gate folder: the base model's config plus what describes the gates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from seer_ray.config import ConfigError
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.rope import RopeTable, head_dim, rope_parameters
+
+# Our names of the gates' settings, and those in the file.
+_KEYS = {
+    "block_size": "seerattn_gate_block_size",
+    "gate_dim": "seerattn_gate_hidden_size",
+    "q_pooling": "seerattn_q_head_pooling_type",
+    "k_pooling": "seerattn_k_seq_pooling_type",
+    "use_qk_norm": "seerattn_use_qk_norm",
+    "use_rope": "seerattn_use_rope",
+}
+_LAYERS = "seerattn_gate_layers"  # ours: written only where some layers have no gate
+_PREFILL = "seerattn_gate_type"  # SeerAttention v1
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """Settings that the gates of a model share."""
+
+    block_size: int
+    gate_dim: int
+    q_pooling: str = "Qproj"
+    k_pooling: str = "Kmaxminavg"
+    use_qk_norm: bool = True
+    use_rope: bool = True
+    layers: tuple[int, ...] | None = None
+    """Layers that have a gate; None: all."""
+
+    @classmethod
+    def of(cls, gates: Sequence[AttnGate | None]) -> GateConfig:
+        """Settings of gates that exist, one entry per layer."""
+        layers = tuple(index for index, gate in enumerate(gates) if gate is not None)
+        first = next(gate for gate in gates if gate is not None)
+        return cls(
+            block_size=first.block_size,
+            gate_dim=first.gate_dim,
+            q_pooling=first.q_pooling,
+            k_pooling=first.k_pooling,
+            use_qk_norm=first.use_qk_norm,
+            use_rope=first.rope is not None,
+            layers=None if len(layers) == len(gates) else layers,
+        )
+
+    def build(
+        self,
+        model_config: PreTrainedConfig,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> tuple[AttnGate | None, ...]:
+        """Gates with random weights, one per layer of the model; they share one rotary table, on the CPU."""
+        # Angles in float64: right at any position.
+        rope = (
+            RopeTable.from_config(model_config, dim=self.gate_dim, dtype=torch.float64)
+            if self.use_rope
+            else None
+        )
+        return tuple(
+            AttnGate(
+                num_query_heads=model_config.num_attention_heads,
+                num_kv_heads=model_config.num_key_value_heads,
+                head_dim=head_dim(model_config),
+                gate_dim=self.gate_dim,
+                block_size=self.block_size,
+                rope=rope,
+                use_rope=self.use_rope,
+                use_qk_norm=self.use_qk_norm,
+                q_pooling=self.q_pooling,
+                k_pooling=self.k_pooling,
+                dtype=dtype,
+                device=device,
+            )
+            if self.layers is None or layer in self.layers
+            else None
+            for layer in range(model_config.num_hidden_layers)
+        )
+
+
+def read_gate_config(file: Path, option: str) -> tuple[GateConfig, dict[str, Any]]:
+    """The gates' settings, and all of the file.
+
+    Args:
+        file: ``config.json``.
+        option: ``model.gates=...``, for errors.
+
+    Raises:
+        ConfigError: no JSON, no gates', or gates of sparse prefill.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{option}: cannot read {file.name}: {error}") from None
+    if not isinstance(data, dict) or not any(key in data for key in (*_KEYS.values(), _PREFILL)):
+        raise ConfigError(f"{option}: its config.json does not describe gates (no {_KEYS['block_size']})")
+    if _PREFILL in data:
+        raise ConfigError(prefill_gates(option))
+    missing = [key for name, key in _KEYS.items() if key not in data and name != "use_rope"]
+    if missing:
+        raise ConfigError(f"{option}: its config.json lacks {', '.join(missing)}")
+    settings = {name: data[key] for name, key in _KEYS.items() if key in data}
+    layers = data.get(_LAYERS)
+    return GateConfig(**settings, layers=None if layers is None else tuple(layers)), data
+
+
+def write_gate_config(
+    file: Path, gates: Sequence[AttnGate | None], model_config: PreTrainedConfig, base_model: str
+) -> None:
+    """``config.json`` in the released names, with RoPE also in the form that they have."""
+    settings = GateConfig.of(gates)
+    rope = rope_parameters(model_config)
+    theta = rope.pop("rope_theta")
+    data = model_config.to_dict() | {
+        "base_model": base_model,
+        "rope_theta": theta,
+        "rope_scaling": None if rope["rope_type"] == "default" else rope,
+        **{key: getattr(settings, name) for name, key in _KEYS.items()},
+    }
+    if settings.layers is not None:
+        data[_LAYERS] = list(settings.layers)
+    for name in ("_name_or_path", "dtype", "transformers_version"):
+        data.pop(name, None)
+    file.write_text(json.dumps(data, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+
+
+def check_base_model(data: dict[str, Any], model_config: PreTrainedConfig, option: str) -> None:
+    """That gates were made for this model, as far as their ``config.json`` says.
+
+    Raises:
+        ConfigError: names all that differs.
+    """
+    heads, hidden = data.get("num_attention_heads"), data.get("hidden_size")
+    derived = hidden // heads if heads and hidden else None
+    theirs = {
+        "layers": data.get("num_hidden_layers"),
+        "query heads": heads,
+        "KV heads": data.get("num_key_value_heads"),
+        "head dim": data.get("head_dim") or derived,
+        "hidden size": hidden,
+        "RoPE theta": (data.get("rope_parameters") or {}).get("rope_theta", data.get("rope_theta")),
+        "base model": _hub_name(data.get("base_model")),
+    }
+    ours = {
+        "layers": model_config.num_hidden_layers,
+        "query heads": model_config.num_attention_heads,
+        "KV heads": model_config.num_key_value_heads,
+        "head dim": head_dim(model_config),
+        "hidden size": model_config.hidden_size,
+        "RoPE theta": rope_parameters(model_config)["rope_theta"],
+        "base model": _hub_name(model_config.name_or_path),
+    }
+    differ = [
+        f"{name} {theirs[name]}, here {ours[name]}"
+        for name in ours
+        if theirs[name] is not None and ours[name] is not None and theirs[name] != ours[name]
+    ]
+    if differ:
+        base = data.get("base_model") or "another model"
+        raise ConfigError(f"{option}: these are gates of {base}: {'; '.join(differ)}")
+
+
+def prefill_gates(option: str) -> str:
+    return (
+        f"{option}: these are SeerAttention v1 gates, for sparse prefill; decoding needs SeerAttention-R"
+        " gates, such as SeerAttention/SeerAttention-Decode-Qwen3-4B-AttnGates"
+    )
+
+
+def _hub_name(name: str | None) -> str | None:
+    """``Qwen/Qwen3-4B`` -> ``qwen3-4b``, as mirrors keep the name; None for what is no hub id."""
+    if not name or name.count("/") != 1 or Path(name).exists():
+        return None
+    return name.rpartition("/")[2].lower()

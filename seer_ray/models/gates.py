@@ -1,0 +1,216 @@
+"""Gate checkpoints: the released format (``attn_gate_weights.pth``) and ours (safetensors, same keys)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from seer_ray.config import ConfigError
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.gate_config import (
+    GateConfig,
+    check_base_model,
+    prefill_gates,
+    read_gate_config,
+    write_gate_config,
+)
+from seer_ray.models.hub import download, first_line, is_hub_id
+
+WEIGHTS = ("attn_gate_weights.safetensors", "attn_gate_weights.pth")
+"""Names of the weights in a gate folder; the first that is there counts."""
+
+RELEASED = {
+    name.lower(): f"SeerAttention/SeerAttention-Decode-{release}-AttnGates"
+    for name, release in {
+        "Qwen3-4B": "Qwen3-4B",
+        "Qwen3-8B": "Qwen3-8B",
+        "Qwen3-14B": "Qwen3-14B",
+        "DeepSeek-R1-Distill-Qwen-14B": "R1-Distill-Qwen-14B",
+    }.items()
+}
+"""Gates that are public: model name in lower case -> hub id."""
+
+
+def load_gates(
+    source: str,
+    model_config: PreTrainedConfig,
+    block_size: int,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[AttnGate | None, ...]:
+    """Gates of a model, strictly: of this model, for this block size, every weight there and none besides.
+
+    Args:
+        source: a folder, a ``.pth`` or ``.safetensors`` file with ``config.json`` beside it, or a hub id.
+        model_config: of the model that the gates are for.
+        block_size: tokens a block in the engine.
+        dtype: of the weights; None: as stored.
+        device: where the weights go.
+
+    Returns:
+        One gate per layer, in eval mode without gradients; None for layers that have none by their config.
+
+    Raises:
+        ConfigError: says what is missing or differs.
+    """
+    option = f"model.gates={source}"
+    weights_file = _find(source, option)
+    config, data = read_gate_config(weights_file.parent / "config.json", option)
+    weights = _read_weights(weights_file, option)
+    if any(".mask_linear_" in key for key in weights):
+        raise ConfigError(prefill_gates(option))
+    check_base_model(data, model_config, option)
+    if config.block_size != block_size:
+        raise ConfigError(
+            f"engine.block_size={block_size}: the gates of {source} were trained with blocks of"
+            f" {config.block_size} tokens; set engine.block_size={config.block_size}"
+        )
+    gates = config.build(model_config, device="meta")
+    _check_keys(weights, state_dict(gates), f"{option}: {weights_file.name}")
+    for layer, gate in enumerate(gates):
+        if gate is not None:
+            state = {name: weights[_key(layer, name)] for name in gate.state_dict()}
+            gate.load_state_dict(
+                {name: w.to(device=device, dtype=dtype or w.dtype) for name, w in state.items()}, assign=True
+            )
+            gate.requires_grad_(False).eval()
+            if gate.rope is not None:
+                gate.rope.to(device)
+    return gates
+
+
+def init_gates(
+    model_config: PreTrainedConfig, config: GateConfig, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[AttnGate | None, ...]:
+    """Random float32 gates for training and tests: the same for the same arguments, on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    gates = config.build(model_config)
+    for gate in gates:
+        if gate is not None:
+            gate.reset_parameters(generator)
+            gate.to(device)
+    return gates
+
+
+def save_gates(
+    folder: Path | str,
+    gates: Sequence[AttnGate | None],
+    model_config: PreTrainedConfig,
+    base_model: str,
+) -> Path:
+    """Our format: ``config.json`` and ``attn_gate_weights.safetensors``.
+
+    Args:
+        folder: made if it is not there.
+        gates: one per layer.
+        model_config: of the base model.
+        base_model: its name, as a hub id if it has one.
+
+    Returns:
+        The folder.
+    """
+    return _save(folder, gates, model_config, base_model, WEIGHTS[0])
+
+
+def export_pth(
+    folder: Path | str,
+    gates: Sequence[AttnGate | None],
+    model_config: PreTrainedConfig,
+    base_model: str,
+) -> Path:
+    """The released format, for the reference implementation: as ``save_gates``, with a ``.pth`` file."""
+    return _save(folder, gates, model_config, base_model, WEIGHTS[1])
+
+
+def state_dict(gates: Sequence[AttnGate | None]) -> dict[str, Tensor]:
+    """All weights under the released keys."""
+    return {
+        _key(layer, name): weight
+        for layer, gate in enumerate(gates)
+        if gate is not None
+        for name, weight in gate.state_dict().items()
+    }
+
+
+def seer_without_gates(model: str) -> ConfigError:
+    """The refusal of a ``seer`` selector for a model whose config names no gates."""
+    released = RELEASED.get(model.rpartition("/")[2].lower())
+    example = f"model.gates={released}" if released else f"for Qwen/Qwen3-4B: {RELEASED['qwen3-4b']}"
+    return ConfigError(
+        f"selector.name=seer: {model} has no gates, model.gates is not set; give it the hub id or folder of"
+        f" released ones ({example}), or of your own (`seer-ray distill`, in versions that have it),"
+        " or take a selector that needs none: selector.name=quest"
+    )
+
+
+def _key(layer: int, name: str) -> str:
+    return f"model.layers.{layer}.self_attn.attn_gate.{name}"
+
+
+def _find(source: str, option: str) -> Path:
+    """The file of weights; ``config.json`` belongs beside it."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix not in (".pth", ".safetensors"):
+            raise ConfigError(f"{option}: must be a .pth or .safetensors file, a folder or a hub id")
+        return path
+    if not path.is_dir():
+        if not is_hub_id(source):
+            raise ConfigError(f"{option}: no such file or folder")
+        path = download(source, ["config.json", *WEIGHTS], option)
+    for name in WEIGHTS:
+        if (path / name).is_file():
+            return path / name
+    raise ConfigError(f"{option}: has none of {', '.join(WEIGHTS)}")
+
+
+def _read_weights(file: Path, option: str) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torn files make both readers fail in many ways
+        raise ConfigError(f"{option}: cannot read {file.name}: {first_line(error)}") from None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ConfigError(f"{option}: {file.name} must hold tensors by name, and nothing else")
+    return weights
+
+
+def _check_keys(weights: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
+    wrong = []
+    if missing := [key for key in expected if key not in weights]:
+        wrong.append(f"{len(missing)} missing, first {missing[0]}")
+    if extra := [key for key in weights if key not in expected]:
+        wrong.append(f"{len(extra)} too many, first {extra[0]}")
+    shapes = {key: (list(weights[key].shape), list(expected[key].shape)) for key in expected.keys() & weights}
+    if misshapen := sorted(key for key, (found, wanted) in shapes.items() if found != wanted):
+        found, wanted = shapes[misshapen[0]]
+        wrong.append(f"{len(misshapen)} misshapen, first {misshapen[0]}: {found}, must be {wanted}")
+    if wrong:
+        raise ConfigError(f"{where} does not fit its config.json and the model: {'; '.join(wrong)}")
+
+
+def _save(
+    folder: Path | str,
+    gates: Sequence[AttnGate | None],
+    model_config: PreTrainedConfig,
+    base_model: str,
+    name: str,
+) -> Path:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: weight.detach().cpu().contiguous() for key, weight in state_dict(gates).items()}
+    temporary = folder / f".{name}"
+    if name.endswith(".pth"):
+        torch.save(weights, temporary)
+    else:
+        save_file(weights, temporary, metadata={"format": "pt"})
+    write_gate_config(folder / "config.json", gates, model_config, base_model)
+    os.replace(temporary, folder / name)
+    return folder

@@ -1,0 +1,47 @@
+"""Files from the Hugging Face hub: its cache first, one short question when there is a network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from seer_ray.config import ConfigError
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a hub id, ``owner/name`` or ``name``."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name, re.ASCII) is not None
+
+
+def download(name: str, patterns: list[str], option: str, revision: str | None = None) -> Path:
+    """Local folder with the files of a repository that match ``patterns``.
+
+    Args:
+        name: hub id.
+        patterns: shell patterns of file names.
+        option: ``model.name=...``, for errors.
+        revision: branch, tag or commit; None: the default branch.
+
+    Raises:
+        ConfigError: no such repository, no access, or no network and not in the cache.
+    """
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except GatedRepoError:
+        reason = "is gated: accept its terms on the hub and log in with `hf auth login`"
+    except RepositoryNotFoundError:
+        reason = "is not on the Hugging Face hub, or private"
+    except RevisionNotFoundError:
+        reason = f"has no revision {revision}"
+    except Exception as error:  # network, proxy, disk, offline mode: many types, one consequence
+        reason = f"is not in the local cache, and the hub did not answer ({first_line(error)})"
+    raise ConfigError(f"{option}: no such file or folder here, and as a hub id it {reason}")
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, short enough for a one-line error."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
