@@ -132,14 +132,14 @@ class _Server:
     def _grade(self, text: str, answer: str | None) -> Grade:
         if not self._ready():
             return Grade(None, None, self._broken)
-        assert self._pipe is not None and self._process is not None
+        assert self._pipe is not None
         try:
             self._pipe.send_bytes(json.dumps([text, answer]).encode())
             if self._pipe.poll(self._task.grade_timeout):
                 return Grade(**json.loads(self._pipe.recv_bytes()))
             error = f"timeout after {self._task.grade_timeout:g} s"
         except (EOFError, OSError):
-            error = f"the grader ended its process ({_how_it_ended(self._process)})"
+            error = f"the grader ended its process ({self._how_it_ended()})"
         self._discard()
         return Grade(None, None, error)
 
@@ -187,8 +187,7 @@ class _Server:
                 ours.recv_bytes().decode() if ours.poll(START_LIMIT) else f"not up after {START_LIMIT:g} s"
             )
         except EOFError:
-            assert self._process is not None
-            failure = _how_it_ended(self._process)
+            failure = self._how_it_ended()
         except OSError as error:
             failure = str(error)
         return f"no grading process could be started: {failure}" if failure else None
@@ -197,6 +196,13 @@ class _Server:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _how_it_ended(self) -> str:
+        assert self._process is not None
+        with self._lock:
+            self._kill()  # What it has left behind, or itself, should it only have closed the pipe.
+        code = self._process.wait()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def _discard(self) -> None:
         with self._lock:
@@ -207,10 +213,3 @@ class _Server:
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
-
-
-def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        code = process.wait(timeout=1.0)
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return "it closed its pipe"

@@ -59,6 +59,8 @@ def _serve(pipe: Connection[bytes, bytes], spec: str, time_limit: float) -> None
         except ConfigError as error:
             pipe.send_bytes(str(error).encode())
             return
+        if spec in GRADERS:
+            guarded(grader, r"\boxed{1}", "2")  # Imports SymPy: not in the time of the first row.
         faulthandler.cancel_dump_traceback_later()
         pipe.send_bytes(b"")
         while True:

@@ -33,6 +33,9 @@ def grade(completion, answer):
     if completion == "child":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(10**6)"])
         time.sleep(10**6)
+    if completion == "orphan":
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(10**6)"])
+        os._exit(3)
     if completion == "pid":
         return str(os.getpid())
     if completion == "modules":
@@ -170,6 +173,8 @@ while pool.pending:
 for text in sys.argv[2:]:
     pool.submit(text, text, "5")
 sys.stdin.readline()
+while sys.argv[1] == "wait" and pool.pending:
+    pool.collect(1.0)
 if sys.argv[1] == "close":
     pool.close()
 if sys.argv[1] == "kill":
@@ -178,7 +183,8 @@ if sys.argv[1] == "kill":
 
 
 @pytest.mark.parametrize(
-    "arguments", [("kill", "hang"), ("end", "thread"), ("close", "hang", "child"), ("kill", "thread")]
+    "arguments",
+    [("kill", "hang"), ("end", "thread"), ("close", "hang", "child"), ("kill", "thread"), ("wait", "orphan")],
 )
 def test_nothing_outlives_the_driver(grader, tmp_path, arguments):
     driver = subprocess.Popen(
