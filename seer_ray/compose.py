@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from collections.abc import Iterable
@@ -42,7 +43,7 @@ def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig 
         _assign(tree, reader.flatten(_escaped(dataclasses.asdict(base))), reader)
         for group, name in chosen.items():
             tree[group] = _schema(job)[group]
-            tree.merge_with(_hydra(f"{group}/{name}", []))
+            tree.merge_with(_hydra(f"{group}/{name}"))
     _assign(tree, settings, reader)
     return _finish(tree)
 
@@ -69,7 +70,7 @@ def from_yaml(
     reader = _reader(job)
     try:
         values = yaml.safe_load(text)
-        tree = _hydra(job, []) if defaults else _schema(job)
+        tree = _hydra(job) if defaults else _schema(job)
         if not isinstance(values or {}, dict):
             raise ConfigError(f"must hold options such as 'seed: 0', not {show(values)}")
         _assign(tree, reader.flatten(values or {}), reader)
@@ -145,8 +146,13 @@ def _schema(job: str) -> DictConfig:
     return OmegaConf.structured(JOBS[job])
 
 
-def _hydra(name: str, overrides: list[str]) -> DictConfig:
+def _hydra(name: str, overrides: Iterable[str] = ()) -> DictConfig:
     """A file of ``conf/`` with all that its defaults list names."""
+    return copy.deepcopy(_composed(name, tuple(overrides)))
+
+
+@cache
+def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
@@ -154,7 +160,7 @@ def _hydra(name: str, overrides: list[str]) -> DictConfig:
     for job, config in JOBS.items():
         ConfigStore.instance().store(name=f"{job}_schema", node=config)
     with initialize_config_module(config_module="seer_ray.conf", version_base="1.3"):
-        return hydra_compose(name, overrides)
+        return hydra_compose(name, list(overrides))
 
 
 def _assign(tree: DictConfig, settings: Iterable[Setting], reader: Overrides) -> None:

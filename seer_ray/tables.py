@@ -68,17 +68,16 @@ def options_view(config: RunConfig, reader: Overrides, prefix: str) -> Renderabl
         config: whose values are shown as the defaults
     """
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
-    table.add_column("option", style="cyan", overflow="fold")
-    table.add_column("type", style="dim", overflow="fold", max_width=18)
-    table.add_column("default", overflow="fold")
-    table.add_column("meaning", overflow="fold", ratio=1)
+    table.add_column("option=default", overflow="fold", max_width=36)
+    table.add_column("meaning (type, unit)", ratio=1)
     for name, value, meta in options(config):
         if name.startswith(prefix):
-            kind = describe(reader.types[name]).removeprefix("a ")
-            if meta["choices"]:
-                kind = ", ".join(meta["choices"])
-            unit = f" [{meta['unit']}]" if meta["unit"] else ""
-            table.add_row(name, kind, Text(show(value)), Text(f"{meta['help']}{unit}"))
+            kind = " | ".join(meta["choices"] or ()) or describe(reader.types[name]).removeprefix("a ")
+            unit = f", {meta['unit']}" if meta["unit"] else ""
+            table.add_row(
+                Text.assemble((name, "cyan"), ("=", "dim"), show(value)),
+                Text.assemble(meta["help"].replace("None:", "null:"), (f" ({kind}{unit})", "dim")),
+            )
     if not table.row_count:
         raise ConfigError(
             f"{prefix}: no option begins so{did_you_mean(prefix, [*reader.types, *reader.sections])}"

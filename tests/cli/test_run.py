@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -42,24 +43,40 @@ def test_json_is_all_there_is_on_stdout(invoke, job):
     assert "somebody prints" in result.stderr
 
 
-def test_json_keeps_out_what_c_code_and_children_print():
-    script = """
-import os, subprocess, sys, types
-from seer_ray.jobs.live import Summary
-def main(config, reporter):
-    os.write(1, b"from C\\n")
-    subprocess.run([sys.executable, "-c", "print('from a child')"])
+SCRIPT = """
+import os, signal, subprocess, sys, types
+from seer_ray.jobs.live import LiveStats, Summary
+def job(config, reporter):
+    reporter.start(LiveStats())
+    {body}
     return Summary("x", "runs/x")
 module = types.ModuleType("seer_ray.jobs.reason")
-module.main = main
+module.main = job
 sys.modules[module.__name__] = module
 from seer_ray.cli import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", script, "run", "--json"], capture_output=True, text=True)
+
+
+def test_json_keeps_out_what_c_code_and_children_print():
+    body = """os.write(1, b"from C\\n"); subprocess.run([sys.executable, "-c", "print('from a child')"])"""
+    command = [sys.executable, "-c", SCRIPT.format(body=body), "run", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == "x"
     assert "from C" in done.stderr and "from a child" in done.stderr
+
+
+def test_control_c_is_exit_130_with_the_way_to_go_on():
+    script = SCRIPT.format(body="print('ready', flush=True); signal.pause()")
+    command = [sys.executable, "-c", script, "run", "name=mine"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.endswith("interrupted; what is finished is kept, go on with: seer-ray resume mine\n")
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("stopped", [KeyboardInterrupt(), Interrupted("stopped")])
@@ -161,6 +178,6 @@ def test_no_command_shows_the_help(invoke):
 def test_options_are_listed_with_type_default_and_meaning(invoke):
     result = invoke("options", "engine.bl")
     text = " ".join(result.stdout.split())
-    assert "engine.block_size whole number 64 page of the KV cache" in text and "[tokens]" in text
+    assert "engine.block_size=64 page of the KV cache" in text and "(whole number, tokens)" in text
     assert "selector" not in invoke("options", "engine.").stdout.split("\n")[3]
     assert one_error(invoke("options", "engin.")).startswith("engin.: no option begins so")
