@@ -71,7 +71,7 @@ def test_control_c_is_exit_130_with_the_way_to_go_on():
     script = SCRIPT.format(body="print('ready', flush=True); signal.pause()")
     command = [sys.executable, "-c", script, "run", "name=mine"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130
