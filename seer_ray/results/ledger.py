@@ -1,0 +1,291 @@
+"""Which rows are committed, and in which part each of them is.
+
+A commit writes a part, then a ledger entry of the same stem that names it; only what an entry names is there.
+A compaction writes the rows of many parts once more, then an entry that supersedes theirs, then deletes them.
+So a crash leaves at most one part without an entry, and entries that a newer one supersedes: both are ignored
+by readers, and removed by the next writer. Entries are files of their own, as object stores cannot append.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seer_ray.config import ConfigError
+from seer_ray.results import schema
+from seer_ray.results.store import Store, is_temporary, one_line
+
+Key = tuple[str, int]
+"""(problem id, sample number)"""
+
+PARTS, ENTRIES = "completions", "ledger"
+STEM = re.compile(r"(\d{6,})-[0-9a-f]{8}")
+ROW_GROUP_BYTES = 64 << 20
+FULL_PART_BYTES = 128 << 20
+"""Compaction leaves parts of at least half of this alone and makes none that is much larger."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One committed part."""
+
+    rows: int
+    size: int
+    """Of the file, in bytes."""
+    keys: tuple[Key, ...]
+    supersedes: tuple[str, ...] = ()
+    """Stems of the entries whose rows this part holds as well."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Entry:
+        """Raises ValueError, KeyError or TypeError for what is not a whole entry."""
+        raw = json.loads(data)
+        keys = tuple((str(problem), int(sample)) for problem, sample in raw["keys"])
+        if len(keys) != raw["rows"]:
+            raise ValueError(f"{raw['rows']} rows but {len(keys)} keys")
+        return cls(int(raw["rows"]), int(raw["size"]), keys, tuple(raw["supersedes"]))
+
+
+def part_name(stem: str) -> str:
+    return f"{PARTS}/part-{stem}.parquet"
+
+
+def entry_name(stem: str) -> str:
+    return f"{ENTRIES}/{stem}.json"
+
+
+class Ledger:
+    """The committed rows of a run folder. Without ``load`` it knows nothing; writers call ``clean`` next."""
+
+    def __init__(self, store: Store, metadata: dict[str, str]) -> None:
+        self.store = store
+        self.metadata = metadata
+        self.live: dict[str, Entry] = {}
+        """Stem -> entry, in order of commit."""
+        self._known: dict[str, Entry] = {}
+        self._where: dict[Key, str] = {}
+        self._uncertain = False
+        """A write failed: what it left behind is not known."""
+
+    @property
+    def keys(self) -> set[Key]:
+        return set(self._where)
+
+    def load(self) -> None:
+        """Read the entries that are there now and check that their parts are.
+
+        Raises:
+            ConfigError: a torn entry, a part missing or of another size, a row committed twice.
+        """
+        stems = self._stems()
+        while True:
+            try:
+                self._read(stems)
+                self._check_parts()
+                break
+            except (FileNotFoundError, ConfigError):
+                # A compaction by another process moves rows on while we look.
+                before, stems = stems, self._stems()
+                if stems == before:
+                    raise
+
+    def clean(self) -> None:
+        """Remove what crashes left: temporary files, superseded parts, and the part without an entry.
+
+        Raises:
+            ConfigError: more parts without an entry than a crash leaves: the ledger was lost, not the rows.
+        """
+        self._uncertain = True
+        self._remove(sorted(set(self._known) - set(self.live)))
+        files = self.store.list(PARTS)
+        parts = {
+            name: m[1] for name in files if (m := re.fullmatch(rf"part-({STEM.pattern})\.parquet", name))
+        }
+        orphans = sorted(name for name, stem in parts.items() if stem not in self.live)
+        if len(orphans) > 1:
+            raise ConfigError(
+                f"{self.store.locate(PARTS)}: {len(orphans)} parts that the ledger does not name, such as "
+                f"{orphans[0]}; restore {ENTRIES}/, or move these parts away to decode their rows again"
+            )
+        self.store.delete(f"{PARTS}/{name}" for name in orphans)
+        for folder in ("", f"{PARTS}/", f"{ENTRIES}/"):
+            self.store.delete(folder + name for name in self.store.list(folder) if is_temporary(name))
+        self._uncertain = False
+
+    def commit(self, table: pa.Table, keys: Sequence[Key]) -> None:
+        """Add rows, whose keys these are: all of them are there for good when this returns.
+
+        Raises:
+            ValueError: a row is committed already, or twice in the table.
+            OSError: the disk or the object store. Whether the rows are there, ``load`` tells.
+        """
+        self.settle()
+        seen: set[Key] = set()
+        for key in keys:
+            if key in self._where or key in seen:
+                raise ValueError(f"problem {key[0]}, sample {key[1]}: committed already")
+            seen.add(key)
+        if keys:
+            self._add(table, keys, ())
+
+    def compact(self) -> None:
+        """Merge small parts into few. Does nothing where there is nothing to merge."""
+        self.settle()
+        for group in self._groups():
+            keys = [key for stem in group for key in self.live[stem].keys]
+            self._add(self._concat(group, None), keys, group)
+            self._uncertain = True
+            self._remove(group)
+            self._uncertain = False
+
+    def settle(self) -> None:
+        """After a write that failed: find out what it left behind."""
+        if self._uncertain:
+            self.load()
+            self.clean()
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All committed rows, or some columns of them.
+
+        Raises:
+            ConfigError: a part cannot be read.
+        """
+        empty = schema.schema(self.metadata).empty_table()
+        names = list(columns) if columns is not None else empty.column_names
+        while True:
+            try:
+                return self._concat(self.live, names).select(names) if self.live else empty.select(names)
+            except FileNotFoundError:
+                self.load()
+
+    def _stems(self) -> set[str]:
+        """Of the entries in the folder. Files of other names are not ours.
+
+        A folder may change while it is listed, and a scan can then miss both what replaced an entry and the
+        entry: two scans that agree miss nothing.
+        """
+        previous: set[str] | None = None
+        while True:
+            names = {
+                name.removesuffix(".json") for name in self.store.list(ENTRIES) if name.endswith(".json")
+            }
+            stems = {name for name in names if STEM.fullmatch(name)}
+            if stems == previous:
+                return stems
+            previous = stems
+
+    def _read(self, stems: set[str]) -> None:
+        new = sorted(stems - set(self._known))
+        known = {stem: entry for stem, entry in self._known.items() if stem in stems}
+        with ThreadPoolExecutor(1 if self.store.path else 16) as pool:
+            known.update(zip(new, pool.map(self._read_entry, new), strict=True))
+        gone = {stem for entry in known.values() for stem in entry.supersedes}
+        live = {stem: known[stem] for stem in sorted(known, key=_order) if stem not in gone}
+        where: dict[Key, str] = {}
+        for stem, entry in live.items():
+            for key in entry.keys:
+                if other := where.get(key):
+                    raise ConfigError(
+                        f"{self.store.locate(PARTS)}: problem {key[0]}, sample {key[1]} is in two parts, "
+                        f"{stem} and {other}; restore the folder, or delete {entry_name(stem)} and its part"
+                    )
+                where[key] = stem
+        self._known, self.live, self._where = known, live, where
+
+    def _read_entry(self, stem: str) -> Entry:
+        data = self.store.read(entry_name(stem))
+        try:
+            return Entry.parse(data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self.store.locate(entry_name(stem))}: torn ledger entry ({one_line(error)}); restore it, "
+                f"or delete it and {part_name(stem)} to decode their rows again"
+            ) from error
+
+    def _check_parts(self) -> None:
+        sizes = self.store.list(PARTS)
+        for stem, entry in self.live.items():
+            size = sizes.get(part_name(stem).removeprefix(PARTS + "/"))
+            if size != entry.size:
+                raise self._bad_part(stem, "missing" if size is None else f"{size} bytes, not {entry.size}")
+
+    def _bad_part(self, stem: str, what: str) -> ConfigError:
+        rows = self.live[stem].rows
+        return ConfigError(
+            f"{self.store.locate(part_name(stem))}: {what}; restore it, or delete it and {entry_name(stem)} "
+            f"to decode {rows} row{'s' if rows != 1 else ''} again"
+        )
+
+    def _add(self, table: pa.Table, keys: Sequence[Key], replaced: Sequence[str]) -> None:
+        number = max((_order(stem)[0] for stem in self._known), default=0) + 1
+        stem = f"{number:06d}-{uuid.uuid4().hex[:8]}"
+        data = _parquet(table)
+        entry = Entry(table.num_rows, data.size, tuple(keys), tuple(replaced))
+        self._uncertain = True
+        self.store.write(part_name(stem), data)
+        self.store.write(entry_name(stem), json.dumps(asdict(entry)).encode())
+        self._uncertain = False
+        self._known[stem] = self.live[stem] = entry
+        for old in replaced:
+            del self.live[old]
+        self._where.update(dict.fromkeys(keys, stem))
+
+    def _remove(self, stems: Sequence[str]) -> None:
+        # Parts first: an entry without its superseded part is harmless, a part without its entry is not.
+        self.store.delete(part_name(stem) for stem in stems)
+        self.store.delete(entry_name(stem) for stem in stems)
+        for stem in stems:
+            self._known.pop(stem, None)
+
+    def _groups(self) -> list[list[str]]:
+        groups: list[list[str]] = []
+        size = FULL_PART_BYTES
+        for stem, entry in self.live.items():
+            if entry.size >= FULL_PART_BYTES // 2:
+                continue
+            if size + entry.size > FULL_PART_BYTES:
+                groups.append([])
+                size = 0
+            groups[-1].append(stem)
+            size += entry.size
+        return [group for group in groups if len(group) > 1]
+
+    def _concat(self, stems: Iterable[str], columns: list[str] | None) -> pa.Table:
+        tables = []
+        for stem in stems:
+            try:
+                with self.store.open(part_name(stem)) as file:
+                    table = pq.ParquetFile(file, page_checksum_verification=True).read(columns)
+            except FileNotFoundError:
+                raise
+            except (pa.ArrowException, OSError) as error:
+                raise self._bad_part(stem, f"cannot be read ({one_line(error)})") from error
+            if table.num_rows != self.live[stem].rows:
+                raise self._bad_part(stem, f"{table.num_rows} rows, not {self.live[stem].rows}")
+            tables.append(table)
+        return pa.concat_tables(tables, promote_options="default")
+
+
+def _order(stem: str) -> tuple[int, str]:
+    number, _, unique = stem.partition("-")
+    return int(number), unique
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
+    per_row = max(1, table.nbytes // table.num_rows)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        row_group_size=max(1, ROW_GROUP_BYTES // per_row),
+        write_page_checksum=True,
+    )
+    return sink.getvalue()

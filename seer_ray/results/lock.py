@@ -1,0 +1,199 @@
+"""One driver at a time in a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+import weakref
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from seer_ray.config import ConfigError
+from seer_ray.results.store import Store
+
+NAME = ".lock"
+UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Lock(Protocol):
+    def check(self) -> None:
+        """Raises ConfigError if somebody else has taken the folder over."""
+
+    def release(self) -> None: ...
+
+
+def acquire(store: Store) -> Lock:
+    """Make this process the one that writes the folder.
+
+    On a disk the kernel holds the lock, and lets go when the process dies, however it dies. Where there is no
+    such lock (object stores, some network disks) a heartbeat in the folder stands for it.
+
+    Raises:
+        ConfigError: another process has it; says which, and what to do.
+    """
+    if store.path is not None:
+        lock = FileLock(store.path / NAME)
+        try:
+            if lock.acquire():
+                return lock
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            raise ConfigError(f"{store.uri}: in use by {lock.holder()}; wait for it or stop it")
+    heartbeat = HeartbeatLock(store)
+    heartbeat.acquire()
+    return heartbeat
+
+
+class FileLock:
+    """``flock`` on a file that stays where it is. Held by a process, not by the children it forks."""
+
+    _held: ClassVar[weakref.WeakSet[FileLock]] = weakref.WeakSet()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """False: another has it. Raises OSError where the filesystem has no such locks."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
+        self._descriptor = descriptor
+        FileLock._held.add(self)
+        return True
+
+    def holder(self) -> str:
+        """Who has it, in words."""
+        try:
+            held = json.loads(self.path.read_text())
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held["time"]))
+            return f"{_describe(held)} since {since}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
+
+    def check(self) -> None:
+        """Nobody can take over a lock that the kernel holds."""
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        # A forked child shares the lock, and would keep it when its parent is killed.
+        for lock in list(cls._held):
+            lock.release()
+
+
+os.register_at_fork(after_in_child=FileLock._after_fork)
+
+
+class HeartbeatLock:
+    """A file that its owner renews. Stale: not renewed for ``stale`` seconds, or its process here is dead.
+
+    There is no atomic create on every filesystem, so two contenders write, wait for ``settle`` seconds, and
+    the one whose name stands there has it.
+    """
+
+    def __init__(self, store: Store, beat: float = 10.0, stale: float = 60.0, settle: float = 0.5) -> None:
+        self.store = store
+        self.beat, self.stale, self.settle = beat, stale, settle
+        self.owner = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self) -> None:
+        self._refuse_if_held()
+        self._write()
+        time.sleep(self.settle)
+        self.check()
+        self._thread = threading.Thread(target=self._renew, name="run-folder-lock", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        held = self._read()
+        if held is None or held["owner"] != self.owner:
+            other = _describe(held) if held else "somebody who deleted its lock"
+            raise ConfigError(f"{self.store.uri}: taken over by {other}; stop one of the two")
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        held = self._read()
+        if held and held["owner"] == self.owner:
+            self.store.delete([NAME])
+
+    def _refuse_if_held(self) -> None:
+        held = self._read()
+        if held is None:
+            return
+        age = max(0.0, time.time() - held["time"])
+        dead = held["machine"] == _machine() and not _alive(held["pid"])
+        if age < self.stale and not dead:
+            raise ConfigError(
+                f"{self.store.uri}: in use by {_describe(held)}, last sign of life {age:.0f} s ago; stop it, "
+                f"or, if it is gone, try again in {self.stale - age:.0f} s"
+            )
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self.beat):
+            # A store that is away for a moment is no reason to stop; a taken lock shows in check().
+            with contextlib.suppress(OSError):
+                held = self._read()
+                if held is None or held["owner"] != self.owner:
+                    return
+                self._write()
+
+    def _write(self) -> None:
+        self.store.write(NAME, json.dumps({**_me(), "owner": self.owner}).encode())
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            held = json.loads(self.store.read(NAME))
+            return held if {"owner", "pid", "host", "machine", "time"} <= set(held) else None
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "time": time.time()}
+
+
+def _machine() -> str:
+    """Where process ids mean the same: containers may share a host name."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _describe(held: dict[str, Any]) -> str:
+    return f"process {held['pid']} on {held['host']}"

@@ -1,0 +1,271 @@
+"""Tokens of unfinished chains on disk, so that a killed driver goes on in the middle of them.
+
+A log: each flush adds one segment with what is new since the last. A record says where in its chain it
+belongs, and the checksum of all tokens before, so a chain is never made of pieces that do not fit together:
+where a segment is torn or lost, the chain ends before it, and is decoded again from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+import zlib
+from array import array
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from seer_ray.results.store import Store, is_temporary
+
+if TYPE_CHECKING:
+    from seer_ray.engine.request import Progress
+
+log = logging.getLogger(__name__)
+
+FOLDER = "progress"
+NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.segment")
+MAGIC = b"seer-ray progress 1\n"
+MAX_SEGMENTS = 256
+SLACK_TOKENS = 1 << 20
+"""Dead tokens on disk that are never worth a rewrite."""
+COUNTERS = {
+    "attended_kv": pa.int64(),
+    "available_kv": pa.int64(),
+    "queued_s": pa.float64(),
+    "prefill_s": pa.float64(),
+    "decode_s": pa.float64(),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one segment says of one request."""
+
+    request_id: str
+    offset: int
+    crc: int
+    """Of the tokens before the offset."""
+    tokens: array[int]
+    counters: tuple[float, ...]
+    """In the order of ``COUNTERS``."""
+    attempts: int
+
+
+@dataclass
+class Chain:
+    """What is known of one request."""
+
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    counters: tuple[float, ...] = (0,) * len(COUNTERS)
+    """In the order of ``COUNTERS``."""
+    attempts: int = 0
+    saved: int = 0
+    """Tokens that are on disk."""
+    crc: int = 0
+    """Of those."""
+    changed: bool = False
+
+    def put(self, offset: int, tokens: Sequence[int], counters: tuple[float, ...], attempts: int) -> None:
+        """Tokens from ``offset`` on in place of those that were there."""
+        if offset < self.saved:
+            self.saved, self.crc = offset, self._crc(offset)
+        del self.tokens[offset:]
+        self.tokens.extend(tokens)
+        self.counters, self.attempts, self.changed = counters, attempts, True
+
+    def apply(self, record: Record) -> bool:
+        """Take a record from disk, if it continues what is known."""
+        if record.offset > len(self.tokens) or self._crc(record.offset) != record.crc:
+            self.attempts = max(self.attempts, record.attempts)
+            return False
+        self.put(record.offset, record.tokens, record.counters, record.attempts)
+        self.mark_saved()
+        return True
+
+    def mark_saved(self) -> None:
+        self.crc = zlib.crc32(self.tokens[self.saved :].tobytes(), self.crc)
+        self.saved, self.changed = len(self.tokens), False
+
+    def _crc(self, length: int) -> int:
+        return self.crc if length == self.saved else zlib.crc32(self.tokens[:length].tobytes())
+
+
+@dataclass
+class Segment:
+    """One file of the log."""
+
+    requests: set[str]
+    """In it, and not forgotten."""
+    tokens: int
+
+
+class ProgressLog:
+    """Partial tokens by request, in memory and, as of the last flush, on disk. For the lock's holder."""
+
+    def __init__(self, store: Store, done: Container[str] = ()) -> None:
+        """Load what is there, except for requests that are ``done``."""
+        self.store = store
+        self._chains: dict[str, Chain] = {}
+        self._segments: dict[str, Segment] = {}
+        self._number = 0
+        self._load(done)
+
+    def append(
+        self,
+        request_id: str,
+        tokens: Sequence[int],
+        progress: Progress,
+        attempts: int,
+        offset: int | None = None,
+    ) -> None:
+        """New tokens of a request, with its counters after them.
+
+        Args:
+            offset: where they belong, for a chain that was begun again from an earlier point; what was known
+                from there on is dropped. None: at the end.
+
+        Raises:
+            ValueError: an offset beyond the end.
+        """
+        chain = self._chains.setdefault(request_id, Chain())
+        length = len(chain.tokens)
+        if offset is not None and not 0 <= offset <= length:
+            raise ValueError(f"request {request_id}: tokens from {offset}, but only {length} are known")
+        counters = tuple(getattr(progress, name) for name in COUNTERS)
+        chain.put(length if offset is None else offset, tokens, counters, attempts)
+
+    def get(self, request_id: str) -> tuple[Progress, int] | None:
+        """(progress with tokens, attempts), or None if nothing is known of the request."""
+        # Here, as it brings torch along: whoever only looks at a run does not wait for that.
+        from seer_ray.engine.request import Progress
+
+        chain = self._chains.get(request_id)
+        if chain is None:
+            return None
+        counters: Any = dict(zip(COUNTERS, chain.counters, strict=True))
+        return Progress(tokens=tuple(chain.tokens), **counters), chain.attempts
+
+    def load(self) -> dict[str, tuple[Progress, int]]:
+        """All that is known, by request."""
+        return {request_id: found for request_id in self._chains if (found := self.get(request_id))}
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """Requests that are committed. Their tokens leave the disk in time."""
+        gone = set(request_ids)
+        for request_id in gone:
+            self._chains.pop(request_id, None)
+        for segment in self._segments.values():
+            segment.requests -= gone
+
+    def flush(self) -> None:
+        """Bring to disk what is not there yet; tidy up. Raises OSError; the next flush tries again."""
+        alive = sum(len(chain.tokens) for chain in self._chains.values())
+        stored = sum(segment.tokens for segment in self._segments.values())
+        if len(self._segments) >= MAX_SEGMENTS or stored > 2 * alive + SLACK_TOKENS:
+            self._rewrite()
+            return
+        changed = {request_id: chain for request_id, chain in self._chains.items() if chain.changed}
+        if changed:
+            self._write(changed)
+        self._delete([name for name, segment in self._segments.items() if not segment.requests])
+
+    def _rewrite(self) -> None:
+        """One segment in place of all."""
+        old = list(self._segments)
+        for chain in self._chains.values():
+            chain.saved = chain.crc = 0
+        if self._chains:
+            self._write(self._chains)
+        self._delete(old)
+
+    def _write(self, chains: dict[str, Chain]) -> None:
+        self._number += 1
+        name = f"{self._number:06d}-{uuid.uuid4().hex[:8]}.segment"
+        self.store.write(f"{FOLDER}/{name}", _encode(chains))
+        size = sum(len(chain.tokens) - chain.saved for chain in chains.values())
+        self._segments[name] = Segment(set(chains), size)
+        for chain in chains.values():
+            chain.mark_saved()
+
+    def _delete(self, names: list[str]) -> None:
+        self.store.delete(f"{FOLDER}/{name}" for name in names)
+        for name in names:
+            self._segments.pop(name, None)
+
+    def _load(self, done: Container[str]) -> None:
+        names = self.store.list(FOLDER)
+        self.store.delete(f"{FOLDER}/{name}" for name in names if is_temporary(name))
+        cut: set[str] = set()
+        torn = 0
+        for number, name in sorted((int(m[1]), n) for n in names if (m := NAME.fullmatch(n))):
+            self._number = number
+            segment = self._segments[name] = Segment(set(), 0)
+            try:
+                records = _decode(self.store.read(f"{FOLDER}/{name}"))
+            except (ValueError, OSError):
+                torn += 1
+                continue
+            for record in records:
+                if record.request_id in done:
+                    continue
+                segment.requests.add(record.request_id)
+                segment.tokens += len(record.tokens)
+                fits = self._chains.setdefault(record.request_id, Chain()).apply(record)
+                (cut.discard if fits else cut.add)(record.request_id)
+        if torn or cut:
+            log.warning(
+                "%s: %d torn segments; %d chains go on from their last whole piece",
+                self.store.locate(FOLDER),
+                torn,
+                len(cut),
+            )
+            self._rewrite()
+
+
+def _encode(chains: dict[str, Chain]) -> bytes:
+    """What of these chains is not on disk, as a segment."""
+    pieces = [chain.tokens[chain.saved :] for chain in chains.values()]
+    ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
+    tokens = np.frombuffer(b"".join(piece.tobytes() for piece in pieces), dtype=np.int32)
+    columns = {
+        "request_id": pa.array([i.encode("utf-8", "surrogatepass") for i in chains], pa.binary()),
+        "offset": pa.array([chain.saved for chain in chains.values()], pa.int64()),
+        "crc": pa.array([chain.crc for chain in chains.values()], pa.uint32()),
+        "tokens": pa.ListArray.from_arrays(pa.array(ends), pa.array(tokens)),
+        "attempts": pa.array([chain.attempts for chain in chains.values()], pa.int32()),
+    }
+    for i, (name, kind) in enumerate(COUNTERS.items()):
+        columns[name] = pa.array([chain.counters[i] for chain in chains.values()], kind)
+    batch = pa.RecordBatch.from_pydict(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    body = sink.getvalue().to_pybytes()
+    return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def _decode(data: bytes) -> list[Record]:
+    """Raises ValueError for what is not a whole segment."""
+    head = len(MAGIC) + 4
+    body = data[head:]
+    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : head] != zlib.crc32(body).to_bytes(4, "little"):
+        raise ValueError("torn segment")
+    table = pa.ipc.open_stream(body).read_all()
+    fields = {name: table[name].to_pylist() for name in table.column_names if name != "tokens"}
+    records = []
+    for row, tokens in enumerate(table["tokens"]):
+        records.append(
+            Record(
+                fields["request_id"][row].decode("utf-8", "surrogatepass"),
+                fields["offset"][row],
+                fields["crc"][row],
+                array("i", tokens.values.to_numpy().tobytes()),
+                tuple(fields[name][row] for name in COUNTERS),
+                fields["attempts"][row],
+            )
+        )
+    return records

@@ -1,0 +1,92 @@
+"""The columns of a completions file: the one place that says their names, types, units and meaning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+VERSION = 1
+"""Of the run folder and of its Parquet files. A folder of a newer version is refused."""
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    nullable: bool = False
+
+
+TEXT = pa.large_string()
+COLUMNS = (
+    Column("problem_id", TEXT, "id of the dataset row"),
+    Column("sample", pa.int32(), "number of the completion among those of its problem, from 0"),
+    Column("seed", pa.int64(), "of the job; noise is a function of (seed, problem_id, sample, position)"),
+    Column("prompt", TEXT, "rendered by the chat template"),
+    Column("completion", TEXT, "generated text"),
+    Column("token_ids", pa.list_(pa.int32()), "generated token ids"),
+    Column("finish_reason", TEXT, "stop, length, abort or error"),
+    Column("extracted_answer", TEXT, "the answer that the grader found; null: none", nullable=True),
+    Column("reference", TEXT, "the answer graded against; null: none", nullable=True),
+    Column("correct", pa.bool_(), "null: not graded (see grade_error, error, reference)", nullable=True),
+    Column("grade_error", TEXT, "why the grader failed", nullable=True),
+    Column("prompt_tokens", pa.int32(), "length of the prompt", "tokens"),
+    Column("completion_tokens", pa.int32(), "length of token_ids", "tokens"),
+    Column("attended_kv", pa.int64(), "KV read, summed over steps, layers and KV heads", "tokens"),
+    Column(
+        "available_kv",
+        pa.int64(),
+        "KV dense attention would read; sparsity = 1 - attended/available",
+        "tokens",
+    ),
+    Column("queued_s", pa.float64(), "waiting inside engines", "s"),
+    Column("prefill_s", pa.float64(), "prefill", "s"),
+    Column("decode_s", pa.float64(), "first to last token", "s"),
+    Column("preemptions", pa.int32(), "times the chain was put back to make room"),
+    Column("attempts", pa.int32(), "workers that were given this request; more than 1: some died"),
+    Column("worker", TEXT, "which worker finished it; null: none", nullable=True),
+    Column("model", TEXT, "base model"),
+    Column("selector", TEXT, "layer plan in readable form, budget included"),
+    Column("error", TEXT, "why there is no completion; null: there is one", nullable=True),
+    Column("finished_at", pa.timestamp("us", tz="UTC"), "when the completion ended"),
+)
+NAMES = tuple(column.name for column in COLUMNS)
+
+
+def schema(metadata: Mapping[str, str] | None = None) -> pa.Schema:
+    """The Parquet schema. Units and meanings stand in each field's metadata and, for readers that see only
+    the file's, under ``seer_ray.columns`` as JSON."""
+    fields = [
+        pa.field(c.name, c.type, nullable=c.nullable, metadata={"unit": c.unit, "meaning": c.meaning})
+        for c in COLUMNS
+    ]
+    described = {c.name: {"unit": c.unit, "meaning": c.meaning} for c in COLUMNS}
+    own = {"seer_ray.schema_version": str(VERSION), "seer_ray.columns": json.dumps(described)}
+    return pa.schema(fields, metadata={**own, **(metadata or {})})
+
+
+def table(rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | None = None) -> pa.Table:
+    """Rows as a table of this schema.
+
+    Raises:
+        ValueError: a row lacks a column that must be given, or has one that does not exist.
+    """
+    rows = list(rows)
+    for row in rows:
+        if unknown := set(row) - set(NAMES):
+            raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
+        for column in COLUMNS:
+            if row.get(column.name) is None and not column.nullable:
+                raise ValueError(f"{column.name}: missing in the row of {row.get('problem_id')!r}")
+    arrays = [pa.array([_clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
+    return pa.Table.from_arrays(arrays, schema=schema(metadata))
+
+
+def _clean(value: Any) -> Any:
+    """Text that UTF-8 can hold: JSON input may carry lone surrogates, and one must not cost a job."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

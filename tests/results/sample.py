@@ -1,0 +1,37 @@
+"""Rows for tests of results."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+CONFIG = (
+    "selector: {name: seer, budget: 2048}\nengine: {exact: false, max_batch: 16}\ncluster: {workers: 2}\n"
+)
+
+
+def row(problem: str, sample: int = 0, **changes: Any) -> dict[str, Any]:
+    return {
+        "problem_id": problem,
+        "sample": sample,
+        "seed": 0,
+        "prompt": f"What is {problem}?",
+        "completion": f"It is {problem}.",
+        "token_ids": [1, 2, 3],
+        "finish_reason": "stop",
+        "extracted_answer": problem,
+        "reference": problem,
+        "correct": True,
+        "prompt_tokens": 4,
+        "completion_tokens": 3,
+        "attended_kv": 30,
+        "available_kv": 60,
+        "queued_s": 0.5,
+        "prefill_s": 0.25,
+        "decode_s": 1.0,
+        "preemptions": 0,
+        "attempts": 1,
+        "worker": "w0",
+        "model": "tiny",
+        "selector": "2Lseer2048b64",
+        "finished_at": datetime(2026, 1, 1, tzinfo=UTC),
+        **changes,
+    }

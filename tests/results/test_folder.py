@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from results.sample import CONFIG, row
+
+from seer_ray.config import ConfigError
+from seer_ray.results import ledger, lock, schema
+from seer_ray.results.folder import RunFolder
+
+
+@pytest.fixture(params=["path", "file", "memory"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "memory":
+        monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (10.0, 60.0, 0.0))
+        return f"fsspec+memory://{uuid.uuid4().hex}/run"
+    return f"file://{tmp_path}/run" if request.param == "file" else str(tmp_path / "run")
+
+
+def refusal(action: object, *arguments: object) -> str:
+    """The error's text: one line."""
+    with pytest.raises(ConfigError) as caught:
+        action(*arguments)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_rows_come_back(uri: str) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        assert folder.read().num_rows == 0
+        assert folder.read(["correct"]).column_names == ["correct"]
+        folder.commit([row("a", 0), row("a", 1, correct=None, error="the worker died", worker=None)])
+        folder.commit([])
+        folder.commit([row("b", 0, completion="\ud800 is no text")])
+        assert folder.committed() == {("a", 0), ("a", 1), ("b", 0)}
+    view = RunFolder.view(uri)
+    table = view.read()
+    assert table.column_names == list(schema.NAMES)
+    assert table["correct"].to_pylist() == [True, None, True]
+    assert table["token_ids"].to_pylist() == [[1, 2, 3]] * 3
+    assert table["completion"].to_pylist()[2] == "? is no text"
+    assert view.read(["sample", "problem_id"]).column_names == ["sample", "problem_id"]
+    assert view.config_yaml == CONFIG
+
+
+def test_a_view_sees_what_comes_later(uri: str) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        view = RunFolder.view(uri)
+        assert view.committed() == set()
+        folder.commit([row("a")])
+        assert view.committed() == {("a", 0)}
+        folder.commit([row("b")])
+        folder.compact()
+        assert view.read(["problem_id"])["problem_id"].to_pylist() == ["a", "b"]
+        with pytest.raises(ValueError, match="opened to look"):
+            view.commit([row("c")])
+
+
+def test_a_row_is_committed_once(uri: str) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        folder.commit([row("a")])
+        for rows in ([row("a")], [row("b"), row("b")], [row("c"), row("a")]):
+            with pytest.raises(ValueError, match="committed already"):
+                folder.commit(rows)
+        assert folder.committed() == {("a", 0)}
+
+
+def test_compaction_leaves_one_part(uri: str) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        for sample in range(5):
+            folder.commit([row("a", sample)])
+        before = folder.read()
+        folder.compact()
+        folder.compact()
+        assert folder.read().equals(before)
+        assert len(folder.store.list("completions")) == len(folder.store.list("ledger")) == 1
+
+
+def test_compaction_makes_parts_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        for sample in range(9):
+            folder.commit([row("a", sample)])
+        size = max(folder.store.list("completions").values())
+        monkeypatch.setattr(ledger, "FULL_PART_BYTES", 3 * size)
+        folder.compact()
+        assert len(folder.store.list("completions")) == 3
+        assert len(folder.committed()) == folder.read(["sample"]).num_rows == 9
+
+
+def test_a_view_survives_a_compaction_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process merges the parts between our look at the ledger and our look at the parts."""
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        for sample in range(3):
+            folder.commit([row("a", sample)])
+        for moment in ("_check_parts", "_concat", "_read_entry"):
+            view = RunFolder.view(folder.uri)
+            view._ledger._known.clear()
+            monkeypatch.undo()
+            real = getattr(ledger.Ledger, moment)
+            done = False
+
+            def late(self: ledger.Ledger, *arguments: object, real=real, view=view) -> object:
+                nonlocal done
+                if self is view._ledger and not done:
+                    done = True
+                    folder.compact()
+                return real(self, *arguments)
+
+            monkeypatch.setattr(ledger.Ledger, moment, late)
+            table = view.read(["problem_id", "sample"])
+            assert done
+            rows = list(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
+            assert sorted(rows) == sorted(folder.committed())
+            folder.commit([row(moment)])
+
+
+def test_json_files(uri: str) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        assert folder.read_json("status.json") is None
+        folder.write_json("status.json", {"done": 1})
+        folder.write_json("status.json", {"done": 2})
+        assert RunFolder.view(uri).read_json("status.json") == {"done": 2}
+        for name in ("../status.json", "run.json", "config.yaml"):
+            with pytest.raises(ValueError, match="not a name"):
+                folder.write_json(name, {})
+        folder.store.write("metrics.json", b'{"a": 1')
+        assert "metrics.json: torn" in refusal(folder.read_json, "metrics.json")
+
+
+def test_parts_say_what_they_are(tmp_path: Path) -> None:
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        folder.commit([row("a")])
+    part = next((tmp_path / "run/completions").iterdir())
+    footer = pq.read_schema(part)
+    assert footer.metadata[b"seer_ray.run_id"].decode() == folder.run_id
+    assert footer.metadata[b"seer_ray.config_digest"].decode() == folder.config_digest
+    assert footer.metadata[b"seer_ray.schema_version"] == b"1"
+    assert footer.field("decode_s").metadata[b"unit"] == b"s"
+    assert json.loads(footer.metadata[b"seer_ray.columns"])["attended_kv"]["unit"] == "tokens"
+    assert footer.field("completion").type == pa.large_string()
+    assert footer.field("token_ids").type == pa.list_(pa.int32())
+    assert pq.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_parts_are_read_without_our_code(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        folder.commit([row("a"), row("b", correct=False)])
+        folder.commit([row("c")])
+    query = f"select sum(correct::int), sum(len(token_ids)) from '{tmp_path}/run/completions/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(2, 9)]
+
+
+def test_rows_that_do_not_fit_the_schema_are_refused(tmp_path: Path) -> None:
+    lacking = row("a")
+    del lacking["seed"]
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        with pytest.raises(ValueError, match="seed: missing in the row of 'a'"):
+            folder.commit([lacking])
+        with pytest.raises(ValueError, match="no such column: colour"):
+            folder.commit([row("a", colour="red")])
+        assert folder.committed() == set()
+
+
+def test_foreign_files_are_passed_by(uri: str) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        folder.commit([row("a")])
+        strangers = (
+            "notes.txt",
+            "ledger/notes.json",
+            "completions/mine.parquet",
+            "progress/x",
+            ".DS_Store",
+            ".my.tmp",
+        )
+        for name in strangers:
+            folder.store.write(name, b"mine")
+    with RunFolder.open(uri, CONFIG) as folder:
+        assert folder.committed() == {("a", 0)}
+        assert folder.progress().load() == {}
+        for name in strangers:
+            assert folder.store.read(name) == b"mine"
+
+
+@pytest.fixture
+def two_parts(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    with RunFolder.open(str(path), CONFIG) as folder:
+        folder.commit([row("a"), row("b")])
+        folder.commit([row("c")])
+    return path
+
+
+def both_refuse(path: Path) -> str:
+    message = refusal(RunFolder.view, str(path))
+    assert refusal(RunFolder.open, str(path), CONFIG) == message
+    return message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"rows": 2, "si', b"[]", b'{"rows": 1, "size": 9, "keys": []}', b"\xff"]
+)
+def test_a_torn_ledger_entry_is_named(two_parts: Path, content: bytes) -> None:
+    entry = min((two_parts / "ledger").iterdir())
+    entry.write_bytes(content)
+    message = both_refuse(two_parts)
+    assert f"ledger/{entry.name}: torn ledger entry" in message
+    part = two_parts / "completions" / f"part-{entry.stem}.parquet"
+    assert part.name in message
+    # The remedy works.
+    entry.unlink()
+    part.unlink()
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.committed() == {("c", 0)}
+
+
+def test_a_missing_or_cut_part_is_named(two_parts: Path) -> None:
+    part = min((two_parts / "completions").iterdir())
+    content = part.read_bytes()
+    part.write_bytes(content[:-7])
+    assert f"{part.name}: {len(content) - 7} bytes, not {len(content)}; restore it" in both_refuse(two_parts)
+    part.unlink()
+    message = both_refuse(two_parts)
+    assert f"{part.name}: missing; restore it" in message
+    assert message.endswith("to decode 2 rows again")
+
+
+def test_a_changed_part_is_named(two_parts: Path) -> None:
+    part = min((two_parts / "completions").iterdir())
+    content = bytearray(part.read_bytes())
+    middle = content.index(b"\x28\xb5\x2f\xfd")  # a zstd frame: data, not footer
+    content[middle + 8] ^= 0xFF
+    part.write_bytes(content)
+    assert f"{part.name}: cannot be read" in refusal(RunFolder.view(str(two_parts)).read)
+
+
+def test_a_row_in_two_parts_is_named(two_parts: Path) -> None:
+    for folder, prefix, end in (("completions", "part-", ".parquet"), ("ledger", "", ".json")):
+        first = min((two_parts / folder).iterdir())
+        (two_parts / folder / f"{prefix}000009-deadbeef{end}").write_bytes(first.read_bytes())
+    assert "problem a, sample 0 is in two parts" in both_refuse(two_parts)
+
+
+def test_a_lost_ledger_does_not_cost_the_parts(two_parts: Path) -> None:
+    for entry in (two_parts / "ledger").iterdir():
+        entry.unlink()
+    message = refusal(RunFolder.open, str(two_parts), CONFIG)
+    assert "2 parts that the ledger does not name" in message
+    assert len(list((two_parts / "completions").iterdir())) == 2
+
+
+def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: true")
+    assert "not a run folder: it has config.yaml" in refusal(RunFolder.open, str(tmp_path), CONFIG)
+    assert "no run folder here" in refusal(RunFolder.view, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    (tmp_path / "run.json").write_text('{"mine": true}')
+    assert "not written by seer-ray" in refusal(RunFolder.open, str(tmp_path), CONFIG)
+    (tmp_path / "run.json").write_text('{"mine": ')
+    assert "run.json: torn" in refusal(RunFolder.open, str(tmp_path), CONFIG)
+
+
+def test_a_newer_format_is_refused(two_parts: Path) -> None:
+    about = json.loads((two_parts / "run.json").read_text())
+    (two_parts / "run.json").write_text(json.dumps({**about, "version": 99}))
+    assert "newer seer-ray (format 99)" in both_refuse(two_parts)
+
+
+def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "results.folder: cannot write" in refusal(RunFolder.open, str(tmp_path / "file/run"), CONFIG)
+    assert "Unrecognized filesystem type" in refusal(RunFolder.open, "nonsense://x/y", CONFIG)
+    assert "secret" not in refusal(RunFolder.view, "nonsense://user:secret@x/y?key=secret")
+
+
+def test_a_missing_config_is_written_again(two_parts: Path) -> None:
+    (two_parts / "config.yaml").unlink()
+    assert "config.yaml: missing or torn" in refusal(lambda: RunFolder.view(str(two_parts)).config_yaml)
+    RunFolder.open(str(two_parts), CONFIG).close()
+    assert RunFolder.view(str(two_parts)).config_yaml == CONFIG
