@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import asdict
 
-from seer_ray import cli
+from seer_ray import execute
 from seer_ray.jobs.live import LiveStats
 from seer_ray.results.folder import RunFolder
 from seer_ray.status import STALE, read_status
@@ -106,7 +106,7 @@ def test_watch_follows_to_the_end(invoke, monkeypatch, tmp_path):
     name = make_run(status=status("running"))
     path = tmp_path / "runs" / name / "status.json"
     steps = [status("running", done=7, phase="almost"), status("done", done=10)]
-    monkeypatch.setattr(cli.time, "sleep", lambda _: path.write_text(json.dumps(steps.pop(0))))
+    monkeypatch.setattr(execute.time, "sleep", lambda _: path.write_text(json.dumps(steps.pop(0))))
     result = invoke("status", name, "--watch")
     assert result.exit_code == 0 and not steps
     assert "4/10 rows" in result.stderr and "7/10 rows" in result.stderr
