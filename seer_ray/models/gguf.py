@@ -1,0 +1,120 @@
+"""GGUF files as Hugging Face folders, converted once and kept in the user's cache.
+
+Reading a GGUF file of 100 MB takes transformers 12 s for the weights and 4 s each for config and tokenizer,
+most of it for parsing the vocabulary again and again; the converted folder loads in less than one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from seer_ray.config import ConfigError
+from seer_ray.models.hub import first_line
+from seer_ray.models.quiet import quiet
+
+logger = logging.getLogger(__name__)
+
+LARGEST_CACHED = 2**30
+"""Weights of larger files are converted at each load: in float32 they would take eight times as much disk."""
+
+
+def check_gguf(path: Path, option: str) -> None:
+    """Raises ConfigError where ``path`` is no GGUF file, or the gguf package is not there to read it."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ConfigError(f"{option}: cannot read it: {error.strerror}") from None
+    if magic != b"GGUF":
+        raise ConfigError(f"{option}: not a GGUF file")
+    if importlib.util.find_spec("gguf") is None:
+        raise ConfigError(f"{option}: GGUF files need the gguf package: pip install gguf")
+
+
+def converted(path: Path, option: str, weights: bool) -> Path | None:
+    """Folder with config, tokenizer and, if asked for, float32 weights of a GGUF file.
+
+    Several processes may ask at once: each converts, the first one's result stays.
+
+    Returns:
+        None where the cache cannot hold it; the file can still be loaded directly.
+
+    Raises:
+        ConfigError: not a GGUF file that transformers can read.
+    """
+    folder = cache_folder() / "gguf" / _fingerprint(path)
+    try:
+        if not folder.is_dir():
+            _make(folder, path)
+        if weights and not (folder / "model.safetensors").is_file():
+            if path.stat().st_size > LARGEST_CACHED:
+                return None
+            _add_weights(folder, path)
+    except OSError:
+        return None
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ConfigError(f"{option}: cannot convert it: {first_line(error)}") from error
+    return folder
+
+
+def cache_folder() -> Path:
+    """Ours in the user's cache, which ``XDG_CACHE_HOME`` may move."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seer-ray"
+
+
+def _fingerprint(path: Path) -> str:
+    """Name and digest of what the conversion depends on; of the content a sample, as files may be large."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"1 {transformers.__version__} {size}".encode())
+    with path.open("rb") as file:
+        for part in range(64):
+            file.seek(size * part // 64)
+            digest.update(file.read(2**14))
+    return f"{path.stem}-{digest.hexdigest()[:16]}"
+
+
+def _make(folder: Path, path: Path) -> None:
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
+    try:
+        with quiet():
+            AutoConfig.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+            AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _add_weights(folder: Path, path: Path) -> None:
+    logger.info("converting %s, once", path)
+    with quiet():
+        # The config is there: without it, transformers would parse the file once more.
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, config=config, gguf_file=path.name, dtype=torch.float32
+        )
+    weights, seen = {}, set()
+    for name, weight in model.state_dict().items():
+        if weight.data_ptr() not in seen:  # a tied weight goes in once, under its first name
+            seen.add(weight.data_ptr())
+            weights[name] = weight.contiguous()
+    temporary = folder / f".{uuid.uuid4().hex}"
+    try:
+        save_file(weights, temporary, metadata={"format": "pt"})
+        temporary.replace(folder / "model.safetensors")
+    finally:
+        temporary.unlink(missing_ok=True)

