@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE
@@ -15,20 +15,11 @@ from seer_ray.config import ConfigError, RunConfig, did_you_mean, options
 from seer_ray.jobs.live import Summary
 from seer_ray.overrides import Overrides, describe, show
 
-METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("no answer", "accuracy/no_answer", lambda share: percent(share)),
-    ("length", "length/mean_tokens", lambda tokens: f"{tokens:,.0f} tokens on average"),
-    ("speed", "speed/tokens_per_s", lambda speed: f"{speed:,.0f} tokens/s"),
-    ("attention", "kv/mean_attended", lambda tokens: f"{tokens:,.0f} KV tokens read per head and step"),
-    ("skipped", "kv/sparsity", lambda share: percent(share)),
-)
-"""Label, name and form of the metrics in a summary."""
-
 
 def print_summary(console: Console, summary: Summary) -> None:
     """What a job came to, where it is, and what to try next."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True, min_width=11)
     table.add_column(overflow="fold")
     for label, value in metric_rows(summary.metrics):
         table.add_row(label, value)
@@ -36,7 +27,10 @@ def print_summary(console: Console, summary: Summary) -> None:
     table.add_row("rows", f"{summary.rows:,}{before}, in {duration(summary.elapsed_s)}")
     if summary.errors:
         table.add_row(
-            "errors", Text(f"{count(summary.errors, 'row')} with a reason in place of an answer", "red")
+            "errors",
+            Text(
+                f"{count(summary.errors, 'row')} with a reason in place of an answer, counted as wrong", "red"
+            ),
         )
     console.print(Text(f"\n{summary.name}\n", "bold"), table, "")
     places = [("results", f"{summary.folder}/completions/*.parquet")]
@@ -45,20 +39,52 @@ def print_summary(console: Console, summary: Summary) -> None:
     places += [("next" if i == 0 else "", command) for i, command in enumerate(summary.next_commands)]
     for label, text in places:
         # Never broken or cut, so that it can be copied.
-        console.print(Text.assemble((f"{label:9}", "dim"), (text, "cyan")), soft_wrap=True)
+        console.print(Text.assemble((f"{label:13}", "dim"), (text, "cyan")), soft_wrap=True)
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
-    """Label and text of the metrics that a summary shows, those that there are."""
+    """Label and text of the metrics that a summary shows, those that there are.
+
+    Args:
+        metrics: by the names of ``seer_ray.analysis.statistics``
+    """
+    known = {
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
     rows: list[tuple[str, RenderableType]] = []
-    graded = accuracy(metrics.get("accuracy/avg"), metrics.get("accuracy/stderr"))
-    if graded is not None:
-        rows.append(("accuracy", graded))
-    for label, name, form in METRICS:
-        value = metrics.get(name)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            rows.append((label, form(value)))
+    passes = _by_k(known, "pass_at")
+    share = accuracy(known.get("accuracy/avg"), known.get("accuracy/stderr"))
+    if share is not None:
+        rows.append((f"avg@{max(passes, default=1)}", share))
+    rows += [(f"pass@{k}", percent(value)) for k, value in passes.items() if k > 1]
+    rows += [(f"majority@{k}", percent(value)) for k, value in _by_k(known, "majority_at").items() if k > 1]
+    if ungraded := int(known.get("rows/ungraded", 0)):
+        rows.append(("ungraded", f"{count(ungraded, 'row')}, not counted above"))
+    if "accuracy/no_answer_rate" in known:
+        rows.append(("no answer", f"{percent(known['accuracy/no_answer_rate'])} of the completions"))
+    if "length/mean_tokens" in known:
+        cut = known.get("length/truncation_rate", 0.0)
+        limit = f" · {percent(cut)} cut off at the limit" if cut else ""
+        longest = f", {known['length/max_tokens']:,.0f} at most" if "length/max_tokens" in known else ""
+        rows.append(("length", f"{known['length/mean_tokens']:,.0f} tokens on average{longest}{limit}"))
+    if "speed/tokens_per_s" in known:
+        rows.append(("speed", f"{known['speed/tokens_per_s']:,.0f} tokens/s"))
+    reads = []
+    if "kv/mean_attended" in known:
+        reads.append(f"{known['kv/mean_attended']:,.0f} KV tokens read per head and step")
+    if "kv/sparsity" in known:
+        reads.append(f"{percent(known['kv/sparsity'])} skipped")
+    if reads:
+        rows.append(("attention", " · ".join(reads)))
     return rows
+
+
+def _by_k(metrics: Mapping[str, float], name: str) -> dict[int, float]:
+    """``accuracy/<name>_<k>`` by k, ascending."""
+    found = {key.removeprefix(f"accuracy/{name}_"): value for key, value in metrics.items()}
+    return {int(k): found[k] for k in sorted((k for k in found if k.isdigit()), key=int)}
 
 
 def options_view(config: RunConfig, reader: Overrides, prefix: str) -> RenderableType:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from rich.panel import Panel
 
+from seer_ray.analysis.statistics import summarise
 from seer_ray.display import PLAIN_INTERVAL, PlainReporter, RichReporter, live_panel, reporter_for
 from seer_ray.jobs.live import LiveStats, Summary
 from seer_ray.tables import print_summary
@@ -74,10 +76,10 @@ def test_summary_lines_that_one_copies_are_whole():
         "mine", folder, {"accuracy/avg": 0.5}, 16, 0, 75.0, uri, "abc", 4, ["seer-ray run selector=dense"]
     )
     lines = [line.rstrip() for line in shown(summary).splitlines()]
-    assert f"results  {folder}/completions/*.parquet" in lines
-    assert f"MLflow   mlflow ui --backend-store-uri {uri}" in lines
-    assert "next     seer-ray run selector=dense" in lines
-    assert "rows      16, 4 of them from before, in 1:15" in lines
+    assert f"results      {folder}/completions/*.parquet" in lines
+    assert f"MLflow       mlflow ui --backend-store-uri {uri}" in lines
+    assert "next         seer-ray run selector=dense" in lines
+    assert "rows         16, 4 of them from before, in 1:15" in lines
     assert not any("error" in line for line in lines)
 
 
@@ -128,3 +130,43 @@ def test_a_terminal_gets_the_panel_and_its_cursor_back():
     assert "worker 2 died" in out.getvalue()
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
     assert isinstance(reporter_for(Console(file=io.StringIO()), None, "mine"), PlainReporter)
+
+
+def test_metrics_by_the_names_of_the_statistics():
+    rows = [
+        {
+            "problem_id": problem,
+            "sample": sample,
+            "extracted_answer": answer,
+            "correct": correct,
+            "error": None,
+            "finish_reason": reason,
+            "prompt_tokens": 10,
+            "completion_tokens": tokens,
+            "attended_kv": 25,
+            "available_kv": 100,
+            "queued_s": 0.0,
+            "prefill_s": 0.0,
+            "decode_s": 1.0,
+            "preemptions": 0,
+            "attempts": 1,
+        }
+        for problem, sample, answer, correct, reason, tokens in [
+            ("a", 0, "1", True, "stop", 100),
+            ("a", 1, None, False, "length", 500),
+            ("b", 0, "2", False, "stop", 200),
+            ("b", 1, "3", None, "stop", 200),
+        ]
+    ]
+    metrics = summarise(pa.Table.from_pylist(rows))
+    text = shown(Summary("mine", "runs/mine", metrics, rows=4, errors=0, elapsed_s=1.0))
+    found = {
+        line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in text.splitlines() if "  " in line
+    }
+    assert found["avg@2"].startswith("33.3 ± ") and found["avg@2"].endswith("(standard error)")
+    assert found["pass@2"] == "100.0 %" and "pass@1" not in found
+    assert found["majority@2"] == "50.0 %"
+    assert found["ungraded"] == "1 row, not counted above"
+    assert found["no answer"] == "25.0 % of the completions"
+    assert found["length"] == "250 tokens on average, 500 at most · 25.0 % cut off at the limit"
+    assert found["attention"] == "75.0 % skipped"

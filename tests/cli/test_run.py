@@ -22,7 +22,7 @@ def test_done(invoke, job):
     assert job.config.selector.name == "dense"
     assert "mine" in result.stdout and "50.0 ± 12.5 %" in result.stdout
     assert "runs/mine/completions/*.parquet" in result.stdout
-    assert "1 row with a reason in place of an answer" in result.stdout
+    assert "1 row with a reason in place of an answer, counted as wrong" in result.stdout
     assert "a note" in result.stderr
 
 
