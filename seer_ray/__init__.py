@@ -1,0 +1,45 @@
+"""seer-ray: batches of long chains of thought, decoded with learned block-sparse attention.
+
+The engine alone, without Ray or MLflow::
+
+    from seer_ray import Engine, ModelConfig, Request, SamplingParams, load_model
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seer_ray.config import ConfigError, EngineConfig, ModelConfig, SelectorConfig
+    from seer_ray.engine import Completion, Delta, Engine, Progress, Request, SamplingParams
+    from seer_ray.models.load import load_model
+
+# Imported when asked for: the command line must answer before torch is loaded.
+_HOMES = {
+    **dict.fromkeys(("ConfigError", "EngineConfig", "ModelConfig", "SelectorConfig"), "seer_ray.config"),
+    **dict.fromkeys(
+        ("Completion", "Delta", "Engine", "Progress", "Request", "SamplingParams"), "seer_ray.engine"
+    ),
+    "load_model": "seer_ray.models.load",
+}
+
+__all__ = [
+    "Completion",
+    "ConfigError",
+    "Delta",
+    "Engine",
+    "EngineConfig",
+    "ModelConfig",
+    "Progress",
+    "Request",
+    "SamplingParams",
+    "SelectorConfig",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'seer_ray' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
