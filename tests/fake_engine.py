@@ -26,6 +26,11 @@ def make_request(problem: str, sample: int = 0, length: int = 8, **changes: obje
     return replace(request, **changes)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class FakePlan:
+    code: str = "fake"
+
+
 @dataclass
 class FakeEngine:
     """Continuous batching over ``rows`` rows. What a problem's id begins with says what it does to a worker:
@@ -40,6 +45,7 @@ class FakeEngine:
     steps: int = 0
     produced: int = 0
     most_running: int = 0
+    plan: FakePlan = field(default_factory=FakePlan)
 
     def submit(self, request: Request) -> None:
         assert request.id not in self.running

@@ -9,12 +9,14 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from seer_ray.config import ClusterConfig, ConfigError
 
 LOCAL_OBJECT_STORE = 200_000_000
 """Bytes. Only reports and requests pass through it."""
+HINT = "; a cluster with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN)"
 REACH_TIMEOUT = 5.0
 """Seconds in which a cluster's port must answer."""
 
@@ -28,6 +30,9 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
+    option = "cluster.address" if config.address else "RAY_ADDRESS"
+    if not local:
+        require_reachable(address, option)
     _prepare(local)
     import ray
 
@@ -38,11 +43,10 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     if local:
         ray.init("local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet)
     else:
-        require_reachable(address, "cluster.address" if config.address else "RAY_ADDRESS")
         try:
             ray.init(address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise ConfigError(f"cluster.address={address}: Ray refused: {first_line(error)}") from error
+        except Exception as error:
+            raise ConfigError(f"{option}={address}: Ray refused: {first_line(error)}{HINT}") from error
     try:
         yield
     finally:
@@ -60,7 +64,8 @@ def _prepare(local: bool) -> None:
 
 
 def require_reachable(address: str, option: str) -> None:
-    """Whether somebody listens there. Ray itself would try for minutes.
+    """Whether somebody listens there: Ray itself would try for minutes. To be called before ray is imported:
+    a cluster of this machine gets the token that Ray keeps for it.
 
     Raises:
         ConfigError: nobody does, or it is no address.
@@ -77,6 +82,15 @@ def require_reachable(address: str, option: str) -> None:
             f"{option}={address}: no Ray cluster answers there ({error}); start one with 'ray start --head', "
             f"or leave the address out for a local one"
         ) from error
+    if host.strip("[]") in ("127.0.0.1", "localhost", "::1") and _token_is_here():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _token_is_here() -> bool:
+    """Where Ray looks for the token of its clusters."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser().is_file()
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class Coordinator:
         """Requests that are with workers."""
         return self.unfinished - self.queued
 
+    @property
+    def unfinished_tokens(self) -> int:
+        """Tokens known of requests that are not done."""
+        return sum(len(chain.tokens) for chain in self._chains.values())
+
     def held(self, worker: str) -> list[str]:
         """Ids of the requests that are with a worker."""
         return list(self._held.get(worker, ()))

@@ -19,6 +19,8 @@ class Crew:
 
     def __init__(self, coordinator: Coordinator, fleet: Fleet, note: Callable[[str], None]) -> None:
         self.coordinator, self.fleet, self._note = coordinator, fleet, note
+        self.plan: str | None = None
+        """Layer plan of the workers' engines, readable; None before the first worker is ready."""
         self._waiting: dict[str, tuple[int, bool]] = {}  # (room, busy) of the workers without a call
         self._stats: dict[str, dict[str, float]] = {}
 
@@ -43,7 +45,8 @@ class Crew:
     def take(self, event: Event, outcomes: list[Outcome]) -> None:
         """Learns what happened to a worker; adds to ``outcomes`` the requests that this ended."""
         if isinstance(event, Ready):
-            self._waiting[event.worker] = (event.room, False)
+            self._waiting[event.worker] = (event.built.room, False)
+            self.plan = event.built.plan
         elif isinstance(event, Reported):
             self._stats[event.worker] = event.report.stats
             self._waiting[event.worker] = (event.report.room, event.report.busy)

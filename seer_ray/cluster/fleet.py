@@ -10,7 +10,7 @@ from typing import Any
 
 from seer_ray.cluster import JobError
 from seer_ray.cluster.connect import Plan, first_line
-from seer_ray.cluster.loop import WorkReport
+from seer_ray.cluster.loop import Built, WorkReport
 from seer_ray.cluster.worker import Builder, Worker, build_engine
 from seer_ray.config import ConfigError, RunConfig
 from seer_ray.engine.request import Request
@@ -26,7 +26,7 @@ class Ready:
     """A worker has its model."""
 
     worker: str
-    room: int
+    built: Built
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Fleet:
             "max_task_retries": 0,
         }
         actor = ray.remote(Worker).options(**options)
-        place.actor = actor.remote(self._config, self._plan.num_cpus, self._build)
+        place.actor = actor.remote(self._config, self._plan.num_cpus, self._plan.num_gpus, self._build)
         place.call, place.called = place.actor.start.remote(), time.monotonic()
 
     def _result(self, place: _Place) -> Event:

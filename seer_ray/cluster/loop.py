@@ -11,8 +11,17 @@ from typing import Protocol
 from seer_ray.engine.request import Delta, Request
 
 
+class Plan(Protocol):
+    @property
+    def code(self) -> str:
+        """Which attention each layer uses, readable."""
+
+
 class Steppable(Protocol):
     """What the loop needs of an engine: ``seer_ray.engine.Engine`` and its stand-ins in tests."""
+
+    @property
+    def plan(self) -> Plan: ...
 
     @property
     def busy(self) -> bool: ...
@@ -24,6 +33,15 @@ class Steppable(Protocol):
     def room(self) -> int: ...
 
     def stats(self) -> dict[str, float]: ...
+
+
+@dataclass
+class Built:
+    """An engine that is ready."""
+
+    room: int
+    plan: str
+    """Readable form of the layer plan that it honours."""
 
 
 @dataclass
@@ -49,7 +67,7 @@ class EngineLoop:
         self._changed = threading.Condition()
         self._inbox: list[Request] = []
         self._outbox: dict[str, Delta] = {}
-        self._built = False
+        self._plan: str | None = None
         self._failure: BaseException | None = None
         self._steps = 0
         self._posted = 0  # requests that came into the inbox
@@ -57,12 +75,12 @@ class EngineLoop:
         self._room, self._busy, self._stats = 0, False, dict[str, float]()
         threading.Thread(target=self._run, args=(build,), name="engine", daemon=True).start()
 
-    def wait_until_built(self) -> int:
-        """The engine's room. Raises what the builder raised."""
+    def wait_until_built(self) -> Built:
+        """What was built. Raises what the builder raised."""
         with self._changed:
-            self._changed.wait_for(lambda: self._built or self._failure is not None)
+            self._changed.wait_for(lambda: self._plan is not None or self._failure is not None)
             self._raise_failure()
-            return self._room
+            return Built(self._room, str(self._plan))
 
     def exchange(self, new: Iterable[Request], seconds: float, hungry: bool) -> WorkReport:
         """Hands requests in and takes a report out.
@@ -119,7 +137,7 @@ class EngineLoop:
             self._room, self._busy, self._stats = engine.room(), engine.busy, engine.stats()
             self._seen += submitted
             self._steps += 1
-            self._built = True
+            self._plan = engine.plan.code
             self._changed.notify_all()
 
 

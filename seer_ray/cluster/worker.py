@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from seer_ray.cluster.loop import EngineLoop, Steppable, WorkReport
+from seer_ray.cluster.loop import Built, EngineLoop, Steppable, WorkReport
 from seer_ray.config import RunConfig
 from seer_ray.engine.request import Request
 
@@ -30,17 +31,20 @@ class Worker:
     Args:
         config: The job's.
         cpus: Threads for torch.
+        gpus: 0: the worker has none, even if the machine does.
         build: What makes the engine.
     """
 
-    def __init__(self, config: RunConfig, cpus: float, build: Builder = build_engine) -> None:
+    def __init__(self, config: RunConfig, cpus: float, gpus: float, build: Builder = build_engine) -> None:
+        if gpus == 0 and config.model.device == "auto":
+            config = replace(config, model=replace(config.model, device="cpu"))
         self._config = config
         self._threads = max(1, int(cpus))
         self._build = build
         self._loop: EngineLoop | None = None
 
-    def start(self) -> int:
-        """Loads the model; how many requests there is room for."""
+    def start(self) -> Built:
+        """Loads the model."""
         self._loop = EngineLoop(self._built)
         return self._loop.wait_until_built()
 

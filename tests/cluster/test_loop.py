@@ -5,7 +5,7 @@ import threading
 import pytest
 from fake_engine import FakeEngine, expected_tokens, make_request
 
-from seer_ray.cluster.loop import EngineLoop, merge
+from seer_ray.cluster.loop import Built, EngineLoop, merge
 from seer_ray.engine.request import Completion, Delta, Progress, Request
 
 LONG = 3600.0
@@ -41,7 +41,7 @@ def run_to_end(loop: EngineLoop, requests: list[Request]) -> dict[str, Completio
 
 def test_all_requests_of_an_exchange_come_back_whole() -> None:
     loop = EngineLoop(lambda: FakeEngine(rows=2))
-    assert loop.wait_until_built() == 2
+    assert loop.wait_until_built() == Built(2, "fake")
     requests = [make_request(f"p{n}", length=n + 1) for n in range(5)]
     completions = run_to_end(loop, requests)
     assert {id: c.tokens for id, c in completions.items()} == {r.id: expected_tokens(r) for r in requests}

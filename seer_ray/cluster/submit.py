@@ -1,0 +1,199 @@
+"""The same job through Ray Jobs: on a cluster, without this machine once it has been sent.
+
+What travels: the resolved options as a YAML file in the working directory, and this very package as a
+Python module, so that the code that runs is the code that is here. What must be there: the packages that it
+needs, the model, the data and a place for results, all of them visible from the cluster. Relative paths mean
+folders of this machine and are made absolute: right for a shared disk; else give URIs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import importlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seer_ray.cluster import JobError
+from seer_ray.cluster.connect import HINT, first_line, require_reachable
+from seer_ray.compose import digest, to_yaml
+from seer_ray.config import ConfigError, RunConfig
+from seer_ray.tracking.address import resolve
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+JOB_FILE = "job.yaml"
+MAPPED = ("kernels", "jobs", "conf")
+"""Subpackages whose source need not lie in the package's own folder."""
+RECONNECT = 2.0
+"""Seconds between two tries to get hold of a running job's log."""
+
+
+def submit(
+    config: RunConfig,
+    address: str | None = None,
+    write: Callable[[str], None] = lambda text: print(text, end="", flush=True),
+    follow: bool = True,
+) -> int:
+    """Sends a job, or finds it if it is there already, and follows its log until it ends.
+
+    Submitting is resuming: while a job of the same run is going on it is followed; one that has ended is
+    submitted again under the next number, and the run goes on where it was.
+
+    Args:
+        config: The job's; its name must be set.
+        address: Of the cluster's dashboard, ``http://HOST:8265``; None: RAY_API_SERVER_ADDRESS, else this
+            machine's.
+        write: Gets the log as it comes.
+        follow: Without it, comes back when the job is sent.
+
+    Returns:
+        The job's exit code: 0 done, 1 failed or stopped, 2 bad options.
+
+    Raises:
+        ConfigError: The address does not answer as a Ray dashboard.
+        JobError: The cluster refused the job.
+    """
+    assert config.name, "a job that is submitted has a name"
+    client = connect(address)
+    sent = made_absolute(config)
+    base = f"seer-ray-{re.sub(r'[^A-Za-z0-9._-]', '-', config.name)}-{digest(sent)[:8]}"
+    id, running = _find(client, base)
+    if running:
+        write(f"{id} is there and goes on\n")
+    else:
+        _send(client, id, sent)
+        write(f"submitted {id} to {client.get_address()}; to stop it: ray job stop {id}\n")
+    return follow_job(client, id, write) if follow else 0
+
+
+def connect(address: str | None) -> JobSubmissionClient:
+    """A client of a cluster's job server.
+
+    Raises:
+        ConfigError: Nobody there, or somebody else.
+    """
+    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    url = address if "://" in address else f"http://{address}"
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"address={address}: jobs go to the dashboard, http://HOST:8265")
+    default = "443" if url.startswith("https") else "80"
+    require_reachable(url if re.search(r":\d+/?$", url) else f"{url.rstrip('/')}:{default}", "address")
+    from ray.job_submission import JobSubmissionClient
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        return JobSubmissionClient(url)
+    except Exception as error:
+        raise ConfigError(f"address={address}: not a Ray dashboard ({first_line(error)}){HINT}") from error
+
+
+def made_absolute(config: RunConfig) -> RunConfig:
+    """The options as a process somewhere else must read them."""
+    config = copy.deepcopy(config)
+    config.cluster.address = None  # the job's own cluster
+    config.results.folder = _absolute(config.results.folder, must_exist=False)
+    config.model.name = _absolute(config.model.name)
+    for section, option in ((config.model, "tokenizer"), (config.model, "gates"), (config.task, "data")):
+        value = getattr(section, option)
+        setattr(section, option, value and _absolute(value))
+    if "@" not in (config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
+        # An address with a password is for the cluster's own environment, not for a file that is sent.
+        config.tracking.uri = resolve(config.tracking.uri)
+    return config
+
+
+def stage_package(folder: Path) -> Path:
+    """A copy of this package as a plain folder, wherever its parts lie here."""
+    target = folder / "seer_ray"
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(_source("seer_ray"), target, ignore=ignore)
+    for name in MAPPED:
+        shutil.copytree(_source(f"seer_ray.{name}"), target / name, ignore=ignore, dirs_exist_ok=True)
+    return target
+
+
+def follow_job(client: JobSubmissionClient, id: str, write: Callable[[str], None]) -> int:
+    """Writes a job's log until the job ends; its exit code. Connections that break are made again."""
+    written = 0
+    while True:
+        written = asyncio.run(_tail(client, id, written, write))
+        status = client.get_job_status(id)
+        if status.is_terminal():
+            break
+        time.sleep(RECONNECT)
+    rest = client.get_job_logs(id)[written:]
+    write(rest)
+    if status == "SUCCEEDED":
+        return 0
+    info = client.get_job_info(id)
+    reason = first_line(info.message or "no reason given").partition(", last available logs")[0]
+    write(f"{id} {status.value.lower()}: {reason}\n")
+    return info.driver_exit_code or 1
+
+
+async def _tail(client: JobSubmissionClient, id: str, skip: int, write: Callable[[str], None]) -> int:
+    """Writes a log from its ``skip``-th character on; how many there were when it ended or broke off."""
+    seen = 0
+    try:
+        async for text in client.tail_job_logs(id):
+            write(text[max(0, skip - seen) :])
+            seen += len(text)
+    except (RuntimeError, OSError):
+        pass
+    return max(seen, skip)
+
+
+def _find(client: JobSubmissionClient, base: str) -> tuple[str, bool]:
+    """The id to use, and whether a job of this id is going on."""
+    taken = {job.submission_id: job.status for job in client.list_jobs()}
+    number = 1
+    while True:
+        id = base if number == 1 else f"{base}-{number}"
+        if id not in taken:
+            return id, False
+        if not taken[id].is_terminal():
+            return id, True
+        number += 1
+
+
+def _send(client: JobSubmissionClient, id: str, config: RunConfig) -> None:
+    with tempfile.TemporaryDirectory(prefix="seer-ray-") as folder:
+        stage, work = Path(folder, "package"), Path(folder, "work")
+        work.mkdir()
+        Path(work, JOB_FILE).write_text(to_yaml(config), encoding="utf-8")
+        environment: dict[str, Any] = {
+            "working_dir": str(work),
+            "py_modules": [str(stage_package(stage))],
+        }
+        try:
+            client.submit_job(
+                entrypoint=f"python -m seer_ray.cli run --config {JOB_FILE}",
+                submission_id=id,
+                runtime_env=environment,
+                metadata={"seer-ray": str(config.name)},
+            )
+        except Exception as error:
+            raise JobError(f"the cluster refused the job: {first_line(error)}") from error
+
+
+def _source(module: str) -> Path:
+    file = importlib.import_module(module).__file__
+    assert file is not None
+    return Path(file).parent
+
+
+def _absolute(path: str, must_exist: bool = True) -> str:
+    """A relative path of this machine as an absolute one; URIs, hub ids and the like as they are."""
+    if "://" in path or (must_exist and not Path(path).expanduser().exists() and "*" not in path):
+        return path
+    return str(Path(path).expanduser().absolute())
