@@ -13,7 +13,7 @@ from seer_ray.models.rope import head_dim, rope_parameters
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "arcee")
 """Model types whose decoder is: embedding, layers with q, k, v and o projections and perhaps a norm of each
 head's q and k, rotate-half RoPE over the whole head in every layer, final norm, head. Many relatives differ
-in one of these without a trace in their module names: so a list, each compared with transformers in a test."""
+in one of these without a trace in their module names: so a list, and a test of each against transformers."""
 
 
 def check_config(config: PreTrainedConfig, option: str) -> None:

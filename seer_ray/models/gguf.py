@@ -63,7 +63,7 @@ def converted(path: Path, option: str, weights: bool) -> Path | None:
             _add_weights(folder, path)
     except OSError:
         return None
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # torn or unknown files make the reader fail in many ways
         raise ConfigError(f"{option}: cannot convert it: {first_line(error)}") from error
     return folder
 

