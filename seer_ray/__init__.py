@@ -7,6 +7,7 @@ The engine alone, without Ray or MLflow::
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from seer_ray.config import ConfigError, EngineConfig, ModelConfig, SelectorConfig
     from seer_ray.engine import Completion, Delta, Engine, Progress, Request, SamplingParams
     from seer_ray.models.load import load_model
+
+# OpenMP reads this when torch is loaded. By default its threads spin for long at every barrier: with
+# another process on their cores (Ray's own, say) a decode step then takes ten times as long.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 # Imported when asked for: the command line must answer before torch is loaded.
 _HOMES = {
