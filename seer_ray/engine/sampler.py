@@ -8,9 +8,11 @@ only in their attention draw *common* noise, which makes their paired difference
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import torch
+from torch.nn.functional import pad
 
 from seer_ray.engine.request import SamplingParams
 from seer_ray.engine.sequence import Sequence
@@ -60,17 +62,22 @@ def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tens
     elif params.top_p < 1.0:
         values, ids = logits.topk(min(NUCLEUS, vocabulary), dim=-1)
         mass = torch.exp(values.logsumexp(-1) - logits.logsumexp(-1))
-        if bool((mass < params.top_p).any()):
-            values, ids = logits.sort(dim=-1, descending=True)
+        flat = (mass < params.top_p).nonzero().squeeze(1)
+        if len(flat) and NUCLEUS < vocabulary:
+            # Those rows alone: what a row gets must not depend on its batch mates, not even among ties.
+            values = pad(values, (0, vocabulary - NUCLEUS), value=float("-inf"))
+            ids = pad(ids, (0, vocabulary - NUCLEUS))
+            values[flat], ids[flat] = logits[flat].sort(dim=-1, descending=True, stable=True)
     else:
         values = logits
         ids = torch.arange(vocabulary, device=logits.device).expand_as(logits)
     if params.top_p < 1.0:
         p = torch.exp(values - logits.logsumexp(-1, keepdim=True))
-        before = p.cumsum(-1) - p  # mass of the better tokens: the first one always stays
-        values = values.masked_fill(before >= params.top_p, float("-inf"))
+        beyond = p.cumsum(-1) - p >= params.top_p  # the better tokens hold enough
+        beyond[:, 0] = False
+        values = values.masked_fill(beyond, float("-inf"))
     if params.min_p > 0.0:
-        floor = values.amax(-1, keepdim=True) + torch.tensor(params.min_p).log().item()
+        floor = values.amax(-1, keepdim=True) + math.log(params.min_p)
         values = values.masked_fill(values < floor, float("-inf"))
     return values, ids
 
@@ -100,8 +107,12 @@ def gumbel(keys: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     high = (keys >> 32).unsqueeze(1).to(torch.int32)
     x = _lowbias32(ids.to(torch.int32) ^ low)
     x = _lowbias32(x ^ high)
-    uniform = ((x >> 8) & 0xFFFFFF).float().add_(0.5).mul_(2.0**-24)  # 24 bits, never 0 or 1
-    return uniform.log_().neg_().log_().neg_()
+    return _uniform(x).log_().neg_().log_().neg_()
+
+
+def _uniform(bits: torch.Tensor) -> torch.Tensor:
+    """Odd multiples of 2^-24 from int32: exact in fp32, and never 0 or 1, whose noise would be infinite."""
+    return ((bits >> 9) & 0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
 
 
 def _lowbias32(x: torch.Tensor) -> torch.Tensor:
