@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check_selector, parse_bytes
+from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check, check_selector, parse_bytes
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk
 from seer_ray.engine.sequence import Sequence
+from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import LayerSpec, resolve_plan
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import Oracle, Quest, Random, Seer, Selector, Window
 
+EXACT_ROWS = 16
+"""Rows of a decode pass in exact mode."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Runner:
     """Model, cache and selectors of one engine. Knows sequences; decides nothing about them."""
 
     def __init__(self, loaded: LoadedModel, settings: EngineConfig, selector: SelectorConfig) -> None:
+        check(settings, "engine.")
+        check(selector, "selector.")
         check_selector(selector, settings)
         self.loaded, self.settings = loaded, settings
         self.device = loaded.device
@@ -67,10 +74,11 @@ class Runner:
     def prefill(self, chunks: list[Chunk]) -> None:
         """Write the chunks' keys and values. No logits: a first token is sampled by a decode step."""
         packs = [[chunk] for chunk in chunks] if self.settings.exact else [chunks]
-        for pack in packs:
-            step = PrefillPass(self.attention, [(c.sequence.pages, c.start, c.end) for c in pack])
-            ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
-            forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
+        with self._threads():
+            for pack in packs:
+                step = PrefillPass(self.attention, [(c.sequence.pages, c.start, c.end) for c in pack])
+                ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
+                forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
 
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> list[int | None]:
@@ -78,10 +86,17 @@ class Runner:
 
         Counts what was read, for steps that make a token.
         """
-        rows = self._rows(sequences)
         for sequence in sequences:
             self.cache.place(sequence)
-        slots = [row.slot if row is not None else slot for slot, row in enumerate(rows)]
+        tokens: dict[int, int] = {}
+        with self._threads():
+            for rows in self._groups(sequences):
+                tokens |= self._decode(rows)
+        return [tokens.get(sequence.slot) for sequence in sequences]
+
+    def _decode(self, rows: Seq[Sequence | None]) -> dict[int, int]:
+        """One pass over batch rows, of which None is padding: the new tokens by the sequence's slot."""
+        slots = [row.slot if row is not None else 0 for row in rows]
         positions = [row.cached if row is not None else 0 for row in rows]
         block = self.settings.block_size
         table = self.cache.table[torch.tensor(slots, device=self.device)]
@@ -100,22 +115,38 @@ class Runner:
         ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
         hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
-        tokens: dict[int, int] = {}
-        if ready:
-            logits = self.loaded.model.lm_head(hidden)
-            chosen = torch.tensor([index for index, _ in ready], device=self.device)
-            sampled = sample(logits[chosen], [row for _, row in ready])
-            tokens = {row.slot: token for (_, row), token in zip(ready, sampled, strict=True)}
-            self._count(ready, step)
-        return [tokens.get(sequence.slot) for sequence in sequences]
+        if not ready:
+            return {}
+        logits = self.loaded.model.lm_head(hidden)
+        chosen = torch.tensor([index for index, _ in ready], device=self.device)
+        sampled = sample(logits[chosen], [row for _, row in ready])
+        self._count(ready, step)
+        return {row.slot: token for (_, row), token in zip(ready, sampled, strict=True)}
 
-    def _rows(self, sequences: list[Sequence]) -> Seq[Sequence | None]:
-        """Batch rows. In exact mode all of them, each sequence in its own, so that every product has one
-        shape; otherwise a step costs the rows that are in it."""
+    def _groups(self, sequences: list[Sequence]) -> list[Seq[Sequence | None]]:
+        """Batch rows of each pass. In exact mode groups of one size, each sequence in its own row, so that
+        every product has the same shape at any ``max_batch``; else a step costs the rows that are in it."""
         if not self.settings.exact:
-            return sequences
+            return [sequences]
         by_slot = {sequence.slot: sequence for sequence in sequences}
-        return [by_slot.get(slot) for slot in range(self.settings.max_batch)]
+        # The tokens that go to one expert are a product of their own, whose shape depends on the mates.
+        size = 1 if is_mixture(self.loaded.model.config) else EXACT_ROWS
+        firsts = sorted({slot // size * size for slot in by_slot})
+        return [[by_slot.get(slot) for slot in range(first, first + size)] for first in firsts]
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """In exact mode one CPU thread: how work is cut among threads changes the last bits of a row, by the
+        row's place in the batch and by the number of threads."""
+        if not self.settings.exact or self.device.type != "cpu":
+            yield
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _count(self, ready: list[tuple[int, Sequence]], step: DecodePass) -> None:
         read = step.tokens_read()
@@ -126,7 +157,13 @@ class Runner:
     # -- set-up --------------------------------------------------------------------------------------
 
     def _selectors(self, shape: AttentionShape) -> list[Selector | None]:
-        gates: Any = self.loaded.load_gates(self.settings.block_size) if self.plan.uses("seer") else None
+        gates: Any = self.loaded.load_gates(self.settings.block_size) if self.plan.uses("seer") else ()
+        without = [layer for layer, gate in enumerate(gates) if gate is None]
+        if bad := [spec.layer for spec in self.plan.layers if spec.mixer == "seer" and spec.layer in without]:
+            raise ConfigError(
+                f"model.gates={self.loaded.gates}: there is none for layer {', '.join(map(str, bad))}; "
+                f"make those dense, such as selector.layers.{bad[0]}=dense"
+            )
 
         def build(spec: LayerSpec) -> Selector | None:
             match spec.mixer:

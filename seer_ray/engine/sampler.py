@@ -63,7 +63,7 @@ def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tens
         values, ids = logits.topk(min(NUCLEUS, vocabulary), dim=-1)
         mass = torch.exp(values.logsumexp(-1) - logits.logsumexp(-1))
         flat = (mass < params.top_p).nonzero().squeeze(1)
-        if len(flat) and NUCLEUS < vocabulary:
+        if len(flat) and vocabulary > NUCLEUS:
             # Those rows alone: what a row gets must not depend on its batch mates, not even among ties.
             values = pad(values, (0, vocabulary - NUCLEUS), value=float("-inf"))
             ids = pad(ids, (0, vocabulary - NUCLEUS))
@@ -98,7 +98,7 @@ def _splitmix(x: int) -> int:
 
 
 def gumbel(keys: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Standard Gumbel noise of (key, token id): ``keys [rows]`` int64, ``ids [rows, n]`` -> ``[rows, n]`` fp32.
+    """Standard Gumbel noise of (key, token id): ``keys [rows]`` int64, ``ids [rows, n]`` -> fp32 like ids.
 
     Two rounds of a 32-bit integer hash (Wellons' lowbias32), keyed by the halves of the key. Integer
     arithmetic wraps alike on every device, so the bits are the same on CPU and GPU.

@@ -55,6 +55,11 @@ def check_architecture(model: nn.Module, option: str) -> None:
                 raise ConfigError(f"{option}: layer {index}: self_attn.{name} is not over a head of {width}")
 
 
+def is_mixture(config: PreTrainedConfig) -> bool:
+    """Whether layers are mixtures of experts."""
+    return hasattr(config, "num_experts") or hasattr(config, "num_local_experts")
+
+
 def max_context(config: PreTrainedConfig) -> int:
     """Longest sequence, in tokens, on which the model is what it was trained to be.
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 
 class Step(Protocol):
@@ -30,14 +30,15 @@ class Step(Protocol):
         ...
 
 
-def patch_attention(model: nn.Module) -> None:
+def patch_attention(model: PreTrainedModel) -> None:
     """Give every attention module of ``model`` the paged forward. Idempotent; weights and names stay.
 
     Without a ``step`` argument the module still does what it did, so ``model.generate`` works.
     """
-    for layer in model.model.layers:
+    decoder: Any = model.model
+    for layer in decoder.layers:
         attention = layer.self_attn
-        if not isinstance(attention.forward, partial):
+        if getattr(attention.forward, "func", None) is not _forward:
             attention.forward = partial(_forward, attention, attention.forward)
 
 
@@ -49,7 +50,7 @@ def _forward(
     step: Step | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The one attention of Llama, Qwen2, Qwen3, Mistral and their kin: bias and q/k norm where they have them."""
+    """The one attention of Llama, Qwen2, Qwen3, Mistral and kin: bias and q/k norm where they have them."""
     if step is None:
         return original(hidden_states, *args, **kwargs)
     shape = (-1, attention.head_dim)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seer_ray.config import SELECTORS, ConfigError, SelectorConfig
@@ -56,7 +57,7 @@ class LayerPlan:
         return any(spec.mixer == mixer for spec in self.layers)
 
 
-def resolve_plan(selector: SelectorConfig, native: list[str], block_size: int) -> LayerPlan:
+def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: int) -> LayerPlan:
     """The config's selector for the layers of a checkpoint.
 
     Later settings win: the selector for all layers, then ``dense_layers``, then ``layers``.
@@ -69,6 +70,8 @@ def resolve_plan(selector: SelectorConfig, native: list[str], block_size: int) -
     Raises:
         ConfigError: a layer that is not there, or a selector that is not known.
     """
+    if selector.name not in SELECTORS:
+        raise ConfigError(f"selector.name={selector.name}: must be one of {', '.join(SELECTORS)}")
     mixers = [selector.name] * len(native)
     if selector.dense_layers > len(native):
         raise ConfigError(

@@ -1,0 +1,82 @@
+"""Engines around tiny random models: ``from engines import make_engine, request, run``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import torch
+from tiny import make_tiny, tiny_tokenizer
+
+from seer_ray.config import EngineConfig, SelectorConfig
+from seer_ray.engine import Completion, Engine, Request, SamplingParams
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.gate_config import GateConfig
+from seer_ray.models.gates import init_gates
+from seer_ray.models.load import LoadedModel
+
+SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
+
+
+class TinyModel(LoadedModel):
+    """With random gates for any block size."""
+
+    def load_gates(self, block_size: int) -> tuple[AttnGate | None, ...]:
+        return init_gates(self.hf_config, GateConfig(block_size=block_size, gate_dim=8), seed=3)
+
+
+@cache
+def tiny_model(family: str = "qwen3", **overrides: object) -> TinyModel:
+    """One for all tests, so none may change it."""
+    model = make_tiny(family, **overrides)
+    return TinyModel(model, tiny_tokenizer(), model.config, family, torch.float32, torch.device("cpu"))
+
+
+def make_engine(
+    family: str = "qwen3", selector: str = "dense", budget: int = 1024, block: int = 16, **settings: Any
+) -> Engine:
+    """``settings`` are options of the engine, or of the selector where it has them."""
+    ours = {name: settings.pop(name) for name in ("threshold", "sink", "layers") if name in settings}
+    engine = EngineConfig(**({"block_size": block, "max_batch": 4, "prefill_chunk": 64} | settings))
+    return Engine(tiny_model(family), engine, SelectorConfig(name=selector, budget=budget, **ours))
+
+
+def kv_memory(engine: Engine, pages: int) -> str:
+    """The setting that gives an engine like this one so many pages."""
+    return str((pages + 1) * engine.runner.capacity.page_bytes)
+
+
+def tokens(count: int, seed: int = 0) -> tuple[int, ...]:
+    """A random prompt."""
+    draw = random.Random(seed)
+    return tuple(draw.randrange(256) for _ in range(count))
+
+
+def request(id: str, prompt: Iterable[int], new: int = 20, **sampling: Any) -> Request:
+    """Greedy unless ``sampling`` says otherwise; ``problem/sample`` as id gives both."""
+    problem, _, sample = id.partition("/")
+    return Request(id, tuple(prompt), SamplingParams(new, **sampling), 7, problem, int(sample or 0))
+
+
+def run(engine: Engine, requests: Iterable[Request]) -> dict[str, Completion]:
+    """All of them in one batch, as far as they fit."""
+    for item in requests:
+        engine.submit(item)
+    done = {completion.request.id: completion for completion in engine.run()}
+    engine.scheduler.check()
+    assert engine.scheduler.pool.used == 0
+    return done
+
+
+def outcome(completion: Completion) -> tuple[Any, ...]:
+    """All that must not depend on how a request was run."""
+    return (
+        completion.tokens,
+        completion.text,
+        completion.finish_reason,
+        completion.error,
+        completion.attended_kv,
+        completion.available_kv,
+    )
