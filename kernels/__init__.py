@@ -3,6 +3,7 @@
 Words used in every docstring:
 
 - ``kv``: the cache of one layer, ``[pages, kv_heads, 2, block, head_dim]``, K at 0 and V at 1 of axis 2.
+  Page 0 is nobody's: padding reads and writes it, so what it holds is finite.
 - ``page_table``: physical pages of each row in order of position, ``[rows, max_pages]``; entries past a
   row's last page may hold anything.
 - ``lengths``: tokens of each row that are in the cache, the current one included, ``[rows]``.

@@ -6,7 +6,6 @@ import torch
 
 from seer_ray.kernels import cpu
 
-
 SPLIT = 8
 """Pages that are folded into one partial result: 512 tokens at the default block size."""
 

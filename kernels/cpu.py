@@ -21,8 +21,10 @@ import torch
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("paged.cpp")
-# No NaN can reach a sum (only valid tokens are read) and no order of summation is promised but a fixed one.
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC", "-fopenmp"]
+# No order of summation is promised but a fixed one, so sums may be vectorised. Not by -ffast-math: linked so,
+# GCC 12 and older make the whole process flush denormal numbers to zero, which changes the model's bits.
+FAST = "-fno-math-errno -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math"
+FLAGS = f"-O3 -march=native {FAST} -std=c++17 -shared -fPIC -fopenmp".split()
 # Named one by one, so that -fopenmp does not bring the compiler's own OpenMP library.
 LIBRARIES = ["-lstdc++", "-lm", "-lc", "-lgcc_s", "-lgcc", "-lpthread"]
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
@@ -36,22 +38,34 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         log.warning("no C++ compiler (g++ or CXX): attention on CPU takes the slower torch path")
         return None
+    try:
+        return ctypes.CDLL(str(_build(compiler)))
+    except OSError as error:  # also where the cache folder cannot be written
+        log.warning("attention on CPU takes the slower torch path: %s", error)
+        return None
+
+
+def _build(compiler: str) -> Path:
+    """The shared object, compiled if it is not there yet.
+
+    Raises:
+        OSError: it cannot be.
+    """
     key = hashlib.sha256(SOURCE.read_bytes() + " ".join([compiler, *FLAGS, _cpu()]).encode()).hexdigest()[:16]
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     built = cache_home / "seer-ray" / f"paged-{key}.so"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
-        draft = built.with_suffix(f".{os.getpid()}")
+        draft = built.with_suffix(f".{platform.node()}-{os.getpid()}")
         # Against torch's own OpenMP: two thread pools on the same cores would wait for each other.
         openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
         link = [str(openmp[0]), f"-Wl,-rpath,{openmp[0].parent}"] if openmp else ["-lgomp"]
         command = [compiler, *FLAGS, "-nodefaultlibs", str(SOURCE), *link, *LIBRARIES, "-o", str(draft)]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
-            log.warning("attention on CPU takes the slower torch path: %s", result.stderr.strip()[-400:])
-            return None
+            raise OSError(f"{compiler} failed: {result.stderr.strip()[-400:]}")
         os.replace(draft, built)  # several workers may build at once: the last one wins, all are whole
-    return ctypes.CDLL(str(built))
+    return built
 
 
 def _cpu() -> str:
@@ -86,9 +100,12 @@ def attend(
     rows, q_heads, dim = q.shape
     heads, block, width = kv.shape[1], kv.shape[3], page_ids.shape[2]
     q, counts, tails = q.to(kv.dtype).contiguous(), counts.contiguous(), tails.contiguous()
+    if page_ids.stride(2) != 1:
+        page_ids = page_ids.contiguous()
     group = q_heads // heads
     out = torch.empty_like(q)
-    workspace = torch.empty(rows * heads * -(-width // split) * group * (dim + 2))
+    partials = rows * heads * -(-width // split)
+    workspace = torch.empty(partials * group * (dim + 2), dtype=torch.float32)
     getattr(library(), f"attend_{str(kv.dtype)[6:]}")(
         _pointer(q),
         _pointer(kv),
@@ -112,7 +129,7 @@ def score(
     rows, heads, vectors, width = features.shape
     features, lengths = features.float().contiguous(), lengths.contiguous()
     pages = page_table.shape[1]
-    out = torch.empty(rows, heads, pages)
+    out = torch.empty(rows, heads, pages, dtype=torch.float32)
     getattr(library(), f"score_{str(summary.dtype)[6:]}")(
         _pointer(features),
         _pointer(summary),

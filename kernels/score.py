@@ -27,10 +27,14 @@ def score(
     """
     if cpu.takes(summary, features.shape[2], block, 0):
         return cpu.score(features, summary, page_table, lengths, block)
-    return reference(features, summary, page_table)
+    return reference(features, summary, page_table, lengths, block)
 
 
-def reference(features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:
+def reference(
+    features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int
+) -> torch.Tensor:
     """The definition of ``score`` in torch."""
-    keys = summary[page_table].permute(0, 2, 3, 1).float()  # [rows, kv_heads, width, max_pages]
+    complete = torch.arange(page_table.shape[1], device=page_table.device) < (lengths // block).unsqueeze(1)
+    # [rows, kv_heads, width, max_pages]
+    keys = summary[torch.where(complete, page_table, 0)].permute(0, 2, 3, 1).float()
     return torch.matmul(features.float(), keys).amax(dim=2)

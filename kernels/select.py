@@ -25,7 +25,7 @@ def select(
         page_table: ``[rows, max_pages]``.
         lengths: ``[rows]``, at least 1.
         block: tokens a page.
-        k: budget in blocks.
+        k: budget in blocks, at least 2 with a sink.
         sink: force the first block.
         threshold: share in 0..1, or None for top-k.
 
@@ -42,7 +42,7 @@ def select(
 
     masked = torch.where(complete, scores, float("-inf"))
     order = torch.where(forced, float("inf"), masked)
-    ranked, by_rank = order.sort(dim=-1, descending=True, stable=True)
+    by_rank = order.sort(dim=-1, descending=True, stable=True).indices
     k = min(k, width)
     if threshold is None:
         counts = (last + 1).clamp(max=k).expand(rows, heads, 1)
