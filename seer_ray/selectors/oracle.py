@@ -8,7 +8,10 @@ from seer_ray.selectors.base import StepView
 
 
 class Oracle:
-    """Reads every key, so it saves nothing: a measuring stick, not a way to decode fast."""
+    """Reads every key, so it saves nothing: a measuring stick, not a way to decode fast.
+
+    Scores are logarithms of the block maxima, so that their softmax is a block's share of the sum.
+    """
 
     summary_width = 0
 
@@ -35,5 +38,5 @@ class Oracle:
         logits = torch.bmm(q.reshape(rows * heads, -1, dim), k.transpose(1, 2)).float().mul_(scale)
         logits = logits.view(rows, heads, -1, width * block)
         dead = torch.arange(width * block, device=q.device) >= view.lengths.view(rows, 1, 1, 1)
-        p = torch.softmax(logits.masked_fill_(dead, float("-inf")), dim=-1)
+        p = torch.log_softmax(logits.masked_fill_(dead, float("-inf")), dim=-1)
         return p.view(rows, heads, -1, width, block).amax(dim=(2, 4))

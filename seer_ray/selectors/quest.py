@@ -12,7 +12,8 @@ class Quest:
     """Summary of a page: max, then min of the rotated keys.
 
     ``sum_d max(q_d max_d, q_d min_d)`` is the dot product of (q⁺, q⁻) with (max, min), so the bound is
-    scored like the gate. All query heads of a group share the selection: the largest bound counts.
+    scored like the gate. All query heads of a group share the selection: the largest bound counts. Scores are
+    bounds of the attention logits, scale included, so that their softmax is a share that a threshold fits.
     """
 
     def __init__(self, head_dim: int, kv_heads: int) -> None:
@@ -34,6 +35,6 @@ class Quest:
         scale: float,
     ) -> torch.Tensor:
         assert summary is not None
-        grouped = q.view(q.shape[0], self.kv_heads, -1, q.shape[-1])
+        grouped = (q.float() * scale).view(q.shape[0], self.kv_heads, -1, q.shape[-1])
         features = torch.cat((grouped.clamp(min=0), grouped.clamp(max=0)), dim=-1)
         return score(features, summary, view.page_table, view.lengths, view.block)
