@@ -1,0 +1,59 @@
+"""From options back to the command line that a person would type."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+from seer_ray.compose import choices, compose
+from seer_ray.config import ConfigError, RunConfig, options
+from seer_ray.overrides import show
+
+LONGEST = 160
+"""Characters; what would be longer, or has quotes in quotes, refers to the run's own config.yaml."""
+
+
+def command_line(config: RunConfig, *changes: str) -> str:
+    """The command for a run like this one, but for ``changes``.
+
+    Args:
+        config: of a run that has a folder
+        changes: choices of groups, such as ``selector=dense``, each in place of its whole section
+    """
+    replaced = {change.partition("=")[0] for change in changes}
+    words = [f"{group}={name}" for group, name in _groups(config).items() if group not in replaced]
+    base = compose(words)
+    for (name, value, _), (_, default, _) in zip(options(config), options(base), strict=True):
+        if value != default and name != "name" and name.partition(".")[0] not in replaced:
+            words.append(f"{name}={show(value)}")
+    line = shlex.join(["seer-ray", "run", *words, *changes])
+    if len(line) <= LONGEST and '"\'"' not in line and _makes(words, config, replaced):
+        return line
+    file = f"{config.results.folder.rstrip('/')}/{config.name}/config.yaml"
+    return shlex.join(["seer-ray", "run", "--config", file, "name=null", *changes])
+
+
+def _groups(config: RunConfig) -> dict[str, str]:
+    """The choices, other than the default ones, that the options seem to come from."""
+    usual, found = compose(), {}
+    if config.model.name != usual.model.name:
+        for name in choices("model"):
+            if compose([f"model={name}"]).model.name == config.model.name:
+                found["model"] = name
+    if config.task.name != usual.task.name and config.task.name in choices("task"):
+        found["task"] = config.task.name
+    if config.selector.name != usual.selector.name:
+        found["selector"] = config.selector.name
+    if config.engine.exact:
+        found["engine"] = "exact"
+    return found
+
+
+def _makes(words: list[str], config: RunConfig, replaced: set[str]) -> bool:
+    """Whether these overrides give the options, as a shell would pass them."""
+    try:
+        made = compose(words)
+    except ConfigError:
+        return False
+    same = {name: getattr(config, name) for name in ("name", *replaced)}
+    return dataclasses.replace(made, **same) == config
