@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from seer_ray.config import EngineConfig, SelectorConfig
@@ -41,7 +42,7 @@ class Engine:
             self.settings.exact,
         )
         self._sequences: dict[str, Sequence] = {}
-        self._refused: list[Delta] = []
+        self._outbox: list[Delta] = []
         self._counters = {"steps": 0, "new_tokens": 0, "prefill_tokens": 0, "step_s": 0.0}
 
     # -- requests ------------------------------------------------------------------------------------
@@ -57,11 +58,11 @@ class Engine:
         sequence = Sequence(request)
         problem = self._impossible(sequence)
         if problem:
-            self._refused.append(sequence.complete("", "error", problem))
+            self._outbox.append(sequence.complete("", "error", problem))
             return
         self._sequences[request.id] = sequence
         if self._finish_reason(sequence) is not None:  # a continued chain that had its last token
-            self._refused.append(self._complete(sequence))
+            self._outbox.append(self._complete(sequence))
         else:
             self.scheduler.add(sequence)
 
@@ -70,18 +71,18 @@ class Engine:
         sequence = self._sequences.pop(request_id, None)
         if sequence is not None:
             self.scheduler.remove(sequence)
-            self._refused.append(sequence.complete(self._text(sequence), "abort"))
+            self._outbox.append(sequence.complete(self._text(sequence), "abort"))
 
     @property
     def busy(self) -> bool:
         """There is work, or a completion to hand out."""
-        return bool(self._sequences or self._refused)
+        return bool(self._sequences or self._outbox)
 
     def room(self) -> int:
         """Requests that would start soon: free rows and a small queue that keeps them filled."""
         scheduler = self.scheduler
-        if scheduler.waiting and len(scheduler.running) < self.settings.max_batch:
-            return 0  # rows are free but memory is not
+        if scheduler.waiting and scheduler.starved:
+            return 0
         ahead = max(1, self.settings.max_batch // 4)
         return max(0, self.settings.max_batch + ahead - len(self._sequences))
 
@@ -96,12 +97,17 @@ class Engine:
     def stream(self) -> Iterator[Delta]:
         """New tokens as they come; the last delta of a request carries its completion."""
         while self.busy:
-            yield from self.step()
+            deltas = deque(self.step())
+            try:
+                while deltas:
+                    yield deltas.popleft()
+            finally:  # who stops in the middle of a step gets the rest next time
+                self._outbox[:0] = deltas
 
     def step(self) -> list[Delta]:
         """One batch step: at most one chunk of prompts, then one token of every chain in decoding."""
         began = time.perf_counter()
-        deltas, self._refused = self._refused, []
+        deltas, self._outbox = self._outbox, []
         plan = self.scheduler.schedule()
         for sequence in plan.stranded:
             deltas.append(self._strand(sequence))
@@ -142,8 +148,11 @@ class Engine:
         cached = capacity.pages * self.settings.block_size
         if length == 0:
             return "the prompt has no tokens"
+        if not 0 <= min(sequence.tokens) <= max(sequence.tokens) < self.runner.vocabulary:
+            return f"a token id is not in the model's vocabulary of {self.runner.vocabulary}"
         if length >= capacity.max_length:
-            return f"the prompt has {length} tokens; with a limit of {capacity.max_length} there is no room to answer"
+            limit = capacity.max_length
+            return f"the prompt has {length} tokens; with a limit of {limit} there is no room to answer"
         if length > cached:
             return f"the prompt has {length} tokens; the cache holds {cached}: raise engine.kv_memory"
         return None
@@ -187,15 +196,18 @@ class Engine:
 
     def _stop_at(self, sequence: Sequence, stop: tuple[str, ...], tail: bool) -> int | None:
         """Where the first stop string begins. With ``tail``, only looks where the last token can have
-        finished one: a string of n characters spans at most n tokens that print something."""
+        finished one: every token in the midst of a string brings at least one of its bytes. There special
+        tokens count as text, so that one of them can be a stop string."""
         tokens = sequence.tokens[sequence.prompt_length :]
         if tail:
-            tokens = tokens[-(max(map(len, stop)) + 8) :]
-        text = self._decode(tokens)
+            tokens = tokens[-(max(len(s.encode()) for s in stop) + 8) :]
+        text = self._decode(tokens, special=tail)
         found = [at for at in (text.find(s) for s in stop) if at >= 0]
         return min(found, default=None)
 
-    def _decode(self, tokens: list[int]) -> str:
+    def _decode(self, tokens: list[int], special: bool = False) -> str:
         if self.tokenizer is None:
             return ""
-        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+        text = self.tokenizer.decode(tokens, skip_special_tokens=not special)
+        assert isinstance(text, str)  # a list of them only for a list of lists
+        return text

@@ -47,6 +47,7 @@ class Runner:
         check_selector(selector, settings)
         self.loaded, self.settings = loaded, settings
         self.device = loaded.device
+        self.vocabulary: int = loaded.model.config.vocab_size
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model)
         self.plan = resolve_plan(selector, shape.native, settings.block_size)

@@ -48,6 +48,8 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
+        self.starved = False
+        """Rows are free, pages are not: the next in the queue was not admitted."""
         self._slots = list(range(max_batch - 1, -1, -1))
         self._wanted: Counter[bytes] = Counter()  # waiting sequences per prompt
         self._prefixes: dict[bytes, list[int]] = {}  # prompts kept for those that wait
@@ -93,6 +95,8 @@ class Scheduler:
     def schedule(self) -> Plan:
         """What to compute now. Decoding never waits for more than ``prefill_chunk`` prompt tokens."""
         plan = Plan()
+        # First, so that the pages which newcomers share are copied by whoever writes to them now.
+        self._admit()
         # Oldest first, so that it is the newest that has to give way.
         for sequence in list(self.running):
             if (
@@ -101,7 +105,6 @@ class Scheduler:
                 and self._reserve(sequence, sequence.cached + 1, plan)
             ):
                 plan.decode.append(sequence)
-        self._admit()
         room = self.prefill_chunk
         for sequence in list(self.running):
             if sequence.slot < 0 or self._decodes(sequence) or room <= 0:
@@ -182,32 +185,34 @@ class Scheduler:
     # -- admission -----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
+        self.starved = False
         leading = {s.prompt_key for s in self.running if s.cached < s.prompt_length - 1}
         for sequence in list(self.waiting):
             if not self._slots:
                 return
-            key = sequence.prompt_key
-            if key in leading and key not in self._prefixes:
+            prompt = self._prompt_pages(sequence)
+            if not prompt and sequence.prompt_key in leading:
                 continue  # another sample is computing this prompt; share it when it is there
-            if not self._fits(sequence):
+            if not self._fits(sequence, bool(prompt)):
+                self.starved = True
                 return
             self.waiting.remove(sequence)
             sequence.slot = self._slots.pop()
             self.running.append(sequence)
-            if key in self._prefixes:
-                sequence.pages = [self.pool.share(page) for page in self._prefixes[key]]
+            if prompt:
+                sequence.pages = [self.pool.share(page) for page in prompt]
                 sequence.cached = sequence.prompt_length - 1
             elif sequence.prompt_length > 1:
-                leading.add(key)
+                leading.add(sequence.prompt_key)
             sequence.enter("decode" if self._decodes(sequence) else "prefill")
             self._leave_queue(sequence)
 
-    def _fits(self, sequence: Sequence) -> bool:
+    def _fits(self, sequence: Sequence, shares: bool) -> bool:
         """Expected need, not the worst case: chains in flight are, on average, half-way through what is
         still to come."""
         if not self.running:
             return True
-        shared = len(self._prefixes.get(sequence.prompt_key, ()))
+        shared = (sequence.prompt_length - 1) // self.block if shares else 0
         need = self._pages(len(sequence.tokens)) - shared
         to_come = sum(self._expected_rest(s) for s in [*self.running, sequence])
         return self.pool.used + need + self._pages(to_come // 2) <= self.pool.capacity
@@ -222,9 +227,19 @@ class Scheduler:
 
     # -- prompts shared by samples -------------------------------------------------------------------
 
+    def _prompt_pages(self, sequence: Sequence) -> list[int]:
+        """Pages with all of the sequence's prompt but the last token, if someone has them. The last page may
+        be partial, or go on with another sample's tokens: whoever writes to a shared page copies it first."""
+        if sequence.prompt_key in self._prefixes:
+            return self._prefixes[sequence.prompt_key]
+        computed = sequence.prompt_length - 1
+        for other in self.running:
+            if other.prompt_key == sequence.prompt_key and other.cached >= computed:
+                return other.pages[: self._pages(computed)]
+        return []
+
     def _keep_prefix(self, sequence: Sequence) -> None:
-        """Hold the prompt's pages for the samples that wait. The last one may be partial: whoever
-        writes to it while it is shared copies it first."""
+        """Hold the prompt's pages for the samples that wait."""
         key = sequence.prompt_key
         count = self._pages(sequence.prompt_length - 1)
         if key not in self._prefixes and count:
