@@ -99,9 +99,9 @@ class GenerateBatch:
             self.manager.add_request(list(job.prompt), request_id=str(index), max_new_tokens=job.new_tokens)
         made = finished = 0
         while finished < len(jobs):
-            output = self.manager.get_result(timeout=60)
+            output = self.manager.get_result(timeout=600)
             if output is None:
-                raise RuntimeError("generate_batch gave no result for a minute")
+                raise RuntimeError("generate_batch gave no result for ten minutes")
             if output.is_finished():
                 finished += 1
                 made += len(output.generated_tokens)
@@ -282,21 +282,30 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     model = ModelConfig(name=options.model, dtype=options.dtype)
-    report: dict[str, Any] = {"bench": options.what, "model": options.model, "dtype": options.dtype, **machine()}
+    report: dict[str, Any] = {
+        "bench": options.what,
+        "model": options.model,
+        "dtype": options.dtype,
+        **machine(),
+    }
     if options.what == "memory":
         report["memory"] = bench_memory(model, options.kv_memory)
         show(console, "Peak memory", tuple(report["memory"]), [tuple(report["memory"].values())])
     else:
         loaded = load_model(model)
         gated = RandomGates(**vars(loaded))
-        decode = report["decode"] = bench_decode(gated, options.batch, options.context, options.budget, steps=15)
+        decode = report["decode"] = bench_decode(
+            gated, options.batch, options.context, options.budget, steps=15
+        )
         title = f"Decode step, batch {options.batch}, context {options.context}, budget {options.budget}"
         rows = [
             (name, ms, decode["speedup_over_dense"].get(name, ""))
             for name, ms in decode["ms_per_step"].items()
         ]
         show(console, title, ("selector", "ms / step", "x dense"), rows)
-        batching = report["batching"] = bench_batching(loaded, options.requests, options.longest, options.repeats)
+        batching = report["batching"] = bench_batching(
+            loaded, options.requests, options.longest, options.repeats
+        )
         rows = [(name, rate) for name, rate in batching["tokens_per_s"].items()]
         title = f"{options.requests} requests of mixed length: {batching['ratio']}x {batching['best_other']}"
         show(console, title, ("way", "new tokens / s"), rows)
