@@ -236,7 +236,7 @@ def parse_bytes(text: str, name: str) -> int | None:
     """``8GiB``, ``500MB``, ``1073741824`` -> bytes; ``auto`` -> None."""
     if text == "auto":
         return None
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if not match:
         raise ConfigError(f"{name}={text}: must be 'auto' or a size such as 8GiB or 500MB")
     number, prefix, binary = match.groups()

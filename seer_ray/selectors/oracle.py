@@ -35,8 +35,9 @@ class Oracle:
             torch.arange(width, device=q.device) * block >= view.lengths.unsqueeze(1), 0
         )
         k = kv[used, :, 0].permute(0, 2, 1, 3, 4).reshape(rows * heads, width * block, dim)
-        logits = torch.bmm(q.reshape(rows * heads, -1, dim), k.transpose(1, 2)).float().mul_(scale)
+        grouped = q.reshape(rows * heads, -1, dim).float()
+        logits = torch.bmm(grouped, k.transpose(1, 2).float()).mul_(scale)
         logits = logits.view(rows, heads, -1, width * block)
         dead = torch.arange(width * block, device=q.device) >= view.lengths.view(rows, 1, 1, 1)
-        p = torch.log_softmax(logits.masked_fill_(dead, float("-inf")), dim=-1)
-        return p.view(rows, heads, -1, width, block).amax(dim=(2, 4))
+        log_p = torch.log_softmax(logits.masked_fill_(dead, float("-inf")), dim=-1)
+        return log_p.view(rows, heads, -1, width, block).amax(dim=(2, 4))
