@@ -15,6 +15,7 @@ from seer_ray.cluster.coordinator import Coordinator
 from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import Fleet
 from seer_ray.cluster.worker import Builder, build_engine
+from seer_ray.command import command_line
 from seer_ray.compose import run_name, to_yaml
 from seer_ray.config import RunConfig, check, options
 from seer_ray.jobs.dataset import describe, refuse_other_data
@@ -181,6 +182,7 @@ class Job:
 
     def _summary(self, tracker: Tracker) -> Summary:
         live, folder = self.monitor.live, self.folder.uri
+        other = "dense" if self.config.selector.name != "dense" else "quest"
         return Summary(
             name=str(self.config.name),
             folder=folder,
@@ -193,6 +195,6 @@ class Job:
             resumed=live.resumed,
             next_commands=[
                 f"""python -c "import pandas; print(pandas.read_parquet('{folder}/completions'))\"""",
-                f"seer-ray run selector={'dense' if self.config.selector.name != 'dense' else 'quest'}",
+                command_line(self.config, f"selector={other}"),
             ],
         )

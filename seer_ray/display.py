@@ -164,8 +164,8 @@ def live_line(live: LiveStats) -> str:
         f"{live.tokens_per_s:,.0f} tokens/s" if live.new_tokens else "",
         f"accuracy {graded}" if graded else "",
         f"{percent(live.sparsity)} of KV skipped" if live.sparsity is not None else "",
-        f"{live.running} running, {live.queued} waiting",
-        f"{live.workers_ready}/{count(live.workers_wanted, 'worker')}",
+        f"{live.running} running, {live.queued} waiting" if live.running or live.queued else "",
+        f"{live.workers_ready}/{count(live.workers_wanted, 'worker')}" if live.workers_wanted else "",
         count(live.errors, "error") if live.errors else "",
         f"about {duration(live.eta_s)} left" if live.eta_s is not None else "",
     ]

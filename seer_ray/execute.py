@@ -58,7 +58,7 @@ def execute(config: RunConfig, as_json: bool) -> None:
             raise
         except (KeyboardInterrupt, Interrupted):
             reporter.close()
-            stop(f"interrupted; what is finished is kept, go on with: {again}", INTERRUPTED)
+            stop(f"interrupted; nothing is lost, go on with: {again}", INTERRUPTED)
         except JobError as error:
             reporter.close()
             fail(f"{error}; what is finished is kept, go on with: {again}", FAILED)

@@ -24,6 +24,8 @@ def print_summary(console: Console, summary: Summary) -> None:
     for label, value in metric_rows(summary.metrics):
         table.add_row(label, value)
     before = f", {summary.resumed:,} of them from before" if summary.resumed else ""
+    if summary.rows == summary.resumed:
+        before = ", all from before"
     table.add_row("rows", f"{summary.rows:,}{before}, in {duration(summary.elapsed_s)}")
     if summary.errors:
         table.add_row(
@@ -35,7 +37,9 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print(Text(f"\n{summary.name}\n", "bold"), table, "")
     places = [("results", f"{summary.folder}/completions/*.parquet")]
     if summary.tracking_uri:
-        places.append(("MLflow", f"mlflow ui --backend-store-uri {summary.tracking_uri}"))
+        served = summary.tracking_uri.startswith(("http://", "https://"))
+        view = summary.tracking_uri if served else f"mlflow ui --backend-store-uri {summary.tracking_uri}"
+        places.append(("MLflow", view))
     places += [("next" if i == 0 else "", command) for i, command in enumerate(summary.next_commands)]
     for label, text in places:
         # Never broken or cut, so that it can be copied.

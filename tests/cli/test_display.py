@@ -83,6 +83,12 @@ def test_summary_lines_that_one_copies_are_whole():
     assert not any("error" in line for line in lines)
 
 
+def test_a_served_mlflow_is_opened_by_its_address():
+    text = shown(Summary("mine", "runs/mine", rows=2, resumed=2, tracking_uri="http://mlflow:5000"))
+    assert "MLflow       http://mlflow:5000\n" in text
+    assert "rows         2, all from before, in 0:00" in text
+
+
 def test_summary_text_is_not_markup():
     assert "[/red]" in shown(Summary("[/red]", "runs/[b]x"))
 
@@ -111,10 +117,7 @@ def test_plain_lines_leave_out_what_is_not_known():
     PlainReporter(Console(file=out, width=80), None, "mine").start(
         LiveStats(total=1, workers_wanted=1, phase="loading")
     )
-    assert (
-        out.getvalue().splitlines()[1].strip()
-        == "0:00  loading · 0/1 row · 0 running, 0 waiting · 0/1 worker"
-    )
+    assert out.getvalue().splitlines()[1].strip() == "0:00  loading · 0/1 row · 0/1 worker"
 
 
 def test_a_terminal_gets_the_panel_and_its_cursor_back():

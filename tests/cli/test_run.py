@@ -75,7 +75,7 @@ def test_control_c_is_exit_130_with_the_way_to_go_on():
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130
-    assert said.endswith("interrupted; what is finished is kept, go on with: seer-ray resume mine\n")
+    assert said.endswith("interrupted; nothing is lost, go on with: seer-ray resume mine\n")
     assert "Traceback" not in said
 
 
