@@ -1,0 +1,233 @@
+"""Decode attention: both paths against the softmax written out, and every row for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from seer_ray.kernels import attend as module
+from seer_ray.kernels import cpu
+from seer_ray.kernels.attend import SPLIT, attend, reference
+
+Attend = Callable[..., torch.Tensor]
+
+
+def compiled(*arguments: object) -> torch.Tensor:
+    if cpu.library() is None:
+        pytest.skip("no C++ compiler")
+    return cpu.attend(*arguments, SPLIT)  # type: ignore[arg-type]
+
+
+PATHS = pytest.mark.parametrize("path", [compiled, reference], ids=["compiled", "torch"])
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+class Case:
+    """A cache in which everything is NaN but page 0 and the tokens that may be read.
+
+    ``page_ids [rows, heads, k]``: rows share pages, slots past the count hold garbage.
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float32,
+        rows: int = 3,
+        heads: int = 2,
+        group: int = 4,
+        dim: int = 64,
+        block: int = 16,
+        k: int = 11,
+        seed: int = 0,
+    ) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        pages = 4 * k
+        self.block, self.dim, self.group = block, dim, group
+        self.scale = dim**-0.5
+        self.counts = torch.randint(1, k + 1, (rows, heads), generator=draw)
+        self.counts[0, 0], self.counts[-1, -1] = 1, k
+        self.tails = torch.randint(1, block + 1, (rows,), generator=draw)
+        self.tails[0] = 1
+        self.page_ids = torch.full((rows, heads, k), 2**40)
+        self.q = (2 * torch.randn(rows, heads * group, dim, generator=draw)).to(dtype)
+        live = torch.randn(pages, heads, 2, block, dim, generator=draw).to(dtype)
+        self.kv = torch.full_like(live, float("nan"))
+        self.kv[0] = 0
+        # A row's last page is its own: others would read its unwritten tail. The rest is drawn from all.
+        for row in range(rows):
+            for head in range(heads):
+                count = int(self.counts[row, head])
+                shared = 1 + rows + torch.randperm(pages - 1 - rows, generator=draw)
+                ids = torch.cat((shared[: count - 1], torch.tensor([1 + row])))
+                self.page_ids[row, head, :count] = ids
+                tail = int(self.tails[row])
+                self.kv[ids[:-1], head] = live[ids[:-1], head]
+                self.kv[1 + row, head, :, :tail] = live[1 + row, head, :, :tail]
+
+    def arguments(self) -> tuple[object, ...]:
+        return self.q, self.kv, self.page_ids, self.counts, self.tails, self.scale
+
+    def rows(self, index: torch.Tensor, width: int | None = None) -> tuple[object, ...]:
+        """The arguments for some of the rows."""
+        ids = self.page_ids[index, :, :width].contiguous()
+        return self.q[index], self.kv, ids, self.counts[index], self.tails[index], self.scale
+
+    def expected(self) -> torch.Tensor:
+        """The definition, query by query in float64."""
+        out = torch.empty(self.q.shape, dtype=torch.float64)
+        for row in range(self.q.shape[0]):
+            for head in range(self.kv.shape[1]):
+                count = int(self.counts[row, head])
+                length = (count - 1) * self.block + int(self.tails[row])
+                kv = self.kv[self.page_ids[row, head, :count], head].double()
+                k, v = (kv[:, part].reshape(-1, self.dim)[:length] for part in (0, 1))
+                for h in range(head * self.group, (head + 1) * self.group):
+                    logits = k @ self.q[row, h].double() * self.scale
+                    out[row, h] = torch.softmax(logits, 0) @ v
+        return out
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative, by norms."""
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+def limit(dtype: torch.dtype) -> float:
+    return 2e-6 if dtype == torch.float32 else 5e-3
+
+
+@PATHS
+@DTYPES
+@pytest.mark.parametrize("group", [1, 3, 4, 5, 8])
+def test_groups(path: Attend, dtype: torch.dtype, group: int) -> None:
+    case = Case(dtype, group=group, seed=group)
+    assert error(path(*case.arguments()), case.expected()) < limit(dtype)
+
+
+@PATHS
+@DTYPES
+@pytest.mark.parametrize("block", [16, 32, 64])
+@pytest.mark.parametrize("dim", [64, 80, 128])
+def test_shapes(path: Attend, dtype: torch.dtype, dim: int, block: int) -> None:
+    case = Case(dtype, rows=2, dim=dim, block=block, k=9, seed=dim + block)
+    assert error(path(*case.arguments()), case.expected()) < limit(dtype)
+
+
+@PATHS
+@pytest.mark.parametrize("k", [1, SPLIT - 1, SPLIT, SPLIT + 1, 3 * SPLIT])
+def test_widths(path: Attend, k: int) -> None:
+    case = Case(k=k, seed=k)
+    assert error(path(*case.arguments()), case.expected()) < limit(torch.float32)
+
+
+@PATHS
+@DTYPES
+@pytest.mark.parametrize("sign", [1, -1])
+def test_logits_of_eighty(path: Attend, dtype: torch.dtype, sign: int) -> None:
+    """All near 80, where bfloat16 has steps of 0.5, and not far from each other."""
+    case = Case(dtype)
+    direction = torch.nn.functional.normalize(torch.ones(case.dim), dim=0)
+    case.kv[:, :, 0] += (20 * direction).to(dtype)
+    case.q += (sign * 8 * direction).to(dtype)
+    queries = case.q.float().unflatten(1, (-1, case.group))
+    logits = torch.einsum("rhgd,phtd->rhgpt", queries, case.kv[:, :, 0].float().nan_to_num())
+    case.scale = 80.0 / float(logits.abs().max())
+    found = path(*case.arguments())
+    assert found.isfinite().all()
+    # The last bit of an fp32 logit is worth 8e-6 there.
+    assert error(found, case.expected()) < (3e-5 if dtype == torch.float32 else limit(dtype))
+
+
+@PATHS
+def test_equal_logits_average_the_values(path: Attend) -> None:
+    case = Case()
+    case.q.zero_()
+    assert error(path(*case.arguments()), case.expected()) < limit(torch.float32)
+
+
+@DTYPES
+def test_paths_agree(dtype: torch.dtype) -> None:
+    case = Case(dtype, rows=5, group=3, dim=80, k=20)
+    expected = reference(*case.arguments()).double()  # type: ignore[arg-type]
+    assert error(compiled(*case.arguments()), expected) < limit(dtype)
+
+
+@PATHS
+@DTYPES
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_row_does_not_depend_on_its_mates(path: Attend, dtype: torch.dtype, threads: int) -> None:
+    case = Case(dtype, rows=16, group=3, block=16, k=4 * SPLIT)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = path(*case.arguments())
+        order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(path(*case.rows(order)), together[order])
+        for row in range(16):
+            width = int(case.counts[row].max())  # no slot more than it needs: its mates had longer lists
+            alone = path(*case.rows(torch.tensor([row]), width))
+            assert torch.equal(alone, together[row : row + 1])
+    finally:
+        torch.set_num_threads(before)
+
+
+@PATHS
+def test_number_of_threads_does_not_matter(path: Attend) -> None:
+    case = Case(rows=4, k=4 * SPLIT)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = path(*case.arguments())
+        torch.set_num_threads(3)
+        assert torch.equal(path(*case.arguments()), one)
+    finally:
+        torch.set_num_threads(before)
+
+
+@PATHS
+def test_identity_lists_are_dense_attention(path: Attend) -> None:
+    rows, heads, group, dim, block, pages = 3, 2, 4, 64, 16, 6
+    draw = torch.Generator().manual_seed(0)
+    kv = torch.randn(1 + rows * pages, heads, 2, block, dim, generator=draw)
+    table = 1 + torch.randperm(rows * pages, generator=draw).view(rows, pages)
+    lengths = torch.tensor([1, 3 * block, 5 * block + 7])
+    q = torch.randn(rows, heads * group, dim, generator=draw)
+    blocks = (lengths - 1) // block + 1
+    found = path(
+        q,
+        kv,
+        table.unsqueeze(1).expand(-1, heads, -1),
+        blocks.unsqueeze(1).expand(-1, heads),
+        (lengths - 1) % block + 1,
+        0.3,
+    )
+    for row, length in enumerate(lengths.tolist()):
+        k, v = (
+            kv[table[row], :, part].transpose(0, 1).reshape(1, heads, -1, dim)[:, :, :length]
+            for part in (0, 1)
+        )
+        dense = scaled_dot_product_attention(q[row].view(1, -1, 1, dim), k, v, scale=0.3, enable_gqa=True)
+        torch.testing.assert_close(found[row], dense.view(-1, dim))
+
+
+def test_strided_lists() -> None:
+    """The compiled path walks a list in steps of one entry, whatever the tensor's strides are."""
+    case = Case()
+    q, kv, ids, counts, tails, scale = case.arguments()
+    assert isinstance(ids, torch.Tensor)
+    strided = ids.transpose(0, 2).contiguous().transpose(0, 2)
+    assert strided.stride(2) != 1
+    expected = compiled(q, kv, ids, counts, tails, scale)
+    assert torch.equal(compiled(q, kv, strided, counts, tails, scale), expected)
+
+
+def test_choice_of_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float16 has no compiled path; what has one takes it."""
+    half = Case(torch.float16)
+    assert error(attend(*half.arguments()), half.expected()) < 5e-3  # type: ignore[arg-type]
+    single = Case()
+    expected = compiled(*single.arguments())
+    monkeypatch.setattr(module, "reference", None)
+    assert torch.equal(attend(*single.arguments()), expected)  # type: ignore[arg-type]

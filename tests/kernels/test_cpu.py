@@ -1,0 +1,115 @@
+"""The compiled operations are an option: without a compiler the torch path runs and says so once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from seer_ray.kernels import cpu
+from seer_ray.kernels.attend import attend, reference
+from seer_ray.kernels.score import score
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """Every test finds the library not looked for yet, and leaves it so."""
+    cpu.library.cache_clear()
+    yield
+    cpu.library.cache_clear()
+
+
+def arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    draw = torch.Generator().manual_seed(0)
+    kv = torch.randn(20, 2, 2, 16, 32, generator=draw)
+    page_ids = torch.randint(0, 20, (3, 2, 12), generator=draw)
+    q = torch.randn(3, 8, 32, generator=draw)
+    return q, kv, page_ids, torch.tensor([[1, 12], [9, 3], [8, 8]]), torch.tensor([1, 16, 5]), 0.2
+
+
+def scoring() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    draw = torch.Generator().manual_seed(1)
+    features, summary = torch.randn(2, 2, 3, 24, generator=draw), torch.randn(9, 2, 24, generator=draw)
+    return features, summary, torch.randint(0, 9, (2, 5), generator=draw), torch.tensor([80, 80]), 16
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+
+
+def assert_falls_back(caplog: pytest.LogCaptureFixture, reason: str) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = attend(*arguments())
+        attend(*arguments())
+    assert torch.equal(found, reference(*arguments()))
+    assert [reason in record.getMessage() for record in caplog.records] == [True]
+
+
+@needs_compiler
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    expected, scores = attend(*arguments()), score(*scoring())
+    cpu.library.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert_falls_back(caplog, "no C++ compiler")
+    torch.testing.assert_close(attend(*arguments()), expected)
+    torch.testing.assert_close(score(*scoring()), scores)
+
+
+@pytest.mark.skipif(shutil.which("false") is None, reason="no command that fails")
+def test_compiler_that_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert_falls_back(caplog, "failed")
+
+
+def test_cache_folder_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert_falls_back(caplog, "file")
+
+
+def test_torn_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torn = tmp_path / "paged.so"
+    torn.write_bytes(b"\x7fELF")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(cpu, "_build", lambda compiler: torn)
+    assert_falls_back(caplog, "paged.so")
+
+
+@needs_compiler
+def test_builds_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cpu.library() is not None
+    (built,) = (tmp_path / "seer-ray").iterdir()  # and no draft is left
+    changed = built.stat().st_mtime_ns
+    cpu.library.cache_clear()
+    assert cpu.library() is not None
+    assert built.stat().st_mtime_ns == changed
+
+
+@needs_compiler
+def test_loading_it_does_not_flush_denormal_numbers() -> None:
+    """A library linked with -ffast-math sets the processor's flush-to-zero mode for the whole process."""
+    assert cpu.library() is not None
+    assert (torch.tensor([1e-39]) * 0.5).item() > 0
+
+
+def test_shapes_that_it_takes() -> None:
+    if cpu.library() is None:
+        pytest.skip("no C++ compiler")
+    cache = torch.zeros(1)
+    assert cpu.takes(cache, cpu.MAX_GROUP, cpu.MAX_BLOCK, cpu.MAX_DIM)
+    assert not cpu.takes(cache, cpu.MAX_GROUP + 1, 64, 128)
+    assert not cpu.takes(cache, 4, cpu.MAX_BLOCK + 1, 128)
+    assert not cpu.takes(cache, 4, 64, cpu.MAX_DIM + 1)
+    assert not cpu.takes(cache.half(), 4, 64, 128)
