@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from seer_ray.config import ConfigError
 from seer_ray.results import identity, lock, schema
-from seer_ray.results.ledger import ENTRIES, PARTS, Key, Ledger
+from seer_ray.results.entry import ENTRIES, PARTS, Key
+from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.store import Store, join, one_line, open_store

@@ -13,52 +13,28 @@ import re
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seer_ray.config import ConfigError
 from seer_ray.results import schema
+from seer_ray.results.entry import (
+    ENTRIES,
+    PARTS,
+    STEM,
+    Entry,
+    Key,
+    entry_name,
+    order,
+    parquet,
+    part_name,
+    read_part,
+)
 from seer_ray.results.store import Store, is_temporary, one_line
 
-Key = tuple[str, int]
-"""(problem id, sample number)"""
-
-PARTS, ENTRIES = "completions", "ledger"
-STEM = re.compile(r"(\d{6,})-[0-9a-f]{8}")
-ROW_GROUP_BYTES = 64 << 20
 FULL_PART_BYTES = 128 << 20
 """Compaction leaves parts of at least half of this alone and makes none that is much larger."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One committed part."""
-
-    rows: int
-    size: int
-    """Of the file, in bytes."""
-    keys: tuple[Key, ...]
-    supersedes: tuple[str, ...] = ()
-    """Stems of the entries whose rows this part holds as well."""
-
-    @classmethod
-    def parse(cls, data: bytes) -> Entry:
-        """Raises ValueError, KeyError or TypeError for what is not a whole entry."""
-        raw = json.loads(data)
-        keys = tuple((str(problem), int(sample)) for problem, sample in raw["keys"])
-        if len(keys) != raw["rows"]:
-            raise ValueError(f"{raw['rows']} rows but {len(keys)} keys")
-        return cls(int(raw["rows"]), int(raw["size"]), keys, tuple(raw["supersedes"]))
-
-
-def part_name(stem: str) -> str:
-    return f"{PARTS}/part-{stem}.parquet"
-
-
-def entry_name(stem: str) -> str:
-    return f"{ENTRIES}/{stem}.json"
 
 
 class Ledger:
@@ -187,7 +163,7 @@ class Ledger:
         with ThreadPoolExecutor(1 if self.store.path else 16) as pool:
             known.update(zip(new, pool.map(self._read_entry, new), strict=True))
         gone = {stem for entry in known.values() for stem in entry.supersedes}
-        live = {stem: known[stem] for stem in sorted(known, key=_order) if stem not in gone}
+        live = {stem: known[stem] for stem in sorted(known, key=order) if stem not in gone}
         where: dict[Key, str] = {}
         for stem, entry in live.items():
             for key in entry.keys:
@@ -224,9 +200,9 @@ class Ledger:
         )
 
     def _add(self, table: pa.Table, keys: Sequence[Key], replaced: Sequence[str]) -> None:
-        number = max((_order(stem)[0] for stem in self._known), default=0) + 1
+        number = max((order(stem)[0] for stem in self._known), default=0) + 1
         stem = f"{number:06d}-{uuid.uuid4().hex[:8]}"
-        data = _parquet(table)
+        data = parquet(table)
         entry = Entry(table.num_rows, data.size, tuple(keys), tuple(replaced))
         self._uncertain = True
         self.store.write(part_name(stem), data)
@@ -261,31 +237,12 @@ class Ledger:
         tables = []
         for stem in stems:
             try:
-                with self.store.open(part_name(stem)) as file:
-                    table = pq.ParquetFile(file, page_checksum_verification=True).read(columns)
+                table = read_part(self.store, stem, columns)
             except FileNotFoundError:
                 raise
             except (pa.ArrowException, OSError) as error:
-                raise self._bad_part(stem, f"cannot be read ({one_line(error)})") from error
+                raise self._bad_part(stem, f"cannot be read ({one_line(error)}); try again") from error
             if table.num_rows != self.live[stem].rows:
                 raise self._bad_part(stem, f"{table.num_rows} rows, not {self.live[stem].rows}")
             tables.append(table)
         return pa.concat_tables(tables, promote_options="default")
-
-
-def _order(stem: str) -> tuple[int, str]:
-    number, _, unique = stem.partition("-")
-    return int(number), unique
-
-
-def _parquet(table: pa.Table) -> pa.Buffer:
-    per_row = max(1, table.nbytes // table.num_rows)
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        row_group_size=max(1, ROW_GROUP_BYTES // per_row),
-        write_page_checksum=True,
-    )
-    return sink.getvalue()

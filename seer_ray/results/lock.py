@@ -129,7 +129,7 @@ class HeartbeatLock:
 
     def check(self) -> None:
         held = self._read()
-        if held is None or held["owner"] != self.owner:
+        if not held or held["owner"] != self.owner:
             other = _describe(held) if held else "somebody who deleted its lock"
             raise ConfigError(f"{self.store.uri}: taken over by {other}; stop one of the two")
 
@@ -143,7 +143,7 @@ class HeartbeatLock:
 
     def _refuse_if_held(self) -> None:
         held = self._read()
-        if held is None:
+        if not held:
             return
         age = max(0.0, time.time() - held["time"])
         dead = held["machine"] == _machine() and not _alive(held["pid"])
@@ -158,7 +158,7 @@ class HeartbeatLock:
             # A store that is away for a moment is no reason to stop; a taken lock shows in check().
             with contextlib.suppress(OSError):
                 held = self._read()
-                if held is None or held["owner"] != self.owner:
+                if held is None or held.get("owner", self.owner) != self.owner:
                     return
                 self._write()
 
@@ -166,11 +166,14 @@ class HeartbeatLock:
         self.store.write(NAME, json.dumps({**_me(), "owner": self.owner}).encode())
 
     def _read(self) -> dict[str, Any] | None:
+        """None: no lock there. Empty: torn."""
         try:
             held = json.loads(self.store.read(NAME))
-            return held if {"owner", "pid", "host", "machine", "time"} <= set(held) else None
-        except (FileNotFoundError, ValueError, TypeError):
+            return held if {"owner", "pid", "host", "machine", "time"} <= set(held) else {}
+        except FileNotFoundError:
             return None
+        except (ValueError, TypeError):
+            return {}
 
 
 def _me() -> dict[str, Any]:

@@ -46,7 +46,7 @@ def keys(folder: RunFolder) -> Counter[tuple[str, int]]:
 @pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize("compact", [True, False])
 def test_each_row_once(monkeypatch: pytest.MonkeyPatch, compact: bool, done: bool, dies: bool) -> None:
-    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (10.0, 60.0, 0.0))
+    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
     before = {("a", 0): 1, ("b", 0): 1}
     after = before if compact else before | {("c", 0): 1}
     for fail_at in range(100):

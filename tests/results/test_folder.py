@@ -17,7 +17,7 @@ from seer_ray.results.folder import RunFolder
 @pytest.fixture(params=["path", "file", "memory"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "memory":
-        monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (10.0, 60.0, 0.0))
+        monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
         return f"fsspec+memory://{uuid.uuid4().hex}/run"
     return f"file://{tmp_path}/run" if request.param == "file" else str(tmp_path / "run")
 

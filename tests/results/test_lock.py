@@ -95,7 +95,7 @@ def test_a_disk_without_locks_gets_a_heartbeat(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (10.0, 60.0, 0.0))
+    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
     with RunFolder.open(str(tmp_path / "run"), CONFIG), pytest.raises(ConfigError, match="last sign of life"):
         RunFolder.open(str(tmp_path / "run"), CONFIG)
     RunFolder.open(str(tmp_path / "run"), CONFIG).close()
@@ -143,19 +143,21 @@ def test_of_two_contenders_one_wins(store: Store, monkeypatch: pytest.MonkeyPatc
         loser.acquire()
 
 
-def test_the_heartbeat_beats(store: Store) -> None:
+def test_the_heartbeat_beats(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))  # fsspec's memory is not for two threads
     mine = lock.HeartbeatLock(store, beat=0.001, settle=0)
     mine.acquire()
     first = mine._read()
     assert first is not None
     while (now := mine._read()) is not None and now["time"] == first["time"]:
+        assert mine._thread is not None and mine._thread.is_alive()
         time.sleep(0.001)
     assert now is not None and now["owner"] == mine.owner
     mine.release()
 
 
 def test_who_lost_the_lock_does_not_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (10.0, 60.0, 0.0))
+    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
     folder = RunFolder.open(f"fsspec+memory://{uuid.uuid4().hex}/run", CONFIG)
     claim(folder.store)
     with pytest.raises(ConfigError, match="taken over"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seer_ray.engine.request import Progress
 from seer_ray.results import progress
+from seer_ray.results.chain import decode
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.store import Store, open_store
 
@@ -61,9 +62,9 @@ def test_a_segment_holds_what_is_new(store: Store) -> None:
     log.flush()
     log.flush()
     first, second = segments(store)
-    (record,) = progress._decode(second.read_bytes())
+    (record,) = decode(second.read_bytes())
     assert (record.request_id, record.offset, list(record.tokens)) == ("p/0", 1000, [7, 8])
-    assert len(progress._decode(first.read_bytes())) == 2
+    assert len(decode(first.read_bytes())) == 2
 
 
 def test_a_chain_begun_again_overwrites_its_tail(store: Store) -> None:
@@ -109,7 +110,7 @@ def test_the_folder_stays_bounded(store: Store, monkeypatch: pytest.MonkeyPatch)
         log.flush()
         log.forget([f"short/{i}"])
         files = segments(store)
-        stored = sum(len(r.tokens) for file in files for r in progress._decode(file.read_bytes()))
+        stored = sum(len(r.tokens) for file in files for r in decode(file.read_bytes()))
         assert len(files) <= 20
         assert stored <= 2 * (i + 1 + 50) + 100 + 51
     done = {f"short/{i}" for i in range(60)}

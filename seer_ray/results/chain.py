@@ -1,0 +1,118 @@
+"""Chains of tokens as files of the progress log."""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+MAGIC = b"seer-ray progress 1\n"
+COUNTERS = {
+    "attended_kv": pa.int64(),
+    "available_kv": pa.int64(),
+    "queued_s": pa.float64(),
+    "prefill_s": pa.float64(),
+    "decode_s": pa.float64(),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one segment says of one request."""
+
+    request_id: str
+    offset: int
+    crc: int
+    """Of the tokens before the offset."""
+    tokens: array[int]
+    counters: tuple[float, ...]
+    """In the order of ``COUNTERS``."""
+    attempts: int
+
+
+@dataclass
+class Chain:
+    """What is known of one request."""
+
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    counters: tuple[float, ...] = (0,) * len(COUNTERS)
+    """In the order of ``COUNTERS``."""
+    attempts: int = 0
+    saved: int = 0
+    """Tokens that are on disk."""
+    crc: int = 0
+    """Of those."""
+    changed: bool = False
+
+    def put(self, offset: int, tokens: Sequence[int], counters: tuple[float, ...], attempts: int) -> None:
+        """Tokens from ``offset`` on in place of those that were there."""
+        if offset < self.saved:
+            self.saved, self.crc = offset, self._crc(offset)
+        del self.tokens[offset:]
+        self.tokens.extend(tokens)
+        self.counters, self.attempts, self.changed = counters, attempts, True
+
+    def apply(self, record: Record) -> bool:
+        """Take a record from disk, if it continues what is known."""
+        if record.offset > len(self.tokens) or self._crc(record.offset) != record.crc:
+            self.attempts = max(self.attempts, record.attempts)
+            return False
+        self.put(record.offset, record.tokens, record.counters, record.attempts)
+        self.mark_saved()
+        return True
+
+    def mark_saved(self) -> None:
+        self.crc = zlib.crc32(self.tokens[self.saved :].tobytes(), self.crc)
+        self.saved, self.changed = len(self.tokens), False
+
+    def _crc(self, length: int) -> int:
+        return self.crc if length == self.saved else zlib.crc32(self.tokens[:length].tobytes())
+
+
+def encode(chains: dict[str, Chain]) -> bytes:
+    """What of these chains is not on disk, as a segment."""
+    pieces = [chain.tokens[chain.saved :] for chain in chains.values()]
+    ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
+    tokens = np.frombuffer(b"".join(piece.tobytes() for piece in pieces), dtype=np.int32)
+    columns = {
+        "request_id": pa.array([i.encode("utf-8", "surrogatepass") for i in chains], pa.binary()),
+        "offset": pa.array([chain.saved for chain in chains.values()], pa.int64()),
+        "crc": pa.array([chain.crc for chain in chains.values()], pa.uint32()),
+        "tokens": pa.ListArray.from_arrays(pa.array(ends), pa.array(tokens)),
+        "attempts": pa.array([chain.attempts for chain in chains.values()], pa.int32()),
+    }
+    for i, (name, kind) in enumerate(COUNTERS.items()):
+        columns[name] = pa.array([chain.counters[i] for chain in chains.values()], kind)
+    batch = pa.RecordBatch.from_pydict(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    body = sink.getvalue().to_pybytes()
+    return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def decode(data: bytes) -> list[Record]:
+    """Raises ValueError for what is not a whole segment."""
+    head = len(MAGIC) + 4
+    body = data[head:]
+    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : head] != zlib.crc32(body).to_bytes(4, "little"):
+        raise ValueError("torn segment")
+    table = pa.ipc.open_stream(body).read_all()
+    fields = {name: table[name].to_pylist() for name in table.column_names if name != "tokens"}
+    records = []
+    for row, tokens in enumerate(table["tokens"]):
+        records.append(
+            Record(
+                fields["request_id"][row].decode("utf-8", "surrogatepass"),
+                fields["offset"][row],
+                fields["crc"][row],
+                array("i", tokens.values.to_numpy().tobytes()),
+                tuple(fields[name][row] for name in COUNTERS),
+                fields["attempts"][row],
+            )
+        )
+    return records

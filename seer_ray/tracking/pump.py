@@ -1,0 +1,66 @@
+"""The thread that talks to MLflow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from seer_ray.tracking.sender import Sender
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds between two attempts to reach a server that does not answer."""
+
+
+class Pump:
+    """Sends, waits for more, and tries again when MLflow fails."""
+
+    def __init__(self, sender: Sender, on_failure: Callable[[Exception], None] = lambda error: None) -> None:
+        """Args: on_failure: called with the first error of each time that MLflow is away."""
+        self.sender, self.on_failure = sender, on_failure
+        self.failing = False
+        self._more, self._stop = threading.Event(), threading.Event()
+        # Daemon: a server that hangs must not keep a finished job from ending.
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+
+    def begin(self) -> bool:
+        """Take note of where to send, before there is anything to send. Raises OSError."""
+        return self.sender.begin()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is more to send."""
+        self._more.set()
+
+    def close(self, timeout: float) -> None:
+        """Send what there is, for so many seconds at most, then stop."""
+        self._stop.set()
+        self._more.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            self._more.clear()
+            last = self._stop.is_set()
+            try:
+                sends = self.sender.begin()
+                while sends and self.sender.step():
+                    pass
+                self.failing = False
+            except Exception as error:  # whatever MLflow and its drivers raise
+                sends = False
+                if not self.failing:
+                    self.on_failure(error)
+                self.failing = True
+            if last:
+                self.sender.spool.lock.release()
+                return
+            if sends:
+                wait = FIRST_WAIT
+                self.sender.spool.sync()
+                self._more.wait()
+            else:
+                self._stop.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT)

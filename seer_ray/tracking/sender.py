@@ -1,0 +1,255 @@
+"""From the spool to MLflow. The only file that imports mlflow, and only when there is something to send."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from seer_ray.results.store import Store, one_line, shown
+from seer_ray.tracking.address import sqlite_file
+from seer_ray.tracking.spool import Event, Sent, Spool
+
+log = logging.getLogger(__name__)
+
+RUN_TAG = "seer_ray.run_id"
+READ_AHEAD = 200
+PER_BATCH, PARAMS_PER_BATCH, VALUE_LENGTH = 1000, 100, 6000
+"""MLflow's limits: metrics in a batch, params in a batch, characters of a param."""
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # The spool tries again, so MLflow itself (120 s, seven times) need not.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+
+
+class Sender:
+    """Sends one event after the other and notes how far it came.
+
+    What is sent a second time, because the note was lost, changes nothing: MLflow keeps one of two equal
+    metrics, params and datasets, and the run is found again by its tag.
+    """
+
+    def __init__(self, spool: Spool, store: Store, uri: str) -> None:
+        self.spool, self.store, self.uri = spool, store, uri
+        self.sent = Sent()
+        self._ready = False
+        self._client: Any = None
+
+    def begin(self) -> bool:
+        """Become the one that sends; False if another process is. Raises OSError."""
+        if not self._ready:
+            if not self.spool.acquire():
+                return False
+            self.sent, target = self.spool.sent(), fingerprint(self.uri)
+            if self.sent.target != target:
+                # Another server than before is told all from the beginning.
+                self.sent = Sent(target, None if urlsplit(self.uri).password else self.uri)
+                self.spool.save(self.sent)
+            self._ready = True
+        return True
+
+    def step(self) -> bool:
+        """Send what comes next; False if nothing does. Raises what MLflow raises: try again later."""
+        events = self.spool.read(self.sent.offset, READ_AHEAD)
+        if not events:
+            return False
+        first, offset = events[0]
+        kind = first.get("kind") if first else None
+        if first is None or kind not in ("start", "metrics", "artifact", "finish"):
+            log.warning("%s: a line that cannot be read is left out", self.spool.path)
+        elif kind == "start":
+            if not self._start(first):
+                offset = 0
+        elif self.sent.run_id is None:
+            log.warning("%s: an update of a run that was never begun is left out", self.spool.path)
+        elif kind == "metrics":
+            offset = self._metrics(events)
+        else:
+            self._send(self._artifact if kind == "artifact" else self._finish, first)
+        self.sent.offset = offset
+        self.spool.save(self.sent)
+        return True
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            self._client = _connect(self.uri)
+        return self._client
+
+    def _send(self, action: Any, *arguments: Any) -> None:
+        """Do it, unless MLflow says that it will never take it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            action(*arguments)
+        except MlflowException as error:
+            if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                raise
+            log.warning("MLflow at %s does not take an update: %s", shown(self.uri), reason(error, self.uri))
+
+    def _start(self, event: Event) -> bool:
+        """Make the run or go on with it. False: it is gone, all is to be told again from the first line."""
+        run = self._get_run(self.sent.run_id) if self.sent.run_id else None
+        if run is None:
+            lost, self.sent.run_id = self.sent.run_id, None
+            if lost and self.sent.offset > 0:
+                return False
+            self.sent.run_id = self._find_or_create(event)
+            self.spool.save(self.sent)
+            run = self.client.get_run(self.sent.run_id)
+        run_id = run.info.run_id
+        if run.info.status != "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+        self._params(run_id, run.data.params, event["params"])
+        if event["dataset"]:
+            self._dataset(run_id, event["dataset"])
+        return True
+
+    def _get_run(self, run_id: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _find_or_create(self, event: Event) -> str:
+        experiment = self._experiment(event["experiment"])
+        tag = event["tags"][RUN_TAG]
+        found = self.client.search_runs(
+            [experiment], filter_string=f"tags.`{RUN_TAG}` = '{tag}'", max_results=1
+        )
+        if found:
+            return found[0].info.run_id
+        run = self.client.create_run(
+            experiment,
+            start_time=event["time"],
+            run_name=event["name"],
+            tags={**_versions(), **event["tags"]},
+        )
+        return run.info.run_id
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if found := self.client.get_experiment_by_name(name):
+            return found.experiment_id
+        # Beside the database, as MLflow itself does where the database is in the working directory.
+        database = sqlite_file(self.uri)
+        slug = re.sub(r"[^\w.-]", "_", name).strip(".") or "_"
+        location = (database.parent / "mlruns" / slug).as_uri() if database else None
+        try:
+            return self.client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self.client.get_experiment_by_name(name).experiment_id
+
+    def _params(self, run_id: str, known: dict[str, str], params: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        new = [Param(name, value) for name, value in params.items() if name not in known]
+        for i in range(0, len(new), PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=new[i : i + PARAMS_PER_BATCH])
+        changed = [f"{name}={value}" for name, value in params.items() if known.get(name, value) != value]
+        if changed:
+            self.client.set_tag(run_id, "seer_ray.resumed_with", " ".join(changed)[:VALUE_LENGTH])
+
+    def _dataset(self, run_id: str, dataset: dict[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        entity = Dataset(
+            name=dataset["name"][:500],
+            digest=dataset["digest"][:36],
+            source_type="local",
+            source=json.dumps({"uri": dataset["source"]}),
+            profile=json.dumps({"num_rows": dataset["rows"]}),
+        )
+        self.client.log_inputs(
+            run_id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "eval")])]
+        )
+
+    def _metrics(self, events: list[tuple[Event | None, int]]) -> int:
+        """As many of the metrics that come next as fit in one batch. Returns the offset after them."""
+        from mlflow.entities import Metric
+
+        batch: list[Any] = []
+        offset = self.sent.offset
+        for event, end in events:
+            if (
+                event is None
+                or event.get("kind") != "metrics"
+                or len(batch) + len(event["values"]) > PER_BATCH
+            ):
+                break
+            batch += [Metric(k, v, event["time"], event["step"]) for k, v in event["values"].items()]
+            offset = end
+        self._send(lambda: self.client.log_batch(self.sent.run_id, metrics=batch))
+        return offset
+
+    def _artifact(self, event: Event) -> None:
+        name = Path(event["name"])
+        folder = name.parent.as_posix() if name.parent != Path(".") else None
+        if self.store.path is not None:
+            if (self.store.path / name).is_file():
+                self.client.log_artifact(self.sent.run_id, str(self.store.path / name), folder)
+            return
+        with contextlib.suppress(FileNotFoundError), tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch, name.name)
+            copy.write_bytes(self.store.read(event["name"]))
+            self.client.log_artifact(self.sent.run_id, str(copy), folder)
+
+    def _finish(self, event: Event) -> None:
+        self.client.set_terminated(self.sent.run_id, event["status"], event["time"])
+
+
+def fingerprint(uri: str) -> str:
+    """What an address is called on disk, as there may be a password in it."""
+    return hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+def reason(error: Exception, uri: str) -> str:
+    """An error of MLflow's in a few words, without a password that it may quote."""
+    text = str(error).replace(uri, shown(uri))
+    if cause := re.search(r"\(Caused by \w+\([\"'](.*)[\"']\)\)", text, re.DOTALL):
+        text = cause[1].rpartition(": ")[2]
+    return one_line(Exception(text or type(error).__name__), 160)
+
+
+def _connect(uri: str) -> Any:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    # Its troubles are ours to report, in one line; its migrations and hints are nobody's.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+    return mlflow.MlflowClient(uri)
+
+
+def _versions() -> dict[str, str]:
+    tags = {"mlflow.source.name": "seer-ray", "mlflow.source.type": "JOB"}
+    with contextlib.suppress(OSError, KeyError):
+        tags["mlflow.user"] = getpass.getuser()
+    for package in ("seer-ray", "torch", "transformers", "ray", "pyarrow"):
+        with contextlib.suppress(PackageNotFoundError):
+            tags[f"version.{package}"] = version(package)
+    return tags

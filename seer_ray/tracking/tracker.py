@@ -1,0 +1,59 @@
+"""What a job says about itself while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The problems of a run."""
+
+    name: str
+    digest: str
+    """Of the content; at most 36 characters."""
+    source: str
+    """Path, hub id, or the generator's settings."""
+    rows: int
+
+
+class Tracker(Protocol):
+    """None of this waits for anything but the local disk, and none of it raises: a job does not end for its
+    tracking's sake."""
+
+    def start(self, name: str, params: Mapping[str, Any], dataset: Dataset | None = None) -> None:
+        """Begin the run, or go on with the one that the run folder belongs to.
+
+        Args:
+            params: by dotted option name. Logged once; what a resumed run does differently becomes a tag.
+        """
+
+    def log(self, metrics: Mapping[str, float | None], step: int, timestamp: float | None = None) -> None:
+        """Metrics at one moment. Those that are None are left out.
+
+        Args:
+            step: rows done.
+            timestamp: seconds since the epoch; None: now.
+        """
+
+    def artifact(self, name: str) -> None:
+        """A file of the run folder, by its name there, as it is when it is sent."""
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """End the run. Waits a few seconds for what is unsent; the rest is kept."""
+
+
+class NullTracker:
+    """Tracks nothing."""
+
+    def start(self, name: str, params: Mapping[str, Any], dataset: Dataset | None = None) -> None: ...
+
+    def log(self, metrics: Mapping[str, float | None], step: int, timestamp: float | None = None) -> None: ...
+
+    def artifact(self, name: str) -> None: ...
+
+    def finish(self, status: Status = "FINISHED") -> None: ...
