@@ -21,7 +21,7 @@ def command_line(config: RunConfig, *changes: str) -> str:
         changes: choices of groups, such as ``selector=dense``, each in place of its whole section
     """
     replaced = {change.partition("=")[0] for change in changes}
-    words = [f"{group}={name}" for group, name in _groups(config).items() if group not in replaced]
+    words = [word for word in _choices(config) if word.partition("=")[0] not in replaced]
     base = compose(words)
     for (name, value, _), (_, default, _) in zip(options(config), options(base), strict=True):
         if value != default and name != "name" and name.partition(".")[0] not in replaced:
@@ -33,20 +33,23 @@ def command_line(config: RunConfig, *changes: str) -> str:
     return shlex.join(["seer-ray", "run", "--config", file, "name=null", *changes])
 
 
-def _groups(config: RunConfig) -> dict[str, str]:
-    """The choices, other than the default ones, that the options seem to come from."""
-    usual, found = compose(), {}
+def _choices(config: RunConfig) -> list[str]:
+    """Where the options seem to come from: choices of groups, or a model or dataset of one's own."""
+    usual, words = compose(), []
     if config.model.name != usual.model.name:
-        for name in choices("model"):
-            if compose([f"model={name}"]).model.name == config.model.name:
-                found["model"] = name
-    if config.task.name != usual.task.name and config.task.name in choices("task"):
-        found["task"] = config.task.name
+        names = [
+            name for name in choices("model") if compose([f"model={name}"]).model.name == config.model.name
+        ]
+        words.append(f"model={names[0]}" if names else f"model.name={config.model.name}")
+    if config.task.name in choices("task"):
+        words += [f"task={config.task.name}"] if config.task.name != usual.task.name else []
+    elif config.task.data is not None:
+        words.append(f"task.data={config.task.data}")
     if config.selector.name != usual.selector.name:
-        found["selector"] = config.selector.name
+        words.append(f"selector={config.selector.name}")
     if config.engine.exact:
-        found["engine"] = "exact"
-    return found
+        words.append("engine=exact")
+    return words
 
 
 def _makes(words: list[str], config: RunConfig, replaced: set[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -24,6 +25,9 @@ GROUPS = ("model", "task", "selector", "engine", "cluster")
 def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig | None = None) -> RunConfig:
     """The options of a job.
 
+    A model or dataset of one's own, named without a choice of its group, leaves the default choice out: the
+    sampling that suits the default model, or the size of the default task, says nothing about another one.
+
     Args:
         overrides: ``group=choice`` and ``option=value``, as Hydra writes them; a later one wins
         job: top file in ``conf/``
@@ -37,7 +41,7 @@ def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig 
     chosen = {item.group: item.name for item in parsed if isinstance(item, Choice)}
     settings = [item for item in parsed if isinstance(item, Setting)]
     if base is None:
-        tree = _hydra(job, [f"{group}={name}" for group, name in chosen.items()])
+        tree = _top(job, chosen, settings)
     else:
         tree = _schema(job)
         _assign(tree, reader.flatten(_escaped(dataclasses.asdict(base))), reader)
@@ -70,10 +74,11 @@ def from_yaml(
     reader = _reader(job)
     try:
         values = yaml.safe_load(text)
-        tree = _hydra(job) if defaults else _schema(job)
         if not isinstance(values or {}, dict):
             raise ConfigError(f"must hold options such as 'seed: 0', not {show(values)}")
-        _assign(tree, reader.flatten(values or {}), reader)
+        settings = list(reader.flatten(values or {}))
+        tree = _top(job, {}, settings) if defaults else _schema(job)
+        _assign(tree, settings, reader)
         return _finish(tree)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -87,9 +92,10 @@ def to_yaml(config: RunConfig) -> str:
     """All options, resolved; ``from_yaml`` gives the same ones back."""
     import yaml
 
-    return yaml.safe_dump(
-        _escaped(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True, width=110
-    )
+    values = _escaped(dataclasses.asdict(config))
+    # PyYAML writes these line breaks bare, and reads them as something else.
+    readable = not re.search("[\x85\u2028\u2029\ufeff]", json.dumps(values, ensure_ascii=False))
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, width=110)
 
 
 def digest(config: RunConfig) -> str:
@@ -137,6 +143,22 @@ def choices(group: str) -> list[str]:
 @cache
 def _reader(job: str) -> Overrides:
     return Overrides(JOBS[job], {group: choices(group) for group in GROUPS})
+
+
+def _top(job: str, chosen: dict[str, str], settings: list[Setting]) -> DictConfig:
+    """The job's top file with these choices, and without default choices that something else is named for."""
+    usual = _composed(job, ())
+    words = [f"{group}={name}" for group, name in chosen.items()]
+    named = {item.name: item.value for item in settings}
+    model, data = named.get("model.name"), named.get("task.data")
+    if "model" not in chosen and model not in (None, usual.model.name):
+        words.append("~model")
+    if "task" not in chosen and data is not None:
+        words.append("~task")
+    tree = _hydra(job, words)
+    if "~task" in words:
+        tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
+    return tree
 
 
 def _schema(job: str) -> DictConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seer_ray.compose import GROUPS, choices, compose, digest, from_yaml, run_name, to_yaml
@@ -50,6 +50,24 @@ def test_a_task_group_takes_a_file_of_ones_own():
     assert config.task.limit is None
 
 
+def test_a_model_or_dataset_of_ones_own_does_without_what_suits_the_default_one():
+    assert compose(["model=smollm2"]).sampling.temperature is not None
+    own = compose(["model.name=some/folder", "task.data=the data/my problems.jsonl"])
+    plain = RunConfig(
+        model=ModelConfig(name="some/folder"),
+        task=TaskConfig(name="my-problems", data="the data/my problems.jsonl"),
+        selector=SelectorConfig(name="quest"),
+    )
+    assert own == plain
+    assert own == from_yaml(
+        "{model: {name: some/folder}, task: {data: the data/my problems.jsonl}}", defaults=True
+    )
+    assert compose(["task.data=*.jsonl"]).task.name == "own"
+    assert compose(["task.data=x.jsonl", "task.name=mine"]).task.name == "mine"
+    assert compose(["model.name=smollm2", "task.data=null"]) == compose()
+    assert compose(["task=gsm8k", "task.data=x.jsonl"]).task.name == "gsm8k"
+
+
 @pytest.mark.parametrize(
     ("override", "option", "value"),
     [
@@ -57,8 +75,8 @@ def test_a_task_group_takes_a_file_of_ones_own():
         ("model.revision=12e5", "model.revision", "12e5"),
         ("model.revision=0042", "model.revision", "0042"),
         ("model.gates=null", "model.gates", None),
-        ("task.data=a (1)=b.jsonl", "task.data", "a (1)=b.jsonl"),
-        ("task.data=~/x.jsonl", "task.data", "~/x.jsonl"),
+        ("model.gates=a (1)=b.pth", "model.gates", "a (1)=b.pth"),
+        ("model.gates=~/x", "model.gates", "~/x"),
         ("task.prompt={question} Think.", "task.prompt", "{question} Think."),
         ("task.system='Be brief, please.'", "task.system", "Be brief, please."),
         ("+selector.layers.17=window", "selector.layers", {"17": "window"}),
@@ -145,6 +163,8 @@ def test_a_chosen_group_replaces_its_section_of_the_base():
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=20))
+@example("\x85")
+@example("\udcff")
 def test_yaml_keeps_any_text(text):
     config = RunConfig(task=TaskConfig(prompt=text, few_shot=[{"question": "\\${a} ${", "answer": text}]))
     assert from_yaml(to_yaml(config)) == config
