@@ -64,7 +64,10 @@ class SelectorConfig:
 
     name: str = option("dense", "how blocks are ranked", choices=SELECTORS)
     budget: int = option(
-        2048, "KV that attention may read per KV head and step, forced blocks included", unit="tokens", minimum=1
+        2048,
+        "KV that attention may read per KV head and step, forced blocks included",
+        unit="tokens",
+        minimum=1,
     )
     threshold: float | None = option(
         None,
@@ -74,7 +77,9 @@ class SelectorConfig:
     )
     sink: bool = option(True, "always read the first block (inside the budget)")
     dense_layers: int = option(0, "the first k layers stay dense", minimum=0)
-    layers: dict[str, str] = option({}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}")
+    layers: dict[str, str] = option(
+        {}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}"
+    )
 
 
 @dataclass
@@ -85,8 +90,12 @@ class SamplingConfig:
     temperature: float | None = option(None, "0 is greedy", minimum=0.0)
     top_p: float | None = option(None, "nucleus mass; 1 is off", minimum=0.0, maximum=1.0)
     top_k: int | None = option(None, "most likely tokens kept; 0 is off", minimum=0)
-    min_p: float | None = option(None, "least probability relative to the best token; 0 is off", minimum=0.0, maximum=1.0)
-    repetition_penalty: float | None = option(None, "divides the logits of tokens already seen; 1 is off", minimum=0.01)
+    min_p: float | None = option(
+        None, "least probability relative to the best token; 0 is off", minimum=0.0, maximum=1.0
+    )
+    repetition_penalty: float | None = option(
+        None, "divides the logits of tokens already seen; 1 is off", minimum=0.01
+    )
     stop: list[str] = option([], "strings that end a completion")
     ignore_eos: bool = option(False, "go on to max_new_tokens (benchmarks)")
 
@@ -95,10 +104,18 @@ class SamplingConfig:
 class EngineConfig:
     block_size: int = option(64, "page of the KV cache = block of the selection", unit="tokens", minimum=1)
     max_batch: int = option(16, "sequences decoded together", minimum=1)
-    kv_memory: str = option("auto", "KV cache per worker, e.g. 8GiB; auto: most of what is free after the weights")
-    prefill_chunk: int = option(512, "prompt tokens computed between two decode steps", unit="tokens", minimum=1)
-    max_length: int | None = option(None, "prompt + completion limit; None: the model's own", unit="tokens", minimum=2)
-    exact: bool = option(False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower")
+    kv_memory: str = option(
+        "auto", "KV cache per worker, e.g. 8GiB; auto: most of what is free after the weights"
+    )
+    prefill_chunk: int = option(
+        512, "prompt tokens computed between two decode steps", unit="tokens", minimum=1
+    )
+    max_length: int | None = option(
+        None, "prompt + completion limit; None: the model's own", unit="tokens", minimum=2
+    )
+    exact: bool = option(
+        False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower"
+    )
 
 
 @dataclass
@@ -115,7 +132,9 @@ class ColumnsConfig:
     """Names of the dataset's columns."""
 
     id: str | None = option(None, "unique id; None: column 'id' if there is one, else the row number")
-    question: str = option("question", "the problem's text")
+    question: str | None = option(
+        None, "the problem's text; None: the first there is of question, problem, prompt"
+    )
     messages: str | None = option(None, "a chat instead of a question: list of {role, content}")
     answer: str | None = option("answer", "the reference answer; None: nothing to grade against")
 
@@ -125,7 +144,9 @@ class TaskConfig:
     """What is asked, and how answers are graded."""
 
     name: str = option("registers", "label of the task in results and run names")
-    data: str | None = option(None, "path or glob (.jsonl .parquet .csv), hub id; None: the built-in generator")
+    data: str | None = option(
+        None, "path or glob (.jsonl .parquet .csv), hub id; None: the built-in generator"
+    )
     subset: str | None = option(None, "hub datasets: configuration name")
     split: str = option("test", "hub datasets: split")
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
@@ -137,17 +158,25 @@ class TaskConfig:
     thinking: bool | None = option(None, "enable_thinking of the chat template; None: the template's default")
     few_shot: list[Any] = option([], "examples before the question: list of {question, answer}")
     grader: str = option("math", "math, choice, exact, none, or module:function(completion, answer) -> bool")
-    grade_timeout: float = option(10.0, "a grader that takes longer costs the row its grade", unit="s", minimum=0.1)
+    grade_timeout: float = option(
+        10.0, "a grader that takes longer costs the row its grade", unit="s", minimum=0.1
+    )
 
 
 @dataclass
 class ClusterConfig:
     address: str | None = option(None, "Ray cluster; None: RAY_ADDRESS, else a local one")
     workers: int | None = option(None, "model replicas; None: as many as fit", minimum=1)
-    num_gpus: float | None = option(None, "GPUs a worker; None: 1 where the cluster has GPUs, else 0", minimum=0)
-    num_cpus: float | None = option(None, "CPUs a worker; None: 1 with a GPU, else all CPUs of the smallest node", minimum=0)
+    num_gpus: float | None = option(
+        None, "GPUs a worker; None: 1 where the cluster has GPUs, else 0", minimum=0
+    )
+    num_cpus: float | None = option(
+        None, "CPUs a worker; None: 1 with a GPU, else all CPUs of the smallest node", minimum=0
+    )
     max_attempts: int = option(3, "a request whose worker died this often becomes an error row", minimum=1)
-    startup_timeout: float = option(1800.0, "a worker must have loaded its model by then", unit="s", minimum=1)
+    startup_timeout: float = option(
+        1800.0, "a worker must have loaded its model by then", unit="s", minimum=1
+    )
     stuck_timeout: float = option(300.0, "a worker silent for so long is replaced", unit="s", minimum=1)
     report_interval: float = option(
         1.0, "partial tokens flow back this often: what a lost worker can cost", unit="s", minimum=0.01
@@ -159,7 +188,9 @@ class ResultsConfig:
     folder: str = option("runs", "where run folders are made: a path or any pyarrow filesystem URI")
     part_rows: int = option(256, "completions in one Parquet part, at most", minimum=1)
     part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
-    progress_interval: float = option(10.0, "tokens of unfinished chains reach the disk within", unit="s", minimum=0.0)
+    progress_interval: float = option(
+        10.0, "tokens of unfinished chains reach the disk within", unit="s", minimum=0.0
+    )
 
 
 @dataclass
@@ -174,7 +205,9 @@ class TrackingConfig:
 class RunConfig:
     """One job."""
 
-    name: str | None = option(None, "name of the run folder; None: made from task, model, selector and settings")
+    name: str | None = option(
+        None, "name of the run folder; None: made from task, model, selector and settings"
+    )
     seed: int = option(0, "of all sampling noise", minimum=0)
     samples: int = option(1, "completions per problem", minimum=1)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -188,7 +221,15 @@ class RunConfig:
 
 
 # What may differ between the first run of a folder and its resumption: nothing that changes a row.
-OPERATIONAL = ("name", "cluster", "results", "tracking", "engine.kv_memory", "engine.max_batch", "model.device")
+OPERATIONAL = (
+    "name",
+    "cluster",
+    "results",
+    "tracking",
+    "engine.kv_memory",
+    "engine.max_batch",
+    "model.device",
+)
 
 
 def options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:

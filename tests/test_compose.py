@@ -9,7 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seer_ray.compose import GROUPS, choices, compose, digest, from_yaml, run_name, to_yaml
-from seer_ray.config import ConfigError, ModelConfig, RunConfig, SelectorConfig, TaskConfig, options
+from seer_ray.config import (
+    ColumnsConfig,
+    ConfigError,
+    ModelConfig,
+    RunConfig,
+    SelectorConfig,
+    TaskConfig,
+    options,
+)
 
 
 def changed(*overrides: str) -> dict[str, object]:
@@ -39,14 +47,14 @@ def test_groups_and_options_mix_in_any_order():
     config = compose(["selector.budget=1024", "selector=seer", "task=math500", "model=qwen3-4b"])
     assert (config.selector.name, config.selector.budget) == ("seer", 1024)
     assert config.model.gates == "SeerAttention/SeerAttention-Decode-Qwen3-4B-AttnGates"
-    assert config.task.columns.question == "problem"
+    assert (config.task.name, config.task.data) == ("math500", "HuggingFaceH4/MATH-500")
     assert config.sampling.max_new_tokens == 32768
 
 
 def test_a_task_group_takes_a_file_of_ones_own():
     config = compose(["task=gsm8k", "task.data=some/problems.jsonl"])
     assert config.task.data == "some/problems.jsonl"
-    assert (config.task.columns.question, config.task.columns.answer) == ("question", "answer")
+    assert config.task.columns == ColumnsConfig()
     assert config.task.limit is None
 
 

@@ -13,6 +13,9 @@ from seer_ray.tasks.problem import Problem
 
 Message = dict[str, str]
 
+QUESTIONS = ("question", "problem", "prompt")
+"""Names that the column with the question goes by, in the order of trust."""
+
 # In this order: the arguments of a LaTeX command, an escaped {{name}}, a {name}. Everything else is literal.
 _BRACES = re.compile(
     r"(?P<latex>\\[A-Za-z]+(?:\{[^{}]*\})+)|\{\{(?P<escaped>[^{}\n]+)\}\}|\{(?P<name>[^{}\n]+)\}"
@@ -94,13 +97,14 @@ def build_messages(
 
 def _user(row: Mapping[str, Any], columns: ColumnsConfig, task: TaskConfig, where: str) -> str:
     values = dict(row)
-    if columns.question in row:
-        values["question"] = row[columns.question]
+    column = columns.question or next((name for name in QUESTIONS if name in row), QUESTIONS[0])
+    if column in row:
+        values["question"] = row[column]
     elif "{question}" in task.prompt:
-        column_value(row, columns.question, f"task.columns.question={columns.question}", where)
+        column_value(row, column, f"task.columns.question={column}", where)
     text = fill(task.prompt, values, f"task.prompt={task.prompt!r}", where)
     if "{question}" in task.prompt and values["question"] in (None, ""):
-        raise ConfigError(f"task.columns.question={columns.question}: empty in {where}")
+        raise ConfigError(f"task.columns.question={column}: empty in {where}")
     return text
 
 

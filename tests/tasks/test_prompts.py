@@ -65,6 +65,13 @@ def test_question_is_the_mapped_column_even_beside_one_of_that_name():
     assert messages(row, ColumnsConfig(question="problem")) == (user("1+1?"),)
 
 
+def test_the_question_goes_by_several_names():
+    assert messages({"prompt": "no", "problem": "1+1?"}) == (user("1+1?"),)
+    assert messages({"problem": "no", "question": "1+1?"}) == (user("1+1?"),)
+    with pytest.raises(ConfigError, match=r"task\.columns\.question=question: no column 'question'"):
+        messages({"text": "1+1?"})
+
+
 @pytest.mark.parametrize("question", ["", None])
 def test_an_empty_question_is_refused(question):
     with pytest.raises(ConfigError, match=r"empty in data\.jsonl:1"):
