@@ -1,0 +1,252 @@
+"""The scheduler without a model: pages hold token ids instead of keys, so every read can be checked."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from seer_ray.engine.pages import PagePool
+from seer_ray.engine.request import Progress, Request, SamplingParams
+from seer_ray.engine.scheduler import Plan, Scheduler
+from seer_ray.engine.sequence import Sequence
+
+BLOCK = 4
+
+
+class Machine:
+    """Computes plans: a page is a list of the tokens that were written to it."""
+
+    def __init__(self, pages: int, max_batch: int, chunk: int, exact: bool) -> None:
+        self.scheduler = Scheduler(PagePool(pages + 1), BLOCK, max_batch, chunk, exact)
+        self.memory = [[-1] * BLOCK for _ in range(pages + 1)]
+        self.alive: dict[str, Sequence] = {}
+        self.lengths: dict[str, int] = {}
+        self.stranded: list[str] = []
+        self.prefilled = 0
+
+    def submit(self, name: str, prompt: int, kind: int, new: int, begun: int = 0) -> Sequence:
+        """Prompts of one kind and length are the same. ``begun`` tokens come from another engine."""
+        tokens = random.Random(kind).choices(range(100), k=prompt)
+        progress = Progress(tuple(self.token(name, n) for n in range(begun)))
+        sequence = Sequence(Request(name, tuple(tokens), SamplingParams(2 * new), progress=progress))
+        self.scheduler.add(sequence)
+        self.alive[name], self.lengths[name] = sequence, new
+        return sequence
+
+    def abort(self, name: str) -> None:
+        self.scheduler.remove(self.alive.pop(name))
+        self.scheduler.check()
+
+    @staticmethod
+    def token(name: str, n: int) -> int:
+        return random.Random(f"{name}.{n}").randrange(100)
+
+    def step(self) -> Plan:
+        plan = self.scheduler.schedule()
+        self.scheduler.check()
+        self._check(plan)
+        for sequence in plan.stranded:
+            self.stranded.append(sequence.request.id)
+            self.abort(sequence.request.id)
+        for source, target in plan.copies:
+            self.memory[target] = list(self.memory[source])
+        for chunk in plan.prefill:
+            self._compute(chunk.sequence, chunk.start, chunk.end)
+            self.prefilled += chunk.end - chunk.start
+        for sequence in plan.decode:
+            self._compute(sequence, sequence.cached, sequence.cached + 1)
+        ready = [sequence for sequence in plan.decode if sequence.ready]
+        self.scheduler.commit(plan)
+        for sequence in ready:
+            name = sequence.request.id
+            sequence.tokens.append(self.token(name, sequence.generated))
+            if sequence.generated >= self.lengths[name]:
+                del self.alive[name]
+                self.scheduler.finish(sequence)
+        self.scheduler.check()
+        inside = [*self.scheduler.waiting, *self.scheduler.running]
+        assert {id(s) for s in inside} == {id(s) for s in self.alive.values()}
+        assert len(inside) == len(self.alive)
+        return plan
+
+    def drain(self) -> None:
+        work = sum(len(s.tokens) + self.lengths[s.request.id] for s in self.alive.values())
+        limit = 10 + work * (len(self.alive) + 1)  # every chain computed anew for every other one
+        while self.alive:
+            limit -= 1
+            assert limit, "no end"
+            self.step()
+        assert self.scheduler.pool.used == 0
+
+    def _check(self, plan: Plan) -> None:
+        scheduler = self.scheduler
+        if self.alive:
+            assert plan.prefill or plan.decode or plan.stranded, "a step without progress"
+        planned = [*plan.decode, *(chunk.sequence for chunk in plan.prefill), *plan.stranded]
+        assert len({id(sequence) for sequence in planned}) == len(planned)
+        assert all(sequence in scheduler.running for sequence in planned)
+        assert sum(chunk.end - chunk.start for chunk in plan.prefill) <= scheduler.prefill_chunk
+        for chunk in plan.prefill:
+            assert chunk.start == chunk.sequence.cached
+            end = chunk.sequence.prompt_length if scheduler.exact else len(chunk.sequence.tokens)
+            assert chunk.end == end - 1 or chunk.end % scheduler.prefill_chunk == 0
+        for sequence in plan.stranded:
+            assert scheduler.running == [sequence]
+            assert scheduler.pool.free == 0
+
+    def _compute(self, sequence: Sequence, start: int, end: int) -> None:
+        for position in range(start):
+            held = self.memory[sequence.pages[position // BLOCK]][position % BLOCK]
+            assert held == sequence.tokens[position], "another sequence's token"
+        for position in range(start, end):
+            page = sequence.pages[position // BLOCK]
+            assert not self.scheduler.pool.is_shared(page), "written while others read it"
+            self.memory[page][position % BLOCK] = sequence.tokens[position]
+
+
+class Scheduling(RuleBasedStateMachine):
+    """Any order of submissions, steps and aborts, in pools that are too small for all and, some, for one."""
+
+    @initialize(
+        pages=st.integers(2, 12), batch=st.integers(1, 5), chunk=st.integers(1, 9), exact=st.booleans()
+    )
+    def start(self, pages: int, batch: int, chunk: int, exact: bool) -> None:
+        self.machine = Machine(pages, batch, chunk, exact)
+        self.submitted = 0
+
+    @rule(
+        prompt=st.sampled_from([1, 2, BLOCK, BLOCK + 1, 7, 2 * BLOCK + 1]),
+        kind=st.integers(0, 1),
+        new=st.integers(1, 14),
+        begun=st.sampled_from([0, 0, 0, 1, 5]),
+        samples=st.integers(1, 3),
+    )
+    def submit(self, prompt: int, kind: int, new: int, begun: int, samples: int) -> None:
+        for _ in range(samples):
+            self.submitted += 1
+            self.machine.submit(f"r{self.submitted}", prompt, kind, max(new, begun + 1), begun)
+
+    @rule(steps=st.integers(1, 6))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self.machine.step()
+
+    @precondition(lambda self: self.machine.alive)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        self.machine.abort(data.draw(st.sampled_from(sorted(self.machine.alive))))
+
+    def teardown(self) -> None:
+        if hasattr(self, "machine"):
+            self.machine.drain()
+
+
+TestScheduling = Scheduling.TestCase
+TestScheduling.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_samples_share_the_pages_of_their_prompt(exact: bool) -> None:
+    machine = Machine(pages=40, max_batch=8, chunk=8, exact=exact)
+    for sample in range(4):
+        machine.submit(f"p/{sample}", prompt=18, kind=0, new=30)
+    while len(machine.scheduler.running) < 4:
+        machine.step()
+    machine.step()
+    assert machine.prefilled == 17
+    first, *others = machine.scheduler.running
+    for other in others:
+        assert other.pages[:4] == first.pages[:4]  # 16 of the 17 tokens
+        assert other.pages[4] != first.pages[4]
+    assert machine.scheduler.pool.used == 4 + 4
+    machine.drain()
+
+
+def test_a_sample_that_comes_later_shares_with_one_that_runs() -> None:
+    machine = Machine(pages=40, max_batch=8, chunk=8, exact=True)
+    machine.submit("p/0", prompt=18, kind=0, new=30)
+    for _ in range(12):
+        machine.step()
+    machine.submit("p/1", prompt=18, kind=0, new=30)
+    machine.step()
+    first, second = machine.scheduler.running
+    assert machine.prefilled == 17 and first.pages[:4] == second.pages[:4]
+    machine.drain()
+
+
+def test_prompts_are_kept_for_samples_that_wait() -> None:
+    """One row: no sample of the prompt runs any more when the next one starts."""
+    machine = Machine(pages=10, max_batch=1, chunk=8, exact=False)
+    for sample in range(5):
+        machine.submit(f"p/{sample}", prompt=11, kind=0, new=3)
+    machine.drain()
+    assert machine.prefilled == 10
+
+
+def test_decoding_waits_for_no_more_than_a_chunk() -> None:
+    machine = Machine(pages=200, max_batch=4, chunk=8, exact=False)
+    machine.submit("short", prompt=2, kind=0, new=100)
+    machine.step()
+    machine.submit("long", prompt=100, kind=1, new=1)
+    for done in range(12):
+        plan = machine.step()
+        assert [s.request.id for s in plan.decode] == ["short"]
+        assert sum(c.end - c.start for c in plan.prefill) == 8, done
+    machine.drain()
+
+
+def test_short_prompts_share_a_chunk() -> None:
+    machine = Machine(pages=50, max_batch=8, chunk=16, exact=False)
+    for name in range(5):
+        machine.submit(str(name), prompt=6, kind=name, new=2)
+    assert [len(machine.step().prefill) for _ in range(2)] == [3, 2]
+    machine.drain()
+
+
+def test_the_newest_gives_way_and_keeps_its_tokens() -> None:
+    machine = Machine(pages=8, max_batch=2, chunk=8, exact=False)
+    old = machine.submit("old", prompt=4, kind=0, new=20)
+    new = machine.submit("new", prompt=4, kind=1, new=20)
+    while not new.preemptions:
+        machine.step()
+    assert old.preemptions == 0 and old.slot >= 0
+    assert new.slot == -1 and not new.pages and new.generated > 3
+    kept = list(new.tokens)
+    machine.drain()
+    assert new.tokens[: len(kept)] == kept and new.generated == 20
+    assert machine.scheduler.preemptions == old.preemptions + new.preemptions
+
+
+def test_a_chain_that_outgrows_the_pool_is_stranded_and_the_next_goes_on() -> None:
+    machine = Machine(pages=3, max_batch=2, chunk=8, exact=False)
+    machine.submit("large", prompt=4, kind=0, new=20)
+    machine.submit("small", prompt=4, kind=1, new=3)
+    machine.drain()
+    assert machine.stranded == ["large"]
+
+
+def test_nothing_is_reserved_for_the_worst_case() -> None:
+    """Chains that may take 80 tokens each, in a pool for half of that."""
+    machine = Machine(pages=40, max_batch=4, chunk=16, exact=False)
+    for name in range(4):
+        machine.submit(str(name), prompt=4, kind=name, new=40)
+    machine.step()
+    assert len(machine.scheduler.running) >= 3
+    machine.drain()
+
+
+def test_starved_says_that_pages_are_short() -> None:
+    machine = Machine(pages=4, max_batch=4, chunk=16, exact=False)
+    machine.submit("a", prompt=9, kind=0, new=4)
+    machine.step()
+    assert not machine.scheduler.starved
+    machine.submit("b", prompt=9, kind=1, new=4)
+    machine.step()
+    assert machine.scheduler.starved
+    machine.drain()
+    machine.step()
+    assert not machine.scheduler.starved
