@@ -193,11 +193,9 @@ class Sender:
         batch: list[Any] = []
         offset = self.sent.offset
         for event, end in events:
-            if (
-                event is None
-                or event.get("kind") != "metrics"
-                or len(batch) + len(event["values"]) > PER_BATCH
-            ):
+            if event is None or event.get("kind") != "metrics":
+                break
+            if batch and len(batch) + len(event["values"]) > PER_BATCH:
                 break
             batch += [Metric(k, v, event["time"], event["step"]) for k, v in event["values"].items()]
             offset = end

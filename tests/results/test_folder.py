@@ -119,6 +119,28 @@ def test_a_view_survives_a_compaction_in_its_middle(tmp_path: Path, monkeypatch:
             folder.commit([row(moment)])
 
 
+def test_a_listing_that_missed_a_compaction_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan may pass the place of the new entry too early, and that of an old one too late."""
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        folder.commit([row("a")])
+        folder.commit([row("b")])
+        view = RunFolder.view(folder.uri)
+        real, scans = view.store.list, 0
+
+        def scan(name: str = "") -> dict[str, int]:
+            nonlocal scans
+            scans += name == "ledger"
+            if name == "ledger" and scans == 1:
+                folder.compact()
+                return {}
+            return real(name)
+
+        monkeypatch.setattr(view.store, "list", scan)
+        assert view.committed() == {("a", 0), ("b", 0)}
+
+
 def test_json_files(uri: str) -> None:
     with RunFolder.open(uri, CONFIG) as folder:
         assert folder.read_json("status.json") is None

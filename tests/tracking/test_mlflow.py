@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from tracking.conftest import Database
 
 from seer_ray.config import ConfigError, TrackingConfig
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
-from seer_ray.tracking import Dataset, MLflowTracker, NullTracker, catch_up, mlflow_tracker, open_tracker
+from seer_ray.tracking import (
+    Dataset,
+    MLflowTracker,
+    NullTracker,
+    catch_up,
+    mlflow_tracker,
+    open_tracker,
+    pump,
+)
 from seer_ray.tracking.spool import Sent
 
 DATASET = Dataset("gsm8k", "0123abcd", "data/gsm8k.jsonl", 64)
@@ -121,7 +130,31 @@ def test_what_is_sent_twice_is_there_once(database: Database, folder: RunFolder,
     assert len(history(database, run.info.run_id, "x")) == 5
 
 
-def test_more_metrics_than_a_batch_takes(database: Database, folder: RunFolder) -> None:
+def test_a_resumed_run_runs(database: Database, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tracker(folder, database.uri)
+    first.start("a-run", PARAMS)
+    first.finish("FAILED")
+    assert runs(database, folder)[0].info.status == "FAILED"
+    monkeypatch.setattr(pump.Pump, "start", lambda self: None)
+    second = tracker(folder, database.uri)
+    second.start("a-run", PARAMS)
+    assert second._pump is not None
+    while second._pump.sender.step():
+        pass
+    assert runs(database, folder)[0].info.status == "RUNNING"
+
+
+def test_more_metrics_than_a_batch_takes(
+    database: Database, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = MlflowClient.log_batch
+
+    def log_batch(client: Any, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        sizes.extend((len(metrics), 10 * len(params)))
+        real(client, run_id, metrics, params, tags)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     job = tracker(folder, database.uri)
     job.start("a-run", {f"p{i}": i for i in range(205)})
     for step in range(250):
@@ -129,6 +162,7 @@ def test_more_metrics_than_a_batch_takes(database: Database, folder: RunFolder) 
     job.finish()
     (run,) = runs(database, folder)
     assert len(run.data.params) == 205
+    assert max(sizes) <= 1000
     for name in ("m0", "m8"):
         assert [value for _, value, _ in history(database, run.info.run_id, name)] == list(range(250))
 
