@@ -109,10 +109,10 @@ class Monitor:
         self.live.accuracy, self.live.accuracy_se = self.accuracy.mean, self.accuracy.stderr
         self.live.mean_attended, self.live.sparsity = self.totals.mean_attended, self.totals.sparsity
 
-    def tick(self, coordinator: Coordinator) -> None:
-        """Called often; updates what depends on time, and shows it now and then."""
+    def tick(self, coordinator: Coordinator, last: bool = False) -> None:
+        """Called often; updates what depends on time and shows it now and then, and the last time."""
         now = time.monotonic()
-        if now - self._updated < UPDATE:
+        if now - self._updated < UPDATE and not last:
             return
         if self.live.workers_ready and self._decoding_since is None:
             self._decoding_since = now

@@ -160,6 +160,7 @@ class Job:
         finally:
             # Whatever ended it: no finished row and no known token is lost.
             self.monitor.add(rows.finish())
+            self.monitor.tick(coordinator, last=True)
             self.stop.patient = False
         if self.stop.asked:
             raise Interrupted(f"interrupted with {live.done} of {live.total} rows")

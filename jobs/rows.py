@@ -100,16 +100,14 @@ class RowWriter:
         """
         results, now = self._config.results, time.monotonic()
         try:
-            while self._waiting and (
-                everything
-                or now >= self._due
-                or (len(self._waiting) >= results.part_rows and not self._failures)
-            ):
+            while self._waiting and (everything or now >= self._due or self._full()):
                 self._commit(dict(list(self._waiting.items())[: results.part_rows]))
+                self._failures = 0
             if everything or now >= self._flush_due:
                 self._flush_due = now + results.progress_interval
                 self._log.flush()
-            self._failures = 0
+                if not self._waiting:
+                    self._failures = 0
         except OSError as error:
             self._failures += 1
             self._due = self._flush_due = now + max(1.0, results.part_interval)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from seer_ray.config import ConfigError, RunConfig
+from seer_ray.cluster.connect import connected
+from seer_ray.config import ClusterConfig, ConfigError, RunConfig
 from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
 
 
@@ -88,6 +92,17 @@ class FakeEngine:
                 request, list(tokens), "", "length", None, 10 * len(tokens), 20 * len(tokens)
             )
         return delta
+
+
+@contextlib.contextmanager
+def local_ray() -> Iterator[None]:
+    """A Ray of this process, whose workers know this module."""
+    with connected(ClusterConfig(address="local")):
+        from ray import cloudpickle
+
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def build_fake(config: RunConfig) -> FakeEngine:

@@ -13,7 +13,7 @@ import ray
 from fake_engine import expected_tokens, make_request
 
 from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import Plan, connected
+from seer_ray.cluster.connect import Plan
 from seer_ray.cluster.coordinator import Coordinator, Outcome
 from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import MAX_FAILURES, Fleet
@@ -24,10 +24,8 @@ from seer_ray.engine.request import Progress, Request
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    with connected(ClusterConfig(address="local")):
-        ray.cloudpickle.register_pickle_by_value(fake_engine)
+    with fake_engine.local_ray():
         yield
-        ray.cloudpickle.unregister_pickle_by_value(fake_engine)
 
 
 class Job:
