@@ -1,6 +1,21 @@
 """The engine: requests to completions on one device."""
 
-from seer_ray.engine.engine import Engine
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
 
+if TYPE_CHECKING:
+    from seer_ray.engine.engine import Engine
+
 __all__ = ["Completion", "Delta", "Engine", "Progress", "Request", "SamplingParams"]
+
+
+def __getattr__(name: str) -> Any:
+    # Requests are spoken of in processes that have no engine, and should not load torch for it.
+    if name == "Engine":
+        from seer_ray.engine.engine import Engine
+
+        return Engine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
