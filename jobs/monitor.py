@@ -131,7 +131,7 @@ class Monitor:
             # Those that still run are longer than those that are done: a lower bound.
             left = coordinator.unfinished * self.totals.tokens / self.totals.rows
             left -= coordinator.unfinished_tokens
-            live.eta_s = max(0.0, left / live.tokens_per_s)
+            live.eta_s = left / live.tokens_per_s if left > 0 else None
         self._show()
 
     def metrics(self) -> dict[str, float | None]:

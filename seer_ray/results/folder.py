@@ -23,6 +23,8 @@ from seer_ray.results.store import Store, join, one_line, open_store
 __all__ = ["RunFolder", "join"]
 
 RUN, CONFIG = "run.json", "config.yaml"
+TRACKING = "tracking"
+"""What MLflow is told, before it is told (``seer_ray.tracking``)."""
 
 
 class RunFolder:
@@ -73,7 +75,10 @@ class RunFolder:
             store.make_folder(name)
         held = lock.acquire(store)
         try:
-            about = _read_about(store) or _begin(store, config)
+            about = _read_about(store)
+            if about is None or (_is_unused(store) and identity.digest(about["config"]) != identity.digest(config)):
+                about = _begin(store, config)
+                store.write(CONFIG, config_yaml.encode())
             identity.refuse_differences(config, about["config"], store.uri)
             if CONFIG not in store.list():
                 store.write(CONFIG, config_yaml.encode())
@@ -199,6 +204,12 @@ def _refuse_strangers(store: Store) -> None:
         )
 
 
+def _is_unused(store: Store) -> bool:
+    """Not a token was made here: the command before this one had a bad option, and nothing is lost by
+    beginning anew with the corrected one."""
+    return not any(store.list(folder) for folder in (PARTS, ENTRIES, PROGRESS))
+
+
 def _begin(store: Store, config: dict[str, Any]) -> dict[str, Any]:
     about = {
         "version": schema.VERSION,
@@ -207,6 +218,7 @@ def _begin(store: Store, config: dict[str, Any]) -> dict[str, Any]:
         "config_digest": identity.digest(config),
         "config": config,
     }
+    store.delete(f"{TRACKING}/{name}" for name in store.list(TRACKING))  # of a run that never was
     store.write(RUN, json.dumps(about, indent=1).encode())
     return about
 

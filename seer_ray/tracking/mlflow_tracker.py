@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_ray.config import ConfigError, TrackingConfig
-from seer_ray.results.folder import RunFolder
+from seer_ray.results.folder import TRACKING, RunFolder
 from seer_ray.results.store import one_line, shown
 from seer_ray.tracking import address
 from seer_ray.tracking.pump import Pump
@@ -64,7 +64,7 @@ def catch_up(folder: RunFolder, timeout: float = 5.0) -> int:
 def _spool_folder(folder: RunFolder) -> Path:
     """In the run folder, or, where that is not on a disk, with this user's state."""
     if folder.path is not None:
-        return folder.path / "tracking"
+        return folder.path / TRACKING
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "seer-ray" / folder.run_id
 

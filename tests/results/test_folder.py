@@ -287,6 +287,19 @@ def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
     assert "run.json: torn" in refusal(RunFolder.open, str(tmp_path), CONFIG)
 
 
+def test_a_folder_without_a_token_takes_new_settings(uri: str) -> None:
+    """The first command had a bad option; the corrected one must not be refused for it."""
+    with RunFolder.open(uri, CONFIG) as folder:
+        first = folder.run_id
+    with RunFolder.open(uri, "seed: 5") as folder:
+        assert folder.config == {"seed": 5}
+        assert folder.config_yaml == "seed: 5"
+        assert folder.run_id != first
+        folder.commit([row("a", 0)])
+    with pytest.raises(ConfigError, match="other settings"):
+        RunFolder.open(uri, "seed: 6")
+
+
 def test_a_newer_format_is_refused(two_parts: Path) -> None:
     about = json.loads((two_parts / "run.json").read_text())
     (two_parts / "run.json").write_text(json.dumps({**about, "version": 99}))

@@ -62,7 +62,8 @@ def test_one_writer_at_a_time_in_one_process(tmp_path: Path) -> None:
 
 
 def test_a_refused_opening_leaves_no_lock(tmp_path: Path) -> None:
-    RunFolder.open(str(tmp_path / "run"), CONFIG).close()
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        folder.commit([row("a", 0)])
     with pytest.raises(ConfigError, match="other settings"):
         RunFolder.open(str(tmp_path / "run"), "seed: 5")
     RunFolder.open(str(tmp_path / "run"), CONFIG).close()
