@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from results.sample import row
 
 from seer_ray.config import ConfigError
 from seer_ray.results import identity
@@ -87,7 +88,8 @@ def test_many_differences_stay_on_one_line() -> None:
 def test_an_edited_config_does_not_pass(tmp_path: Path) -> None:
     """Editing config.yaml in the folder and resuming from it would mix the rows of two settings."""
     path = tmp_path / "run"
-    RunFolder.open(str(path), "selector: {budget: 2048}").close()
+    with RunFolder.open(str(path), "selector: {budget: 2048}") as folder:
+        folder.commit([row("a", 0)])
     (path / "config.yaml").write_text("selector: {budget: 1024}")
     with pytest.raises(ConfigError, match="budget: 1024 here, 2048 in the folder"):
         RunFolder.open(str(path), RunFolder.view(str(path)).config_yaml)
