@@ -90,7 +90,12 @@ def connect(address: str | None) -> JobSubmissionClient:
     require_reachable(url if re.search(r":\d+/?$", url) else f"{url.rstrip('/')}:{default}", "address")
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for module in (
+        "dashboard.modules.dashboard_sdk",
+        "dashboard.modules.job.sdk",
+        "_private.runtime_env.packaging",
+    ):
+        logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(url)
     except Exception as error:
