@@ -213,9 +213,15 @@ class Scheduler:
         if not self.running:
             return True
         shared = (sequence.prompt_length - 1) // self.block if shares else 0
-        need = self._pages(len(sequence.tokens)) - shared
+        need = self._pages(len(sequence.tokens)) - shared + sum(map(self._lacks, self.running))
         to_come = sum(self._expected_rest(s) for s in [*self.running, sequence])
         return self.pool.used + need + self._pages(to_come // 2) <= self.pool.capacity
+
+    def _lacks(self, sequence: Sequence) -> int:
+        """Pages that it will take for the tokens that it has."""
+        index = sequence.cached // self.block
+        copies = index < len(sequence.pages) and self.pool.is_shared(sequence.pages[index])
+        return self._pages(len(sequence.tokens)) - len(sequence.pages) + copies
 
     def _expected_rest(self, sequence: Sequence) -> int:
         limit = sequence.request.sampling.max_new_tokens

@@ -239,6 +239,26 @@ def test_nothing_is_reserved_for_the_worst_case() -> None:
     machine.drain()
 
 
+def test_admission_counts_what_those_before_will_take() -> None:
+    """All come at once, when nobody has a page yet: four prompts of five pages, ten pages."""
+    machine = Machine(pages=10, max_batch=4, chunk=4, exact=False)
+    for name in range(4):
+        machine.submit(str(name), prompt=17, kind=name, new=2)
+    machine.step()
+    assert len(machine.scheduler.running) == 1  # and not two: they go on to grow
+    machine.drain()
+    assert machine.scheduler.preemptions == 0
+
+
+def test_admission_counts_the_copies_of_shared_pages() -> None:
+    """Prompts of 5 tokens less one: a full page and a part that each sample copies."""
+    machine = Machine(pages=8, max_batch=8, chunk=8, exact=False)
+    for sample in range(8):
+        machine.submit(f"p/{sample}", prompt=6, kind=0, new=2)
+    machine.drain()
+    assert machine.scheduler.preemptions == 0
+
+
 def test_starved_says_that_pages_are_short() -> None:
     machine = Machine(pages=4, max_batch=4, chunk=16, exact=False)
     machine.submit("a", prompt=9, kind=0, new=4)
