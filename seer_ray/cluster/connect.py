@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import math
 import os
 import socket
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,6 @@ from seer_ray.config import ClusterConfig, ConfigError
 
 LOCAL_OBJECT_STORE = 200_000_000
 """Bytes. Only reports and requests pass through it."""
-HINT = "; a cluster with token authentication needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN)"
 REACH_TIMEOUT = 5.0
 """Seconds in which a cluster's port must answer."""
 
@@ -28,6 +31,9 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     Raises:
         ConfigError: the address does not answer.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield
+        return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
     option = "cluster.address" if config.address else "RAY_ADDRESS"
@@ -36,9 +42,6 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     _prepare(local)
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if local:
         ray.init("local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet)
@@ -46,7 +49,7 @@ def connected(config: ClusterConfig) -> Iterator[None]:
         try:
             ray.init(address, **quiet)
         except Exception as error:
-            raise ConfigError(f"{option}={address}: Ray refused: {first_line(error)}{HINT}") from error
+            raise ConfigError(f"{option}={address}: Ray refused: {first_line(error)}") from error
     try:
         yield
     finally:
@@ -64,26 +67,61 @@ def _prepare(local: bool) -> None:
 
 
 def require_reachable(address: str, option: str) -> None:
-    """Whether somebody listens there: Ray itself would try for minutes. To be called before ray is imported:
-    a cluster of this machine gets the token that Ray keeps for it.
+    """Whether a Ray answers there, and takes us: Ray itself would try for minutes before it says so.
+
+    To be called before ray is imported, which is when it decides whether to use tokens.
 
     Raises:
         ConfigError: nobody does, or it is no address.
     """
-    if address == "auto":
+    if address == "auto" or os.environ.get("RAY_USE_TLS"):
         return
     host, _, port = address.split("://")[-1].rstrip("/").rpartition(":")
     if not host or not port.isdigit():
         raise ConfigError(f"{option}={address}: must be HOST:PORT, ray://HOST:PORT or 'auto'")
+    ask = _ask_dashboard if address.startswith("http") else _ask_cluster
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH_TIMEOUT).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"{option}={address}: no Ray cluster answers there ({error}); start one with 'ray start --head', "
-            f"or leave the address out for a local one"
-        ) from error
-    if host.strip("[]") in ("127.0.0.1", "localhost", "::1") and _token_is_here():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        wants_token = ask(address if address.startswith("http") else f"{host}:{port}")
+    except (OSError, ValueError) as error:
+        remedy = "start one with 'ray start --head'"
+        if not address.startswith("http"):
+            remedy += ", or leave the address out for a local one"
+        raise ConfigError(f"{option}={address}: no Ray cluster answers there ({error}); {remedy}") from error
+    if wants_token and os.environ.get("RAY_AUTH_MODE") != "token":
+        # The token that Ray keeps here is this machine's: not to be shown to another one unasked.
+        mine = host.strip("[]") in ("127.0.0.1", "localhost", "::1") and _token_is_here()
+        if not mine or "ray" in sys.modules:
+            raise ConfigError(
+                f"{option}={address}: wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            )
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _ask_cluster(address: str) -> bool:
+    """Whether a cluster wants a token. Raises OSError if it is none."""
+    import grpc
+
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), REACH_TIMEOUT).close()
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=REACH_TIMEOUT)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise ConnectionError("somebody else listens on this port") from error
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
+
+
+def _ask_dashboard(url: str) -> bool:
+    """Whether a dashboard wants a token. Raises OSError if nobody is there."""
+    try:
+        urllib.request.urlopen(f"{url.rstrip('/')}/api/version", timeout=REACH_TIMEOUT).close()
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except http.client.HTTPException as error:
+        raise ConnectionError("somebody else listens on this port") from error
+    return False
 
 
 def _token_is_here() -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import HINT, first_line, require_reachable
+from seer_ray.cluster.connect import first_line, require_reachable
 from seer_ray.compose import digest, to_yaml
 from seer_ray.config import ConfigError, RunConfig
 from seer_ray.tracking.address import resolve
@@ -99,7 +99,7 @@ def connect(address: str | None) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(url)
     except Exception as error:
-        raise ConfigError(f"address={address}: not a Ray dashboard ({first_line(error)}){HINT}") from error
+        raise ConfigError(f"address={address}: not a Ray dashboard ({first_line(error)})") from error
 
 
 def made_absolute(config: RunConfig) -> RunConfig:

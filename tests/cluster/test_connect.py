@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -58,6 +62,39 @@ def test_an_address_where_nobody_listens_is_refused_in_one_line(monkeypatch: pyt
         monkeypatch.setenv("RAY_ADDRESS", f"ray://{address}")
         with pytest.raises(ConfigError, match=r"^RAY_ADDRESS=ray://"), connected(cluster()):
             pass
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_port_of_somebody_else_is_refused_at_once(says: bytes) -> None:
+    """Ray itself tries for more than three minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(100)
+                connection.sendall(says)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"no Ray cluster answers there \(somebody else listens"):
+            require_reachable(address, "cluster.address")
+        thread.join()
+
+
+def test_ray_on_its_own_machine_only() -> None:
+    """Ray listens on all interfaces unless told otherwise; a cluster's own address is found reachable."""
+    code = (
+        "from seer_ray.cluster.connect import connected, require_reachable\n"
+        "from seer_ray.config import ClusterConfig\n"
+        "with connected(ClusterConfig()):\n"
+        "    import ray\n"
+        "    print([node['NodeManagerAddress'] for node in ray.nodes()])\n"
+        "    require_reachable(ray.get_runtime_context().gcs_address, 'here')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("['127.0.0.1']\n", "", 0)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", "host:port", ":6379", "http://host"])

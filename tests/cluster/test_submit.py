@@ -45,15 +45,15 @@ def answers(address: str) -> bool:
 
 
 @pytest.fixture
-def dashboard() -> Iterator[str]:
-    """A Ray cluster of this machine alone, with a dashboard: its address."""
+def cluster() -> Iterator[tuple[str, str]]:
+    """A Ray cluster of this machine alone, with a dashboard: the addresses of the two."""
     folder = tempfile.mkdtemp(prefix="ray")  # Ray's sockets lie in it, and their paths must be short
-    address = f"127.0.0.1:{free_port()}"
+    address, dashboard = (f"127.0.0.1:{free_port()}" for _ in range(2))
     options = {
-        "port": free_port(),
+        "port": address.rpartition(":")[2],
         "node-ip-address": "127.0.0.1",
         "dashboard-host": "127.0.0.1",
-        "dashboard-port": address.rpartition(":")[2],
+        "dashboard-port": dashboard.rpartition(":")[2],
         "num-cpus": 2,
         "object-store-memory": 100_000_000,
         "temp-dir": folder,
@@ -84,10 +84,10 @@ def dashboard() -> Iterator[str]:
         )
     try:
         deadline = time.monotonic() + PATIENCE
-        while not answers(address):
+        while not answers(dashboard):
             assert head.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-        yield address
+        yield address, dashboard
     finally:
         head.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -97,27 +97,34 @@ def dashboard() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_job_on_a_cluster(dashboard: str, tmp_path: Path) -> None:
-    """The package travels, paths are found again, the log comes back, and the rows are there.
+def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
+    """Sent to the cluster, then again from here: the package travels, paths are found again, the log comes
+    back, and the rows are there; a driver outside finds the cluster and goes on with the same run.
 
-    In a process of its own: Ray decides when it is imported whether it uses tokens.
+    In processes of their own: Ray decides when it is imported whether it uses tokens.
     """
+    address, dashboard = cluster
     save_tiny(tmp_path / "model", "llama")
-    options = "name=far+away model.name=model task.limit=3 samples=1 sampling.max_new_tokens=10 selector=dense"
-    more = "engine.kv_memory=8MiB tracking.enabled=false"
-    command = f"{sys.executable} -m seer_ray.cli submit --address {dashboard} {options} {more}"
-    done = subprocess.run(
-        command.split(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("submitted seer-ray-far-away-")
-    assert f"{tmp_path}/runs/far+away/completions" in done.stdout, "the job's own summary"
-    assert done.stderr == ""
-    assert RunFolder.view(f"{tmp_path}/runs/far+away").read().num_rows == 3
+
+    def seer_ray(command: str, name: str) -> str:
+        options = f"model.name={tmp_path}/model name={name} task.limit=3 samples=1 sampling.max_new_tokens=10"
+        more = "selector=dense engine.kv_memory=8MiB tracking.enabled=false"
+        done = subprocess.run(
+            f"{sys.executable} -m seer_ray.cli {command} {options} {more}".split(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert RunFolder.view(f"{tmp_path}/runs/{name}").read().num_rows == 3
+        return done.stdout + done.stderr
+
+    log = seer_ray(f"submit --address {dashboard}", "far+away")
+    assert log.startswith("submitted seer-ray-far-away-")
+    assert f"{tmp_path}/runs/far+away/completions" in log, "the job's own summary"
+    assert "WebSocket" not in log and "Uploading" not in log, "what Ray says of its own work"
+    assert "starting Ray" in seer_ray(f"run cluster.address={address}", "near")
 
 
 class FakeClient:
@@ -200,7 +207,7 @@ def test_an_address_where_somebody_else_is() -> None:
 
         threading.Thread(target=hang_up, daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=rf"^address={address}: not a Ray dashboard"):
+        with pytest.raises(ConfigError, match=rf"^address=http://{address}: no Ray cluster answers there"):
             submit.connect(address)
 
 
