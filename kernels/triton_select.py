@@ -195,18 +195,18 @@ def select_wide(
     left = tl.zeros([1], tl.int32) + count
     digit = tl.arange(0, 256)
     for byte in tl.static_range(4):
-        SHIFT: tl.constexpr = 24 - 8 * byte
         number = tl.zeros([256], tl.int32)
         for start in range(0, blocks, TILE):
             at = start + index
             key = _keys(scores_ptr, at, complete, last, SINK)
             # In two steps: a shift by 32 is not defined.
-            same = ((key >> SHIFT) >> 8) == ((edge >> SHIFT) >> 8)
-            number += tl.histogram(((key >> SHIFT) & 255).to(tl.int32), 256, mask=same & (at <= last))
+            same = ((key >> (24 - 8 * byte)) >> 8) == ((edge >> (24 - 8 * byte)) >> 8)
+            bits = ((key >> (24 - 8 * byte)) & 255).to(tl.int32)
+            number += tl.histogram(bits, 256, mask=same & (at <= last))
         reach = tl.sum(number, 0) - tl.cumsum(number, 0) + number  # of this digit or a higher one
         chosen = tl.max(tl.where(reach >= left, digit, 0), 0)
         left -= tl.sum(tl.where(digit > chosen, number, 0), 0)
-        edge = edge | (chosen.to(tl.uint32) << SHIFT)
+        edge = edge | (chosen.to(tl.uint32) << (24 - 8 * byte))
 
     before = tl.zeros([1], tl.int32)
     for start in range(0, blocks, TILE):
