@@ -23,6 +23,8 @@ TILE_NUMBERS = {2: 8192, 4: 2048}
 of an H100 or H200; in fp32 (no tensor cores) what fits in the registers."""
 STAGES = 3
 WARPS = 4
+# Whether one of these is a multiple of 16 is not worth a kernel of its own.
+VARYING = ["splits", "ids_row", "ids_head", "counts_row", "counts_head", "tails_row"]
 
 
 def attend(
@@ -103,7 +105,7 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
     }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def attend_splits(
     q_ptr,
     kv_ptr,
@@ -209,7 +211,7 @@ def attend_splits(
         tl.store(peaks + parts, total, mask=member < GROUP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits", "counts_row", "counts_head"])
 def fold_splits(
     counts_ptr,
     partials_ptr,

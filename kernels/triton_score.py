@@ -43,7 +43,7 @@ def score(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pages", "table_row", "lengths_row"])
 def score_chunk(
     features_ptr,
     summary_ptr,

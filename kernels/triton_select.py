@@ -16,6 +16,8 @@ from seer_ray.kernels.launch import power_of_two
 NARROW = 2048
 """Blocks of a row that are held in registers."""
 WARPS = 8
+# Whether one of these is a multiple of 16 is not worth a kernel of its own.
+VARYING = ["width", "k", "threshold", "scores_row", "scores_head", "table_row", "lengths_row"]
 
 
 def select(
@@ -49,7 +51,7 @@ def select(
         BLOCK=block,
         SINK=sink,
         THRESHOLD=threshold is not None,
-        TILE=min(NARROW, max(32, power_of_two(width))),
+        TILE=max(32, power_of_two(width)) if width <= NARROW else NARROW // 2,
         num_warps=WARPS,
     )
     return page_ids, counts
@@ -71,9 +73,17 @@ def _keys(scores_ptr, index, complete, last, SINK: tl.constexpr):
 
 
 @triton.jit
-def _shares(scores_ptr, index, complete, peak, total):
+def _parts(scores_ptr, index, complete, peak):
+    """Terms of the softmax in steps of 2^-40: sums of integers are the same in any order."""
     score = tl.load(scores_ptr + index, mask=index < complete, other=float("-inf"))
-    return tl.where(index < complete, tl.exp(score - peak) / total, 0.0)
+    peak = tl.where(peak == float("-inf"), 0.0, peak)
+    return tl.where(index < complete, tl.exp(score - peak) * 1099511627776.0, 0.0).to(tl.int64)
+
+
+@triton.jit
+def _wanted(parts, total, threshold, key):
+    """Whether a block's share is above the threshold, or it is forced."""
+    return (parts.to(tl.float32) / total.to(tl.float32) > threshold) | (key == 0xFFFFFFFF)
 
 
 @triton.jit
@@ -84,7 +94,7 @@ def _write(ids_ptr, table_ptr, index, keep, before):
     tl.store(ids_ptr + place, page, mask=keep)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def select_narrow(
     scores_ptr,
     table_ptr,
@@ -118,10 +128,8 @@ def select_narrow(
     count = tl.minimum(last + 1, k)
     if THRESHOLD:
         score = tl.load(scores_ptr + index, mask=index < complete, other=float("-inf"))
-        peak = tl.max(score, 0)
-        total = tl.sum(tl.where(index < complete, tl.exp(score - peak), 0.0), 0)
-        share = _shares(scores_ptr, index, complete, peak, total)
-        wanted = (share > threshold) | (key == 0xFFFFFFFF)
+        parts = _parts(scores_ptr, index, complete, tl.max(score, 0))
+        wanted = _wanted(parts, tl.sum(parts, 0), threshold, key)
         count = tl.minimum(tl.sum(wanted.to(tl.int32), 0), k)
 
     # The largest key that at least `count` blocks reach.
@@ -139,7 +147,7 @@ def select_narrow(
     tl.store(counts_ptr + out, count.to(tl.int64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def select_wide(
     scores_ptr,
     table_ptr,
@@ -177,17 +185,15 @@ def select_wide(
             at = start + index
             score = tl.load(scores_ptr + at, mask=at < complete, other=float("-inf"))
             peak = tl.maximum(peak, tl.max(score, 0))
-        total = tl.zeros([1], tl.float32)
+        total = tl.zeros([1], tl.int64)
         for start in range(0, complete, TILE):
-            at = start + index
-            score = tl.load(scores_ptr + at, mask=at < complete, other=float("-inf"))
-            total += tl.sum(tl.where(at < complete, tl.exp(score - peak), 0.0), 0)
+            total += tl.sum(_parts(scores_ptr, start + index, complete, peak), 0)
         number = tl.zeros([1], tl.int32)
         for start in range(0, blocks, TILE):
             at = start + index
             key = _keys(scores_ptr, at, complete, last, SINK)
-            share = _shares(scores_ptr, at, complete, peak, total)
-            number += tl.sum(((share > threshold) | (key == 0xFFFFFFFF)).to(tl.int32), 0)
+            parts = _parts(scores_ptr, at, complete, peak)
+            number += tl.sum(_wanted(parts, total, threshold, key).to(tl.int32), 0)
         count = tl.minimum(tl.max(number, 0), k)
 
     # The count-th largest key, from its highest byte down; `left` is its rank among equals so far.

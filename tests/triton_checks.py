@@ -152,7 +152,7 @@ def select_is_its_definition(device: str, seed: int, width: int, trials: int = 1
             kinds = torch.tensor([0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 2.0, float("-inf")])
             scores = kinds[torch.randint(0, len(kinds), scores.shape, generator=draw)]
         if trial % 5 == 3:
-            scores = torch.zeros_like(scores)
+            scores = torch.full_like(scores, 0.0 if trial % 2 else float("-inf"))
         lengths = torch.randint(1, wide * block + 1, (rows,), generator=draw)
         lengths[0] = (wide * block, 1, block, wide * block - 1)[trial % 4]
         table = 1 + torch.stack([torch.randperm(2 * wide, generator=draw)[:wide] for _ in range(rows)])

@@ -43,10 +43,11 @@ class Compiled:
         names = self.kernel.arg_names
         values = dict(zip(names, args, strict=False)) | {n: kwargs.pop(n) for n in names if n in kwargs}
         constants = {p.name for p in self.kernel.params if p.is_constexpr}
+        varying = {p.name for p in self.kernel.params if p.do_not_specialize}
         signature, constexprs, attributes = {}, {}, {}
         for at, name in enumerate(names):
             value = values[name]
-            if name in constants or (isinstance(value, int) and value == 1):
+            if name in constants or (isinstance(value, int) and value == 1 and name not in varying):
                 signature[name], constexprs[(at,)] = "constexpr", value
             elif isinstance(value, torch.Tensor):
                 signature[name], attributes[(at,)] = TYPES[value.dtype], [["tt.divisibility", 16]]
@@ -54,7 +55,7 @@ class Compiled:
                 signature[name] = "fp32"
             else:
                 signature[name] = "i32" if value < 2**31 else "i64"
-                if value % 16 == 0:
+                if value % 16 == 0 and name not in varying:
                     attributes[(at,)] = [["tt.divisibility", 16]]
         source = ASTSource(self.kernel, signature, constexprs, attributes)
         built = triton.compile(source, target=GPUTarget("cuda", self.arch, 32), options=kwargs)
