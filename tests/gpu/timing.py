@@ -221,13 +221,15 @@ def _row(batch: int, context: int, budget: int, rate: float) -> dict[str, Any]:
     name, torch_time = torch_dense(caches)
     token = 4 * HEADS * DIM * batch  # bytes
     sparse_rate, dense_rate = budget * token / attend, context * token / dense
-    print(
-        f"{batch:5} {context:7} {budget:6} | {score:5.1f} {select:6.1f} {attend:6.1f} "
-        f"{sparse_rate / 1e3:5.0f} {sparse_rate / rate:5.2f} | {pipeline:13.1f} | "
-        f"{dense:5.0f} {dense_rate / 1e3:5.0f} {dense_rate / rate:5.2f} | {torch_time:6.1f} {name} | {torch_time / pipeline:.2f}x, "
-        f"{dense / pipeline:.2f}x",
-        flush=True,
+    cells = (
+        f"{batch:5} {context:7} {budget:6}",
+        f"{score:5.1f} {select:6.1f} {attend:6.1f} {sparse_rate / 1e3:5.0f} {sparse_rate / rate:5.2f}",
+        f"{pipeline:13.1f}",
+        f"{dense:5.0f} {dense_rate / 1e3:5.0f} {dense_rate / rate:5.2f}",
+        f"{torch_time:6.1f} {name}",
+        f"{torch_time / pipeline:.2f}x, {dense / pipeline:.2f}x",
     )
+    print(" | ".join(cells), flush=True)
     return {
         "batch": batch,
         "context": context,
