@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from interpreter import need_interpreter
@@ -25,7 +27,12 @@ def test_completions(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = completions()
     launched = []
     kernel = triton_attend.attend
-    monkeypatch.setattr(triton_attend, "attend", lambda *x: launched.append(x[0].shape) or kernel(*x))
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        launched.append(arguments)
+        return kernel(*arguments)
+
+    monkeypatch.setattr(triton_attend, "attend", watched)
     monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype == torch.float32)
     assert completions() == expected
     assert launched
