@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.kernels import cpu
+from seer_ray.kernels import cpu, gpu
 
 SPLIT = 8
 """Pages that are folded into one partial result: 512 tokens at the default block size."""
@@ -35,6 +35,10 @@ def attend(
     Returns:
         ``[rows, q_heads, head_dim]``.
     """
+    if gpu.takes(kv) and gpu.fits(kv):
+        from seer_ray.kernels import triton_attend
+
+        return triton_attend.attend(q, kv, page_ids, counts, tails, scale)
     if cpu.takes(kv, q.shape[1] // kv.shape[1], kv.shape[3], kv.shape[4]):
         return cpu.attend(q, kv, page_ids, counts, tails, scale, SPLIT)
     return reference(q, kv, page_ids, counts, tails, scale)

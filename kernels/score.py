@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.kernels import cpu
+from seer_ray.kernels import cpu, gpu
 
 
 def score(
@@ -25,6 +25,10 @@ def score(
     Returns:
         ``[rows, kv_heads, max_pages]``; entries of blocks that are not complete are meaningless.
     """
+    if gpu.takes(summary):
+        from seer_ray.kernels import triton_score
+
+        return triton_score.score(features, summary, page_table, lengths, block)
     if cpu.takes(summary, features.shape[2], block, 0):
         return cpu.score(features, summary, page_table, lengths, block)
     return reference(features, summary, page_table, lengths, block)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from seer_ray.kernels import gpu
+
 
 def select(
     scores: torch.Tensor,
@@ -32,6 +34,23 @@ def select(
     Returns:
         ``page_ids [rows, kv_heads, min(k, max_pages)]`` and ``counts [rows, kv_heads]``, int64.
     """
+    if gpu.takes(scores):
+        from seer_ray.kernels import triton_select
+
+        return triton_select.select(scores, page_table, lengths, block, k, sink, threshold)
+    return reference(scores, page_table, lengths, block, k, sink, threshold)
+
+
+def reference(
+    scores: torch.Tensor,
+    page_table: torch.Tensor,
+    lengths: torch.Tensor,
+    block: int,
+    k: int,
+    sink: bool,
+    threshold: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The definition of ``select`` in torch."""
     rows, heads, width = scores.shape
     index = torch.arange(width, device=scores.device)
     last = ((lengths - 1) // block).view(rows, 1, 1)

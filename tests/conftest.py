@@ -1,6 +1,10 @@
-"""What every test has: no network."""
+"""What every test has: no network, and Triton kernels that run without a GPU."""
 
 import os
+from pathlib import Path
 
 # Before transformers is imported anywhere: a test that would reach for the hub fails instead of hanging.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before triton is imported anywhere. With a GPU, tests/gpu runs the same checks on it.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")

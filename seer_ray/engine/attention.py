@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from seer_ray.engine.cache import PagedCache
-from seer_ray.kernels.append import append
+from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
-from seer_ray.kernels.rotary import rotate
 from seer_ray.kernels.select import select
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
@@ -79,8 +78,7 @@ class PrefillPass:
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
     ) -> torch.Tensor:
         kv = self.attention.cache.kv[layer]
-        append(rotate(k, self.cos, self.sin), v, kv, self.pages, self.offsets)
-        q = rotate(q, self.cos, self.sin)
+        q = rotate_append(q, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
         self.full.summarise(layer)
         out, at = [], 0
         for pages, start, end in self.chunks:
@@ -127,8 +125,7 @@ class DecodePass:
     ) -> torch.Tensor:
         attention, spec = self.attention, self.attention.plan.layers[layer]
         kv, selector = attention.cache.kv[layer], attention.selectors[layer]
-        append(rotate(k, self.cos, self.sin), v, kv, self.pages, self.offsets)
-        q = rotate(q_nope, self.cos, self.sin)
+        q = rotate_append(q_nope, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
         for index in range(
             len(self.full.pages)
         ):  # one by one: rows that fill a page together share no product

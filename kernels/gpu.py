@@ -1,0 +1,27 @@
+"""Whether an operation runs as a Triton kernel."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_DIM = 256
+
+
+@cache
+def has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def takes(tensor: torch.Tensor) -> bool:
+    """Whether the Triton kernels take operations on this tensor. Never imports triton."""
+    return tensor.is_cuda and tensor.dtype in DTYPES and has_triton()
+
+
+def fits(kv: torch.Tensor) -> bool:
+    """Whether attention's kernel is made for pages of this shape; see the package docstring for it."""
+    block, dim = kv.shape[3:]
+    return block >= 16 and block & (block - 1) == 0 and dim <= MAX_DIM

@@ -1,0 +1,127 @@
+"""Rotary embedding and the write of K and V in Triton: ``rotate_append`` on a GPU.
+
+Rounds where the torch definition rounds, so it is equal to it bit for bit; for that, no product is fused with
+a sum.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from seer_ray.kernels.launch import power_of_two
+
+
+def rotate_append(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    kv: torch.Tensor,
+    pages: torch.Tensor,
+    offsets: torch.Tensor,
+) -> torch.Tensor:
+    """See ``kernels.append``. Allocates its result from torch's caching allocator."""
+    tokens, q_heads, dim = q.shape
+    heads, block = kv.shape[1], kv.shape[3]
+    group = q_heads // heads
+    q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
+    pages, offsets = pages.contiguous(), offsets.contiguous()
+    out = torch.empty(tokens, q_heads, dim, dtype=q.dtype, device=q.device)
+    rotate_append_head[(heads, tokens)](
+        q,
+        k,
+        v,
+        cos,
+        sin,
+        kv,
+        pages,
+        offsets,
+        out,
+        q.stride(0),
+        q.stride(1),
+        k.stride(0),
+        k.stride(1),
+        v.stride(0),
+        v.stride(1),
+        cos.stride(0),
+        sin.stride(0),
+        GROUP=group,
+        GROUP_PADDED=power_of_two(group),
+        HALF=dim // 2,
+        HALF_PADDED=power_of_two(dim // 2),
+        BLOCK=block,
+        num_warps=1,
+        enable_fp_fusion=False,
+    )
+    return out
+
+
+@triton.jit
+def _turn(x, turned, cos, sin):
+    """``x * cos + turned * sin``, each product and the sum rounded to the dtype of ``x``."""
+    cos = cos.to(x.dtype).to(tl.float32)
+    sin = sin.to(x.dtype).to(tl.float32)
+    straight = (x.to(tl.float32) * cos).to(x.dtype)
+    across = (turned.to(tl.float32) * sin).to(x.dtype)
+    return (straight.to(tl.float32) + across.to(tl.float32)).to(x.dtype)
+
+
+@triton.jit
+def rotate_append_head(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    cos_ptr,
+    sin_ptr,
+    kv_ptr,
+    pages_ptr,
+    offsets_ptr,
+    out_ptr,
+    q_token,
+    q_head,
+    k_token,
+    k_head,
+    v_token,
+    v_head,
+    cos_token,
+    sin_token,
+    GROUP: tl.constexpr,
+    GROUP_PADDED: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    head = tl.program_id(0)
+    heads = tl.num_programs(0)
+    token = tl.program_id(1).to(tl.int64)
+    channel = tl.arange(0, HALF_PADDED)
+    inside = channel < HALF
+    cos_low = tl.load(cos_ptr + token * cos_token + channel, mask=inside)
+    cos_high = tl.load(cos_ptr + token * cos_token + HALF + channel, mask=inside)
+    sin_low = tl.load(sin_ptr + token * sin_token + channel, mask=inside)
+    sin_high = tl.load(sin_ptr + token * sin_token + HALF + channel, mask=inside)
+
+    page = tl.load(pages_ptr + token).to(tl.int64)
+    offset = tl.load(offsets_ptr + token).to(tl.int64)
+    to = kv_ptr + ((page * heads + head) * (2 * BLOCK) + offset) * (2 * HALF) + channel
+    k_ptr += token * k_token + head * k_head + channel
+    low = tl.load(k_ptr, mask=inside)
+    high = tl.load(k_ptr + HALF, mask=inside)
+    tl.store(to, _turn(low, -high, cos_low, sin_low).to(kv_ptr.dtype.element_ty), mask=inside)
+    tl.store(to + HALF, _turn(high, low, cos_high, sin_high).to(kv_ptr.dtype.element_ty), mask=inside)
+    to += BLOCK * (2 * HALF)
+    v_ptr += token * v_token + head * v_head + channel
+    tl.store(to, tl.load(v_ptr, mask=inside).to(kv_ptr.dtype.element_ty), mask=inside)
+    tl.store(to + HALF, tl.load(v_ptr + HALF, mask=inside).to(kv_ptr.dtype.element_ty), mask=inside)
+
+    member = tl.arange(0, GROUP_PADDED)
+    mask = (member < GROUP)[:, None] & inside[None, :]
+    q_head_ptr = q_ptr + token * q_token + (head * GROUP + member)[:, None] * q_head + channel[None, :]
+    low = tl.load(q_head_ptr, mask=mask)
+    high = tl.load(q_head_ptr + HALF, mask=mask)
+    out = out_ptr + ((token * heads + head) * GROUP + member)[:, None] * (2 * HALF) + channel[None, :]
+    tl.store(out, _turn(low, -high, cos_low[None, :], sin_low[None, :]), mask=mask)
+    tl.store(out + HALF, _turn(high, low, cos_high[None, :], sin_high[None, :]), mask=mask)

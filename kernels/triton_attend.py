@@ -1,0 +1,263 @@
+"""Decode attention over selected pages in Triton: ``attend`` on a GPU.
+
+One program reads one split of ``SPLIT_TOKENS`` tokens of one row and KV head with all query heads of the
+group packed into one tile. A second launch folds the partial results of a row from left to right. The tree
+of additions depends on the row's own count alone: not on its batch mates, the padded width or the
+number of processors.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from seer_ray.kernels.launch import INTERPRETED, power_of_two
+
+SPLIT_TOKENS = 256
+"""Tokens behind one partial result. For a group of 4 the partials cost 3 % of the bytes of K and V."""
+FOLD = 16
+"""Partial results that are read at once when they are folded."""
+TILE_NUMBERS = {2: 8192, 4: 2048}
+"""Of a K tile, by bytes a number. In 16 bits, two buffers of K and V and three programs fit on one processor
+of an H100 or H200; in fp32 (no tensor cores) what fits in the registers."""
+STAGES = 3
+WARPS = 4
+# Whether one of these is a multiple of 16 is not worth a kernel of its own.
+VARYING = ["splits", "ids_row", "ids_head", "counts_row", "counts_head", "tails_row"]
+
+
+def attend(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    page_ids: torch.Tensor,
+    counts: torch.Tensor,
+    tails: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """See ``kernels.attend``. A row whose count is 0 gives zeros.
+
+    Allocates its result and its partials from torch's caching allocator, which a CUDA graph may capture.
+    """
+    rows, q_heads, dim = q.shape
+    heads, block, width = kv.shape[1], kv.shape[3], page_ids.shape[2]
+    group = q_heads // heads
+    q = q.to(kv.dtype)
+    if q.stride(2) != 1:
+        q = q.contiguous()
+    shape = tiling(dim, group, block, kv.element_size())
+    splits = -(-width // shape["SPLIT_PAGES"])
+    out = torch.empty(rows, q_heads, dim, dtype=kv.dtype, device=q.device)
+    # Sums and peaks lie behind the weighted values.
+    partials = torch.empty(rows * q_heads * splits * (dim + 2), dtype=torch.float32, device=q.device)
+    attend_splits[(splits, heads, rows)](
+        q,
+        kv,
+        page_ids,
+        counts,
+        tails,
+        out,
+        partials,
+        scale * 1.4426950408889634,
+        splits,
+        q.stride(0),
+        q.stride(1),
+        page_ids.stride(0),
+        page_ids.stride(1),
+        page_ids.stride(2),
+        counts.stride(0),
+        counts.stride(1),
+        tails.stride(0),
+        **shape,
+        STAGES=STAGES,
+        INTERPRETED=INTERPRETED,
+        num_warps=WARPS,
+    )
+    if splits > 1:
+        fold_splits[(q_heads, rows)](
+            counts,
+            partials,
+            out,
+            splits,
+            counts.stride(0),
+            counts.stride(1),
+            GROUP=group,
+            DIM=dim,
+            DIM_PADDED=shape["DIM_PADDED"],
+            SPLIT_PAGES=shape["SPLIT_PAGES"],
+            FOLD=FOLD,
+            num_warps=WARPS,
+        )
+    return out
+
+
+def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
+    """Constants of the kernel for these shapes; nothing else may enter, or rows would depend on mates."""
+    padded = max(16, power_of_two(dim))
+    return {
+        "GROUP": group,
+        "GROUP_PADDED": max(16, power_of_two(group)),
+        "DIM": dim,
+        "DIM_PADDED": padded,
+        "BLOCK": block,
+        "TILE": max(16, min(64, TILE_NUMBERS[itemsize] // padded)),
+        "SPLIT_PAGES": max(1, SPLIT_TOKENS // block),
+    }
+
+
+@triton.jit(do_not_specialize=VARYING)
+def attend_splits(
+    q_ptr,
+    kv_ptr,
+    ids_ptr,
+    counts_ptr,
+    tails_ptr,
+    out_ptr,
+    partials_ptr,
+    scale,  # of logits to the base 2
+    splits,
+    q_row,
+    q_head,
+    ids_row,
+    ids_head,
+    ids_slot,
+    counts_row,
+    counts_head,
+    tails_row,
+    GROUP: tl.constexpr,
+    GROUP_PADDED: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+    SPLIT_PAGES: tl.constexpr,
+    STAGES: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    split = tl.program_id(0)
+    head = tl.program_id(1)
+    row = tl.program_id(2).to(tl.int64)
+    heads = tl.num_programs(1)
+    count = tl.load(counts_ptr + row * counts_row + head * counts_head).to(tl.int32)
+    first = split * SPLIT_PAGES
+    if (first >= count) & (split > 0):
+        return
+    tail = tl.load(tails_ptr + row * tails_row).to(tl.int32)
+    # Tokens of this split: all, or up to the end of the row.
+    tokens = tl.minimum((count - first - 1) * BLOCK + tail, SPLIT_PAGES * BLOCK)
+
+    # All page ids before the loop: a load inside it would cost the pipeline its second buffer.
+    slot = tl.arange(0, SPLIT_PAGES)
+    ids = tl.load(
+        ids_ptr + row * ids_row + head * ids_head + (first + slot) * ids_slot,
+        mask=first + slot < count,
+        other=0,
+    ).to(tl.int32)
+
+    member = tl.arange(0, GROUP_PADDED)
+    channel = tl.arange(0, DIM_PADDED)
+    row_in_tile = tl.arange(0, TILE)
+    q = tl.load(
+        q_ptr + row * q_row + (head * GROUP + member[:, None]) * q_head + channel[None, :],
+        mask=(member[:, None] < GROUP) & (channel[None, :] < DIM),
+        other=0.0,
+    )
+    if INTERPRETED:
+        q = q.to(tl.float32)
+    page_stride = heads.to(tl.int64) * (2 * BLOCK * DIM)
+    kv_head = kv_ptr + head.to(tl.int64) * (2 * BLOCK * DIM)
+
+    peak = tl.full([GROUP_PADDED], float("-inf"), tl.float32)
+    total = tl.zeros([GROUP_PADDED], tl.float32)
+    values = tl.zeros([GROUP_PADDED, DIM_PADDED], tl.float32)
+    for step in tl.range(0, tl.cdiv(tokens, TILE), num_stages=STAGES):
+        token = step * TILE + row_in_tile
+        if TILE <= BLOCK:  # a part of one page
+            page = tl.sum(tl.where(slot == step // (BLOCK // TILE), ids, 0), 0)
+            k_ptr = kv_head + page * page_stride + (step % (BLOCK // TILE)) * (TILE * DIM)
+            at = k_ptr + (row_in_tile[:, None] * DIM + channel[None, :])
+        else:  # several pages
+            page = tl.sum(tl.where(slot[None, :] == (token // BLOCK)[:, None], ids[None, :], 0), 1)
+            start = page * page_stride + (token % BLOCK) * DIM
+            at = kv_head + start[:, None] + channel[None, :]
+        # What was never written may be NaN: it is not loaded.
+        live = token < tokens
+        mask = live[:, None] & (channel[None, :] < DIM)
+        k = tl.load(at, mask=mask, other=0.0)
+        v = tl.load(at + BLOCK * DIM, mask=mask, other=0.0)
+        if INTERPRETED:  # the interpreter's products of 16-bit numbers are not to be trusted
+            k = k.to(tl.float32)
+            v = v.to(tl.float32)
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        logits = tl.where(live[None, :], logits, float("-inf"))
+        higher = tl.maximum(peak, tl.max(logits, 1))
+        p = tl.exp2(logits - higher[:, None])
+        shrink = tl.exp2(peak - higher)
+        total = total * shrink + tl.sum(p, 1)
+        values = tl.dot(p.to(v.dtype), v, acc=values * shrink[:, None], input_precision="ieee")
+        peak = higher
+
+    mask = (member[:, None] < GROUP) & (channel[None, :] < DIM)
+    if count <= SPLIT_PAGES:
+        share = values / tl.where(total > 0, total, 1.0)[:, None]
+        at = out_ptr + (row * heads + head) * (GROUP * DIM) + (member[:, None] * DIM + channel[None, :])
+        tl.store(at, share.to(out_ptr.dtype.element_ty), mask=mask)
+    else:
+        part = ((row * heads + head) * splits + split) * GROUP
+        parts = tl.num_programs(2).to(tl.int64) * heads * splits * GROUP
+        tl.store(partials_ptr + part * DIM + (member[:, None] * DIM + channel[None, :]), values, mask=mask)
+        peaks = partials_ptr + parts * DIM + part + member
+        tl.store(peaks, peak, mask=member < GROUP)
+        tl.store(peaks + parts, total, mask=member < GROUP)
+
+
+@triton.jit(do_not_specialize=["splits", "counts_row", "counts_head"])
+def fold_splits(
+    counts_ptr,
+    partials_ptr,
+    out_ptr,
+    splits,
+    counts_row,
+    counts_head,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_PADDED: tl.constexpr,
+    SPLIT_PAGES: tl.constexpr,
+    FOLD: tl.constexpr,
+):
+    q_head = tl.program_id(0)
+    row = tl.program_id(1).to(tl.int64)
+    q_heads = tl.num_programs(0)
+    head = q_head // GROUP
+    count = tl.load(counts_ptr + row * counts_row + head * counts_head).to(tl.int32)
+    if count <= SPLIT_PAGES:
+        return  # written already
+    used = tl.cdiv(count, SPLIT_PAGES)
+    channel = tl.arange(0, DIM_PADDED)
+    index = tl.arange(0, FOLD)
+    part = (row * (q_heads // GROUP) + head) * splits * GROUP + q_head % GROUP
+    parts = tl.num_programs(1).to(tl.int64) * q_heads * splits
+    values_ptr = partials_ptr + part * DIM
+    peaks_ptr = partials_ptr + parts * DIM + part
+
+    peak = tl.full([1], float("-inf"), tl.float32)
+    total = tl.zeros([1], tl.float32)
+    values = tl.zeros([DIM_PADDED], tl.float32)
+    for start in tl.range(0, used, FOLD):
+        some = start + index
+        live = some < used
+        peaks = tl.load(peaks_ptr + some * GROUP, mask=live, other=float("-inf"))
+        totals = tl.load(peaks_ptr + parts + some * GROUP, mask=live, other=0.0)
+        more = tl.load(
+            values_ptr + some[:, None] * (GROUP * DIM) + channel[None, :],
+            mask=live[:, None] & (channel[None, :] < DIM),
+            other=0.0,
+        )
+        higher = tl.maximum(peak, tl.max(peaks, 0))
+        weight = tl.exp2(peaks - higher)
+        shrink = tl.exp2(peak - higher)
+        total = total * shrink + tl.sum(weight * totals, 0)
+        values = values * shrink + tl.sum(weight[:, None] * more, 0)
+        peak = higher
+    out = (values / total).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + (row * q_heads + q_head) * DIM + channel, out, mask=channel < DIM)

@@ -1,0 +1,22 @@
+"""Makes the package importable from a working tree where it is not installed: ``import checkout``.
+
+Not by the repository root on ``sys.path``: its ``kernels`` must never be a top-level module.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+if find_spec("seer_ray") is None:
+    sys.path.insert(0, str(ROOT))
+    import seer_ray
+
+    sys.path.remove(str(ROOT))
+else:
+    import seer_ray
+if find_spec("seer_ray.kernels") is None:
+    seer_ray.__path__.append(str(ROOT))

@@ -1,0 +1,60 @@
+"""All kernel checks and a first timing on one GPU, unattended: ``python tests/gpu/run.py [--json FILE]``.
+
+Needs torch and triton; neither pytest nor an installed package. Prints what fails, then a table of times,
+and one JSON line at the end. Exit code 1: a check failed (times are taken all the same).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import checkout  # noqa: F401
+import torch
+from triton_checks import gpu_checks
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the JSON line to this file")
+    parser.add_argument("--only", choices=("checks", "times"), help="leave out the other half")
+    parser.add_argument("--filter", default="", help="only checks whose name contains this")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no CUDA GPU")
+        return 2
+    report: dict[str, object] = {}
+    failed: list[str] = []
+    if options.only != "times":
+        start = time.monotonic()
+        checks = [check for check in gpu_checks() if options.filter in check[0]]
+        for name, check in checks:
+            try:
+                check()
+            except Exception as problem:  # one kernel that fails must not hide the others
+                failed.append(name)
+                print(f"FAILED {name}: {type(problem).__name__} {str(problem).strip()[:300]}", flush=True)
+                if "CUDA error" in str(problem) or "illegal" in str(problem):
+                    print("the device is lost to this process: stopped")
+                    break
+        seconds = time.monotonic() - start
+        print(f"checks: {len(checks)}, failed: {len(failed)}, {seconds:.0f} s", flush=True)
+        report |= {"checks": len(checks), "failed": failed, "check_seconds": round(seconds)}
+    if options.only != "checks":
+        from timing import measure
+
+        report |= measure()
+    line = json.dumps(report)
+    if options.json:
+        options.json.write_text(line + "\n")
+    print(line)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Compiles the kernels that realistic calls would launch, for GPUs that are not there; a JSON line each.
+
+A process of its own: the kernels must not be the interpreter's. Tensors have shapes but no memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from seer_ray.kernels import triton_append, triton_attend, triton_score, triton_select
+
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+}
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+class Compiled:
+    """In place of a kernel: compiles for what it is called with, as a launch would, and reports."""
+
+    def __init__(self, kernel: Any, arch: int) -> None:
+        self.kernel, self.arch = kernel, arch
+        self.found: dict[str, Any] = {}
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return self.compile
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        names = self.kernel.arg_names
+        values = dict(zip(names, args, strict=False)) | {n: kwargs.pop(n) for n in names if n in kwargs}
+        constants = {p.name for p in self.kernel.params if p.is_constexpr}
+        varying = {p.name for p in self.kernel.params if p.do_not_specialize}
+        signature, constexprs, attributes = {}, {}, {}
+        for at, name in enumerate(names):
+            value = values[name]
+            if name in constants or (isinstance(value, int) and value == 1 and name not in varying):
+                signature[name], constexprs[(at,)] = "constexpr", value
+            elif isinstance(value, torch.Tensor):
+                signature[name], attributes[(at,)] = TYPES[value.dtype], [["tt.divisibility", 16]]
+            elif isinstance(value, float):
+                signature[name] = "fp32"
+            else:
+                signature[name] = "i32" if value < 2**31 else "i64"
+                if value % 16 == 0 and name not in varying:
+                    attributes[(at,)] = [["tt.divisibility", 16]]
+        source = ASTSource(self.kernel, signature, constexprs, attributes)
+        built = triton.compile(source, target=GPUTarget("cuda", self.arch, 32), options=kwargs)
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(built.asm["cubin"])
+            file.flush()
+            command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
+            use = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", use).groups()  # type: ignore[union-attr]
+        self.found = {
+            "registers": int(registers),
+            "spilled": int(stack) + int(local),
+            "shared": built.metadata.shared,
+            # The leading number of a three-dimensional buffer in shared memory: how often it is there.
+            "buffers": [
+                int(n)
+                for n in re.findall(r"local_alloc.*?-> !ttg\.memdesc<(\d+)x\d+x\d+x", built.asm["ttgir"])
+            ],
+            "copies_of_16_bytes": len(
+                re.findall(r"cp\.async\.cg\.shared\.global .*?, 0x10", built.asm["ptx"])
+            ),
+            "products": len(re.findall(r"mma\.sync", built.asm["ptx"])),
+        }
+
+
+def compiled(module: Any, kernels: str, arch: int, call: Any) -> dict[str, Any]:
+    """What became of each of the module's kernels that ``call`` launches."""
+    kept = {name: getattr(module, name) for name in kernels.split()}
+    recorders = {name: Compiled(kernel, arch) for name, kernel in kept.items()}
+    for name, recorder in recorders.items():
+        setattr(module, name, recorder)
+    try:
+        call()
+    finally:
+        for name, kernel in kept.items():
+            setattr(module, name, kernel)
+    return {name: recorder.found for name, recorder in recorders.items() if recorder.found}
+
+
+def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def attend(arch: int, dtype: torch.dtype, dim: int, group: int, block: int) -> dict[str, Any]:
+    rows, heads, k = 16, 8, 4096 // block
+    integers = (empty(rows, heads, k, dtype=torch.int64), empty(rows, heads, dtype=torch.int64))
+    arguments = (
+        empty(rows, heads * group, dim, dtype=dtype),
+        empty(9000, heads, 2, block, dim, dtype=dtype),
+        *integers,
+        empty(rows, dtype=torch.int64),
+        dim**-0.5,
+    )
+    return compiled(
+        triton_attend, "attend_splits fold_splits", arch, lambda: triton_attend.attend(*arguments)
+    )
+
+
+def score(arch: int, dtype: torch.dtype, vectors: int, width: int) -> dict[str, Any]:
+    arguments = (
+        empty(16, 8, vectors, width, dtype=torch.float32),
+        empty(9000, 8, width, dtype=dtype),
+        empty(16, 512, dtype=torch.int64),
+        empty(16, dtype=torch.int64),
+        64,
+    )
+    return compiled(triton_score, "score_chunk", arch, lambda: triton_score.score(*arguments))
+
+
+def select(arch: int, width: int, threshold: float | None) -> dict[str, Any]:
+    arguments = (
+        empty(16, 8, width, dtype=torch.float32),
+        empty(16, width, dtype=torch.int64),
+        empty(16, dtype=torch.int64),
+        64,
+        64,
+        True,
+        threshold,
+    )
+    return compiled(
+        triton_select, "select_narrow select_wide", arch, lambda: triton_select.select(*arguments)
+    )
+
+
+def append(arch: int, dtype: torch.dtype, dim: int, group: int) -> dict[str, Any]:
+    rows, heads = 16, 8
+    arguments = (
+        empty(rows, heads * group, dim, dtype=dtype),
+        empty(rows, heads, dim, dtype=dtype),
+        empty(rows, heads, dim, dtype=dtype),
+        empty(rows, dim, dtype=torch.float32),
+        empty(rows, dim, dtype=torch.float32),
+        empty(9000, heads, 2, 64, dim, dtype=dtype),
+        empty(rows, dtype=torch.int64),
+        empty(rows, dtype=torch.int64),
+    )
+    return compiled(
+        triton_append, "rotate_append_head", arch, lambda: triton_append.rotate_append(*arguments)
+    )
+
+
+def cases() -> list[tuple[Any, ...]]:
+    bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
+    return [
+        *((attend, 90, bf16, dim, group, 64) for dim, group in ((128, 4), (64, 3), (80, 1), (256, 16))),
+        *((attend, 90, bf16, 128, 5, block) for block in (16, 128)),
+        *((attend, 90, dtype, 128, 4, 64) for dtype in (fp16, fp32)),
+        (attend, 90, fp32, 256, 4, 128),
+        (attend, 80, bf16, 128, 4, 64),
+        (attend, 80, bf16, 128, 4, 16),
+        *((score, 90, bf16, vectors, width) for vectors, width in ((1, 128), (4, 256))),
+        (score, 80, bf16, 1, 128),
+        *((select, 90, width, share) for width in (2048, 4096) for share in (None, 0.01)),
+        (select, 80, 2048, None),
+        (select, 80, 4096, 0.01),
+        *((append, arch, bf16, 128, 4) for arch in (80, 90)),
+    ]
+
+
+if __name__ == "__main__":
+    for case in cases():
+        name = " ".join(str(x).removeprefix("torch.") for x in (case[0].__name__, *case[1:]))
+        print(json.dumps({"case": name, "kernels": case[0](*case[1:])}), flush=True)

@@ -1,0 +1,64 @@
+"""What the Triton compiler makes of the kernels for GPUs of compute capability 8.0 and 9.0; needs none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, dict[str, Any]]:
+    """Kernels by case. In a process of its own, where kernels are not interpreted."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("compile_kernels.py")
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    return {line["case"]: line["kernels"] for line in lines}
+
+
+def test_no_spills(compiled: dict[str, dict[str, Any]]) -> None:
+    for case, kernels in compiled.items():
+        for name, kernel in kernels.items():
+            assert kernel["spilled"] == 0, (case, name, kernel)
+
+
+def test_every_kernel_is_compiled_for_both_architectures(compiled: dict[str, dict[str, Any]]) -> None:
+    every = {
+        "attend_splits",
+        "fold_splits",
+        "score_chunk",
+        "select_narrow",
+        "select_wide",
+        "rotate_append_head",
+    }
+    for arch in ("80", "90"):
+        assert {name for case in compiled if f" {arch} " in case for name in compiled[case]} == every
+
+
+def test_attend_reads_ahead(compiled: dict[str, dict[str, Any]]) -> None:
+    """Two buffers of K and two of V, filled by asynchronous copies of 16 bytes; tensor cores multiply."""
+    for case, kernels in compiled.items():
+        if not case.startswith("attend"):
+            continue
+        kernel = kernels["attend_splits"]
+        assert kernel["buffers"] == [2, 2], case
+        assert kernel["copies_of_16_bytes"] > 0, case
+        assert ("float32" in case) == (kernel["products"] == 0), case
+
+
+def test_three_programs_fit_on_a_processor(compiled: dict[str, dict[str, Any]]) -> None:
+    """Of an H100 or H200: 228 KiB of shared memory, 1 KiB of it lost for each, and 65536 registers."""
+    for case, kernels in compiled.items():
+        if case.startswith("attend 90 bfloat16") or case.startswith("attend 90 float16"):
+            kernel = kernels["attend_splits"]
+            assert 3 * (kernel["shared"] + 1024) <= 228 * 1024, case
+            assert 3 * 128 * kernel["registers"] <= 65536, case

@@ -1,0 +1,38 @@
+"""A whole engine on the Triton kernels, interpreted: the completions of the other paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from interpreter import need_interpreter
+
+need_interpreter()
+
+from engines import make_engine, outcome, request, run, tokens  # noqa: E402
+
+from seer_ray.kernels import gpu, triton_attend  # noqa: E402
+
+
+@pytest.mark.parametrize("selector", ["dense", "seer", "quest"])
+def test_completions(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts that end before, at and after the end of a page; two pages of budget."""
+
+    def completions() -> list[object]:
+        requests = [request(f"p{n}", tokens(n, seed=n), new=4) for n in (15, 47, 64)]
+        done = run(make_engine(selector=selector, budget=32), requests)
+        return [outcome(done[item.id]) for item in requests]
+
+    expected = completions()
+    launched = []
+    kernel = triton_attend.attend
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        launched.append(arguments)
+        return kernel(*arguments)
+
+    monkeypatch.setattr(triton_attend, "attend", watched)
+    monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype == torch.float32)
+    assert completions() == expected
+    assert launched

@@ -1,0 +1,85 @@
+"""A paged cache with a selection, and attention over it written out: ``from paged_case import Case``."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Case:
+    """A cache in which everything is NaN but page 0 and the tokens that may be read.
+
+    ``page_ids [rows, heads, k]``: rows share pages, slots past the count hold garbage. Drawn on the CPU: the
+    same on every device.
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float32,
+        rows: int = 3,
+        heads: int = 2,
+        group: int = 4,
+        dim: int = 64,
+        block: int = 16,
+        k: int = 11,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        pages = 4 * k
+        self.block, self.dim, self.group = block, dim, group
+        self.scale = dim**-0.5
+        self.counts = torch.randint(1, k + 1, (rows, heads), generator=draw)
+        self.counts[0, 0], self.counts[-1, -1] = 1, k
+        self.tails = torch.randint(1, block + 1, (rows,), generator=draw)
+        self.tails[0] = 1
+        self.page_ids = torch.full((rows, heads, k), 2**40)
+        self.q = (2 * torch.randn(rows, heads * group, dim, generator=draw)).to(dtype)
+        live = torch.randn(pages, heads, 2, block, dim, generator=draw).to(dtype)
+        self.kv = torch.full_like(live, float("nan"))
+        self.kv[0] = 0
+        # A row's last page is its own: others would read its unwritten tail. The rest is drawn from all.
+        for row in range(rows):
+            for head in range(heads):
+                count = int(self.counts[row, head])
+                shared = 1 + rows + torch.randperm(pages - 1 - rows, generator=draw)
+                ids = torch.cat((shared[: count - 1], torch.tensor([1 + row])))
+                self.page_ids[row, head, :count] = ids
+                tail = int(self.tails[row])
+                self.kv[ids[:-1], head] = live[ids[:-1], head]
+                self.kv[1 + row, head, :, :tail] = live[1 + row, head, :, :tail]
+        self.to(device)
+
+    def to(self, device: str) -> None:
+        for name in ("counts", "tails", "page_ids", "q", "kv"):
+            setattr(self, name, getattr(self, name).to(device))
+
+    def arguments(self) -> tuple[object, ...]:
+        return self.q, self.kv, self.page_ids, self.counts, self.tails, self.scale
+
+    def rows(self, index: torch.Tensor, width: int | None = None) -> tuple[object, ...]:
+        """The arguments for some of the rows."""
+        ids = self.page_ids[index, :, :width].contiguous()
+        return self.q[index], self.kv, ids, self.counts[index], self.tails[index], self.scale
+
+    def expected(self) -> torch.Tensor:
+        """The definition, query by query in float64."""
+        out = torch.empty(self.q.shape, dtype=torch.float64, device=self.q.device)
+        for row in range(self.q.shape[0]):
+            for head in range(self.kv.shape[1]):
+                count = int(self.counts[row, head])
+                length = (count - 1) * self.block + int(self.tails[row])
+                kv = self.kv[self.page_ids[row, head, :count], head].double()
+                k, v = (kv[:, part].reshape(-1, self.dim)[:length] for part in (0, 1))
+                for h in range(head * self.group, (head + 1) * self.group):
+                    logits = k @ self.q[row, h].double() * self.scale
+                    out[row, h] = torch.softmax(logits, 0) @ v
+        return out
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative, by norms."""
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+def limit(dtype: torch.dtype) -> float:
+    return 2e-6 if dtype == torch.float32 else 5e-3
