@@ -20,6 +20,9 @@ from seer_ray.config import ClusterConfig, ConfigError
 
 LOCAL_OBJECT_STORE = 200_000_000
 """Bytes. Only reports and requests pass through it."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+STAY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's variable that, set to 0, keeps its servers on the loopback interface."""
 REACH_TIMEOUT = 5.0
 """Seconds in which a cluster's port must answer."""
 
@@ -59,8 +62,8 @@ def connected(config: ClusterConfig) -> Iterator[None]:
 def _prepare(local: bool) -> None:
     """What Ray reads from the environment when it is imported, unless somebody has set it."""
     if local:
-        # There is no option that keeps Ray's servers on the loopback interface. Without clusters they are.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # There is no option for it. Elsewhere than on Windows and macOS this is not the default.
+        os.environ.setdefault(STAY_HERE, "0")
     # Ray prints what happens to workers among our own lines. We tell it ourselves.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -81,7 +84,7 @@ def require_reachable(address: str, option: str) -> None:
         raise ConfigError(f"{option}={address}: must be HOST:PORT, ray://HOST:PORT or 'auto'")
     ask = _ask_dashboard if address.startswith("http") else _ask_cluster
     try:
-        wants_token = ask(address if address.startswith("http") else f"{host}:{port}")
+        wants_token = ask(address if address.startswith("http") else f"{_as_ray_calls(host)}:{port}")
     except (OSError, ValueError) as error:
         remedy = "start one with 'ray start --head'"
         if not address.startswith("http"):
@@ -89,12 +92,25 @@ def require_reachable(address: str, option: str) -> None:
         raise ConfigError(f"{option}={address}: no Ray cluster answers there ({error}); {remedy}") from error
     if wants_token and os.environ.get("RAY_AUTH_MODE") != "token":
         # The token that Ray keeps here is this machine's: not to be shown to another one unasked.
-        mine = host.strip("[]") in ("127.0.0.1", "localhost", "::1") and _token_is_here()
+        mine = host.strip("[]") in LOOPBACK and _token_is_here()
         if not mine or "ray" in sys.modules:
             raise ConfigError(
                 f"{option}={address}: wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             )
         os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _as_ray_calls(host: str) -> str:
+    """The host whose port Ray will use: for this machine not the loopback interface, but the one that leads
+    out, unless it is told to stay on this machine."""
+    if host.strip("[]") not in LOOPBACK or os.environ.get(STAY_HERE) == "0":
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("8.8.8.8", 80))  # sends nothing; it only finds the way
+        except OSError:
+            return host
+        return str(probe.getsockname()[0])
 
 
 def _ask_cluster(address: str) -> bool:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from seer_ray.cluster.connect import Plan, connected, plan_workers, require_reachable
+from seer_ray.cluster.connect import STAY_HERE, Plan, connected, plan_workers, require_reachable
 from seer_ray.config import ClusterConfig, ConfigError
 
 BIG, SMALL, HEAD = {"CPU": 32.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}
@@ -65,8 +65,9 @@ def test_an_address_where_nobody_listens_is_refused_in_one_line(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_port_of_somebody_else_is_refused_at_once(says: bytes) -> None:
+def test_a_port_of_somebody_else_is_refused_at_once(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself tries for more than three minutes."""
+    monkeypatch.setenv(STAY_HERE, "0")
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:

@@ -21,11 +21,14 @@ from ray.job_submission import JobStatus
 from tiny import save_tiny
 
 from seer_ray.cluster import submit
+from seer_ray.cluster.connect import STAY_HERE
 from seer_ray.cluster.submit import _find, follow_job, made_absolute, stage_package
 from seer_ray.config import ConfigError, RunConfig
 from seer_ray.results.folder import RunFolder
 
 PATIENCE = 60.0
+LOOPBACK = {STAY_HERE: "0"}
+"""For the cluster and for those that look for it."""
 
 
 def free_port() -> int:
@@ -72,12 +75,7 @@ def cluster() -> Iterator[tuple[str, str]]:
                 "--disable-usage-stats",
             ]
             + [f"--{name}={value}" for name, value in options.items()],
-            env={
-                **os.environ,
-                "PATH": path,
-                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-                "OMP_NUM_THREADS": "1",
-            },
+            env=os.environ | LOOPBACK | {"PATH": path},
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -112,6 +110,7 @@ def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
         done = subprocess.run(
             f"{sys.executable} -m seer_ray.cli {command} {options} {more}".split(),
             cwd=tmp_path,
+            env=os.environ | LOOPBACK,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
