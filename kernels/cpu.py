@@ -140,3 +140,26 @@ def score(
         *map(ctypes.c_int64, (rows, heads, vectors, width, pages, block)),
     )
     return out
+
+
+def select(
+    scores: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int, k: int, sink: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See ``kernels.select``, without a threshold; ``k`` is at least the number of forced blocks."""
+    compiled = library()
+    assert compiled is not None
+    rows, heads, width = scores.shape
+    k = min(k, width)
+    scores, lengths = scores.float().contiguous(), lengths.contiguous()
+    page_ids = torch.empty(rows, heads, k, dtype=torch.int64)
+    counts = torch.empty(rows, heads, dtype=torch.int64)
+    compiled.select_blocks(
+        _pointer(scores),
+        _pointer(page_table),
+        ctypes.c_int64(page_table.stride(0)),
+        _pointer(lengths),
+        _pointer(page_ids),
+        _pointer(counts),
+        *map(ctypes.c_int64, (rows, heads, width, block, k, sink)),
+    )
+    return page_ids, counts

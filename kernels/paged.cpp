@@ -1,4 +1,4 @@
-// CPU paths of attend.py and score.py: no copy of K or V, every row computed alone and in a fixed order, so
+// CPU paths of attend.py, score.py and select.py: no copy of K or V, every row computed alone and in a fixed order, so
 // its bits do not depend on its batch mates. Called through ctypes by cpu.py, which checks the arguments.
 
 #include <algorithm>
@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -164,9 +166,51 @@ void score(const float* features, const T* summary, const int64_t* table, int64_
   }
 }
 
+// The k best blocks of each row and head, the forced ones among them, in order of position.
+void select(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
+            int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages, int64_t block,
+            int64_t k, bool sink) {
+#pragma omp parallel for collapse(2) schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t last = (lengths[row] - 1) / block, begin = sink ? 1 : 0;
+      const int64_t* physical = table + row * table_stride;
+      int64_t* to = page_ids + (row * heads + head) * k;
+      const int64_t count = std::min(last + 1, k);
+      counts[row * heads + head] = count;
+      std::fill(to, to + k, 0);
+      if (last < k) {
+        std::copy(physical, physical + count, to);
+        continue;
+      }
+      std::vector<std::pair<float, int64_t>> free;  // blocks that compete for what the forced ones leave
+      free.reserve(last);
+      for (int64_t i = begin; i < last; ++i) {
+        const float score = scores[(row * heads + head) * pages + i];
+        free.emplace_back(std::isnan(score) ? std::numeric_limits<float>::infinity() : score, i);
+      }
+      const int64_t room = k - begin - 1;
+      std::nth_element(free.begin(), free.begin() + room, free.end(), [](const auto& a, const auto& b) {
+        return a.first > b.first || (a.first == b.first && a.second < b.second);
+      });
+      std::sort(free.begin(), free.begin() + room,
+                [](const auto& a, const auto& b) { return a.second < b.second; });
+      if (sink) *to++ = physical[0];
+      for (int64_t i = 0; i < room; ++i) *to++ = physical[free[i].second];
+      *to = physical[last];
+    }
+  }
+}
+
 }  // namespace
 
 extern "C" {
+
+void select_blocks(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
+                   int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages,
+                   int64_t block, int64_t k, int64_t sink) {
+  select(scores, table, table_stride, lengths, page_ids, counts, rows, heads, pages, block, k, sink != 0);
+}
 
 #define SEER_RAY_PAGED(NAME, T)                                                                           \
   void attend_##NAME(const void* q, const void* kv, const int64_t* page_ids, int64_t row_stride,          \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.kernels import gpu
+from seer_ray.kernels import cpu, gpu
 
 
 def select(
@@ -38,6 +38,8 @@ def select(
         from seer_ray.kernels import triton_select
 
         return triton_select.select(scores, page_table, lengths, block, k, sink, threshold)
+    if threshold is None and k > sink and cpu.takes(scores, 1, block, 0):
+        return cpu.select(scores, page_table, lengths, block, k, sink)
     return reference(scores, page_table, lengths, block, k, sink, threshold)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seer_ray.kernels.select import select
+from seer_ray.kernels.select import reference, select
 
 BLOCK = 4
 
@@ -46,9 +47,10 @@ def selections(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int, bool, 
     return scores, torch.tensor(lengths), k, draw(st.booleans()), threshold
 
 
+@pytest.mark.parametrize("select", [select, reference], ids=["as called", "torch"])
 @settings(max_examples=200, deadline=None)
-@given(selections())
-def test_definition(case: tuple[torch.Tensor, torch.Tensor, int, bool, float | None]) -> None:
+@given(case=selections())
+def test_definition(select: Any, case: tuple[torch.Tensor, torch.Tensor, int, bool, float | None]) -> None:
     scores, lengths, k, sink, threshold = case
     rows, heads, width = scores.shape
     pages = table(rows, width)
