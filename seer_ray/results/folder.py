@@ -76,7 +76,8 @@ class RunFolder:
         held = lock.acquire(store)
         try:
             about = _read_about(store)
-            if about is None or (_is_unused(store) and identity.digest(about["config"]) != identity.digest(config)):
+            same = about is not None and identity.digest(about["config"]) == identity.digest(config)
+            if about is None or (not same and _is_unused(store)):
                 about = _begin(store, config)
                 store.write(CONFIG, config_yaml.encode())
             identity.refuse_differences(config, about["config"], store.uri)
