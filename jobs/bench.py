@@ -44,7 +44,7 @@ class Job:
 
 
 def mixed_jobs(count: int, seed: int, longest: int) -> list[Job]:
-    """Prompts of 16 to 256 tokens, completions of 8 to ``longest``, log-uniform: a few are long, as in life."""
+    """Prompts of 16 to 256 tokens, completions of 8 to ``longest``, log-uniform: a few are long."""
     noise = random.Random(seed)
     return [
         Job(
