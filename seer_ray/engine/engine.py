@@ -202,12 +202,15 @@ class Engine:
         if tail:
             tokens = tokens[-(max(len(s.encode()) for s in stop) + 8) :]
         text = self._decode(tokens, special=tail)
-        found = [at for at in (text.find(s) for s in stop) if at >= 0]
+        found = [at for at in (text.find(s) for s in stop if s) if at >= 0]
         return min(found, default=None)
 
     def _decode(self, tokens: list[int], special: bool = False) -> str:
         if self.tokenizer is None:
             return ""
-        text = self.tokenizer.decode(tokens, skip_special_tokens=not special)
+        # As it was written: some tokenizers would take the space before a comma away.
+        text = self.tokenizer.decode(
+            tokens, skip_special_tokens=not special, clean_up_tokenization_spaces=False
+        )
         assert isinstance(text, str)  # a list of them only for a list of lists
         return text

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engines import make_engine, request, run, tokens
+from engines import make_engine, request, run, tiny_model, tokens
 from tiny import IM_END, IM_START, tiny_tokenizer
 
 from seer_ray.engine import Completion, Progress, runner
@@ -104,6 +104,17 @@ def test_stop_string_half_of_which_another_engine_made(play: Script) -> None:
 
 def test_stop_string_with_the_last_token_allowed(play: Script) -> None:
     assert play("one END", stop=("END",)).finish_reason == "stop"
+
+
+def test_empty_stop_string_stops_nothing(play: Script) -> None:
+    assert play("one END two", stop=("", "END")).text == "one "
+    assert play("one", stop=("",)).finish_reason == "length"
+
+
+def test_text_is_as_it_was_written(play: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama's tokenizers ask for a clean-up that turns `` ,`` into ``,``."""
+    monkeypatch.setattr(tiny_model().tokenizer, "clean_up_tokenization_spaces", True)
+    assert play("f ( x , y ) .").text == "f ( x , y ) ."
 
 
 def test_text_of_an_aborted_request() -> None:
