@@ -34,6 +34,8 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 JOB_FILE = "job.yaml"
 MAPPED = ("kernels", "jobs", "conf")
 """Subpackages whose source need not lie in the package's own folder."""
+AGENT_TIMEOUT = 30.0
+"""Seconds in which a new cluster must be able to run jobs."""
 RECONNECT = 2.0
 """Seconds between two tries to get hold of a running job's log."""
 
@@ -180,15 +182,21 @@ def _send(client: JobSubmissionClient, id: str, config: RunConfig) -> None:
             "working_dir": str(work),
             "py_modules": [str(stage_package(stage))],
         }
-        try:
-            client.submit_job(
-                entrypoint=f"python -m seer_ray.cli run --config {JOB_FILE}",
-                submission_id=id,
-                runtime_env=environment,
-                metadata={"seer-ray": str(config.name)},
-            )
-        except Exception as error:
-            raise JobError(f"the cluster refused the job: {first_line(error)}") from error
+        deadline = time.monotonic() + AGENT_TIMEOUT
+        while True:
+            try:
+                client.submit_job(
+                    entrypoint=f"python -m seer_ray.cli run --config {JOB_FILE}",
+                    submission_id=id,
+                    runtime_env=environment,
+                    metadata={"seer-ray": str(config.name)},
+                )
+                return
+            except Exception as error:
+                # A cluster that has just come up answers before it can run anything.
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise JobError(f"the cluster refused the job: {first_line(error)}") from error
+                time.sleep(RECONNECT)
 
 
 def _source(module: str) -> Path:

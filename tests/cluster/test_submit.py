@@ -26,7 +26,7 @@ from seer_ray.cluster.submit import _find, follow_job, made_absolute, stage_pack
 from seer_ray.config import ConfigError, RunConfig
 from seer_ray.results.folder import RunFolder
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 LOOPBACK = {STAY_HERE: "0"}
 """For the cluster and for those that look for it."""
 
@@ -57,6 +57,7 @@ def cluster() -> Iterator[tuple[str, str]]:
         "node-ip-address": "127.0.0.1",
         "dashboard-host": "127.0.0.1",
         "dashboard-port": dashboard.rpartition(":")[2],
+        "dashboard-agent-listen-port": free_port(),  # its default may be taken by another Ray here
         "num-cpus": 2,
         "object-store-memory": 100_000_000,
         "temp-dir": folder,
