@@ -264,12 +264,17 @@ def check(config: Any, prefix: str = "") -> None:
 
 
 def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
-    """A sparse budget must hold the open block and one more."""
+    """A sparse budget must hold the open block and one more; a threshold needs scores that are shares."""
     sparse = {selector.name, *selector.layers.values()} - {"dense"}
     if sparse and selector.budget < 2 * engine.block_size:
         raise ConfigError(
             f"selector.budget={selector.budget}: must be at least two blocks, "
             f"{2 * engine.block_size} tokens with engine.block_size={engine.block_size}"
+        )
+    if selector.threshold is not None and (without := sparse & {"window", "random"}):
+        raise ConfigError(
+            f"selector.threshold={selector.threshold:g}: {' and '.join(sorted(without))} gives blocks no share "
+            "to compare with it; leave it out, or take seer, quest or oracle"
         )
 
 

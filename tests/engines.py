@@ -28,7 +28,7 @@ class TinyModel(LoadedModel):
 
 
 @cache
-def tiny_model(family: str = "qwen3", **overrides: Any) -> TinyModel:
+def tiny_model(family: str, **overrides: Any) -> TinyModel:
     """One for all tests, so none may change it."""
     model = make_tiny(family, **overrides)
     return TinyModel(model, tiny_tokenizer(), model.config, family, torch.float32, torch.device("cpu"))

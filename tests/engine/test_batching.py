@@ -222,6 +222,7 @@ def test_all_of_the_models_context_can_be_used() -> None:
         ({"selector": "quest", "budget": 31}, "selector.budget=31: must be at least two blocks, 32 tokens"),
         ({"selector": "sear"}, "selector.name=sear: must be one of"),
         ({"selector": "quest", "threshold": 1.5}, "selector.threshold=1.5: must be at most"),
+        ({"selector": "window", "threshold": 0.1}, "selector.threshold=0.1: window gives blocks no share"),
         ({"layers": {"2": "quest"}}, "selector.layers.2=quest: must name layers 0 to 1"),
     ],
 )
