@@ -273,8 +273,8 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
         )
     if selector.threshold is not None and (without := sparse & {"window", "random"}):
         raise ConfigError(
-            f"selector.threshold={selector.threshold:g}: {' and '.join(sorted(without))} gives blocks no share "
-            "to compare with it; leave it out, or take seer, quest or oracle"
+            f"selector.threshold={selector.threshold:g}: {' and '.join(sorted(without))} gives blocks no "
+            "share to compare with it; leave it out, or take seer, quest or oracle"
         )
 
 
