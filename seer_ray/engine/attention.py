@@ -13,7 +13,7 @@ from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Selector, StepView
+from seer_ray.selectors import FullKeys, Query, Selector, StepView
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class FullPages:
         if selector is not None and summary is not None and len(self.pages):
             pages = self.pages[group]
             keys = cache.kv[layer][pages, :, 0]
-            made = selector.summarise(keys, self.cos[group], self.sin[group], self.first[group])
-            summary[pages] = made.to(summary.dtype)
+            full = FullKeys(keys, self.cos[group], self.sin[group], self.first[group])
+            summary[pages] = selector.summarise(full).to(summary.dtype)
 
 
 class PrefillPass:
@@ -126,22 +126,16 @@ class DecodePass:
         attention, spec = self.attention, self.attention.plan.layers[layer]
         kv, selector = attention.cache.kv[layer], attention.selectors[layer]
         q = rotate_append(q_nope, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
-        for index in range(
-            len(self.full.pages)
-        ):  # one by one: rows that fill a page together share no product
+        # One by one: rows that fill a page together share no product.
+        for index in range(len(self.full.pages)):
             self.full.summarise(layer, slice(index, index + 1))
         if selector is None or spec.blocks is None:
             page_ids, counts = self.identity, self.all_blocks
         else:
-            scores = selector.scores(q_nope, q, kv, attention.cache.summary[layer], self.view, scale)
+            view = self.view
+            scores = selector.scores(Query(q_nope, q, kv, attention.cache.summary[layer], scale), view)
             page_ids, counts = select(
-                scores,
-                self.view.page_table,
-                self.view.lengths,
-                self.view.block,
-                spec.blocks,
-                spec.sink,
-                spec.threshold,
+                scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
             )
         self.selected += counts.sum(1)
         return attend(q, kv, page_ids, counts, self.tails, scale)

@@ -1,9 +1,9 @@
 """Selectors: one small protocol, one file a method."""
 
-from seer_ray.selectors.base import Selector, StepView
+from seer_ray.selectors.base import FullKeys, Query, Selector, StepView
 from seer_ray.selectors.fixed import Random, Window
 from seer_ray.selectors.oracle import Oracle
 from seer_ray.selectors.quest import Quest
 from seer_ray.selectors.seer import Seer
 
-__all__ = ["Oracle", "Quest", "Random", "Seer", "Selector", "StepView", "Window"]
+__all__ = ["FullKeys", "Oracle", "Query", "Quest", "Random", "Seer", "Selector", "StepView", "Window"]

@@ -22,40 +22,54 @@ class StepView:
     """Tokens a page."""
 
 
+@dataclass
+class FullKeys:
+    """Pages of one layer whose last token has just been written."""
+
+    k: torch.Tensor
+    """Rotated keys, ``[n, kv_heads, block, head_dim]``."""
+    cos: torch.Tensor
+    """Their rotary table rows, ``[n, block, head_dim]``."""
+    sin: torch.Tensor
+    first: torch.Tensor
+    """Position of each page's first token, ``[n]``."""
+
+
+@dataclass
+class Query:
+    """What one layer asks in one decode step, and of what."""
+
+    q_nope: torch.Tensor
+    """Before rotation, ``[rows, q_heads, head_dim]``."""
+    q: torch.Tensor
+    """After it."""
+    kv: torch.Tensor
+    """The layer's cache, see ``kernels``."""
+    summary: torch.Tensor | None
+    """``[pages, kv_heads, summary_width]``."""
+    scale: float
+    """Of the attention logits."""
+
+
 class Selector(Protocol):
     """One layer's ranking. Forced blocks, budget and top-k are the same for all: ``kernels.select``."""
 
     summary_width: int
     """Numbers kept per page and KV head; 0: none."""
 
-    def summarise(
-        self, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, first: torch.Tensor
-    ) -> torch.Tensor:
-        """Summaries of pages that are now full: ``[n, kv_heads, summary_width]``.
-
-        Args:
-            k: rotated keys, ``[n, kv_heads, block, head_dim]``.
-            cos, sin: their rotary table rows, ``[n, block, head_dim]``.
-            first: position of each page's first token, ``[n]``.
-        """
+    def summarise(self, full: FullKeys) -> torch.Tensor:
+        """Summaries of the pages: ``[n, kv_heads, summary_width]``."""
         ...
 
-    def scores(
-        self,
-        q_nope: torch.Tensor,
-        q: torch.Tensor,
-        kv: torch.Tensor,
-        summary: torch.Tensor | None,
-        view: StepView,
-        scale: float,
-    ) -> torch.Tensor:
-        """``[rows, kv_heads, max_pages]`` fp32, larger is better; only complete blocks matter.
-
-        Args:
-            q_nope, q: queries before and after rotation, ``[rows, q_heads, head_dim]``.
-            kv: the layer's cache, see ``kernels``.
-            summary: ``[pages, kv_heads, summary_width]``.
-            view: positions and pages of the rows.
-            scale: of the attention logits.
-        """
+    def scores(self, query: Query, view: StepView) -> torch.Tensor:
+        """``[rows, kv_heads, max_pages]`` fp32, larger is better; only complete blocks matter."""
         ...
+
+
+class WithoutSummary:
+    """Base of the selectors that keep nothing per page."""
+
+    summary_width = 0
+
+    def summarise(self, full: FullKeys) -> torch.Tensor:
+        raise NotImplementedError(f"{type(self).__name__} keeps no summaries")

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.selectors.base import StepView
+from seer_ray.selectors.base import Query, StepView, WithoutSummary
 
 
-class Window:
+class Window(WithoutSummary):
     """The most recent blocks (and the sink, which is forced for all selectors)."""
-
-    summary_width = 0
 
     def __init__(self, kv_heads: int) -> None:
         self.kv_heads = kv_heads
 
-    def summarise(
-        self, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, first: torch.Tensor
-    ) -> torch.Tensor:
-        raise NotImplementedError("the window keeps no summaries")
-
-    def scores(
-        self,
-        q_nope: torch.Tensor,
-        q: torch.Tensor,
-        kv: torch.Tensor,
-        summary: torch.Tensor | None,
-        view: StepView,
-        scale: float,
-    ) -> torch.Tensor:
+    def scores(self, query: Query, view: StepView) -> torch.Tensor:
         rows, width = view.page_table.shape
-        recency = torch.arange(width, device=q.device, dtype=torch.float32)
+        recency = torch.arange(width, device=view.page_table.device, dtype=torch.float32)
         return recency.expand(rows, self.kv_heads, width)
 
 
@@ -41,18 +26,13 @@ class Random(Window):
         super().__init__(kv_heads)
         self.layer = layer
 
-    def scores(
-        self,
-        q_nope: torch.Tensor,
-        q: torch.Tensor,
-        kv: torch.Tensor,
-        summary: torch.Tensor | None,
-        view: StepView,
-        scale: float,
-    ) -> torch.Tensor:
+    def scores(self, query: Query, view: StepView) -> torch.Tensor:
         rows, width = view.page_table.shape
-        head = torch.arange(self.kv_heads, device=q.device).view(1, -1, 1) + self.kv_heads * self.layer
-        block = torch.arange(width, device=q.device)
+        head = (
+            torch.arange(self.kv_heads, device=view.page_table.device).view(1, -1, 1)
+            + self.kv_heads * self.layer
+        )
+        block = torch.arange(width, device=view.page_table.device)
         x = (view.positions.view(rows, 1, 1) * 1_000_003 + head) * 65_537 + block
         for _ in range(3):  # mixes 31 bits; int64 holds every product
             x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & 0x7FFFFFFF

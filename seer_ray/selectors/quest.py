@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.kernels.score import score
-from seer_ray.selectors.base import StepView
+from seer_ray.selectors.base import FullKeys, Query, StepView
 
 
 class Quest:
@@ -20,21 +20,12 @@ class Quest:
         self.summary_width = 2 * head_dim
         self.kv_heads = kv_heads
 
-    def summarise(
-        self, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, first: torch.Tensor
-    ) -> torch.Tensor:
-        return torch.cat((k.amax(2), k.amin(2)), dim=-1)
+    def summarise(self, full: FullKeys) -> torch.Tensor:
+        return torch.cat((full.k.amax(2), full.k.amin(2)), dim=-1)
 
-    def scores(
-        self,
-        q_nope: torch.Tensor,
-        q: torch.Tensor,
-        kv: torch.Tensor,
-        summary: torch.Tensor | None,
-        view: StepView,
-        scale: float,
-    ) -> torch.Tensor:
-        assert summary is not None
-        grouped = (q.float() * scale).view(q.shape[0], self.kv_heads, -1, q.shape[-1])
+    def scores(self, query: Query, view: StepView) -> torch.Tensor:
+        assert query.summary is not None
+        rows, _, dim = query.q.shape
+        grouped = (query.q.float() * query.scale).view(rows, self.kv_heads, -1, dim)
         features = torch.cat((grouped.clamp(min=0), grouped.clamp(max=0)), dim=-1)
-        return score(features, summary, view.page_table, view.lengths, view.block)
+        return score(features, query.summary, view.page_table, view.lengths, view.block)

@@ -7,7 +7,7 @@ import torch
 from seer_ray.kernels.rotary import unrotate
 from seer_ray.kernels.score import score
 from seer_ray.models.gate import AttnGate
-from seer_ray.selectors.base import StepView
+from seer_ray.selectors.base import FullKeys, Query, StepView
 
 
 class Seer:
@@ -17,25 +17,13 @@ class Seer:
         self.gate = gate
         self.summary_width = gate.gate_dim
 
-    def summarise(
-        self, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, first: torch.Tensor
-    ) -> torch.Tensor:
+    def summarise(self, full: FullKeys) -> torch.Tensor:
         # The gate wants keys before rotation. Undoing it on the cached page keeps no state between steps,
         # so a page can be shared, copied and dropped with nothing beside it.
-        k_nope = unrotate(k.transpose(1, 2), cos, sin)
-        return self.gate.compress_pages(k_nope.to(self.gate.dtype), first)
+        k_nope = unrotate(full.k.transpose(1, 2), full.cos, full.sin)
+        return self.gate.compress_pages(k_nope.to(self.gate.dtype), full.first)
 
-    def scores(
-        self,
-        q_nope: torch.Tensor,
-        q: torch.Tensor,
-        kv: torch.Tensor,
-        summary: torch.Tensor | None,
-        view: StepView,
-        scale: float,
-    ) -> torch.Tensor:
-        assert summary is not None
-        query = self.gate.gate_query(
-            q_nope, view.positions
-        )  # [rows, kv_heads, gate_dim], 1/sqrt(dg) folded in
-        return score(query.unsqueeze(2), summary, view.page_table, view.lengths, view.block)
+    def scores(self, query: Query, view: StepView) -> torch.Tensor:
+        assert query.summary is not None
+        gate_query = self.gate.gate_query(query.q_nope, view.positions)  # [rows, kv_heads, gate_dim]
+        return score(gate_query.unsqueeze(2), query.summary, view.page_table, view.lengths, view.block)

@@ -12,7 +12,7 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import resolve_plan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Seer
+from seer_ray.selectors import Query, Seer
 
 HEADS, GROUP, DIM, BLOCK, PAGES = 2, 3, 16, 16, 8
 SHAPE = AttentionShape(1, HEADS * GROUP, HEADS, DIM, ("full_attention",))
@@ -68,7 +68,8 @@ def test_scores_from_pages(prompt: int, scaling: float) -> None:
         rows, at = torch.arange(2), torch.tensor(positions)
         out = view.attend(0, q[rows, at], k[rows, at], v[rows, at], 0.25)
         assert out.isfinite().all()
-        found = selector.scores(q[rows, at], q[rows, at], attention.cache.kv[0], summary, view.view, 0.25)
+        query = Query(q[rows, at], q[rows, at], attention.cache.kv[0], summary, 0.25)
+        found = selector.scores(query, view.view)
         for row in rows.tolist():
             complete = (positions[row] + 1) // BLOCK
             compressed = gate.compress_keys(k[row : row + 1])[:, :complete]

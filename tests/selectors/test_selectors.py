@@ -8,7 +8,7 @@ import torch
 from seer_ray.kernels.rotary import rotate
 from seer_ray.kernels.select import select
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Oracle, Quest, Random, StepView, Window
+from seer_ray.selectors import FullKeys, Oracle, Query, Quest, Random, StepView, Window
 
 ROWS, HEADS, GROUP, DIM, BLOCK, WIDTH = 3, 2, 4, 32, 16, 6
 LENGTHS = torch.tensor([5, 3 * BLOCK, WIDTH * BLOCK - 1])
@@ -48,9 +48,9 @@ def paged() -> Paged:
 def quest_scores(paged: Paged) -> torch.Tensor:
     quest = Quest(DIM, HEADS)
     first = torch.zeros(len(paged.kv), dtype=torch.int64)
-    summary = quest.summarise(paged.kv[:, :, 0], paged.cos, paged.sin, first)
+    summary = quest.summarise(FullKeys(paged.kv[:, :, 0], paged.cos, paged.sin, first))
     assert summary.shape == (len(paged.kv), HEADS, quest.summary_width)
-    return quest.scores(paged.q_nope, paged.q, paged.kv, summary, paged.view, SCALE)
+    return quest.scores(Query(paged.q_nope, paged.q, paged.kv, summary, SCALE), paged.view)
 
 
 def test_quest_bounds_every_logit_of_the_block(paged: Paged) -> None:
@@ -72,7 +72,7 @@ def test_quest_is_the_best_corner_of_the_box(paged: Paged) -> None:
 
 
 def test_oracle_is_the_largest_probability_of_the_block(paged: Paged) -> None:
-    scores = Oracle().scores(paged.q_nope, paged.q, paged.kv, None, paged.view, SCALE)
+    scores = Oracle().scores(Query(paged.q_nope, paged.q, paged.kv, None, SCALE), paged.view)
     for row in range(ROWS):
         p = torch.softmax(paged.logits(row), dim=-1).amax(1)
         for block in range(int(LENGTHS[row]) // BLOCK):
@@ -83,14 +83,14 @@ def test_oracle_is_the_largest_probability_of_the_block(paged: Paged) -> None:
 def test_oracle_does_not_look_behind_the_last_page() -> None:
     """The page table may hold anything there."""
     paged = Paged()
-    expected = Oracle().scores(paged.q_nope, paged.q, paged.kv, None, paged.view, SCALE)
+    expected = Oracle().scores(Query(paged.q_nope, paged.q, paged.kv, None, SCALE), paged.view)
     paged.table[0, 1:] = 2**50
-    found = Oracle().scores(paged.q_nope, paged.q, paged.kv, None, paged.view, SCALE)
+    found = Oracle().scores(Query(paged.q_nope, paged.q, paged.kv, None, SCALE), paged.view)
     assert torch.equal(found, expected)
 
 
 def test_threshold_of_the_oracle_is_a_share_of_the_block_maxima(paged: Paged) -> None:
-    scores = Oracle().scores(paged.q_nope, paged.q, paged.kv, None, paged.view, SCALE)
+    scores = Oracle().scores(Query(paged.q_nope, paged.q, paged.kv, None, SCALE), paged.view)
     _, counts = select(scores, paged.table, LENGTHS, BLOCK, WIDTH, False, 0.3)
     row = 2
     complete = int(LENGTHS[row]) // BLOCK
@@ -102,7 +102,7 @@ def test_threshold_of_the_oracle_is_a_share_of_the_block_maxima(paged: Paged) ->
 
 
 def test_window_is_the_sink_and_the_most_recent_blocks(paged: Paged) -> None:
-    scores = Window(HEADS).scores(paged.q_nope, paged.q, paged.kv, None, paged.view, SCALE)
+    scores = Window(HEADS).scores(Query(paged.q_nope, paged.q, paged.kv, None, SCALE), paged.view)
     ids, _ = select(scores, paged.table, LENGTHS, BLOCK, 3, True)
     assert ids[2].tolist() == [paged.table[2, [0, 4, 5]].tolist()] * HEADS
     ids, _ = select(scores, paged.table, LENGTHS, BLOCK, 3, False)
@@ -113,7 +113,7 @@ def random_scores(positions: torch.Tensor, layer: int, width: int) -> torch.Tens
     table = torch.zeros(len(positions), width, dtype=torch.int64)
     view = StepView(positions, positions + 1, table, BLOCK)
     empty = torch.empty(0)
-    return Random(HEADS, layer).scores(empty, empty, empty, None, view, SCALE)
+    return Random(HEADS, layer).scores(Query(empty, empty, empty, None, SCALE), view)
 
 
 def test_random_is_a_function_of_position_layer_head_and_block() -> None:
