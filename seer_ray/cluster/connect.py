@@ -148,7 +148,7 @@ def _token_is_here() -> bool:
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkerPlan:
     """The workers of a job."""
 
     workers: int
@@ -156,7 +156,7 @@ class Plan:
     num_gpus: float
 
 
-def plan_workers(nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int) -> Plan:
+def plan_workers(nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int) -> WorkerPlan:
     """As many workers as fit, or as told; never more than there are requests.
 
     Args:
@@ -183,7 +183,7 @@ def plan_workers(nodes: Sequence[Mapping[str, float]], config: ClusterConfig, re
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         asked = f"cluster.workers={config.workers}" if config.workers else each
         raise ConfigError(f"{asked}: {fit} workers fit with {each}; the nodes have {have or 'nothing'}")
-    return Plan(min(config.workers or fit, max(1, requests)), cpus, gpus)
+    return WorkerPlan(min(config.workers or fit, max(1, requests)), cpus, gpus)
 
 
 def cluster_nodes() -> list[dict[str, float]]:

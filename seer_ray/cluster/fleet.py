@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import Plan, first_line
+from seer_ray.cluster.connect import WorkerPlan, first_line
 from seer_ray.cluster.loop import Built, WorkReport
 from seer_ray.cluster.worker import Builder, Worker, build_engine
 from seer_ray.config import ConfigError, RunConfig
@@ -87,7 +87,7 @@ class Fleet:
         build: What makes an engine in a worker.
     """
 
-    def __init__(self, config: RunConfig, plan: Plan, build: Builder = build_engine) -> None:
+    def __init__(self, config: RunConfig, plan: WorkerPlan, build: Builder = build_engine) -> None:
         self._config, self._plan, self._build = config, plan, build
         self._places = [_Place(number) for number in range(plan.workers)]
         self._first_reason = ""

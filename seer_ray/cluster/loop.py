@@ -11,7 +11,7 @@ from typing import Protocol
 from seer_ray.engine.request import Delta, Request
 
 
-class Plan(Protocol):
+class LayerPlan(Protocol):
     @property
     def code(self) -> str:
         """Which attention each layer uses, readable."""
@@ -21,7 +21,7 @@ class Steppable(Protocol):
     """What the loop needs of an engine: ``seer_ray.engine.Engine`` and its stand-ins in tests."""
 
     @property
-    def plan(self) -> Plan: ...
+    def plan(self) -> LayerPlan: ...
 
     @property
     def busy(self) -> bool: ...

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from seer_ray.cluster import fleet
 from seer_ray.cluster.worker import build_engine
 from seer_ray.compose import from_yaml
 from seer_ray.config import RunConfig
@@ -57,4 +58,5 @@ if __name__ == "__main__":
     def build(config: RunConfig) -> Any:
         return Journal(build_engine(config), journal, pace)
 
+    fleet.MAX_FAILURES = 100  # it is not the workers' fault that they are killed while they start
     main(from_yaml(Path(config_file).read_text()), Reporter(), build)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from seer_ray.cluster.connect import STAY_HERE, Plan, connected, plan_workers, require_reachable
+from seer_ray.cluster.connect import STAY_HERE, WorkerPlan, connected, plan_workers, require_reachable
 from seer_ray.config import ClusterConfig, ConfigError
 
 BIG, SMALL, HEAD = {"CPU": 32.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}
@@ -21,20 +21,20 @@ def cluster(**changes: object) -> ClusterConfig:
 @pytest.mark.parametrize(
     ("nodes", "config", "requests", "plan"),
     [
-        ([{"CPU": 2.0}], cluster(), 10, Plan(1, 2, 0)),
-        ([{"CPU": 2.0}], cluster(workers=2), 10, Plan(2, 1, 0)),
-        ([{"CPU": 8.0}, {"CPU": 4.0}], cluster(), 10, Plan(3, 4, 0)),
-        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(workers=4), 10, Plan(4, 4, 0)),
-        ([BIG, SMALL, HEAD], cluster(), 100, Plan(10, 1, 1)),
-        ([BIG, SMALL, HEAD], cluster(workers=3), 100, Plan(3, 1, 1)),
-        ([BIG], cluster(num_gpus=0.5), 100, Plan(16, 1, 0.5)),
-        ([BIG], cluster(num_gpus=2, num_cpus=16), 100, Plan(2, 16, 2)),
-        ([BIG], cluster(num_gpus=0, num_cpus=8), 100, Plan(4, 8, 0)),
-        ([BIG, {"memory": 1e9}], cluster(), 3, Plan(3, 1, 1)),
-        ([{"CPU": 4.0}], cluster(num_cpus=0), 3, Plan(1, 0, 0)),
+        ([{"CPU": 2.0}], cluster(), 10, WorkerPlan(1, 2, 0)),
+        ([{"CPU": 2.0}], cluster(workers=2), 10, WorkerPlan(2, 1, 0)),
+        ([{"CPU": 8.0}, {"CPU": 4.0}], cluster(), 10, WorkerPlan(3, 4, 0)),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(workers=4), 10, WorkerPlan(4, 4, 0)),
+        ([BIG, SMALL, HEAD], cluster(), 100, WorkerPlan(10, 1, 1)),
+        ([BIG, SMALL, HEAD], cluster(workers=3), 100, WorkerPlan(3, 1, 1)),
+        ([BIG], cluster(num_gpus=0.5), 100, WorkerPlan(16, 1, 0.5)),
+        ([BIG], cluster(num_gpus=2, num_cpus=16), 100, WorkerPlan(2, 16, 2)),
+        ([BIG], cluster(num_gpus=0, num_cpus=8), 100, WorkerPlan(4, 8, 0)),
+        ([BIG, {"memory": 1e9}], cluster(), 3, WorkerPlan(3, 1, 1)),
+        ([{"CPU": 4.0}], cluster(num_cpus=0), 3, WorkerPlan(1, 0, 0)),
     ],
 )
-def test_plan(nodes: list[dict[str, float]], config: ClusterConfig, requests: int, plan: Plan) -> None:
+def test_plan(nodes: list[dict[str, float]], config: ClusterConfig, requests: int, plan: WorkerPlan) -> None:
     assert plan_workers(nodes, config, requests) == plan
 
 

@@ -13,7 +13,7 @@ import ray
 from fake_engine import expected_tokens, make_request
 
 from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import Plan
+from seer_ray.cluster.connect import WorkerPlan
 from seer_ray.cluster.coordinator import Coordinator, Outcome
 from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import MAX_FAILURES, Fleet
@@ -37,7 +37,7 @@ class Job:
         config = RunConfig(cluster=ClusterConfig(**options), engine=EngineConfig(max_batch=2))  # type: ignore[arg-type]
         config.results = ResultsConfig(folder=str(cluster.get("address")))
         self.notes: list[str] = []
-        self.fleet = Fleet(config, Plan(workers, 0.5, 0), build)
+        self.fleet = Fleet(config, WorkerPlan(workers, 0.5, 0), build)
         self.coordinator = Coordinator(requests, config.cluster.max_attempts)
         self.crew = Crew(self.coordinator, self.fleet, self.notes.append)
         self.outcomes: dict[str, Outcome] = {}
