@@ -1,7 +1,11 @@
-"""What every test has: no network, and Triton kernels that run without a GPU."""
+"""What every test has: no network, and Triton kernels that run without a GPU, and Ctrl-C."""
 
 import os
+import signal
 from pathlib import Path
+
+# A shell starts background jobs with SIGINT ignored, and so would be every process that a test sends one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before transformers is imported anywhere: a test that would reach for the hub fails instead of hanging.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
