@@ -171,9 +171,15 @@ class ClusterConfig:
         None, "GPUs a worker; None: 1 where the cluster has GPUs, else 0", minimum=0
     )
     num_cpus: float | None = option(
-        None, "CPUs a worker; None: 1 with a GPU, else all CPUs of the smallest node", minimum=0
+        None,
+        "CPUs a worker; None: 1 with a GPU, else all of the smallest node, shared by its workers",
+        minimum=0,
     )
-    max_attempts: int = option(3, "a request whose worker died this often becomes an error row", minimum=1)
+    max_attempts: int = option(
+        3,
+        "a request whose worker died this often in a row, without a new token, becomes an error row",
+        minimum=1,
+    )
     startup_timeout: float = option(
         1800.0, "a worker must have loaded its model by then", unit="s", minimum=1
     )
