@@ -122,8 +122,8 @@ class EngineConfig:
 class GeneratorConfig:
     """Built-in problems that need no download."""
 
-    name: str = option("registers", "kind of problem", choices=("registers", "lookup"))
-    steps: int = option(24, "length of the chain: register updates, or entries of the table", minimum=1)
+    name: str = option("registers", "kind of problem", choices=("registers", "program", "lookup"))
+    steps: int = option(24, "length of the chain: register updates, assignments, or entries of the table", minimum=1)
     difficulty: int = option(1, "1: small numbers, few registers; larger is harder", minimum=1, maximum=5)
 
 

@@ -7,6 +7,8 @@ reads (``\boxed{}``): a model can be trained on it.
 ``registers``: ``steps`` updates of named registers. Every update reads the register written just before,
     so that the last value depends on all of them, and a second register that was mostly set long ago: half of
     the registers are rewritten only about three times in the whole chain.
+``program``: a straight-line program of ``steps`` assignments. Each variable is written once, from the one just
+    before and from one that may stand anywhere earlier, and is named by a number that starts anywhere.
 ``lookup``: a shuffled table of ``steps`` entries, and a chain of pointers through half of them to follow from
     a given entry to the one that says ``stop``, with the values met on the way to add up.
 """
@@ -26,6 +28,8 @@ MODULUS = (10, 20, 50, 100, 1000)
 REGISTERS = (6, 8, 12, 16, 24)
 MULTIPLY_FROM = 3
 """Difficulty from which updates of registers also multiply."""
+CONSTANT_SHARE = 0.15
+"""Of a program's assignments that add a number instead of an earlier variable."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,42 @@ def lookup(rng: random.Random, steps: int, level: int) -> tuple[str, int, str]:
     return question, total, "\n".join(chain)
 
 
+def program(rng: random.Random, steps: int, level: int) -> tuple[str, int, str]:
+    """Question, answer and chain of one ``program`` problem; ``level`` is difficulty - 1."""
+    modulus = MODULUS[level]
+    # A start anywhere: a variable's name does not tell its place. Names stay below x1000 as long as they can.
+    start = rng.randint(1, max(1, 999 - steps))
+    values: list[int] = []
+    assignments, chain = [], []
+    for index in range(steps):
+        name = f"x{start + index}"
+        if index < 2:
+            value = rng.randrange(modulus)
+            assignments.append(f"{name} = {value}")
+            chain.append(f"{name} = {value}")
+        else:
+            near = (f"x{start + index - 1}", values[-1])
+            constant = rng.randrange(modulus)
+            far = (str(constant), constant)
+            if rng.random() >= CONSTANT_SHARE:
+                earlier = rng.randrange(index - 1)
+                far = (f"x{start + earlier}", values[earlier])
+            (left, left_value), (right, right_value) = rng.sample([near, far], 2)
+            sign = rng.choice("+-")
+            value = (left_value + right_value if sign == "+" else left_value - right_value) % modulus
+            assignments.append(f"{name} = {left} {sign} {right}")
+            chain.append(f"{assignments[-1]} = {left_value} {sign} {right_value} = {value}")
+        values.append(value)
+    question = (
+        f"A program computes with whole numbers modulo {modulus}:\n" + "\n".join(assignments) + "\n"
+        f"What is x{start + steps - 1}? Go through the program line by line, each with its value from 0 to "
+        f"{modulus - 1}, and end with the answer in \\boxed{{}}."
+    )
+    return question, values[-1], "\n".join(chain)
+
+
 GENERATORS: dict[str, Callable[[random.Random, int, int], tuple[str, int, str]]] = {
     "registers": registers,
+    "program": program,
     "lookup": lookup,
 }

@@ -48,8 +48,25 @@ def run_lookup(question: str) -> tuple[list[str], int]:
     return path, total % int(re.search(r"modulo (\d+)", question)[1])
 
 
+def run_program(question: str) -> tuple[dict[str, tuple[str, int]], int]:
+    """(variable -> expression and value, in order; answer)"""
+    modulus = int(re.search(r"modulo (\d+)", question)[1])
+    values, lines = {}, {}
+    for name, expression in re.findall(r"^(x\d+) = (.+)$", question, re.MULTILINE):
+        values[name] = eval(expression, {"__builtins__": {}}, values) % modulus
+        lines[name] = (expression, values[name])
+    return lines, values[re.search(r"What is (x\d+)", question)[1]]
+
+
+SOLVERS = {
+    "registers": lambda question: run_registers(question)[2],
+    "program": lambda question: run_program(question)[1],
+    "lookup": lambda question: run_lookup(question)[1],
+}
+
+
 def solve(problem: Generated, name: str) -> int:
-    return run_registers(problem.question)[2] if name == "registers" else run_lookup(problem.question)[1]
+    return SOLVERS[name](problem.question)
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,6 +101,30 @@ def test_lookup_solution_walks_the_path(steps, difficulty, index):
     assert re.findall(r"^\d+\. (K\d+):", problem.solution, re.MULTILINE) == path
     assert len(path) == (steps + 1) // 2
     assert re.findall(r"total (\d+)", problem.solution)[-1] == str(answer)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 5), st.integers(0, 10**6))
+def test_program_solution_is_right_line_by_line(steps, difficulty, index):
+    problem = generate(GeneratorConfig("program", steps, difficulty), index)
+    lines, _ = run_program(problem.question)
+    shown = problem.solution.splitlines()[:-1]
+    assert len(shown) == len(lines) == steps
+    for number, (line, (name, (expression, value))) in enumerate(zip(shown, lines.items(), strict=True)):
+        numbers = re.sub(r"x\d+", lambda read: str(lines[read[0]][1]), expression)
+        middle = f"{expression} = {numbers}" if number >= 2 else expression
+        assert line == (f"{name} = {middle} = {value}" if number >= 2 else f"{name} = {value}")
+
+
+def test_program_reads_the_line_before_and_any_earlier_one():
+    lines, _ = run_program(generate(GeneratorConfig("program", 400), 0).question)
+    order = {name: place for place, name in enumerate(lines)}
+    distances = []
+    for name, (expression, _) in list(lines.items())[2:]:
+        reads = sorted(order[name] - order[read] for read in re.findall(r"x\d+", expression))
+        assert reads[0] == 1 and len(reads) <= 2
+        distances += reads[1:]
+    assert min(distances) == 2 and max(distances) > 300 and 80 < sum(distances) / len(distances) < 120
 
 
 def test_every_register_update_needs_the_one_before():
@@ -126,7 +167,8 @@ def test_other_seed_index_or_difficulty_is_another_problem(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "digest"), [("registers", "c39a684e34481c03"), ("lookup", "c908a49d5b2fb758")]
+    ("name", "digest"),
+    [("registers", "c39a684e34481c03"), ("lookup", "c908a49d5b2fb758"), ("program", "185dd81a501174bf")],
 )
 def test_problems_stay_what_they_are(name, digest):
     """Results of one release are to be compared with those of the next."""
