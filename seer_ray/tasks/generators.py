@@ -7,8 +7,8 @@ reads (``\boxed{}``): a model can be trained on it.
 ``registers``: ``steps`` updates of named registers. Every update reads the register written just before,
     so that the last value depends on all of them, and a second register that was mostly set long ago: half of
     the registers are rewritten only about three times in the whole chain.
-``program``: a straight-line program of ``steps`` assignments. Each variable is written once, from the one just
-    before and from one that may stand anywhere earlier, and is named by a number that starts anywhere.
+``program``: a straight-line program of ``steps`` assignments. Each variable is written once, from the one
+    just before and from one that may stand anywhere earlier, and is named by a number that starts anywhere.
 ``lookup``: a shuffled table of ``steps`` entries, and a chain of pointers through half of them to follow from
     a given entry to the one that says ``stop``, with the values met on the way to add up.
 """
