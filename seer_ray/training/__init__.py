@@ -1,0 +1,1 @@
+"""Training: gates by distillation, small models from scratch. One loop for both."""
