@@ -20,9 +20,9 @@ from seer_ray.engine.sequence import Sequence
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
-from seer_ray.models.plan import LayerSpec, resolve_plan
+from seer_ray.models.plan import resolve_plan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Oracle, Quest, Random, Seer, Selector, Window
+from seer_ray.selectors import Selector, make_selector
 
 EXACT_ROWS = 16
 """Rows of a decode pass in exact mode."""
@@ -166,21 +166,10 @@ class Runner:
                 f"make those dense, such as selector.layers.{bad[0]}=dense"
             )
 
-        def build(spec: LayerSpec) -> Selector | None:
-            match spec.mixer:
-                case "seer":
-                    return Seer(gates[spec.layer])
-                case "quest":
-                    return Quest(shape.head_dim, shape.kv_heads)
-                case "oracle":
-                    return Oracle()
-                case "window":
-                    return Window(shape.kv_heads)
-                case "random":
-                    return Random(shape.kv_heads, spec.layer)
-            return None
-
-        return [build(spec) for spec in self.plan.layers]
+        return [
+            make_selector(spec.mixer, spec.layer, shape, gates[spec.layer] if spec.mixer == "seer" else None)
+            for spec in self.plan.layers
+        ]
 
     def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:
         settings, context = self.settings, self.loaded.max_context
