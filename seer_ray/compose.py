@@ -12,17 +12,28 @@ from importlib import resources
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypeVar
+
 from seer_ray.config import ConfigError, RunConfig, check
 from seer_ray.overrides import Choice, Overrides, Setting, show
+from seer_ray.training.options import PretrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-JOBS: dict[str, type[RunConfig]] = {"reason": RunConfig}
+JOBS: dict[type, str] = {RunConfig: "reason", PretrainConfig: "pretrain"}
+"""Options of a job -> its top file in ``conf/``."""
 GROUPS = ("model", "task", "selector", "engine", "cluster")
+"""Of a job: those among them that are sections of its options."""
+
+C = TypeVar("C", default=RunConfig)
 
 
-def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig | None = None) -> RunConfig:
+def compose(
+    overrides: Iterable[str] = (),
+    job: type[C] = RunConfig,  # type: ignore[assignment]
+    base: C | None = None,
+) -> C:
     """The options of a job.
 
     A model or dataset of one's own, named without a choice of its group, leaves the default choice out: the
@@ -30,7 +41,7 @@ def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig 
 
     Args:
         overrides: ``group=choice`` and ``option=value``, as Hydra writes them; a later one wins
-        job: top file in ``conf/``
+        job: its options
         base: start from these options instead of the top file; a chosen group then replaces its section
 
     Raises:
@@ -52,7 +63,7 @@ def compose(overrides: Iterable[str] = (), job: str = "reason", base: RunConfig 
     return _finish(tree)
 
 
-def given(overrides: Iterable[str], option: str, job: str = "reason") -> Any:
+def given(overrides: Iterable[str], option: str, job: type = RunConfig) -> Any:
     """What overrides say about one option; None: nothing. Refuses mistakes in any of them."""
     parsed = [item for text in overrides for item in _reader(job).parse(text)]
     said = [item.value for item in parsed if isinstance(item, Setting) and item.name == option]
@@ -60,8 +71,11 @@ def given(overrides: Iterable[str], option: str, job: str = "reason") -> Any:
 
 
 def from_yaml(
-    text: str, source: str = "the configuration", job: str = "reason", defaults: bool = False
-) -> RunConfig:
+    text: str,
+    source: str = "the configuration",
+    job: type[C] = RunConfig,  # type: ignore[assignment]
+    defaults: bool = False,
+) -> C:
     """Options from a YAML file. What the file leaves out has the option's own default.
 
     Args:
@@ -88,7 +102,7 @@ def from_yaml(
         raise ConfigError(f"{source}: {error}") from None
 
 
-def to_yaml(config: RunConfig) -> str:
+def to_yaml(config: Any) -> str:
     """All options, resolved; ``from_yaml`` gives the same ones back."""
     import yaml
 
@@ -98,15 +112,15 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, width=110)
 
 
-def digest(config: RunConfig) -> str:
+def digest(config: Any) -> str:
     """Of the options that decide what the rows are, in hex: the one that the run folder records."""
     from seer_ray.results import identity
 
     return identity.digest(identity.parse(to_yaml(config), "config.yaml"))
 
 
-def run_name(config: RunConfig) -> str:
-    """The run folder's name: ``config.name``, or one made of task, model, selector and a short digest.
+def run_name(config: Any) -> str:
+    """The run folder's name: ``config.name``, or one made of what the job is about and a short digest.
 
     Raises:
         ConfigError: if the name that was given is no plain folder name.
@@ -118,14 +132,26 @@ def run_name(config: RunConfig) -> str:
                 "(where it lies is results.folder)"
             )
         return config.name
+    parts = _about(config) if isinstance(config, RunConfig) else config.about()
+    safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", part)).strip("-._")[:40] for part in parts]
+    return "-".join([*(part for part in safe if part), digest(config)[:8]])
+
+
+def _about(config: RunConfig) -> list[str]:
+    """Task, model and selector."""
     selector = config.selector
     width = "" if selector.name == "dense" else str(selector.budget)
     if width and selector.threshold is not None:
         width = f"-t{selector.threshold:g}"
     model = PurePosixPath(config.model.name.replace("\\", "/")).name.removesuffix(".gguf")
-    parts = [config.task.name, model, f"{selector.name}{width}"]
-    safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", part)).strip("-._")[:40] for part in parts]
-    return "-".join([*(part for part in safe if part), digest(config)[:8]])
+    return [config.task.name, model, f"{selector.name}{width}"]
+
+
+@cache
+def groups_of(job: type) -> dict[str, list[str]]:
+    """A job's config groups, each with its choices."""
+    sections = {item.name for item in dataclasses.fields(job)}
+    return {group: choices(group) for group in GROUPS if group in sections}
 
 
 @cache
@@ -141,31 +167,31 @@ def choices(group: str) -> list[str]:
 
 
 @cache
-def _reader(job: str) -> Overrides:
-    return Overrides(JOBS[job], {group: choices(group) for group in GROUPS})
+def _reader(job: type) -> Overrides:
+    return Overrides(job, groups_of(job))
 
 
-def _top(job: str, chosen: dict[str, str], settings: list[Setting]) -> DictConfig:
+def _top(job: type, chosen: dict[str, str], settings: list[Setting]) -> DictConfig:
     """The job's top file with these choices, and without default choices that something else is named for."""
-    usual = _composed(job, ())
+    usual, groups = _composed(JOBS[job], ()), groups_of(job)
     words = [f"{group}={name}" for group, name in chosen.items()]
     named = {item.name: item.value for item in settings}
     model, data = named.get("model.name"), named.get("task.data")
-    if "model" not in chosen and model not in (None, usual.model.name):
+    if "model" in groups and "model" not in chosen and model not in (None, usual.model.name):
         words.append("~model")
-    if "task" not in chosen and data is not None:
+    if "task" in groups and "task" not in chosen and data is not None:
         words.append("~task")
-    tree = _hydra(job, words)
+    tree = _hydra(JOBS[job], words)
     if "~task" in words:
         tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
     return tree
 
 
-def _schema(job: str) -> DictConfig:
+def _schema(job: type) -> DictConfig:
     """The structured config, which checks types, at its own defaults."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.structured(JOBS[job])
+    return OmegaConf.structured(job)
 
 
 def _hydra(name: str, overrides: Iterable[str] = ()) -> DictConfig:
@@ -179,7 +205,7 @@ def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
 
-    for job, config in JOBS.items():
+    for config, job in JOBS.items():
         ConfigStore.instance().store(name=f"{job}_schema", node=config)
     with initialize_config_module(config_module="seer_ray.conf", version_base="1.3"):
         return hydra_compose(name, list(overrides))
@@ -202,7 +228,7 @@ def _assign(tree: DictConfig, settings: Iterable[Setting], reader: Overrides) ->
             raise reader.wrong_type(setting) from None
 
 
-def _finish(tree: DictConfig) -> RunConfig:
+def _finish(tree: DictConfig) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

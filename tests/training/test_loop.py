@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_learning_rate_warms_up_holds_and_ends_at_its_minimum():
     rates = [lr_at(step, plain) for step in range(101)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     held = config(steps=101, warmup=10, lr=1.0, min_lr=0.1, hold=0.6)
     assert {lr_at(step, held) for step in range(10, 61)} == {1.0}
     assert lr_at(80, held) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 19 / 39)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Toy:
-    """Learns a fixed linear map from noise that is drawn by step; its dropout draws from torch's generator."""
+    """Learns a fixed linear map from noise that is drawn by step, with dropout."""
 
     def __init__(self, seed: int = 0, rows: int = 8, dropout: float = 0.1) -> None:
         torch.manual_seed(seed)
