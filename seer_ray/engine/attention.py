@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.watch import Watch
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
@@ -96,6 +97,7 @@ class DecodePass:
         table: torch.Tensor,
         positions: list[int],
         completed: list[tuple[int, int]],
+        watch: Watch | None = None,
     ) -> None:
         """
         Args:
@@ -103,8 +105,9 @@ class DecodePass:
             table: page table of the rows, ``[rows, max_pages]``.
             positions: of the rows' current tokens.
             completed: (page, position of its first token) of rows whose page fills in this step.
+            watch: sees what is selected.
         """
-        self.attention = attention
+        self.attention, self.watch = attention, watch
         block = attention.cache.block
         position = torch.tensor(positions, dtype=torch.int64, device=table.device)
         self.cos, self.sin = attention.rope.at(position)
@@ -117,8 +120,8 @@ class DecodePass:
         self.heads = attention.cache.kv[0].shape[1]
         self.identity = table.unsqueeze(1).expand(-1, self.heads, -1)
         self.all_blocks = self.blocks.unsqueeze(1).expand(-1, self.heads)
-        self.selected = torch.zeros_like(position)
-        """Blocks read by each row so far, summed over layers and KV heads."""
+        self.selected = position.new_zeros(len(positions), len(attention.plan.layers))
+        """Blocks read by each row, summed over KV heads, ``[rows, layers]``."""
 
     def attend(
         self, layer: int, q_nope: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
@@ -137,10 +140,12 @@ class DecodePass:
             page_ids, counts = select(
                 scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
             )
-        self.selected += counts.sum(1)
+        self.selected[:, layer] = counts.sum(1)
+        if self.watch is not None:
+            self.watch.note(page_ids, counts)
         return attend(q, kv, page_ids, counts, self.tails, scale)
 
-    def tokens_read(self) -> list[int]:
-        """KV tokens read by each row, summed over layers and KV heads: counted from the selections."""
-        missing = (self.view.block - self.tails) * self.heads * len(self.attention.plan.layers)
-        return (self.selected * self.view.block - missing).tolist()
+    def tokens_read(self) -> list[list[int]]:
+        """KV tokens read by each row in each layer, summed over KV heads: counted from the selections."""
+        missing = (self.view.block - self.tails) * self.heads
+        return (self.selected * self.view.block - missing.unsqueeze(1)).tolist()

@@ -55,7 +55,7 @@ class Engine:
         """
         if request.id in self._sequences:
             raise ValueError(f"request {request.id!r} is already in the engine")
-        sequence = Sequence(request)
+        sequence = Sequence(request, self.settings.block_size)
         problem = self._impossible(sequence)
         if problem:
             self._outbox.append(sequence.complete("", "error", problem))

@@ -35,6 +35,8 @@ class Progress:
     queued_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    attended_layers: tuple[int, ...] = ()
+    """``attended_kv`` of each layer; empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Request:
     sample: int = 0
     progress: Progress = Progress()
     """Where to continue, for a request that another engine has begun."""
+    record: bool = False
+    """Tell which blocks each step attended (``Delta.trace``)."""
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Completion:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     preemptions: int = 0
+    attended_layers: tuple[int, ...] = ()
 
 
 @dataclass
@@ -80,3 +85,5 @@ class Delta:
     progress: Progress | None = None
     """Counters after these tokens. ``progress.tokens`` stays empty here: the receiver has them."""
     completion: Completion | None = None
+    trace: list[bytes] = field(default_factory=list)
+    """What the step of each token attended, see ``trace``; empty for requests that are not recorded."""

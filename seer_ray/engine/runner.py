@@ -17,6 +17,7 @@ from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.watch import Watch
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
@@ -112,7 +113,11 @@ class Runner:
             for row in rows
             if row is not None and (row.cached + 1) % block == 0
         ]
-        step = DecodePass(self.attention, table, positions, completed)
+        watched = [
+            (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
+        ]
+        watch = Watch([index for index, _ in watched], self.device) if watched else None
+        step = DecodePass(self.attention, table, positions, completed, watch)
         ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
         hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
@@ -122,6 +127,10 @@ class Runner:
         chosen = torch.tensor([index for index, _ in ready], device=self.device)
         sampled = sample(logits[chosen], [row for _, row in ready])
         self._count(ready, step)
+        if watch is not None:
+            seen = watch.attended([row.pages[: row.cached // block + 1] for _, row in watched])
+            for (_, row), attended in zip(watched, seen, strict=True):
+                row.record(attended)
         return {row.slot: token for (_, row), token in zip(ready, sampled, strict=True)}
 
     def _groups(self, sequences: list[Sequence]) -> list[Seq[Sequence | None]]:
@@ -152,8 +161,8 @@ class Runner:
     def _count(self, ready: list[tuple[int, Sequence]], step: DecodePass) -> None:
         read = step.tokens_read()
         for index, sequence in ready:
-            sequence.attended += read[index]
-            sequence.available += (sequence.cached + 1) * step.heads * len(self.plan.layers)
+            available = (sequence.cached + 1) * step.heads * len(self.plan.layers)
+            sequence.count(read[index], available)
 
     # -- set-up --------------------------------------------------------------------------------------
 

@@ -6,8 +6,12 @@ import hashlib
 import time
 from array import array
 from dataclasses import replace
+from operator import add
+
+import numpy as np
 
 from seer_ray.engine.request import Completion, Delta, Progress, Request
+from seer_ray.engine.trace import TraceEncoder
 
 
 class Sequence:
@@ -17,7 +21,8 @@ class Sequence:
     everything that prefill made, and a first token is sampled like any other.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, block: int = 64) -> None:
+        """``block``: tokens a page, for the trace of a request that is recorded."""
         self.request = request
         self.prompt_length = len(request.prompt)
         self.tokens: list[int] = [*request.prompt, *request.progress.tokens]
@@ -28,9 +33,12 @@ class Sequence:
         """Row in the engine's page table; -1: not admitted."""
         self.preemptions = 0
         self.attended = request.progress.attended_kv
+        self.attended_layers = request.progress.attended_layers
         self.available = request.progress.available_kv
         self.noise_key = noise_key(request.seed, request.problem, request.sample)
         self._reported = len(self.tokens)
+        self._encoder = TraceEncoder(block) if request.record else None
+        self._trace: list[bytes] = []
         self._seconds = {
             "queued": request.progress.queued_s,
             "prefill": request.progress.prefill_s,
@@ -46,6 +54,25 @@ class Sequence:
     def ready(self) -> bool:
         """All but one token cached: the next decode step samples."""
         return self.cached == len(self.tokens) - 1
+
+    @property
+    def recorded(self) -> bool:
+        """Somebody wants to know what its steps attend."""
+        return self._encoder is not None
+
+    def record(self, attended: np.ndarray) -> None:
+        """What the step of the next token attended, bool ``[blocks, layers, kv_heads]``."""
+        assert self._encoder is not None
+        self._trace.append(self._encoder.add(attended))
+
+    def count(self, read: list[int], available: int) -> None:
+        """KV tokens that a step read, by layer, and could have read in all."""
+        if len(self.attended_layers) == len(read):
+            self.attended_layers = tuple(map(add, self.attended_layers, read))
+        elif not self.attended:  # else begun by one that did not count by layer
+            self.attended_layers = tuple(read)
+        self.attended += sum(read)
+        self.available += available
 
     def enter(self, phase: str) -> None:
         """From now on time counts as ``queued``, ``prefill`` or ``decode``."""
@@ -66,13 +93,15 @@ class Sequence:
             self._seconds["queued"],
             self._seconds["prefill"],
             self._seconds["decode"],
+            self.attended_layers,
         )
 
     def report(self) -> Delta:
         """The tokens since the last report."""
         tokens = self.tokens[self._reported :]
         self._reported = len(self.tokens)
-        return Delta(self.request.id, tokens, self._counters())
+        trace, self._trace = self._trace, []
+        return Delta(self.request.id, tokens, self._counters(), trace=trace)
 
     def complete(self, text: str, reason: str, error: str | None = None) -> Delta:
         """The last report."""
@@ -91,6 +120,7 @@ class Sequence:
             prefill_s=counters.prefill_s,
             decode_s=counters.decode_s,
             preemptions=self.preemptions,
+            attended_layers=counters.attended_layers,
         )
         return delta
 
