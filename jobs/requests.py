@@ -42,12 +42,15 @@ def make_requests(
         ConfigError: No such model.
     """
     params = resolve_sampling(config.model, config.sampling, tokenizer)
-    requests, attempts = [], {}
-    for problem, prompt in prompts.items():
+    engine, requests, attempts = config.engine, [], {}
+    for place, (problem, prompt) in enumerate(prompts.items()):
         for sample in range(config.samples):
             if (problem, sample) in done:
                 continue
             id = f"{problem}/{sample}"
             progress, attempts[id] = log.get(id) or (Progress(), 0)
-            requests.append(Request(id, prompt.tokens, params, config.seed, problem, sample, progress))
+            record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
+            requests.append(
+                Request(id, prompt.tokens, params, config.seed, problem, sample, progress, record)
+            )
     return requests, attempts

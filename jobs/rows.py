@@ -11,6 +11,7 @@ from typing import Any
 from seer_ray.cluster import JobError
 from seer_ray.cluster.coordinator import Change, Outcome
 from seer_ray.config import RunConfig
+from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
 from seer_ray.tasks.grading import Grade, GradingPool
@@ -61,6 +62,7 @@ class RowWriter:
         self._ungraded: dict[str, Row] = {}
         self._fresh: list[Row] = []
         self._waiting: dict[str, Row] = {}  # for their commit, by request id
+        self._traces: dict[str, list[bytes]] = {}  # of those that were recorded
         self._due = self._flush_due = 0.0
         self._failures = 0
 
@@ -72,6 +74,10 @@ class RowWriter:
     def add(self, outcome: Outcome, plan: str) -> None:
         """A request is done; ``plan`` is the readable form of the layer plan that decoded it."""
         completion, row = outcome.completion, self._row(outcome, plan)
+        before = self._log.trace(completion.request.id)[: outcome.told]
+        if any(before) or any(outcome.trace):
+            gap = [b""] * (outcome.told - len(before))
+            self._traces[completion.request.id] = [*before, *gap, *outcome.trace]
         self._ungraded[completion.request.id] = row
         if completion.finish_reason == "error":
             self._graded(completion.request.id, Grade(None, None))
@@ -89,7 +95,12 @@ class RowWriter:
         """New tokens of unfinished chains."""
         for change in changes:
             self._log.append(
-                change.request_id, change.tokens, change.counters, change.attempts, offset=change.offset
+                change.request_id,
+                change.tokens,
+                change.counters,
+                change.attempts,
+                offset=change.offset,
+                trace=change.trace,
             )
 
     def write(self, everything: bool = False) -> None:
@@ -141,10 +152,15 @@ class RowWriter:
 
     def _commit(self, rows: dict[str, Row]) -> None:
         there = self._folder.committed() if self._failures else set()
+        for id in rows.keys() & self._traces.keys():
+            row = rows[id]
+            trace = Trace(row["prompt_tokens"], self._traces[id])
+            self._folder.write_selection((row["problem_id"], row["sample"]), trace)
         self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
         self._log.forget(rows)
         for id in rows:
             del self._waiting[id]
+            self._traces.pop(id, None)
 
     def _row(self, outcome: Outcome, plan: str) -> Row:
         completion, request = outcome.completion, outcome.completion.request
@@ -162,6 +178,7 @@ class RowWriter:
             "completion_tokens": len(completion.tokens),
             "attended_kv": completion.attended_kv,
             "available_kv": completion.available_kv,
+            "attended_kv_layers": list(completion.attended_layers) or None,
             "queued_s": completion.queued_s,
             "prefill_s": completion.prefill_s,
             "decode_s": completion.decode_s,

@@ -116,6 +116,12 @@ class EngineConfig:
     exact: bool = option(
         False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower"
     )
+    record_selection: int = option(
+        0,
+        "sample 0 of the first so many problems: keep which blocks each step attended, for the report's map",
+        minimum=0,
+    )
+    record_requests: list[str] = option([], "more chains to record so, as 'problem/sample'")
 
 
 @dataclass
@@ -261,6 +267,8 @@ OPERATIONAL = (
     "tracking",
     "engine.kv_memory",
     "engine.max_batch",
+    "engine.record_selection",
+    "engine.record_requests",
     "model.device",
     "train.log_every",
     "train.eval_every",

@@ -19,7 +19,7 @@ mate that kills workers; with ``max_attempts`` strikes it is an error row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from seer_ray.cluster.waiting import Chain, Problem, WaitingChains
 from seer_ray.engine.request import Completion, Delta, Progress, Request
@@ -34,6 +34,10 @@ class Outcome:
     """The worker that finished it; None if it was given up."""
     attempts: int
     """Workers that had it, those that died included."""
+    told: int = 0
+    """Tokens that earlier changes have told of."""
+    trace: list[bytes] = field(default_factory=list)
+    """Of the tokens after those; empty if the request is not recorded."""
 
 
 @dataclass
@@ -47,6 +51,8 @@ class Change:
     counters: Progress
     """After these tokens; without any itself."""
     attempts: int
+    trace: list[bytes] = field(default_factory=list)
+    """Of these tokens; empty if the request is not recorded."""
 
 
 class Coordinator:
@@ -106,8 +112,9 @@ class Coordinator:
         """What unfinished requests got since the last call."""
         changes = []
         for id, chain in self._changed.items():
-            changes.append(Change(id, chain.told, chain.tokens[chain.told :], chain.counters, chain.attempts))
-            chain.told = len(chain.tokens)
+            tokens = chain.tokens[chain.told :]
+            changes.append(Change(id, chain.told, tokens, chain.counters, chain.attempts, chain.trace))
+            chain.told, chain.trace = len(chain.tokens), []
         self._changed.clear()
         return changes
 
@@ -150,6 +157,7 @@ class Coordinator:
                 continue
             if delta.tokens:
                 chain.tokens.extend(delta.tokens)
+                chain.trace.extend(delta.trace)
                 chain.strikes = 0
                 chain.problem.longest = max(chain.problem.longest, len(chain.tokens))
                 self.new_tokens += len(delta.tokens)
@@ -159,7 +167,7 @@ class Coordinator:
             if delta.completion is not None:
                 self._drop(chain)
                 completion = replace(delta.completion, request=chain.request)
-                outcomes.append(Outcome(completion, worker, chain.attempts))
+                outcomes.append(_outcome(completion, chain, worker))
         return outcomes
 
     def lost(self, worker: str, reason: str) -> list[Outcome]:
@@ -170,7 +178,7 @@ class Coordinator:
             chain.strikes += 1
             if chain.strikes >= self._max_attempts:
                 self._drop(chain)
-                outcomes.append(Outcome(_given_up(chain, reason), None, chain.attempts))
+                outcomes.append(_outcome(_given_up(chain, reason), chain, None))
             else:
                 del self._held[worker][chain.request.id]
                 self._waiting.add(chain, self._on_trial(chain))
@@ -195,6 +203,10 @@ class Coordinator:
             del self._held[chain.worker][chain.request.id]
 
 
+def _outcome(completion: Completion, chain: Chain, worker: str | None) -> Outcome:
+    return Outcome(completion, worker, chain.attempts, chain.told, chain.trace)
+
+
 def _given_up(chain: Chain, reason: str) -> Completion:
     times = "once" if chain.strikes == 1 else f"{chain.strikes} times in a row"
     return Completion(
@@ -208,4 +220,5 @@ def _given_up(chain: Chain, reason: str) -> Completion:
         queued_s=chain.counters.queued_s,
         prefill_s=chain.counters.prefill_s,
         decode_s=chain.counters.decode_s,
+        attended_layers=chain.counters.attended_layers,
     )

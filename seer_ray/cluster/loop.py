@@ -150,4 +150,5 @@ def merge(first: Delta | None, second: Delta) -> Delta:
         first.tokens + second.tokens,
         second.progress or first.progress,
         second.completion,
+        first.trace + second.trace,
     )

@@ -38,6 +38,8 @@ class Chain:
     counters: Progress = field(default_factory=Progress)
     told: int = 0
     """Tokens that ``Coordinator.changes`` has told of."""
+    trace: list[bytes] = field(default_factory=list)
+    """Of the tokens that it has not told of; empty if the request is not recorded."""
     place: str | None = None
     """The part of the queue that it is in."""
 

@@ -6,6 +6,7 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,10 @@ COUNTERS = {
     "queued_s": pa.float64(),
     "prefill_s": pa.float64(),
     "decode_s": pa.float64(),
+    "attended_layers": pa.list_(pa.int64()),
 }
+NOTHING: tuple[Any, ...] = (0, 0, 0.0, 0.0, 0.0, ())
+"""The counters of a chain that has not begun."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,11 @@ class Record:
     crc: int
     """Of the tokens before the offset."""
     tokens: array[int]
-    counters: tuple[float, ...]
+    counters: tuple[Any, ...]
     """In the order of ``COUNTERS``."""
     attempts: int
+    trace: list[bytes]
+    """Of these tokens, as far as it is recorded."""
 
 
 @dataclass
@@ -39,7 +45,9 @@ class Chain:
     """What is known of one request."""
 
     tokens: array[int] = field(default_factory=lambda: array("i"))
-    counters: tuple[float, ...] = (0,) * len(COUNTERS)
+    trace: list[bytes] = field(default_factory=list)
+    """What the step of each token attended; ends with the last that is recorded."""
+    counters: tuple[Any, ...] = NOTHING
     """In the order of ``COUNTERS``."""
     attempts: int = 0
     saved: int = 0
@@ -48,12 +56,23 @@ class Chain:
     """Of those."""
     changed: bool = False
 
-    def put(self, offset: int, tokens: Sequence[int], counters: tuple[float, ...], attempts: int) -> None:
+    def put(
+        self,
+        offset: int,
+        tokens: Sequence[int],
+        counters: tuple[Any, ...],
+        attempts: int,
+        trace: Sequence[bytes] = (),
+    ) -> None:
         """Tokens from ``offset`` on in place of those that were there."""
         if offset < self.saved:
             self.saved, self.crc = offset, self._crc(offset)
         del self.tokens[offset:]
         self.tokens.extend(tokens)
+        del self.trace[offset:]
+        if trace:
+            self.trace += [b""] * (offset - len(self.trace))
+            self.trace += trace
         self.counters, self.attempts, self.changed = counters, attempts, True
 
     def apply(self, record: Record) -> bool:
@@ -61,7 +80,7 @@ class Chain:
         if record.offset > len(self.tokens) or self._crc(record.offset) != record.crc:
             self.attempts = max(self.attempts, record.attempts)
             return False
-        self.put(record.offset, record.tokens, record.counters, record.attempts)
+        self.put(record.offset, record.tokens, record.counters, record.attempts, record.trace)
         self.mark_saved()
         return True
 
@@ -84,6 +103,7 @@ def encode(chains: dict[str, Chain]) -> bytes:
         "crc": pa.array([chain.crc for chain in chains.values()], pa.uint32()),
         "tokens": pa.ListArray.from_arrays(pa.array(ends), pa.array(tokens)),
         "attempts": pa.array([chain.attempts for chain in chains.values()], pa.int32()),
+        "trace": pa.array([chain.trace[chain.saved :] for chain in chains.values()], pa.list_(pa.binary())),
     }
     for i, (name, kind) in enumerate(COUNTERS.items()):
         columns[name] = pa.array([chain.counters[i] for chain in chains.values()], kind)
@@ -103,6 +123,10 @@ def decode(data: bytes) -> list[Record]:
         raise ValueError("torn segment")
     table = pa.ipc.open_stream(body).read_all()
     fields = {name: table[name].to_pylist() for name in table.column_names if name != "tokens"}
+    # Logs of earlier versions have neither.
+    fields.setdefault("trace", [[]] * table.num_rows)
+    fields.setdefault("attended_layers", [()] * table.num_rows)
+    fields["attended_layers"] = [tuple(layers) for layers in fields["attended_layers"]]
     records = []
     for row, tokens in enumerate(table["tokens"]):
         records.append(
@@ -113,6 +137,7 @@ def decode(data: bytes) -> list[Record]:
                 array("i", tokens.values.to_numpy().tobytes()),
                 tuple(fields[name][row] for name in COUNTERS),
                 fields["attempts"][row],
+                fields["trace"][row],
             )
         )
     return records

@@ -8,17 +8,20 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from seer_ray.config import ConfigError
-from seer_ray.results import identity, lock, schema
+from seer_ray.results import identity, lock, schema, selections
 from seer_ray.results.entry import ENTRIES, PARTS, Key
 from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.store import Store, join, one_line, open_store
+
+if TYPE_CHECKING:
+    from seer_ray.engine.trace import Trace
 
 __all__ = ["RunFolder", "join"]
 
@@ -85,6 +88,7 @@ class RunFolder:
                 store.write(CONFIG, config_yaml.encode())
             folder = cls(store, about, held)
             folder._ledger.clean()
+            selections.clean(store)
         except BaseException:
             held.release()
             raise
@@ -164,6 +168,11 @@ class RunFolder:
             self._ledger.settle()
         return self._ledger.keys
 
+    def in_order(self) -> list[Key]:
+        """(problem id, sample) of all rows that are there, in the order of their commits."""
+        self.committed()
+        return self._ledger.in_order
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All committed rows, in the order of their commits, or some columns of them.
 
@@ -172,6 +181,23 @@ class RunFolder:
         """
         self.committed()
         return self._ledger.read(columns)
+
+    def write_selection(self, key: Key, trace: Trace) -> None:
+        """Which blocks a chain attended, before its row is committed. May be written again until then."""
+        self._writing().check()
+        selections.write(self.store, key, trace)
+
+    def recorded(self) -> list[Key]:
+        """The committed rows whose block selections are there, in order of commit."""
+        return selections.recorded(self.store, self.in_order())
+
+    def read_selection(self, key: Key) -> Trace:
+        """Which blocks a chain attended.
+
+        Raises:
+            ConfigError: it is not there, or cannot be read.
+        """
+        return selections.read(self.store, key)
 
     def progress(self) -> ProgressLog:
         """Partial tokens of requests, named ``<problem>/<sample>``, that are not committed."""

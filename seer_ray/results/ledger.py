@@ -54,6 +54,11 @@ class Ledger:
     def keys(self) -> set[Key]:
         return set(self._where)
 
+    @property
+    def in_order(self) -> list[Key]:
+        """The keys in order of commit, as rows are read."""
+        return [key for entry in self.live.values() for key in entry.keys]
+
     def load(self) -> None:
         """Read the entries that are there now and check that their parts are.
 
@@ -234,7 +239,9 @@ class Ledger:
         return [group for group in groups if len(group) > 1]
 
     def _concat(self, stems: Iterable[str], columns: list[str] | None) -> pa.Table:
-        tables = []
+        # The columns that parts of an earlier version lack are null there.
+        empty = schema.schema(self.metadata).empty_table()
+        tables = [empty if columns is None else empty.select(columns)]
         for stem in stems:
             try:
                 table = read_part(self.store, stem, columns)

@@ -56,12 +56,14 @@ class ProgressLog:
         progress: Progress,
         attempts: int,
         offset: int | None = None,
+        trace: Sequence[bytes] = (),
     ) -> None:
         """New tokens of a request, with its counters after them.
 
         Args:
             offset: where they belong, for a chain that was begun again from an earlier point; what was known
                 from there on is dropped. None: at the end.
+            trace: what their steps attended, if that is recorded.
 
         Raises:
             ValueError: an offset beyond the end.
@@ -71,7 +73,7 @@ class ProgressLog:
         if offset is not None and not 0 <= offset <= length:
             raise ValueError(f"request {request_id}: tokens from {offset}, but only {length} are known")
         counters = tuple(getattr(progress, name) for name in COUNTERS)
-        chain.put(length if offset is None else offset, tokens, counters, attempts)
+        chain.put(length if offset is None else offset, tokens, counters, attempts, trace)
 
     def get(self, request_id: str) -> tuple[Progress, int] | None:
         """(progress with tokens, attempts), or None if nothing is known of the request."""
@@ -83,6 +85,11 @@ class ProgressLog:
             return None
         counters: Any = dict(zip(COUNTERS, chain.counters, strict=True))
         return Progress(tokens=tuple(chain.tokens), **counters), chain.attempts
+
+    def trace(self, request_id: str) -> list[bytes]:
+        """What the steps of its tokens attended, as far as it was recorded: maybe of fewer than there are."""
+        chain = self._chains.get(request_id)
+        return list(chain.trace) if chain else []
 
     def load(self) -> dict[str, tuple[Progress, int]]:
         """All that is known, by request."""

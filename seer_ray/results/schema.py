@@ -44,6 +44,13 @@ COLUMNS = (
         "KV dense attention would read; sparsity = 1 - attended/available",
         "tokens",
     ),
+    Column(
+        "attended_kv_layers",
+        pa.list_(pa.int64()),
+        "attended_kv of each layer; null: not counted by layer. Each layer has an equal part of available_kv",
+        "tokens",
+        nullable=True,
+    ),
     Column("queued_s", pa.float64(), "waiting inside engines", "s"),
     Column("prefill_s", pa.float64(), "prefill", "s"),
     Column("decode_s", pa.float64(), "first to last token", "s"),
