@@ -1,0 +1,140 @@
+"""How plots look: one colour per selector everywhere, told apart by colour-blind readers, in light and dark.
+
+Figures are drawn once, for light paper, by matplotlib without pyplot. ``save`` writes them as PNG and SVG;
+``inline`` makes the same SVG part of a page, with the page's fonts and colours.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1c2430", "#5b6675", "#dde2e8", "#ffffff"
+DARK = {INK: "#e6eaf0", MUTED: "#9aa7b6", GRID: "#323b47", PAPER: "#151a21"}
+"""What stands for a colour on a dark page."""
+
+# Okabe and Ito, "Color Universal Design" (2008), darkened where thin lines need it; lighter on dark pages.
+SELECTORS = {
+    "dense": ("#4a5563", "#aab4c0", "s"),
+    "seer": ("#0072b2", "#4db1f0", "o"),
+    "quest": ("#d55e00", "#ff8a3d", "^"),
+    "oracle": ("#00875f", "#35c79a", "D"),
+    "window": ("#b0568d", "#e091c0", "v"),
+    "random": ("#8a6d00", "#d9b83a", "X"),
+}
+OTHERS = (("#2f9fd8", "#7fd0ff", "P"), ("#b8860b", "#f0c24a", "h"), ("#7a5fb5", "#b6a0ec", "*"))
+DARK |= {light: dark for light, dark, _ in (*SELECTORS.values(), *OTHERS)}
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "semibold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "seer-ray",
+}
+
+
+def colour(selector: str) -> str:
+    """Of a selector's lines and points."""
+    return _look(selector)[0]
+
+
+def marker(selector: str) -> str:
+    return _look(selector)[2]
+
+
+def _look(selector: str) -> tuple[str, str, str]:
+    return SELECTORS.get(selector) or OTHERS[sum(selector.encode()) % len(OTHERS)]
+
+
+@contextmanager
+def figure(width: float = 7.0, height: float = 3.6) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one set of axes, inches. Everything about it, saving too, belongs inside."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_RC):
+        made = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(made)
+        yield made, made.add_subplot()
+
+
+def save(made: Figure, folder: Path, name: str) -> None:
+    """``name.png`` and ``name.svg`` in a folder that is made if need be. The same figure, the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(png(made))
+    (folder / f"{name}.svg").write_text(svg(made), encoding="utf-8")
+
+
+def png(made: Figure) -> bytes:
+    """As a picture for documents, 200 dots an inch."""
+    out = io.BytesIO()
+    made.savefig(out, format="png", dpi=200, metadata={"Software": None})
+    return out.getvalue()
+
+
+def svg(made: Figure) -> str:
+    """As an SVG document."""
+    out = io.StringIO()
+    made.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def inline(document: str, name: str) -> str:
+    """An SVG document of ours as an element of a page that has the variables of ``css_variables``.
+
+    Args:
+        document: from ``svg``
+        name: unique on the page, letters and digits
+    """
+    body = document[document.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.S)
+    body = re.sub(
+        r"<svg[^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg class="plot" viewBox="\1" role="img">', body, count=1
+    )
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
+    body = re.sub(r"font: ([^;\"]*?)(\d[\d.]*px)[^;\"]*", r"font: \1\2 var(--font)", body)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var({variable(m[0])})" if m[0] in DARK else m[0], body)
+
+
+def variable(light: str) -> str:
+    """The CSS variable of a colour."""
+    return f"--c{light[1:]}"
+
+
+def css_variables(dark: bool) -> str:
+    """Declarations that give every colour its value on a light or a dark page."""
+    return " ".join(f"{variable(light)}: {other if dark else light};" for light, other in DARK.items())
