@@ -241,6 +241,24 @@ class TrainConfig:
 
 
 @dataclass
+class RacingConfig:
+    """Stop sampling settings about which the answer is known."""
+
+    enabled: bool = option(False, "stop settings that are surely worse than dense, or surely as good")
+    margin: float = option(
+        0.02, "accuracy that a setting may lose against dense", unit="share", minimum=0.001, maximum=0.5
+    )
+    alpha: float = option(
+        0.05,
+        "chance that any setting of the sweep is stopped as worse wrongly, and the same for as good",
+        minimum=0.0001,
+        maximum=0.5,
+    )
+    every: int = option(10, "problems between two looks; may be any number, looking is free", minimum=1)
+    least: int = option(20, "problems before the first look", minimum=2)
+
+
+@dataclass
 class RunConfig:
     """One job."""
 
