@@ -14,6 +14,7 @@ from seer_ray.config import RunConfig
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
+from seer_ray.results.selections import Recording
 from seer_ray.tasks.grading import Grade, GradingPool
 from seer_ray.tasks.problem import Problem
 
@@ -154,8 +155,13 @@ class RowWriter:
         there = self._folder.committed() if self._failures else set()
         for id in rows.keys() & self._traces.keys():
             row = rows[id]
-            trace = Trace(row["prompt_tokens"], self._traces[id])
-            self._folder.write_selection((row["problem_id"], row["sample"]), trace)
+            prompt = self._prompts[row["problem_id"]].tokens
+            recording = Recording(
+                Trace(row["prompt_tokens"], self._traces[id]),
+                [self._decode([token]) for token in prompt],
+                [self._decode([token]) for token in row["token_ids"]],
+            )
+            self._folder.write_selection((row["problem_id"], row["sample"]), recording)
         self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
         self._log.forget(rows)
         for id in rows:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,10 +18,8 @@ from seer_ray.results.entry import ENTRIES, PARTS, Key
 from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
+from seer_ray.results.selections import Recording
 from seer_ray.results.store import Store, join, one_line, open_store
-
-if TYPE_CHECKING:
-    from seer_ray.engine.trace import Trace
 
 __all__ = ["RunFolder", "join"]
 
@@ -182,16 +180,16 @@ class RunFolder:
         self.committed()
         return self._ledger.read(columns)
 
-    def write_selection(self, key: Key, trace: Trace) -> None:
+    def write_selection(self, key: Key, recording: Recording) -> None:
         """Which blocks a chain attended, before its row is committed. May be written again until then."""
         self._writing().check()
-        selections.write(self.store, key, trace)
+        selections.write(self.store, key, recording)
 
     def recorded(self) -> list[Key]:
         """The committed rows whose block selections are there, in order of commit."""
         return selections.recorded(self.store, self.in_order())
 
-    def read_selection(self, key: Key) -> Trace:
+    def read_selection(self, key: Key) -> Recording:
         """Which blocks a chain attended.
 
         Raises:

@@ -13,7 +13,14 @@ from seer_ray.engine.request import Progress
 from seer_ray.engine.trace import Trace, TraceEncoder
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
+from seer_ray.results.selections import Recording
 from seer_ray.results.store import LocalStore
+
+
+def recording(steps: list[bytes]) -> Recording:
+    return Recording(
+        Trace(9, steps), ["a"] * 9, ["</script>", "\ud800é"] * (len(steps) // 2) + ["x"] * (len(steps) % 2)
+    )
 
 
 def entries(count: int, seed: int = 0) -> list[bytes]:
@@ -26,13 +33,15 @@ def test_a_selection_is_there_with_its_row(tmp_path: Path) -> None:
     with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
         folder.commit([row("p")])
         assert folder.recorded() == []
-        folder.write_selection(key, Trace(9, entries(2, seed=1)))  # a crash comes before the commit
+        folder.write_selection(key, recording(entries(2, seed=1)))  # a crash comes before the commit
         assert folder.recorded() == []
-        folder.write_selection(key, Trace(9, entries(3)))
+        folder.write_selection(key, recording(entries(3)))
         folder.commit([row(key[0], key[1]), row("q")])
     seen = RunFolder.view(str(tmp_path / "run"))
     assert seen.recorded() == [key]
-    trace = seen.read_selection(key)
+    found = seen.read_selection(key)
+    assert (found.prompt, found.tokens) == (["a"] * 9, ["</script>", "?é", "x"])
+    trace = found.trace
     assert (trace.prompt_tokens, trace.shape, list(trace.entries)) == (9, (2, 2, 4), entries(3))
     with pytest.raises(ConfigError, match="cannot be read"):
         seen.read_selection(other)
@@ -41,7 +50,7 @@ def test_a_selection_is_there_with_its_row(tmp_path: Path) -> None:
 
 def test_a_torn_file_is_named_and_half_files_go(tmp_path: Path) -> None:
     with RunFolder.open(str(tmp_path), CONFIG) as folder:
-        folder.write_selection(("p", 0), Trace(9, entries(40)))
+        folder.write_selection(("p", 0), recording(entries(40)))
         folder.commit([row("p")])
     (file,) = (tmp_path / "selections").iterdir()
     half = file.with_name(f".{file.name}.0123abcd.tmp")
