@@ -1,0 +1,160 @@
+"""Committed rows as arrays, problems x samples, the same problems and samples for every setting.
+
+A sample that is not there (not run yet, lost) is NaN in every array. It is in no numerator and no
+denominator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+COLUMNS = (
+    "problem_id",
+    "sample",
+    "seed",
+    "extracted_answer",
+    "reference",
+    "correct",
+    "error",
+    "finish_reason",
+    "completion_tokens",
+    "attended_kv",
+    "available_kv",
+    "prefill_s",
+    "decode_s",
+)
+"""What is read of a table of completions."""
+
+
+class MisalignedError(ValueError):
+    """Tables that cannot be put beside each other. The message is one line."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What one setting came to. Arrays are [problems, samples]; NaN or False where there is no sample."""
+
+    name: str
+    problems: tuple[str, ...]
+    numbers: tuple[int, ...]
+    """The sample number of each column."""
+    present: NDArray[np.bool_]
+    """There is a row."""
+    error: NDArray[np.bool_]
+    """The row has an error in place of a completion."""
+    correct: Array
+    """1 or 0; NaN: missing or not graded. A row with an error counts as wrong."""
+    answered: Array
+    """1 or 0: an answer was found; NaN: no completion."""
+    truncated: Array
+    """1 or 0: cut off at the limit; NaN: no completion."""
+    tokens: Array
+    """Length of the completion; NaN: none."""
+    attended: Array
+    """KV read, in tokens, over steps, layers and heads; NaN: no completion."""
+    available: Array
+    """KV that dense attention would have read for the same completion."""
+    decode_s: Array
+    """First to last token, beside batch mates; NaN: no completion."""
+    answers: NDArray[Any]
+    """Extracted answers, None: none."""
+    seed: int | None
+    """Of the noise; None: no rows."""
+
+    @property
+    def missing(self) -> int:
+        """Samples that other settings, or other problems of this one, have and this one has not."""
+        return int((~self.present).sum())
+
+    @property
+    def errors(self) -> int:
+        return int(self.error.sum())
+
+    @property
+    def ungraded(self) -> int:
+        """Completions whose grade is not known."""
+        return int((self.present & ~self.error & np.isnan(self.correct)).sum())
+
+    @property
+    def attended_share(self) -> float | None:
+        """Attended over available KV; None: nothing was decoded."""
+        available = np.nansum(self.available)
+        return float(np.nansum(self.attended) / available) if available else None
+
+
+def align(tables: Mapping[str, pa.Table]) -> dict[str, Outcomes]:
+    """One ``Outcomes`` a table, all over the union of their problems (in order of appearance) and samples.
+
+    Args:
+        tables: of the results schema, ``COLUMNS`` suffice, by the setting's name
+
+    Raises:
+        MisalignedError: a (problem, sample) is there twice in a table, a table mixes seeds, or two tables
+        have
+            different reference answers for one problem id, so are not about the same problems.
+    """
+    problems: dict[str, int] = {}
+    references: dict[str, str | None] = {}
+    numbers: set[int] = set()
+    for name, table in tables.items():
+        ids, given = table["problem_id"].to_pylist(), table["reference"].to_pylist()
+        for problem, reference in zip(ids, given, strict=True):
+            problems.setdefault(problem, len(problems))
+            if references.setdefault(problem, reference) != reference:
+                raise MisalignedError(
+                    f"{name}: problem {problem!r} has the reference {reference!r}, elsewhere "
+                    f"{references[problem]!r}: not the same problems"
+                )
+        numbers.update(table["sample"].to_pylist())
+    return {name: _fill(name, table, problems, sorted(numbers)) for name, table in tables.items()}
+
+
+def _fill(name: str, table: pa.Table, problems: dict[str, int], numbers: list[int]) -> Outcomes:
+    shape = len(problems), len(numbers)
+    column = {number: place for place, number in enumerate(numbers)}
+    rows = np.array([problems[problem] for problem in table["problem_id"].to_pylist()], int)
+    places = np.array([column[number] for number in table["sample"].to_pylist()], int)
+    cells = rows * shape[1] + places
+    if len(np.unique(cells)) < len(cells):
+        double = int(np.flatnonzero(np.bincount(cells) > 1)[0])
+        problem, number = list(problems)[double // shape[1]], numbers[double % shape[1]]
+        raise MisalignedError(f"{name}: sample {number} of problem {problem!r} is there more than once")
+    seeds = pc.unique(table["seed"]).to_pylist()
+    if len(seeds) > 1:
+        raise MisalignedError(f"{name}: rows of several seeds ({', '.join(map(str, sorted(seeds)))})")
+    error = table["error"].is_valid().to_numpy()
+
+    def spread(values: Any, blank: Any = np.nan, kind: Any = float) -> NDArray[Any]:
+        array = np.full(shape, blank, kind)
+        array[rows, places] = values
+        return array
+
+    def numeric(values: Any) -> NDArray[Any]:
+        """Of rows that have a completion."""
+        return spread(np.where(error, np.nan, np.asarray(values, float)))
+
+    correct = np.array([np.nan if value is None else value for value in table["correct"].to_pylist()], float)
+    return Outcomes(
+        name=name,
+        problems=tuple(problems),
+        numbers=tuple(numbers),
+        present=spread(True, False, bool),
+        error=spread(error, False, bool),
+        correct=spread(np.where(error, 0.0, correct)),
+        answered=numeric(table["extracted_answer"].is_valid().to_numpy()),
+        truncated=numeric(pc.equal(table["finish_reason"], "length").to_numpy()),
+        tokens=numeric(table["completion_tokens"].to_numpy()),
+        attended=numeric(table["attended_kv"].to_numpy()),
+        available=numeric(table["available_kv"].to_numpy()),
+        decode_s=numeric(table["decode_s"].to_numpy()),
+        answers=spread(table["extracted_answer"].to_pylist(), None, object),
+        seed=seeds[0] if seeds else None,
+    )
