@@ -36,7 +36,8 @@ def load_problems(task: TaskConfig) -> list[Problem]:
         rows, columns = list(_generated(task)), ColumnsConfig()
     else:
         # Without a shuffle, what is beyond the limit need not be read.
-        rows = list(itertools.islice(read_rows(task), task.limit if task.shuffle is None else None))
+        found = read_rows(task.data, task.subset, task.split)
+        rows = list(itertools.islice(found, task.limit if task.shuffle is None else None))
     if not rows:
         raise ConfigError(f"task.data={task.data}: has no rows")
     if _is_batch(rows[0][1]):

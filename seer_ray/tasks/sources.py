@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from seer_ray.config import ConfigError, TaskConfig, did_you_mean
+from seer_ray.config import ConfigError, did_you_mean
 
 Row = tuple[str, dict[str, Any]]
 """(where, column -> value)"""
@@ -22,30 +22,36 @@ _OTHER_FILE = re.compile(r"\.(json|txt|tsv|arrow|xlsx|ya?ml|zip)$", re.IGNORECAS
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def read_rows(task: TaskConfig) -> Iterator[Row]:
-    """All rows of ``task.data``, files in the order of their names.
+def read_rows(
+    data: str, subset: str | None = None, split: str = "test", option: str = "task.data"
+) -> Iterator[Row]:
+    """All rows of a dataset, files in the order of their names.
+
+    Args:
+        data: Path or glob, or id of a dataset on the hub.
+        subset, split: For the hub.
+        option: What ``data`` is called in errors.
 
     Raises:
         ConfigError: Missing or unreadable file, malformed line, unknown dataset.
     """
-    assert task.data is not None
-    if not is_path(task.data):
-        yield from _hub_rows(task)
+    if not is_path(data):
+        yield from _hub_rows(data, subset, split, option)
         return
-    for filesystem, path in find_files(task.data):
+    for filesystem, path in find_files(data, option):
         kind = _FILE_TYPE.search(path)
         if kind is None:
-            raise ConfigError(f"task.data={path}: unknown file type; must be .jsonl, .parquet or .csv")
+            raise ConfigError(f"{option}={path}: unknown file type; must be .jsonl, .parquet or .csv")
         try:
             yield from _READERS[kind[1].lower()](filesystem, path)
         except (OSError, ValueError, csv.Error) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise ConfigError(f"task.data={path}: cannot be read: {_one_line(error)}") from error
+            raise ConfigError(f"{option}={path}: cannot be read: {_one_line(error)}") from error
 
 
 def is_path(data: str) -> bool:
-    """Whether ``task.data`` means files and not a hub dataset."""
+    """Whether ``data`` means files and not a hub dataset."""
     return bool(
         "://" in data
         or not _HUB_ID.fullmatch(data)
@@ -56,7 +62,7 @@ def is_path(data: str) -> bool:
     )
 
 
-def find_files(data: str) -> list[tuple[Any, str]]:
+def find_files(data: str, option: str = "task.data") -> list[tuple[Any, str]]:
     """(pyarrow filesystem, path) of every file that a path, URI or glob names, sorted by path.
 
     In globs ``*`` stays inside a folder name, ``**`` goes through folders, hidden files are left out.
@@ -81,35 +87,33 @@ def find_files(data: str) -> list[tuple[Any, str]]:
         else:
             filesystem, path = fs.LocalFileSystem(), location
         if not pattern:
-            _check_file(filesystem, path, data)
+            _check_file(filesystem, path, data, option)
             return [(filesystem, path)]
         selector = fs.FileSelector(path, allow_not_found=True, recursive="/" in pattern or "**" in pattern)
         found = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"task.data={data}: cannot be reached: {_one_line(error)}") from error
+        raise ConfigError(f"{option}={data}: cannot be reached: {_one_line(error)}") from error
     prefix = "" if path == "/" else path.rstrip("/")
     names = sorted(info.path for info in found if _matches(info.path[len(prefix) + 1 :], pattern))
     if not names:
-        raise ConfigError(f"task.data={data}: no file matches")
+        raise ConfigError(f"{option}={data}: no file matches")
     return [(filesystem, name) for name in names]
 
 
-def _check_file(filesystem: Any, path: str, data: str) -> None:
+def _check_file(filesystem: Any, path: str, data: str, option: str) -> None:
     from pyarrow import fs
 
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.Directory:
         raise ConfigError(
-            f"task.data={data}: is a folder; name its files, for example {data.rstrip('/')}/*.jsonl"
+            f"{option}={data}: is a folder; name its files, for example {data.rstrip('/')}/*.jsonl"
         )
     if info.type == fs.FileType.NotFound:
         folder, _, name = path.rpartition("/")
         others = filesystem.get_file_info(fs.FileSelector(folder or ".", allow_not_found=True))
-        raise ConfigError(
-            f"task.data={data}: no such file{did_you_mean(name, [i.base_name for i in others])}"
-        )
+        raise ConfigError(f"{option}={data}: no such file{did_you_mean(name, [i.base_name for i in others])}")
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -173,23 +177,24 @@ def _parquet_rows(filesystem: Any, path: str) -> Iterator[Row]:
 _READERS = {"jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows}
 
 
-def _hub_rows(task: TaskConfig) -> Iterator[Row]:
+def _hub_rows(data: str, subset: str | None, split: str, option: str) -> Iterator[Row]:
     try:
         import datasets
     except ImportError as error:
         raise ConfigError(
-            f'task.data={task.data}: no such file, and datasets of the hub need: pip install "seer-ray[hub]"'
+            f'{option}={data}: no such file, and datasets of the hub need: pip install "seer-ray[hub]"'
         ) from error
     try:
-        rows = datasets.load_dataset(task.data, task.subset, split=task.split)
+        rows = datasets.load_dataset(data, subset, split=split)
     except Exception as error:  # Network, missing dataset, subset or split: whatever the library raises.
-        subset = f" task.subset={task.subset}" if task.subset else ""
+        section = option.rpartition(".")[0]
+        named = {"subset": subset, "split": split}
+        which = "".join(f" {section}{'.' if section else ''}{k}={v}" for k, v in named.items() if v)
         raise ConfigError(
-            f"task.data={task.data}{subset} task.split={task.split}: cannot be loaded from the hub: "
-            f"{_one_line(error)}"
+            f"{option}={data}{which}: cannot be loaded from the hub: {_one_line(error)}"
         ) from error
     for number, row in enumerate(rows, 1):
-        yield f"{task.data} row {number}", row
+        yield f"{data} row {number}", row
 
 
 def _one_line(error: Exception) -> str:
