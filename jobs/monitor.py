@@ -9,11 +9,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from seer_ray.analysis.statistics import Accuracy
-from seer_ray.cluster.coordinator import Coordinator
+from seer_ray.cluster.lane import Lane
 from seer_ray.jobs.live import LiveStats, Reporter
 from seer_ray.results.folder import RunFolder
 
@@ -70,27 +70,55 @@ COLUMNS = (
 """What a monitor reads of a row."""
 
 
+class Heartbeat:
+    """A thread that writes now and then, while the job's thread is busy.
+
+    Args:
+        write: Called every ``HEARTBEAT`` seconds, from now on; may raise OSError.
+    """
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._write, self._stop = write, threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _beat(self) -> None:
+        while True:
+            # A disk that is full for a moment is told of by who writes rows to it.
+            with contextlib.suppress(OSError):
+                self._write()
+            if self._stop.wait(HEARTBEAT):
+                return
+
+
 class Monitor:
-    """Keeps ``live`` and shows it. A thread of its own keeps the heartbeat while the job's thread is busy."""
+    """Keeps ``live`` and shows it. Whoever drives the job calls ``write`` as its heart beats."""
 
     def __init__(self, folder: RunFolder, reporter: Reporter, total: int) -> None:
         self.live = LiveStats(total=total)
         self.accuracy, self.totals = Accuracy(), Totals()
         before = folder.read_json(STATUS) or {}
         self._before = float(before.get("all_decoding_s", 0.0)), int(before.get("all_new_tokens", 0))
-        self._decoding_since: float | None = None
+        self._seconds = 0.0
+        self._engines: dict[str, float] = {}
+        self._engines_before = dict(before.get("all_engines") or {})
         self._folder, self._reporter = folder, reporter
         self._began = time.monotonic()
         self._speed: deque[tuple[float, int]] = deque()
         self._updated = 0.0
-        self._stop = threading.Event()
+        self._mutex = threading.Lock()
         self._state, self._error = "running", None  # type: str, str | None
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begins to tell."""
         self._reporter.start(self.live)
-        self._thread.start()
 
     def phase(self, phase: str) -> None:
         """What goes on now, in two or three words."""
@@ -109,17 +137,22 @@ class Monitor:
         self.live.accuracy, self.live.accuracy_se = self.accuracy.mean, self.accuracy.stderr
         self.live.mean_attended, self.live.sparsity = self.totals.mean_attended, self.totals.sparsity
 
-    def tick(self, coordinator: Coordinator, last: bool = False) -> None:
-        """Called often; updates what depends on time and shows it now and then, and the last time."""
+    def tick(self, lane: Lane, seconds: float, last: bool = False) -> None:
+        """Called often; updates what depends on time and shows it now and then, and the last time.
+
+        Args:
+            lane: What is decoded.
+            seconds: Of the workers' time that went to it since the last call.
+            last: Show it in any case.
+        """
         now = time.monotonic()
+        self._seconds += seconds
         if now - self._updated < UPDATE and not last:
             return
-        if self.live.workers_ready and self._decoding_since is None:
-            self._decoding_since = now
         self._updated = now
         live, speed = self.live, self._speed
-        live.running, live.queued = coordinator.running, coordinator.queued
-        live.new_tokens = coordinator.new_tokens
+        live.running, live.queued = lane.running, lane.queued
+        live.new_tokens, self._engines = lane.new_tokens, dict(lane.stats)
         if live.workers_ready:
             speed.append((now, live.new_tokens))
         while len(speed) > 2 and now - speed[1][0] > WINDOW:
@@ -129,8 +162,8 @@ class Monitor:
         live.eta_s = None
         if self.totals.rows and live.tokens_per_s:
             # Those that still run are longer than those that are done: a lower bound.
-            left = coordinator.unfinished * self.totals.tokens / self.totals.rows
-            left -= coordinator.unfinished_tokens
+            left = lane.unfinished * self.totals.tokens / self.totals.rows
+            left -= lane.unfinished_tokens
             live.eta_s = left / live.tokens_per_s if left > 0 else None
         self._show()
 
@@ -152,42 +185,45 @@ class Monitor:
         }
 
     def decoding(self) -> tuple[float, int]:
-        """(seconds with a worker that was ready, tokens generated) of this session and those before it."""
-        now = time.monotonic()
-        return self._before[0] + now - (self._decoding_since or now), self._before[1] + self.live.new_tokens
+        """(seconds that the workers had for it, tokens generated) of this session and those before it."""
+        return self._before[0] + self._seconds, self._before[1] + self.live.new_tokens
+
+    def engines(self) -> dict[str, float]:
+        """Counters of the engines over this session and those before it."""
+        before, now = self._engines_before, self._engines
+        return {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
 
     def end(self, state: str, error: str | None = None) -> None:
         """The last word in ``status.json``: ``done``, ``failed`` or ``interrupted``."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
         self._state, self._error = state, error
         with contextlib.suppress(OSError):
-            self._write()
+            self.write()
 
     def _show(self) -> None:
         self.live.elapsed_s = time.monotonic() - self._began
         self._reporter.update(self.live)
 
-    def _beat(self) -> None:
-        while True:
-            # A disk that is full for a moment is told of by who writes rows to it.
-            with contextlib.suppress(OSError):
-                self._write()
-            if self._stop.wait(HEARTBEAT):
-                return
+    def write(self) -> None:
+        """Brings ``status.json`` up to date. From any thread. Raises OSError."""
+        with self._mutex:
+            self.live.elapsed_s = time.monotonic() - self._began
+            seconds, tokens = self.decoding()
+            said = {
+                **sign_of_life(self._state, self._error),
+                "all_decoding_s": seconds,
+                "all_new_tokens": tokens,
+                "all_engines": self.engines(),
+                **dataclasses.asdict(self.live),
+            }
+            self._folder.write_json(STATUS, said)
 
-    def _write(self) -> None:
-        self.live.elapsed_s = time.monotonic() - self._began
-        seconds, tokens = self.decoding()
-        said = {
-            "state": self._state,
-            "error": self._error,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "heartbeat": time.time(),
-            "all_decoding_s": seconds,
-            "all_new_tokens": tokens,
-            **dataclasses.asdict(self.live),
-        }
-        self._folder.write_json(STATUS, said)
+
+def sign_of_life(state: str, error: str | None = None) -> dict[str, Any]:
+    """What every ``status.json`` says: how it stands, and who says so when."""
+    return {
+        "state": state,
+        "error": error,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "heartbeat": time.time(),
+    }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from seer_ray.cluster import JobError
 from seer_ray.cluster.coordinator import Change, Outcome
@@ -22,6 +22,58 @@ MAX_FAILURES = 10
 """Writes that fail in a row before the job gives up. Until then rows wait in memory."""
 
 Row = dict[str, Any]
+
+
+class Grader(Protocol):
+    """What a row writer needs of ``GradingPool``."""
+
+    def submit(self, key: Hashable, text: str, answer: str | None) -> None: ...
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]: ...
+
+    def close(self) -> None: ...
+
+
+class SharedPool:
+    """A grading pool for several row writers, each of which gets its own grades back.
+
+    Args:
+        pool: Closed by whoever made it.
+    """
+
+    def __init__(self, pool: GradingPool) -> None:
+        self._pool = pool
+        self._grades: dict[str, list[tuple[Any, Grade]]] = {}
+
+    def desk(self, name: str) -> Grader:
+        """The pool as the row writer of this name sees it."""
+        self._grades[name] = []
+        return _Desk(self, name)
+
+    def submit(self, name: str, key: Hashable, text: str, answer: str | None) -> None:
+        self._pool.submit((name, key), text, answer)
+
+    def collect(self, name: str, timeout: float) -> list[tuple[Any, Grade]]:
+        """The grades of one row writer. May come back early with none."""
+        for (owner, key), grade in self._pool.collect(0.0 if self._grades[name] else timeout):
+            self._grades[owner].append((key, grade))
+        found, self._grades[name] = self._grades[name], []
+        return found
+
+
+@dataclass(frozen=True)
+class _Desk:
+    shared: SharedPool
+    name: str
+
+    def submit(self, key: Hashable, text: str, answer: str | None) -> None:
+        self.shared.submit(self.name, key, text, answer)
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
+        return self.shared.collect(self.name, timeout)
+
+    def close(self) -> None:
+        """The pool goes on for the others."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +95,7 @@ class RowWriter:
         prompts: By problem id.
         decode: Token ids to text, for chains that no engine finished.
         note: Told, in a line each, what a person should know.
+        pool: What grades; None: a pool of its own.
 
     Raises:
         ConfigError: There is no such grader.
@@ -56,10 +109,11 @@ class RowWriter:
         prompts: Mapping[str, Prompt],
         decode: Callable[[Sequence[int]], str],
         note: Callable[[str], None],
+        pool: Grader | None = None,
     ) -> None:
         self._folder, self._log, self._config = folder, log, config
         self._prompts, self._decode, self._note = prompts, decode, note
-        self._pool = GradingPool(config.task)
+        self._pool: Grader = pool or GradingPool(config.task)
         self._ungraded: dict[str, Row] = {}
         self._fresh: list[Row] = []
         self._waiting: dict[str, Row] = {}  # for their commit, by request id

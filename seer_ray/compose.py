@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar
 
-from seer_ray.config import ConfigError, RunConfig, check
+from seer_ray.config import ConfigError, RunConfig, SweepConfig, check
 from seer_ray.overrides import Choice, Overrides, Setting, show
 from seer_ray.training.options import PretrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-JOBS: dict[type, str] = {RunConfig: "reason", PretrainConfig: "pretrain"}
+JOBS: dict[type, str] = {RunConfig: "reason", SweepConfig: "sweep", PretrainConfig: "pretrain"}
 """Options of a job -> its top file in ``conf/``."""
-GROUPS = ("model", "task", "selector", "engine", "cluster")
+GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
 
 C = TypeVar("C", default=RunConfig)
 
 
 def compose(
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str | Choice | Setting] = (),
     job: type[C] = RunConfig,  # type: ignore[assignment]
     base: C | None = None,
 ) -> C:
@@ -40,22 +40,25 @@ def compose(
     sampling that suits the default model, or the size of the default task, says nothing about another one.
 
     Args:
-        overrides: ``group=choice`` and ``option=value``, as Hydra writes them; a later one wins
+        overrides: ``group=choice`` and ``option=value``, as Hydra writes them, or read already; the last wins
         job: its options
         base: start from these options instead of the top file; a chosen group then replaces its section
 
     Raises:
         ConfigError: on one line, what is wrong with which option.
     """
-    reader = _reader(job)
-    parsed = [item for text in overrides for item in reader.parse(text)]
+    reader = reader_of(job)  # type: ignore[arg-type]
+    parsed = [
+        item for word in overrides for item in (reader.parse(word) if isinstance(word, str) else [word])
+    ]
     chosen = {item.group: item.name for item in parsed if isinstance(item, Choice)}
     settings = [item for item in parsed if isinstance(item, Setting)]
     if base is None:
         tree = _top(job, chosen, settings)
     else:
         tree = _schema(job)
-        _assign(tree, reader.flatten(_escaped(dataclasses.asdict(base))), reader)
+        values = dataclasses.asdict(base)  # type: ignore[call-overload]
+        _assign(tree, reader.flatten(_escaped(values)), reader)
         for group, name in chosen.items():
             tree[group] = _schema(job)[group]
             tree.merge_with(_hydra(f"{group}/{name}"))
@@ -65,7 +68,7 @@ def compose(
 
 def given(overrides: Iterable[str], option: str, job: type = RunConfig) -> Any:
     """What overrides say about one option; None: nothing. Refuses mistakes in any of them."""
-    parsed = [item for text in overrides for item in _reader(job).parse(text)]
+    parsed = [item for text in overrides for item in reader_of(job).parse(text)]
     said = [item.value for item in parsed if isinstance(item, Setting) and item.name == option]
     return said[-1] if said else None
 
@@ -85,7 +88,7 @@ def from_yaml(
     """
     import yaml
 
-    reader = _reader(job)
+    reader = reader_of(job)  # type: ignore[arg-type]
     try:
         values = yaml.safe_load(text)
         if not isinstance(values or {}, dict):
@@ -144,7 +147,8 @@ def _about(config: RunConfig) -> list[str]:
     if width and selector.threshold is not None:
         width = f"-t{selector.threshold:g}"
     model = PurePosixPath(config.model.name.replace("\\", "/")).name.removesuffix(".gguf")
-    return [config.task.name, model, f"{selector.name}{width}"]
+    kind = "sweep" if isinstance(config, SweepConfig) else f"{selector.name}{width}"
+    return [config.task.name, model, kind]
 
 
 @cache
@@ -167,7 +171,8 @@ def choices(group: str) -> list[str]:
 
 
 @cache
-def _reader(job: type) -> Overrides:
+def reader_of(job: type) -> Overrides:
+    """What reads a job's overrides."""
     return Overrides(job, groups_of(job))
 
 

@@ -277,6 +277,31 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+@dataclass
+class SweepOptions:
+    """Which points a sweep has, and how it goes through them."""
+
+    grid: dict[str, Any] = option(
+        {}, "options and groups with the values to combine, e.g. {selector: [quest, window]}"
+    )
+    points: list[Any] = option(
+        [], "points by name: each 'selector=quest selector.budget=512' or a mapping of options"
+    )
+    baseline: bool = option(True, "add a dense point to compare with, where there is none")
+    round: int | None = option(
+        None,
+        "problems that every point finishes before the next ones are begun; None: four batches of requests",
+        minimum=1,
+    )
+
+
+@dataclass
+class SweepConfig(RunConfig):
+    """Several runs that differ in some options. The options of a run are those of the first point."""
+
+    sweep: SweepOptions = field(default_factory=SweepOptions)
+
+
 # What may differ between the first run of a folder and its resumption: nothing that changes a row.
 OPERATIONAL = (
     "name",
@@ -291,6 +316,8 @@ OPERATIONAL = (
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",
+    "sweep.round",
+    "sweep.baseline",
 )
 
 

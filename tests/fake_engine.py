@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from seer_ray.cluster.connect import connected
-from seer_ray.config import ClusterConfig, ConfigError, RunConfig
+from seer_ray.config import ClusterConfig, ConfigError, EngineConfig, RunConfig, SelectorConfig
 from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
 
 
@@ -64,6 +64,12 @@ class FakeEngine:
 
     def stats(self) -> dict[str, float]:
         return {"steps": self.steps, "new_tokens": self.produced}
+
+    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+        assert not self.busy, "configured with requests in it"
+        if selector.name == "seer":
+            raise ConfigError("model.gates: none given")
+        self.plan = FakePlan(f"fake-{selector.name}{selector.budget}")
 
     def step(self) -> list[Delta]:
         while self.waiting and len(self.running) < self.rows:

@@ -75,16 +75,28 @@ class Coordinator:
         self._waiting = WaitingChains()
         self._held: dict[str, dict[str, Chain]] = {}
         self._changed: dict[str, Chain] = {}
-        for order, request in enumerate(requests):
+        self._attempts = dict(attempts or {})
+        self._added = 0
+        self.add(requests)
+
+    def add(self, requests: Iterable[Request]) -> None:
+        """More to do, after what is there."""
+        for request in requests:
             if request.id in self._chains:
                 raise ValueError(f"request {request.id} came twice")
             problem = self._problems.setdefault(request.problem, Problem())
-            chain = Chain(request, order, problem, attempts=(attempts or {}).get(request.id, 0))
+            chain = Chain(request, self._added, problem, attempts=self._attempts.get(request.id, 0))
             chain.tokens, chain.counters = list(request.progress.tokens), replace(request.progress, tokens=())
             chain.told = len(chain.tokens)
             problem.longest = max(problem.longest, chain.told)
+            self._added += 1
             self._chains[request.id] = chain
             self._waiting.add(chain, on_trial=False)
+
+    def drop_queued(self) -> None:
+        """Nobody wants what is in the queue any more; what is with workers goes on."""
+        for chain in self._waiting.clear():
+            self._drop(chain)
 
     @property
     def unfinished(self) -> int:

@@ -1,67 +1,103 @@
-"""Requests through workers: a coordinator that decides and a fleet that does."""
+"""Requests through workers: lanes that say what is to be done, and a fleet that does it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from seer_ray.cluster.coordinator import Coordinator, Outcome
+from seer_ray.cluster.coordinator import Outcome
 from seer_ray.cluster.fleet import Event, Failed, Fleet, Lost, Ready, Reported
+from seer_ray.cluster.lane import Lane
 
 
 class Crew:
-    """Keeps the workers of a fleet fed from a coordinator.
+    """Keeps the workers of a fleet fed.
+
+    A worker is on one lane at a time and changes lanes only when it holds nothing: what it measures is that
+    lane's alone. Rounds interleave the lanes: the first round of each, then the second of each in the
+    opposite order, and so on. A round is released when a worker finds nothing else to do: while the longest
+    chains of one end, other workers are on the next.
 
     Args:
-        coordinator: The requests.
+        lanes: What is to be done.
         fleet: The workers.
         note: Told, in a line each, what a person should know.
     """
 
-    def __init__(self, coordinator: Coordinator, fleet: Fleet, note: Callable[[str], None]) -> None:
-        self.coordinator, self.fleet, self._note = coordinator, fleet, note
-        self.plan: str | None = None
-        """Layer plan of the workers' engines, readable; None before the first worker is ready."""
+    def __init__(self, lanes: Sequence[Lane], fleet: Fleet, note: Callable[[str], None]) -> None:
+        self.lanes, self.fleet, self._note = lanes, fleet, note
+        self._round = 0
+        self._order: list[Lane] = []  # of the lanes whose next round is still to be released in this turn
+        self._on: dict[str, Lane] = {}
         self._waiting: dict[str, tuple[int, bool]] = {}  # (room, busy) of the workers without a call
         self._stats: dict[str, dict[str, float]] = {}
 
-    def poll(self, seconds: float) -> list[Outcome]:
+    @property
+    def unfinished(self) -> int:
+        return sum(lane.unfinished for lane in self.lanes)
+
+    def poll(self, seconds: float) -> list[tuple[Lane, Outcome]]:
         """The requests that got done; waits up to ``seconds`` for something to happen.
 
         Raises:
             JobError: no worker is left and none can be started.
             ConfigError: no worker comes up, because of the configuration.
         """
-        self.fleet.start(self.coordinator.unfinished)
-        outcomes: list[Outcome] = []
+        self.fleet.start(self.unfinished)
+        outcomes: list[tuple[Lane, Outcome]] = []
         for event in self.fleet.poll(seconds):
             self.take(event, outcomes)
         for worker, (room, busy) in list(self._waiting.items()):
-            new = self.coordinator.dispatch(worker, room, self.fleet.size)
+            lane = self._lane(worker, busy)
+            if lane is None:
+                continue
+            sharers = self._sharers(lane)
+            new = lane.coordinator.dispatch(worker, room, sharers)
             if new or busy:
                 del self._waiting[worker]
-                self.fleet.work(worker, new, self.coordinator.wants(worker, self.fleet.size))
+                self.fleet.work(worker, new, lane.coordinator.wants(worker, sharers), lane.setting)
         return outcomes
 
-    def take(self, event: Event, outcomes: list[Outcome]) -> None:
+    def take(self, event: Event, outcomes: list[tuple[Lane, Outcome]]) -> None:
         """Learns what happened to a worker; adds to ``outcomes`` the requests that this ended."""
         if isinstance(event, Ready):
             self._waiting[event.worker] = (event.built.room, False)
-            self.plan = event.built.plan
         elif isinstance(event, Reported):
-            self._stats[event.worker] = event.report.stats
-            self._waiting[event.worker] = (event.report.room, event.report.busy)
-            outcomes += self.coordinator.report(event.worker, event.report.deltas)
+            report, lane = event.report, self._on[event.worker]
+            self._waiting[event.worker] = (report.room, report.busy)
+            if report.refused is not None:
+                lane.fail(report.refused)
+                return
+            lane.count(self._stats.get(event.worker, {}), report.stats)
+            self._stats[event.worker] = report.stats
+            lane.plan = report.plan
+            outcomes += [(lane, outcome) for outcome in lane.coordinator.report(event.worker, report.deltas)]
         elif isinstance(event, Failed):
             then = "it is given up" if event.given_up else "it is started again"
             self._note(f"worker {event.worker} did not start, {then}: {event.reason}")
         elif isinstance(event, Lost):
-            held = len(self.coordinator.held(event.worker))
-            given_up = self.coordinator.lost(event.worker, event.reason)
-            outcomes += given_up
+            self._waiting.pop(event.worker, None)
+            held, given_up = 0, list[Outcome]()
+            if event.worker in self._on:
+                lane = self._on.pop(event.worker)
+                held = len(lane.coordinator.held(event.worker))
+                given_up = lane.coordinator.lost(event.worker, event.reason)
+                outcomes += [(lane, outcome) for outcome in given_up]
             message = (
                 f"worker {event.worker} died, {held - len(given_up)} chains go on elsewhere: {event.reason}"
             )
             self._note(message + (f"; {len(given_up)} given up" if given_up else ""))
+
+    def shares(self) -> dict[str, float]:
+        """How much of the fleet each lane has now, by name: between 0 and 1, all together at most 1."""
+        if not self.fleet.ready:
+            return {}
+        if len(self.lanes) == 1:
+            return {self.lanes[0].name: 1.0}
+        shares: dict[str, float] = {}
+        for worker, lane in self._on.items():
+            if worker not in self._waiting:
+                shares[lane.name] = shares.get(lane.name, 0.0) + 1 / self.fleet.ready
+        return shares
 
     def stats(self) -> dict[str, float]:
         """Counters of all engines together, also of those that are gone."""
@@ -70,3 +106,49 @@ class Crew:
             for name, value in stats.items():
                 total[name] = total.get(name, 0) + value
         return total
+
+    def _lane(self, worker: str, busy: bool) -> Lane | None:
+        """What a worker goes on with; None: there is nothing for it now."""
+        current = self._on.get(worker)
+        while True:
+            released = [lane for lane in self.lanes if lane.coordinator.queued]
+            if busy and current is not None:
+                # The next round may be its own lane's: then nothing has to end first.
+                if not released and self._next() is current:
+                    self._release()
+                return current
+            wanting = [
+                lane for lane in released if lane.coordinator.wants(worker, self._sharers(lane, worker))
+            ]
+            if wanting:
+                lane = next((lane for lane in wanting if lane is current), wanting[0])
+                self._on[worker] = lane
+                return lane
+            if released or self._next() is None:
+                return None
+            self._release()
+
+    def _sharers(self, lane: Lane, worker: str | None = None) -> int:
+        """Workers that may come to a lane: all but those that are at work on another."""
+        elsewhere = sum(
+            other is not lane and name not in self._waiting
+            for name, other in self._on.items()
+            if name != worker
+        )
+        return max(1, self.fleet.size - elsewhere)
+
+    def _next(self) -> Lane | None:
+        """The lane whose round is released next."""
+        while True:
+            self._order = [lane for lane in self._order if lane.rounds_left]
+            if self._order:
+                return self._order[0]
+            self._order = [lane for lane in self.lanes if lane.rounds_left]
+            if not self._order:
+                return None
+            if self._round % 2:
+                self._order.reverse()
+            self._round += 1
+
+    def _release(self) -> None:
+        self._order.pop(0).release()

@@ -10,7 +10,7 @@ from typing import Any
 
 from seer_ray.cluster import JobError
 from seer_ray.cluster.connect import WorkerPlan, first_line
-from seer_ray.cluster.loop import Built, WorkReport
+from seer_ray.cluster.loop import Built, Setting, WorkReport
 from seer_ray.cluster.worker import Builder, Worker, build_engine
 from seer_ray.config import ConfigError, RunConfig
 from seer_ray.engine.request import Request
@@ -123,13 +123,14 @@ class Fleet:
         if alive == 0:
             raise JobError(f"no worker could be started: {self._first_reason}")
 
-    def work(self, worker: str, new: Sequence[Request], hungry: bool) -> None:
-        """Sends a ready worker requests and asks for its next report. One call at a time."""
+    def work(self, worker: str, new: Sequence[Request], hungry: bool, setting: Setting | None = None) -> None:
+        """Sends a ready worker requests, to be decoded with a setting (None: as those before), and asks for
+        its next report. One call at a time."""
         place = self._by_name(worker)
         assert place.ready and place.call is None, f"{worker} is not waiting for work"
         place.loaded = True
         place.called = time.monotonic()
-        place.call = place.actor.work.remote(list(new), self._config.cluster.report_interval, hungry)
+        place.call = place.actor.work.remote(list(new), self._config.cluster.report_interval, hungry, setting)
 
     def poll(self, seconds: float) -> list[Event]:
         """What happened; waits up to ``seconds`` for something to happen.

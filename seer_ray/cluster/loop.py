@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
 from seer_ray.engine.request import Delta, Request
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How requests are decoded: all that may change while a model stays loaded."""
+
+    engine: EngineConfig
+    selector: SelectorConfig
 
 
 class LayerPlan(Protocol):
@@ -34,6 +43,9 @@ class Steppable(Protocol):
 
     def stats(self) -> dict[str, float]: ...
 
+    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+        """Other settings from now on, between requests. Raises ConfigError; those of before stay then."""
+
 
 @dataclass
 class Built:
@@ -54,6 +66,10 @@ class WorkReport:
     """Requests it could take now."""
     busy: bool = False
     stats: dict[str, float] = field(default_factory=dict)
+    plan: str = ""
+    """Readable form of the layer plan that decoded."""
+    refused: str | None = None
+    """Why the setting cannot be had; what was handed in with it is not begun."""
 
 
 class EngineLoop:
@@ -63,8 +79,15 @@ class EngineLoop:
     outbox for the next ``exchange``.
     """
 
-    def __init__(self, build: Callable[[], Steppable]) -> None:
+    def __init__(self, build: Callable[[], Steppable], setting: Setting | None = None) -> None:
+        """
+        Args:
+            build: Makes the engine.
+            setting: That it is made with.
+        """
         self._changed = threading.Condition()
+        self._wanted = self._setting = setting
+        self._refused: str | None = None
         self._inbox: list[Request] = []
         self._outbox: dict[str, Delta] = {}
         self._plan: str | None = None
@@ -82,8 +105,12 @@ class EngineLoop:
             self._raise_failure()
             return Built(self._room, str(self._plan))
 
-    def exchange(self, new: Iterable[Request], seconds: float, hungry: bool) -> WorkReport:
+    def exchange(
+        self, new: Iterable[Request], seconds: float, hungry: bool, setting: Setting | None = None
+    ) -> WorkReport:
         """Hands requests in and takes a report out.
+
+        They are decoded with ``setting`` (None: as those before), which may change when there are no others.
 
         Comes back when the engine has nothing to do, after ``seconds``, or as soon as it has room and the
         caller is ``hungry`` (has more requests for it). Never before a step is done while there is work:
@@ -96,6 +123,7 @@ class EngineLoop:
         with self._changed:
             arrived = list(new)
             self._inbox += arrived
+            self._wanted = setting or self._wanted
             self._posted += len(arrived)
             self._changed.notify_all()
             begun = self._steps
@@ -108,7 +136,8 @@ class EngineLoop:
                 self._changed.wait(rest)
             self._raise_failure()
             deltas, self._outbox = list(self._outbox.values()), {}
-            return WorkReport(deltas, self._room, self._busy, self._stats)
+            refused, self._refused = self._refused, None
+            return WorkReport(deltas, self._room, self._busy, self._stats, str(self._plan), refused)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -122,6 +151,9 @@ class EngineLoop:
                 with self._changed:
                     self._changed.wait_for(lambda: self._inbox or engine.busy)
                     new, self._inbox = self._inbox, []
+                if not self._configured(engine):
+                    self._publish(engine, [], len(new))
+                    continue
                 for request in new:
                     engine.submit(request)
                 self._publish(engine, engine.step(), len(new))
@@ -129,6 +161,18 @@ class EngineLoop:
             with self._changed:
                 self._failure = failure
                 self._changed.notify_all()
+
+    def _configured(self, engine: Steppable) -> bool:
+        """Whether the engine has the setting that is wanted, now."""
+        wanted = self._wanted
+        if wanted is not None and wanted != self._setting:
+            try:
+                engine.configure(wanted.engine, wanted.selector)
+            except ConfigError as error:
+                self._refused = str(error)
+                return False
+            self._setting = wanted
+        return True
 
     def _publish(self, engine: Steppable, deltas: list[Delta], submitted: int) -> None:
         with self._changed:

@@ -98,6 +98,14 @@ class WaitingChains:
             self._claim(chain.problem, worker)
         return self._take(chain)
 
+    def clear(self) -> list[Chain]:
+        """Takes all chains out."""
+        chains = list(self._chains.values())
+        for chain in chains:
+            self._take(chain)
+        self._heaps.clear()
+        return chains
+
     def forget(self, worker: str, problems: dict[str, Problem]) -> None:
         """A worker is gone, and the prompt pages that it had."""
         for problem in problems.values():

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from seer_ray.cluster.loop import Built, EngineLoop, Steppable, WorkReport
+from seer_ray.cluster.loop import Built, EngineLoop, Setting, Steppable, WorkReport
 from seer_ray.config import RunConfig
 from seer_ray.engine.request import Request
 
@@ -45,16 +45,18 @@ class Worker:
 
     def start(self) -> Built:
         """Loads the model."""
-        self._loop = EngineLoop(self._built)
+        self._loop = EngineLoop(self._built, Setting(self._config.engine, self._config.selector))
         return self._loop.wait_until_built()
 
-    def work(self, new: Sequence[Request], seconds: float, hungry: bool) -> WorkReport:
+    def work(
+        self, new: Sequence[Request], seconds: float, hungry: bool, setting: Setting | None = None
+    ) -> WorkReport:
         """See ``EngineLoop.exchange``. If the engine fails, the process ends soon after this has raised:
         after a CUDA error it could hang for ever and keep its GPU.
         """
         assert self._loop is not None, "start() comes first"
         try:
-            return self._loop.exchange(new, seconds, hungry)
+            return self._loop.exchange(new, seconds, hungry, setting)
         except BaseException:
             timer = threading.Timer(GRACE, os._exit, (1,))
             timer.daemon = True

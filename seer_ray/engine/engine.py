@@ -6,7 +6,9 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from seer_ray.config import EngineConfig, SelectorConfig
+import torch
+
+from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
 from seer_ray.engine.pages import PagePool
 from seer_ray.engine.request import Completion, Delta, Request
 from seer_ray.engine.runner import Runner
@@ -30,20 +32,53 @@ class Engine:
     def __init__(
         self, model: LoadedModel, settings: EngineConfig | None = None, selector: SelectorConfig | None = None
     ) -> None:
-        self.settings = settings or EngineConfig()
+        self.model = model
         self.tokenizer = model.tokenizer
-        self.runner = Runner(model, self.settings, selector or SelectorConfig())
-        self.plan = self.runner.plan
-        self.scheduler = Scheduler(
-            PagePool(self.runner.capacity.pages + 1),
-            self.settings.block_size,
-            self.settings.max_batch,
-            self.settings.prefill_chunk,
-            self.settings.exact,
-        )
         self._sequences: dict[str, Sequence] = {}
         self._outbox: list[Delta] = []
-        self._counters = {"steps": 0, "new_tokens": 0, "prefill_tokens": 0, "step_s": 0.0}
+        self._counters = {
+            "steps": 0,
+            "new_tokens": 0,
+            "prefill_tokens": 0,
+            "step_s": 0.0,
+            "decode_s": 0.0,
+            "preemptions": 0,
+        }
+        self._make(settings or EngineConfig(), selector or SelectorConfig())
+
+    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+        """Decode with other settings from now on: the same weights, a new cache. Counters go on.
+
+        For the time between requests, as every setting is to have the whole memory and the device alone.
+
+        Raises:
+            ConfigError: settings that the model cannot honour; those of before stay.
+            RuntimeError: there are requests.
+        """
+        if self.busy:
+            raise RuntimeError("an engine with requests in it cannot be configured anew")
+        before = self.settings, self.selector
+        self._counters["preemptions"] += self.scheduler.preemptions
+        # The old cache goes first: two do not fit.
+        del self.runner, self.scheduler
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            self._make(settings, selector)
+        except ConfigError:
+            self._make(*before)
+            raise
+
+    def _make(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+        self.runner = Runner(self.model, settings, selector)
+        self.settings, self.selector, self.plan = settings, selector, self.runner.plan
+        self.scheduler = Scheduler(
+            PagePool(self.runner.capacity.pages + 1),
+            settings.block_size,
+            settings.max_batch,
+            settings.prefill_chunk,
+            settings.exact,
+        )
 
     # -- requests ------------------------------------------------------------------------------------
 
@@ -114,7 +149,9 @@ class Engine:
         self.runner.cache.copy_pages(plan.copies)
         if plan.prefill:
             self.runner.prefill(plan.prefill)
+        decoding = time.perf_counter()
         tokens = self.runner.decode(plan.decode) if plan.decode else []
+        self._counters["decode_s"] += time.perf_counter() - decoding
         self.scheduler.commit(plan)
         for sequence, token in zip(plan.decode, tokens, strict=True):
             if token is not None:
@@ -134,7 +171,7 @@ class Engine:
         scheduler = self.scheduler
         return {
             **self._counters,
-            "preemptions": scheduler.preemptions,
+            "preemptions": self._counters["preemptions"] + scheduler.preemptions,
             "running": len(scheduler.running),
             "waiting": len(scheduler.waiting),
             "pages_used": scheduler.pool.used,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,6 +43,8 @@ class LoadedModel:
     device: torch.device
     gates: str | None = None
     """Where its gates are: ``model.gates`` of the config."""
+    _gates: dict[int, tuple[AttnGate | None, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """Those that were loaded, by block size."""
 
     @property
     def max_context(self) -> int:
@@ -57,8 +59,12 @@ class LoadedModel:
         """
         if self.gates is None:
             raise seer_without_gates(self.name)
-        # In float32 however they are stored: gates compute in it, and would cast their weights at each step.
-        return load_gates(self.gates, self.hf_config, block_size, torch.float32, self.device)
+        if block_size not in self._gates:
+            # In float32 however they are stored: gates compute in it, and would cast their weights each step.
+            self._gates[block_size] = load_gates(
+                self.gates, self.hf_config, block_size, torch.float32, self.device
+            )
+        return self._gates[block_size]
 
 
 def load_model(config: ModelConfig) -> LoadedModel:

@@ -14,9 +14,10 @@ from fake_engine import expected_tokens, make_request
 
 from seer_ray.cluster import JobError
 from seer_ray.cluster.connect import WorkerPlan
-from seer_ray.cluster.coordinator import Coordinator, Outcome
+from seer_ray.cluster.coordinator import Outcome
 from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import MAX_FAILURES, Fleet
+from seer_ray.cluster.lane import Lane
 from seer_ray.cluster.worker import Builder
 from seer_ray.config import ClusterConfig, ConfigError, EngineConfig, ResultsConfig, RunConfig
 from seer_ray.engine.request import Progress, Request
@@ -38,18 +39,18 @@ class Job:
         config.results = ResultsConfig(folder=str(cluster.get("address")))
         self.notes: list[str] = []
         self.fleet = Fleet(config, WorkerPlan(workers, 0.5, 0), build)
-        self.coordinator = Coordinator(requests, config.cluster.max_attempts)
-        self.crew = Crew(self.coordinator, self.fleet, self.notes.append)
+        self.lane = Lane("job", [requests], config.cluster.max_attempts)
+        self.crew = Crew([self.lane], self.fleet, self.notes.append)
         self.outcomes: dict[str, Outcome] = {}
 
     def poll(self) -> None:
-        for outcome in self.crew.poll(0.2):
+        for _, outcome in self.crew.poll(0.2):
             assert outcome.completion.request.id not in self.outcomes
             self.outcomes[outcome.completion.request.id] = outcome
 
     def run(self) -> dict[str, Outcome]:
         try:
-            while self.coordinator.unfinished:
+            while self.lane.unfinished:
                 self.poll()
         finally:
             self.fleet.close()
@@ -88,7 +89,7 @@ def test_two_workers_do_all_requests() -> None:
 
 def test_a_killed_worker_costs_no_request_and_no_reported_token() -> None:
     job = Job(some(6, samples=2, length=60), fake_engine.build_slow)
-    while not all(job.coordinator.held(worker) for worker in ("w0", "w1")) or job.coordinator.new_tokens < 20:
+    while not all(job.lane.coordinator.held(worker) for worker in ("w0", "w1")) or job.lane.new_tokens < 20:
         job.poll()
     os.kill(job.pid(0), signal.SIGKILL)
     job.run()
@@ -127,7 +128,7 @@ def test_a_continued_request_gets_the_rest() -> None:
     begun = make_request("p", length=20, progress=Progress(tuple(whole[:15])))
     job = Job([begun], fake_engine.build_fake, workers=1)
     assert job.run()["p/0"].completion.tokens == whole
-    assert job.coordinator.new_tokens == 5
+    assert job.lane.new_tokens == 5
 
 
 def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
