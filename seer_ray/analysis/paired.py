@@ -189,6 +189,13 @@ def non_inferiority_of(
     return p, low
 
 
+def inferiority(pairs: PairedOutcomes, margin: float) -> float:
+    """One-sided p-value of "the setting loses no more than the margin": small where it loses more."""
+    _, counts, gained, lost = _tallies(pairs)
+    # The same test from the other side: the baseline gains what the setting loses.
+    return float(non_inferiority_of(lost, gained, counts, -margin, 0.5)[0])
+
+
 def drift(pairs: PairedOutcomes, confidence: float = 0.95) -> Drift | None:
     """Length against the baseline's, as a ratio of sums, over pairs in which both have a completion.
 

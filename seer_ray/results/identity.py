@@ -32,7 +32,7 @@ def parse(config_yaml: str, where: str) -> dict[str, Any]:
 
 def digest(config: Mapping[str, Any]) -> str:
     """Of the options that decide what the rows are, 16 hex digits."""
-    text = json.dumps(_identity(config), sort_keys=True)
+    text = json.dumps(deciding(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -41,7 +41,7 @@ def refuse_differences(here: Mapping[str, Any], folder: Mapping[str, Any], where
 
     An option that one side does not know (a newer version added it) stands at its default there.
     """
-    ours, theirs = _identity(here), _identity(folder)
+    ours, theirs = deciding(here), deciding(folder)
     defaults = {name: value for name, value, _ in options(RunConfig())}
     found = []
     for name in sorted({*ours, *theirs}):
@@ -56,7 +56,8 @@ def refuse_differences(here: Mapping[str, Any], folder: Mapping[str, Any], where
         )
 
 
-def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that decide what the rows are, by dotted name."""
     flat = dict(_flatten(config))
     fixed = BITS if flat.get("engine.exact") else ()
     free = tuple(name for name in OPERATIONAL if name not in fixed)

@@ -1,0 +1,172 @@
+"""Run folders and sweeps, read for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seer_ray.analysis import outcomes
+from seer_ray.analysis.outcomes import MisalignedError, Outcomes
+from seer_ray.config import ConfigError
+from seer_ray.results import identity
+from seer_ray.results.folder import RUN, RunFolder
+from seer_ray.results.store import join, open_store
+
+POINTS = "points"
+"""Folder of a sweep in which its points are run folders."""
+SELECTION = ("selector.", "engine.block_size")
+"""Options by which a setting and its dense baseline may differ."""
+BUDGET = "selector.budget"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of decoding, as the job itself measured it: seconds that its workers had for this setting."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One run beside others: what it came to, what it cost, and where it stands among them."""
+
+    name: str
+    """Short, and unlike the others' names: ``dense``, ``seer 2,048``."""
+    folder: str
+    job: str
+    """The folder of what measured it: the sweep's, or its own. Speeds of one job compare."""
+    options: dict[str, Any]
+    """Those that decide what the rows are, by dotted name."""
+    outcomes: Outcomes
+    speed: Speed | None
+    family: tuple[tuple[str, str], ...] = ()
+    """The options by which it differs from others, its budget left out."""
+
+    @property
+    def dense(self) -> bool:
+        return is_dense(self.options)
+
+    @property
+    def budget(self) -> int | None:
+        """In tokens; None: dense."""
+        return None if self.dense else self.options.get(BUDGET)
+
+
+def is_dense(options: Mapping[str, Any]) -> bool:
+    """Whether a run with these options, by dotted name, reads the whole KV in every layer."""
+    layers = [value for name, value in options.items() if name.startswith("selector.layers.")]
+    return {options.get("selector.name"), *layers} == {"dense"}
+
+
+def expand(uris: Sequence[str]) -> list[tuple[str, str]]:
+    """Run folders, a sweep standing for all of its points, each with the job that it is part of.
+
+    Raises:
+        ConfigError: neither a run nor a sweep is there.
+    """
+    found: list[tuple[str, str]] = []
+    for uri in uris:
+        store = open_store(uri)
+        points = sorted(store.list(POINTS))
+        if points:
+            places = [join(uri, f"{POINTS}/{point}") for point in points]
+            found += [(place, uri) for place in places if RUN in open_store(place).list()]
+        elif RUN in store.list():
+            found.append((uri, uri))
+        else:
+            raise ConfigError(f"{uri}: neither a run nor a sweep is here")
+    return list(dict.fromkeys(found))
+
+
+def load(uris: Sequence[str]) -> list[Contender]:
+    """Runs and sweeps, aligned over the same problems and samples; dense settings first.
+
+    Raises:
+        ConfigError: a folder cannot be read, or they are not about the same problems.
+    """
+    places = expand(uris)
+    folders = [RunFolder.view(uri) for uri, _ in places]
+    options = [identity.deciding(folder.config) for folder in folders]
+    names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
+    tables = [folder.read(outcomes.COLUMNS) for folder in folders]
+    try:
+        aligned = outcomes.align(dict(zip(names, tables, strict=True)))
+    except MisalignedError as error:
+        raise ConfigError(f"cannot be compared: {error}") from None
+    varying = differing(options)
+    settings = [
+        Contender(
+            name=name,
+            folder=uri,
+            job=job,
+            options=option,
+            outcomes=aligned[name],
+            speed=_speed(folder),
+            family=tuple((key, repr(option.get(key))) for key in varying if key != BUDGET),
+        )
+        for name, (uri, job), folder, option in zip(names, places, folders, options, strict=True)
+    ]
+    return sorted(settings, key=lambda setting: (not setting.dense, setting.family, -(setting.budget or 0)))
+
+
+def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the options that are not the same everywhere."""
+    names = dict.fromkeys(name for option in options for name in option)
+    return [name for name in names if any(option.get(name) != options[0].get(name) for option in options)]
+
+
+def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> list[str]:
+    """Short names that tell settings apart by what differs; the folder's name where nothing else does."""
+    shown = {"selector.name", BUDGET, "selector.threshold"}
+    varying = [name for name in differing(options) if name not in shown]
+    made = []
+    for option in options:
+        if is_dense(option):
+            words = ["dense"]
+            rest = [name for name in varying if not name.startswith(SELECTION)]
+        else:
+            words = [str(option.get("selector.name")), f"{option.get(BUDGET, 0):,}"]
+            if option.get("selector.threshold") is not None:
+                words.append(f"t{option['selector.threshold']:g}")
+            rest = varying
+        words += [f"{name.rpartition('.')[2]}={option.get(name)}" for name in rest]
+        made.append(" ".join(words))
+    if len(set(made)) == len(made):
+        return made
+    longer = [
+        f"{label} ({name})" if made.count(label) > 1 else label
+        for label, name in zip(made, fallback, strict=True)
+    ]
+    return [
+        f"{label} #{longer[:i].count(label) + 1}" if longer.count(label) > 1 else label
+        for i, label in enumerate(longer)
+    ]
+
+
+def baseline_of(settings: Sequence[Contender], of: Contender | None = None) -> Contender | None:
+    """The dense setting to compare with. None: there is none, or no saying which.
+
+    Args:
+        of: the setting to compare; where there are several dense ones, that which differs from it only in
+            how blocks are selected
+    """
+    dense = [setting for setting in settings if setting.dense]
+    if of is not None and len(dense) > 1:
+        dense = [setting for setting in dense if _rest(setting) == _rest(of)]
+    return dense[0] if len(dense) == 1 else None
+
+
+def _rest(setting: Contender) -> dict[str, Any]:
+    return {name: value for name, value in setting.options.items() if not name.startswith(SELECTION)}
+
+
+def _speed(folder: RunFolder) -> Speed | None:
+    said = folder.read_json("status.json") or {}
+    tokens, seconds = said.get("all_new_tokens"), said.get("all_decoding_s")
+    return Speed(int(tokens), float(seconds)) if tokens and seconds else None
