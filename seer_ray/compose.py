@@ -61,7 +61,7 @@ def compose(
         _assign(tree, reader.flatten(_escaped(values)), reader)
         for group, name in chosen.items():
             tree[group] = _schema(job)[group]
-            tree.merge_with(_hydra(f"{group}/{name}"))
+            tree.merge_with(_sections(job, _hydra(f"{group}/{name}")))
     _assign(tree, settings, reader)
     return _finish(tree)
 
@@ -186,7 +186,8 @@ def _top(job: type, chosen: dict[str, str], settings: list[Setting]) -> DictConf
         words.append("~model")
     if "task" in groups and "task" not in chosen and data is not None:
         words.append("~task")
-    tree = _hydra(JOBS[job], words)
+    tree = _schema(job)
+    tree.merge_with(_sections(job, _hydra(JOBS[job], words)))
     if "~task" in words:
         tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
     return tree
@@ -199,6 +200,12 @@ def _schema(job: type) -> DictConfig:
     return OmegaConf.structured(job)
 
 
+def _sections(job: type, tree: DictConfig) -> dict[Any, Any]:
+    """What of a file is this job's: a model's file may say how to sample, which not every job does."""
+    known = {item.name for item in dataclasses.fields(job)}
+    return {name: value for name, value in tree.items() if name in known}
+
+
 def _hydra(name: str, overrides: Iterable[str] = ()) -> DictConfig:
     """A file of ``conf/`` with all that its defaults list names."""
     return copy.deepcopy(_composed(name, tuple(overrides)))
@@ -209,9 +216,12 @@ def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     for config, job in JOBS.items():
-        ConfigStore.instance().store(name=f"{job}_schema", node=config)
+        # Without types, which would refuse sections that the job does not have; ``_schema`` checks them.
+        node = OmegaConf.to_container(OmegaConf.structured(config))
+        ConfigStore.instance().store(name=f"{job}_schema", node=node)
     with initialize_config_module(config_module="seer_ray.conf", version_base="1.3"):
         return hydra_compose(name, list(overrides))
 
