@@ -58,6 +58,8 @@ def attend_with_target(
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind}: must be one of {', '.join(KINDS)}")
+    if first == len(q):
+        return _attend(q, k, v, scale), q.new_zeros(0, k.shape[1], max(0, len(q) - 1) // block).float()
     if gpu.takes(q) and fits(block, q.shape[2]):
         from seer_ray.kernels import triton_target
 
@@ -87,6 +89,13 @@ def reference(
 
     Memory beyond the results: ``O(ROWS * q_heads * blocks)``.
     """
+    with torch.autocast(q.device.type, enabled=False):
+        return _reference(q, k, v, block, scale, first, kind)
+
+
+def _reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block: int, scale: float, first: int, kind: Kind
+) -> tuple[torch.Tensor, torch.Tensor]:
     tokens, heads = k.shape[:2]
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     keys, values = (x.to(wide).transpose(0, 1) for x in (k, v))  # [kv_heads, tokens, head_dim]

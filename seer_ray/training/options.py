@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
 
-from seer_ray.config import ClusterConfig, ResultsConfig, TrackingConfig, TrainConfig, option
+from seer_ray.config import ClusterConfig, ModelConfig, ResultsConfig, TrackingConfig, TrainConfig, option
 
 
 @dataclass
@@ -73,3 +76,96 @@ class PretrainConfig:
         """What the run folder's name is made of."""
         size = self.architecture
         return ["pretrain", self.data.generator, f"{size.layers}x{size.hidden_size}"]
+
+
+@dataclass
+class SourceConfig:
+    """One entry of the option ``data``, as ``{path: ..., weight: ...}``."""
+
+    path: str
+    """File or glob (.jsonl .parquet .csv), hub id, or folder of a run."""
+    weight: float = 1.0
+    """Of its tokens in the mixture."""
+    limit: int | None = None
+    """Only so many documents."""
+    subset: str | None = None
+    split: str = "train"
+    text: str | None = None
+    """Column with a text; None: text or content, if there is one."""
+    messages: str | None = None
+    """Column with a chat; None: messages or conversations, if there is one."""
+    question: str | None = None
+    """Column with a question, to be answered by ``answer``, as a chat; None: by their usual names."""
+    answer: str | None = None
+
+
+@dataclass
+class GatesConfig:
+    """Shape of the gates to be trained. Those of ``model.gates``, if that is set, have their own."""
+
+    block_size: int = option(64, "tokens that are read or left out together", unit="tokens", minimum=1)
+    dim: int | None = option(None, "width of its query and keys; None: the model's head dim", minimum=2)
+    q_pooling: str = option(
+        "Qproj", "how a group's queries become one", choices=("Qproj", "Qavgproj", "Qavg")
+    )
+    k_pooling: str = option("Kmaxminavg", "what is kept of a block's keys: K and some of max, min, avg")
+    use_qk_norm: bool = option(True, "RMSNorm of the gate's query and keys")
+    use_rope: bool = option(True, "the gate sees positions")
+    layers: str | None = option(None, "layers that are trained, such as '0-3,7'; None: all")
+    save_dtype: str = option(
+        "float32", "of the gates in the folder that is written", choices=("float32", "bfloat16")
+    )
+
+
+@dataclass
+class ObjectiveConfig:
+    """What gates are trained for: any mix."""
+
+    distill: float = option(
+        1.0, "weight of KL(blocks of dense attention || gate), summed over layers", minimum=0.0
+    )
+    lm: float = option(
+        0.0, "weight of the next-token loss of the model that attends through soft gates", minimum=0.0
+    )
+    target: str = option(
+        "max", "a block's share: its largest probability, or their sum", choices=("max", "mass")
+    )
+    skip: float = option(
+        0.5,
+        "share of a document's rows, from its first, that are not trained on",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclass
+class DistillEvalConfig:
+    """Held-out documents: those whose ids have the smallest hashes."""
+
+    held_out: float = option(0.02, "share of the documents", minimum=0.0, maximum=0.5)
+    documents: int = option(8, "longest ones that are looked at, at intervals and at the end", minimum=0)
+    budgets: list[str] = option(["1/8"], "recall and mass kept at these, in tokens or as share of the length")
+    stride: int = option(7, "every so many rows count", unit="tokens", minimum=1)
+
+
+@dataclass
+class DistillConfig:
+    """Gates for a frozen model."""
+
+    name: str | None = option(None, "name of the run folder; None: made from the settings")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: Any = option(
+        None, "run folder, file, hub id, or a list of these and of {path: ..., weight: ..., text: ...}"
+    )
+    gates: GatesConfig = field(default_factory=GatesConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: DistillEvalConfig = field(default_factory=DistillEvalConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    results: ResultsConfig = field(default_factory=ResultsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        model = PurePosixPath(self.model.name.replace("\\", "/")).name
+        return ["distill", re.sub(r"\.gguf$", "", model)]

@@ -1,0 +1,49 @@
+"""A row of training tokens: documents one after the other, each for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Documents side by side. Positions, blocks and attention begin anew with each."""
+
+    tokens: Tensor
+    """Ids, ``[tokens]``."""
+    bounds: tuple[int, ...]
+    """Where documents begin, and the end: one more than there are documents."""
+
+    @classmethod
+    def of(cls, documents: Sequence[Tensor], device: torch.device | str = "cpu") -> Pack:
+        bounds = [0]
+        for document in documents:
+            bounds.append(bounds[-1] + len(document))
+        return cls(torch.cat(list(documents)).to(device, torch.int64), tuple(bounds))
+
+    def documents(self) -> Iterator[slice]:
+        """The tokens of each document."""
+        for start, end in zip(self.bounds, self.bounds[1:], strict=False):
+            yield slice(start, end)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Of the tokens in their documents, ``[tokens]``."""
+        lengths = [d.stop - d.start for d in self.documents()]
+        return torch.cat([torch.arange(length, device=self.tokens.device) for length in lengths])
+
+
+def first_row(length: int, block: int, skip: float) -> int:
+    """First row of a document that is trained on.
+
+    Args:
+        length: of the document, in tokens.
+        block: tokens a block; rows of block 0 have no earlier block to rank.
+        skip: share of the rows to leave out, from the first.
+    """
+    return min(length, max(block, int(skip * length)))
