@@ -16,12 +16,17 @@ from typing_extensions import TypeVar
 
 from seer_ray.config import ConfigError, RunConfig, SweepConfig, check
 from seer_ray.overrides import Choice, Overrides, Setting, show
-from seer_ray.training.options import PretrainConfig
+from seer_ray.training.options import DistillConfig, PretrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-JOBS: dict[type, str] = {RunConfig: "reason", SweepConfig: "sweep", PretrainConfig: "pretrain"}
+JOBS: dict[type, str] = {
+    RunConfig: "reason",
+    SweepConfig: "sweep",
+    PretrainConfig: "pretrain",
+    DistillConfig: "distill",
+}
 """Options of a job -> its top file in ``conf/``."""
 GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""

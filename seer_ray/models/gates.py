@@ -85,6 +85,16 @@ def load_gates(
     return gates
 
 
+def read_settings(source: str) -> GateConfig:
+    """The settings of gates, without their weights.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    option = f"model.gates={source}"
+    return read_gate_config(_find(source, option).parent / "config.json", option)[0]
+
+
 def init_gates(
     model_config: PreTrainedConfig, config: GateConfig, seed: int = 0, device: torch.device | str = "cpu"
 ) -> tuple[AttnGate | None, ...]:
@@ -144,7 +154,7 @@ def seer_without_gates(model: str) -> ConfigError:
     example = f"model.gates={released}" if released else f"for Qwen/Qwen3-4B: {RELEASED['qwen3-4b']}"
     return ConfigError(
         f"selector.name=seer: {model} has no gates, model.gates is not set; give it the hub id or folder of"
-        f" released ones ({example}), or of your own (`seer-ray distill`, in versions that have it),"
+        f" released ones ({example}), or of your own (made by `seer-ray distill`),"
         " or take a selector that needs none: selector.name=quest"
     )
 

@@ -73,7 +73,7 @@ class GateTraining:
         return torch.tensor(loss), values
 
     def distill(self, packs: Sequence[Pack], weight: float | None = None) -> dict[str, float]:
-        """KL of the gates by layer and summed over layers, mean over rows; with a weight, its gradient too."""
+        """KL by layer and summed over layers, mean over rows; with a weight, its gradient too."""
         rows = self.rows(packs)
         sums = dict.fromkeys(self.trained, 0.0)
         for pack in packs:

@@ -1,0 +1,39 @@
+"""Gates for a frozen model, from its own runs or any text.
+
+Running it again goes on where it stopped; running it when it is done does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seer_ray.jobs.training import train
+from seer_ray.tracking.tracker import Dataset
+from seer_ray.training.display import TrainReporter, TrainSummary
+from seer_ray.training.documents import parse_sources
+from seer_ray.training.options import DistillConfig
+
+
+def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainSummary:
+    """Runs the job to its end; see ``seer_ray.jobs.training.train``."""
+    from seer_ray.training.distill import check_distill
+
+    check_distill(config)
+    sources = ", ".join(source.path for source in parse_sources(config.data))
+    model = f"model.name={config.model.name} model.gates={{product}}"
+    return train(
+        config,
+        "distill",
+        build,
+        "gates",
+        reporter,
+        Dataset("documents", sources, sources, 0),
+        (f"seer-ray run {model} selector=seer",),
+    )
+
+
+def build(config: DistillConfig, device: str) -> Any:
+    """In a worker."""
+    from seer_ray.training.distill import Distillation
+
+    return Distillation(config, device)

@@ -1,0 +1,256 @@
+"""Gates for a frozen model as a training objective: data, losses, held-out figures, the folder of gates."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.gate_config import GateConfig
+from seer_ray.models.gates import init_gates, load_gates, read_settings, save_gates
+from seer_ray.models.load import DTYPES, LoadedModel, load_model
+from seer_ray.models.rope import head_dim
+from seer_ray.training.budget import Budget
+from seer_ray.training.data import Corpus, Mixture, split_documents
+from seer_ray.training.documents import Document, parse_sources, read_documents
+from seer_ray.training.figures import ALL
+from seer_ray.training.gate_card import write_card
+from seer_ray.training.gate_training import GateTraining
+from seer_ray.training.layers import parse_layers
+from seer_ray.training.memory import GIB, MemoryPlan, fitting_length, memory_of, plan_memory
+from seer_ray.training.options import DistillConfig, GatesConfig
+from seer_ray.training.pack import Pack
+from seer_ray.training.quality import Document as HeldOut
+from seer_ray.training.quality import Rows, measure
+
+SEER = "seer"
+SETTINGS = ("block_size", "q_pooling", "k_pooling", "use_qk_norm", "use_rope")
+
+
+class Distillation:
+    """A ``seer_ray.training.loop.Objective``.
+
+    Args:
+        config: all options of the job.
+        device: where to train.
+
+    Raises:
+        ConfigError: the model, the gates to begin with, or the data cannot be had or do not fit together.
+    """
+
+    def __init__(self, config: DistillConfig, device: str = "auto") -> None:
+        self.config = config
+        check_distill(config)
+        self.loaded = load_teacher(config.model, device)
+        self.gates, self.shape = initial_gates(config, self.loaded)
+        model = self.loaded.model
+        layers = parse_layers(config.gates.layers, model.config.num_hidden_layers)
+        if missing := [layer for layer in layers if self.gates[layer] is None]:
+            raise ConfigError(
+                f"gates.layers={config.gates.layers or 'all'}: model.gates={config.model.gates} has no gate in"
+                f" layer {missing[0]}; name only layers that have one, or begin without model.gates"
+            )
+        self.corpora = load_corpora(config, self.loaded, self.shape.block_size)
+        self.training = GateTraining(model, self.gates, layers, config.objective)
+        self.module: nn.Module = self.training.module
+        parts = [(c.train, s.weight) for c, s in zip(self.corpora, parse_sources(config.data), strict=True)]
+        self.mixture = Mixture(parts, config.train.length, self.shape.block_size, config.train.seed)
+        self.held_out = longest(self.corpora, config.evaluation.documents)
+
+    def batch(self, step: int, rank: int, world: int) -> list[Pack]:
+        """This rank's rows of a step."""
+        rows = self.rows_per_step
+        if rows % world:
+            raise ConfigError(
+                f"train.batch_tokens={self.config.train.batch_tokens}: holds {rows} rows of train.length="
+                f"{self.config.train.length} tokens, which {world} workers cannot share evenly; set"
+                f" {-(-rows // world) * world * self.config.train.length}"
+            )
+        return [self.mixture.row(step * rows + row) for row in range(rank, rows, world)]
+
+    @property
+    def rows_per_step(self) -> int:
+        """Of all workers together."""
+        return max(1, self.config.train.batch_tokens // self.config.train.length)
+
+    def loss(self, batch: Sequence[Pack]) -> tuple[Tensor, dict[str, float]]:
+        """See ``GateTraining.loss``."""
+        with self._out_of_memory_explained():
+            return self.training.loss(batch)
+
+    def evaluate(self) -> dict[str, float]:
+        """On the longest held-out documents: the distillation loss, and what a budget keeps.
+
+        Returns:
+            ``loss`` and ``kl/layer_N``; for each budget, averaged over layers and as ``.../layer_N``:
+            ``recall`` of the blocks that the oracle reads, and ``of_oracle``, the attention mass kept as a
+            share of what the oracle keeps.
+        """
+        if not self.held_out:
+            return {}
+        packs = [Pack.of([document.tokens], self.training.device) for document in self.held_out]
+        means = self.training.distill(packs)
+        return {"loss": means.pop("distill"), **means, **self._kept()}
+
+    def _kept(self) -> dict[str, float]:
+        evaluation = self.config.evaluation
+        budgets = [Budget.parse(text, "evaluation.budgets") for text in evaluation.budgets]
+        if not budgets:
+            return {}
+        documents = [HeldOut(d.id, d.source, d.tokens.tolist()) for d in self.held_out]
+        with torch.autocast(self.training.device.type, enabled=False):
+            figures = measure(
+                self.loaded.model,
+                documents,
+                budgets,
+                {SEER: self.gates},
+                block_size=self.shape.block_size,
+                rows=Rows(first=self.config.objective.skip, stride=evaluation.stride),
+                outputs=False,
+            )
+        found: dict[str, float] = {}
+        for by in ((), ("layer",)):
+            for row in figures.layer_table(*by):
+                if row["selector"] == SEER and row["positions"] == ALL:
+                    budget = row["budget"].replace("/", "_")
+                    layer = f"/layer_{row['layer']:02d}" if by else ""
+                    found[f"recall/{budget}{layer}"] = row["recall"]
+                    found[f"of_oracle/{budget}{layer}"] = row["of_oracle"]
+        return found
+
+    def save(self, folder: Path, report: dict[str, Any]) -> None:
+        """A gate folder in our format, with its card."""
+        dtype = DTYPES[self.config.gates.save_dtype]
+        gates = [None if gate is None else copy.deepcopy(gate).to(dtype) for gate in self.gates]
+        save_gates(folder, gates, self.loaded.hf_config, self.loaded.name)
+        write_card(folder, self.config, report, self.corpora, gates)
+
+    def plan(self, length: int | None = None) -> MemoryPlan:
+        """The computed peak of a worker with rows of ``length`` tokens; None: of ``train.length``."""
+        model = self.loaded.model
+        return plan_memory(
+            model.config,
+            length or self.config.train.length,
+            self.shape.block_size,
+            self.shape.gate_dim,
+            self.config.objective,
+            self.loaded.dtype,
+            len(self.training.trained),
+            sum(p.numel() * p.element_size() for p in model.parameters()),
+        )
+
+    @contextlib.contextmanager
+    def _out_of_memory_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "alloc" not in str(error) and "memory" not in str(error):
+                raise
+            raise out_of_memory(
+                self.config, self.plan, self.shape.block_size, self.training.device
+            ) from error
+
+
+def check_distill(config: DistillConfig) -> None:
+    """What options demand of each other, before anything is loaded.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    parse_sources(config.data)
+    for text in config.evaluation.budgets:
+        Budget.parse(text, "evaluation.budgets")
+    if not config.objective.distill and not config.objective.lm:
+        raise ConfigError(
+            "objective.distill=0, objective.lm=0: nothing to train for; set one of them above 0"
+        )
+    if config.objective.skip >= 1:
+        raise ConfigError("objective.skip=1: leaves no row to train on; the published recipe leaves out 0.5")
+
+
+def load_teacher(config: ModelConfig, device: str) -> LoadedModel:
+    """The model without its gates, frozen, on the worker's device."""
+    return load_model(ModelConfig(**{**vars(config), "gates": None, "device": device}))
+
+
+def initial_gates(
+    config: DistillConfig, loaded: LoadedModel
+) -> tuple[tuple[AttnGate | None, ...], GateConfig]:
+    """The gates to begin with, in fp32: those of ``model.gates``, else random ones; and their settings.
+
+    Raises:
+        ConfigError: gates of another model, or of a shape that the options contradict.
+    """
+    options, hf_config = config.gates, loaded.hf_config
+    if config.model.gates is None:
+        layers = parse_layers(options.layers, hf_config.num_hidden_layers)
+        shape = GateConfig(
+            gate_dim=options.dim or head_dim(hf_config),
+            layers=None if len(layers) == hf_config.num_hidden_layers else layers,
+            **{name: getattr(options, name) for name in SETTINGS},
+        )
+        return init_gates(hf_config, shape, config.train.seed, loaded.device), shape
+    shape = read_settings(config.model.gates)
+    usual = GatesConfig()
+    theirs = {**{name: getattr(shape, name) for name in SETTINGS}, "dim": shape.gate_dim}
+    for name, value in theirs.items():
+        if getattr(options, name) not in (getattr(usual, name), value):
+            raise ConfigError(
+                f"gates.{name}={getattr(options, name)}: the gates of model.gates={config.model.gates} have"
+                f" {value}; leave it out, or begin anew with model.gates=null"
+            )
+    gates = load_gates(config.model.gates, hf_config, shape.block_size, torch.float32, loaded.device)
+    return gates, shape
+
+
+def load_corpora(config: DistillConfig, loaded: LoadedModel, block: int) -> list[Corpus]:
+    """Every source's documents, read, cut and split.
+
+    Raises:
+        ConfigError: a source cannot be read, or has nothing long enough.
+    """
+    if config.train.length < 2 * block:
+        raise ConfigError(
+            f"train.length={config.train.length}: must be at least two blocks, {2 * block} tokens"
+        )
+    corpora = []
+    for source in parse_sources(config.data):
+        documents = read_documents(source, loaded.tokenizer, loaded.name)
+        option = f"data={source.path}"
+        corpora.append(
+            split_documents(documents, config.train.length, block, config.evaluation.held_out, option)
+        )
+    return corpora
+
+
+def longest(corpora: Sequence[Corpus], count: int) -> list[Document]:
+    """Held-out documents, the longest ones, of all sources in turn."""
+    queues = [sorted(corpus.held_out, key=lambda d: (-len(d.tokens), d.rank()))[:count] for corpus in corpora]
+    found: list[Document] = []
+    for place in range(count):
+        found += [queue[place] for queue in queues if place < len(queue)]
+    return found[:count]
+
+
+def out_of_memory(config: DistillConfig, plan: Any, block: int, device: torch.device) -> ConfigError:
+    """What to say, with the setting that would fit."""
+    limit, length = memory_of(device), config.train.length
+    needed = plan(length).total
+    fits = fitting_length(plan, int(0.9 * limit), length, block)
+    computed = f"computed need {needed / GIB:.1f} GiB of {limit / GIB:.1f} GiB"
+    if fits is None:
+        remedy = "no length fits: take a smaller model, model.dtype=bfloat16 or a larger device"
+    elif needed <= 0.9 * limit:
+        remedy = (
+            f"others use the device too; free it, or try train.length={max(2, length // block // 2) * block}"
+        )
+    else:
+        remedy = f"set train.length={fits}"
+    return ConfigError(f"train.length={length}: out of memory on {device} ({computed}); {remedy}")
