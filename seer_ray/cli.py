@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from seer_ray.config import ConfigError, RunConfig
-from seer_ray.execute import execute, follow, load_config
+from seer_ray.execute import execute, execute_training, follow, load_config
 from seer_ray.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, fail, print_json, stop
 
 # Typer has its own copy of click in some versions: the common base of what a user can do wrong.
@@ -129,6 +129,32 @@ def submit(
 
 
 @app.command()
+def pretrain(
+    overrides: OverridesArgument = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Train a small model from scratch on the built-in problems. The same command again goes on with it.
+
+    Examples: seer-ray pretrain | seer-ray pretrain train.steps=200 data.end=30 architecture.layers=2
+    """
+    from seer_ray.training.options import PretrainConfig
+
+    execute_training(load_config(config, overrides or [], PretrainConfig), "pretrain", as_json)
+
+
+@app.command()
+def distill(
+    overrides: OverridesArgument = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Train the attention gates of a frozen model. The same command again goes on with it.
+
+    Examples: seer-ray distill data=runs/NAME | seer-ray distill data=texts.jsonl model.name=Qwen/Qwen3-4B
+    """
+    from seer_ray.training.options import DistillConfig
+
+    execute_training(load_config(config, overrides or [], DistillConfig), "distill", as_json)
+
+
+@app.command()
 def status(
     run: RunArgument,
     as_json: JsonOption = False,
@@ -150,6 +176,74 @@ def status(
         print_json(dataclasses.asdict(now))
     else:
         print_status(Console(), now)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="folders of runs or sweeps, or their names")
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="which of them to compare with; default: the dense one, else the first")
+    ] = None,
+    margin: Annotated[float, typer.Option(help="accuracy that may be lost, in points")] = 2.0,
+    confidence: Annotated[float, typer.Option(help="of intervals and claims, in percent")] = 95.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs of the same problems side by side: differences with error bars, and which setting to take."""
+    from rich.console import Console
+
+    from seer_ray.comparison import print_comparison
+    from seer_ray.jobs.compare import main as compared
+    from seer_ray.status import find_run
+
+    found = compared([find_run(run) for run in runs], baseline, margin / 100, confidence / 100)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        print_comparison(Console(), found)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="folders of runs or sweeps of the same problems")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="default: the run's own, or ./report of several"),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="of the page; default: the folders' names")] = None,
+    margin: Annotated[float, typer.Option(help="accuracy that may be lost, in points")] = 2.0,
+    confidence: Annotated[float, typer.Option(help="of intervals and claims, in percent")] = 95.0,
+    size: Annotated[float, typer.Option(help="of texts and maps in the page, in MB, about")] = 24.0,
+) -> None:
+    """One HTML page that needs no network: which setting to take, plots, every problem, every chain."""
+    from seer_ray.analysis.report import make_report
+    from seer_ray.results.store import open_store
+    from seer_ray.status import find_run
+
+    uris = [find_run(run) for run in runs]
+    made = make_report(uris, title, margin / 100, confidence / 100, int(size * 1e6))
+    store = open_store(output or (uris[0] if len(uris) == 1 else "report"))
+    for name in made.write(store):
+        typer.echo(store.locate(name))
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    openai_batch: Annotated[
+        str, typer.Option("--openai-batch", metavar="FILE", help="JSON lines as OpenAI's batch API returns them")
+    ],
+) -> None:
+    """A run's rows in a form that other programs read."""
+    from seer_ray.results.export import openai_batch as write
+    from seer_ray.results.folder import RunFolder
+    from seer_ray.status import find_run
+
+    count = write(RunFolder.view(find_run(run)), openai_batch)
+    typer.echo(f"{openai_batch}: {count:,} lines")
 
 
 @app.command(

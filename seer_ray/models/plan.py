@@ -82,11 +82,8 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
         option = f"selector.layers.{key}={name}"
         if name not in SELECTORS:
             raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(key))
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < len(native):
-            raise ConfigError(f"{option}: must name layers 0 to {len(native) - 1}, such as '3' or '0-2'")
-        mixers[first : last + 1] = [name] * (last + 1 - first)
+        chosen = layer_range(key, len(native), option)
+        mixers[chosen.start : chosen.stop] = [name] * len(chosen)
     return LayerPlan(
         tuple(
             LayerSpec(layer, kind, "dense")
@@ -98,3 +95,16 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
         ),
         block_size,
     )
+
+
+def layer_range(key: str, layers: int, option: str) -> range:
+    """The layers that ``'3'`` or ``'0-2'`` names.
+
+    Raises:
+        ConfigError: they are not there; begins with ``option``.
+    """
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(key))
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if not first <= last < layers:
+        raise ConfigError(f"{option}: must name layers 0 to {layers - 1}, such as '3' or '0-2'")
+    return range(first, last + 1)

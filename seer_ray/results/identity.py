@@ -36,13 +36,16 @@ def digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def refuse_differences(here: Mapping[str, Any], folder: Mapping[str, Any], where: str) -> None:
-    """Raise ConfigError, one line, if a folder's rows were made with other settings than these.
+def refuse_differences(
+    here: Mapping[str, Any], folder: Mapping[str, Any], where: str, job: type = RunConfig
+) -> None:
+    """Raise ConfigError, one line, if what is in a folder was made with other settings than these.
 
-    An option that one side does not know (a newer version added it) stands at its default there.
+    An option that one side does not know (a newer version added it) stands at its default there, which is
+    that of the options of the ``job``.
     """
     ours, theirs = deciding(here), deciding(folder)
-    defaults = {name: value for name, value, _ in options(RunConfig())}
+    defaults = {name: value for name, value, _ in options(job())}
     found = []
     for name in sorted({*ours, *theirs}):
         mine, other = ours.get(name, defaults.get(name)), theirs.get(name, defaults.get(name))

@@ -66,7 +66,8 @@ class TrainingError(RuntimeError):
 
 
 Report = Callable[[int, dict[str, float]], bool | None]
-"""Told (steps done, metrics) at each log interval and evaluation. True: stop after the next step."""
+"""Told (steps done, metrics) after each step; most steps have no metrics, those that end a log interval and
+evaluations do. True: stop after the next step."""
 
 
 @dataclass
@@ -137,6 +138,7 @@ class Trainer:
         before, stopped = state.seconds, False
         while state.step < config.steps and not stopped:
             stopped = self._step()
+            self._tell({})
             state.seconds = before + time.monotonic() - began
             if state.step % config.log_every == 0 or state.step == config.steps:
                 self._log((time.monotonic() - began) / (state.step - first))
@@ -219,8 +221,9 @@ class Trainer:
         self._tell({f"eval/{name}": value for name, value in found.items()})
 
     def _tell(self, metrics: dict[str, float]) -> None:
-        if self.rank == 0 and metrics:
-            self.history.add(self.state.step, metrics)
+        if self.rank == 0:
+            if metrics:
+                self.history.add(self.state.step, metrics)
             self.asked = bool(self.report(self.state.step, metrics)) or self.asked
 
     def _checkpoint(self) -> None:

@@ -1,0 +1,33 @@
+"""How long the problems are that a training step learns: a function of the step alone."""
+
+from __future__ import annotations
+
+import random
+
+from seer_ray.config import ConfigError
+from seer_ray.training.options import ProblemsConfig
+
+
+def longest(step: int, steps: int, config: ProblemsConfig) -> float:
+    """The current maximum in generator steps: grows from ``start`` to ``end`` by one factor a training step.
+
+    Args:
+        step: from 0.
+        steps: of the whole training.
+    """
+    growing = config.growth * steps
+    progress = min(1.0, step / growing) if growing else 1.0
+    return config.start * (config.end / config.start) ** progress
+
+
+def length(step: int, steps: int, seed: int, config: ProblemsConfig) -> int:
+    """Generator steps of all problems of one training step, drawn evenly between ``shortest`` and 1 times the
+    current maximum."""
+    share = random.Random(f"length-{seed}-{step}").uniform(config.shortest, 1.0)
+    return max(2, round(share * longest(step, steps, config)))
+
+
+def check_curriculum(config: ProblemsConfig) -> None:
+    """Raises ConfigError if problems would shrink."""
+    if config.end < config.start:
+        raise ConfigError(f"data.end={config.end}: must be at least data.start={config.start}")

@@ -1,0 +1,114 @@
+"""The folder of a training job: its settings, and what the loop and the tracking keep in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from seer_ray.compose import to_yaml
+from seer_ray.config import ConfigError
+from seer_ray.results import identity, lock
+from seer_ray.results.folder import CONFIG, TRACKING
+from seer_ray.results.store import Store, one_line, open_store
+from seer_ray.training.checkpoint import FOLDER as CHECKPOINTS
+
+ABOUT = "training.json"
+METRICS = "metrics.json"
+"""The last of every metric; there once the job is done."""
+VERSION = 1
+
+
+class TrainFolder:
+    """Open to write, by one process at a time. Usable as a context manager, and by ``open_tracker``."""
+
+    def __init__(self, store: Store, about: dict[str, Any], held: lock.Lock) -> None:
+        """Use ``open``."""
+        self.store = store
+        self.run_id: str = about["run_id"]
+        self.config: dict[str, Any] = about["config"]
+        self._lock = held
+
+    @classmethod
+    def open(cls, uri: str, config: Any, job: str) -> TrainFolder:
+        """Make the folder, or go on in it.
+
+        Args:
+            uri: of the job's own folder.
+            config: all options, a dataclass.
+            job: the command, such as ``pretrain``.
+
+        Raises:
+            ConfigError: cannot be written, in use, of something else, or made with other settings.
+        """
+        store = open_store(uri)
+        try:
+            if CONFIG in store.list() and ABOUT not in store.list():
+                raise ConfigError(
+                    f"{store.uri}: not a folder of training: it has {CONFIG} but no {ABOUT}; "
+                    "give the run another name"
+                )
+            for name in ("", CHECKPOINTS):
+                store.make_folder(name)
+            held = lock.acquire(store)
+            try:
+                return cls(store, _begin(store, config, job), held)
+            except BaseException:
+                held.release()
+                raise
+        except OSError as error:
+            raise ConfigError(
+                f"results.folder: cannot write {store.uri} ({one_line(error)}); choose a writable folder"
+            ) from error
+
+    def __enter__(self) -> TrainFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @property
+    def uri(self) -> str:
+        """The folder in messages: no secrets in it."""
+        return self.store.uri
+
+    @property
+    def path(self) -> Path | None:
+        """The folder on the local disk, if it is there."""
+        return self.store.path
+
+    def metrics(self) -> dict[str, float] | None:
+        """The last of every metric; None: the job is not done."""
+        return self.store.read_json(METRICS, "delete it, and give the command again")
+
+    def conclude(self, metrics: dict[str, float]) -> None:
+        """The job is done."""
+        self.store.write(METRICS, json.dumps(metrics, indent=1).encode())
+
+
+def _begin(store: Store, config: Any, job: str) -> dict[str, Any]:
+    """What the folder is about: noted, or compared with what is noted there."""
+    text = to_yaml(config)
+    ours = identity.parse(text, CONFIG)
+    about = store.read_json(ABOUT, "restore it from a copy")
+    if about is not None and about["job"] != job:
+        raise ConfigError(f"{store.uri}: made by seer-ray {about['job']}; give the run another name")
+    same = about is not None and identity.digest(about["config"]) == identity.digest(ours)
+    if about is None or (not same and not store.list(CHECKPOINTS)):
+        # Without a checkpoint nothing is lost by beginning anew with corrected options.
+        about = {
+            "version": VERSION,
+            "job": job,
+            "run_id": uuid.uuid4().hex,
+            "created_at": time.time(),
+            "config": ours,
+        }
+        store.delete(f"{TRACKING}/{name}" for name in store.list(TRACKING))
+        store.write(ABOUT, json.dumps(about, indent=1).encode())
+        store.write(CONFIG, text.encode())
+    identity.refuse_differences(ours, about["config"], store.uri, type(config))
+    assert dataclasses.is_dataclass(config)
+    return about
