@@ -68,6 +68,77 @@ class Summary:
     """Command lines worth trying next."""
 
 
+@dataclass
+class PointLive:
+    """A point of a sweep at one moment."""
+
+    name: str
+    state: str
+    """``waiting``, ``running``, ``done``, ``stopped early``, ``failed`` or ``interrupted``."""
+    live: LiveStats
+    tokens_per_s: float | None = None
+    """Over all that was decoded for it, in the time that the workers had for it."""
+    error: str | None = None
+    """Why it failed, or was stopped early."""
+
+
+@dataclass
+class SweepLive:
+    """A sweep at one moment."""
+
+    points: list[PointLive] = field(default_factory=list)
+    phase: str = ""
+    elapsed_s: float = 0.0
+    eta_s: float | None = None
+    workers_ready: int = 0
+    workers_wanted: int = 0
+
+    @property
+    def done(self) -> int:
+        return sum(point.live.done for point in self.points)
+
+    @property
+    def total(self) -> int:
+        return sum(point.live.total for point in self.points)
+
+
+@dataclass
+class SweepSummary:
+    """What a sweep came to."""
+
+    name: str
+    folder: str
+    points: list[dict[str, Any]]
+    """As in the index of the sweep folder, each with its ``metrics``."""
+    elapsed_s: float = 0.0
+    saved: str | None = None
+    """What racing saved, in a sentence."""
+    recommendation: str | None = None
+    report: str | None = None
+    tracking_uri: str | None = None
+    tracking_run_id: str | None = None
+    next_commands: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the points that failed."""
+        return [point["slug"] for point in self.points if point["state"] == "failed"]
+
+
+class SweepReporter(Protocol):
+    """Shows a sweep to somebody: as ``Reporter``."""
+
+    def start(self, live: SweepLive) -> None: ...
+
+    def update(self, live: SweepLive) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def finish(self, summary: SweepSummary) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Reporter(Protocol):
     """Shows a job to somebody. Calls come from the driver's thread, ``start`` first and ``finish`` last.
 
@@ -89,14 +160,14 @@ class Reporter(Protocol):
 
 
 class NullReporter:
-    """Shows nothing."""
+    """Shows nothing, of a run or of a sweep."""
 
-    def start(self, live: LiveStats) -> None: ...
+    def start(self, live: Any) -> None: ...
 
-    def update(self, live: LiveStats) -> None: ...
+    def update(self, live: Any) -> None: ...
 
     def note(self, message: str) -> None: ...
 
-    def finish(self, summary: Summary) -> None: ...
+    def finish(self, summary: Any) -> None: ...
 
     def close(self) -> None: ...

@@ -188,6 +188,12 @@ class Monitor:
         """(seconds that the workers had for it, tokens generated) of this session and those before it."""
         return self._before[0] + self._seconds, self._before[1] + self.live.new_tokens
 
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second over all of it; None: nothing was decoded."""
+        seconds, tokens = self.decoding()
+        return tokens / seconds if seconds > 0 and tokens else None
+
     def engines(self) -> dict[str, float]:
         """Counters of the engines over this session and those before it."""
         before, now = self._engines_before, self._engines

@@ -68,27 +68,23 @@ class Job:
         return summary
 
     def _work(self) -> None:
-        session, monitor = self.session, self.session.monitor
+        session = self.session
         session.begin()
-        heart = Heartbeat(monitor.write)
+        heart = Heartbeat(session.monitor.write)
         heart.start()
         try:
             if not session.complete:
                 self._decode()
             session.conclude()
         except Interrupted:
-            heart.stop()
-            monitor.end("interrupted")
-            session.tracker.finish("KILLED")
+            session.end("interrupted")
             raise
         except BaseException as error:
-            heart.stop()
-            monitor.end("failed", " ".join(str(error).split()) or type(error).__name__)
-            session.tracker.finish("FAILED")
+            session.end("failed", error)
             raise
-        heart.stop()
-        monitor.end("done")
-        session.tracker.finish()
+        finally:
+            heart.stop()
+        session.end("done")
 
     def _decode(self) -> None:
         """All that is not committed, on Ray."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from seer_ray.analysis.statistics import summarise
 from seer_ray.cluster.coordinator import Outcome
@@ -18,9 +18,16 @@ from seer_ray.jobs.monitor import COLUMNS, Monitor
 from seer_ray.jobs.rows import Grader, Prompt, RowWriter
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem
-from seer_ray.tracking.tracker import Tracker
+from seer_ray.tracking.tracker import Status, Tracker
 
 METRICS = "metrics.json"
+State = Literal["done", "stopped early", "failed", "interrupted"]
+TRACKED: dict[State, Status] = {
+    "done": "FINISHED",
+    "stopped early": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
 
 
 class Session:
@@ -47,6 +54,8 @@ class Session:
         self.monitor = Monitor(folder, reporter, len(problems) * config.samples)
         self.monitor.add(folder.read(COLUMNS).to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
+        self.state: State | None = None
+        """How this session of it ended; None: it has not."""
         self.lane: Lane | None = None
         self._rows: RowWriter | None = None
         self._tracked = 0.0
@@ -64,6 +73,11 @@ class Session:
     def concluded(self) -> bool:
         """Every row is there, and what they come to."""
         return self.complete and bool(self.metrics())
+
+    @property
+    def pending(self) -> int:
+        """Rows that are here and not committed yet."""
+        return self._rows.pending if self._rows is not None else 0
 
     def metrics(self) -> dict[str, Any]:
         """Final ones, of a run that has come to its end."""
@@ -132,6 +146,8 @@ class Session:
             JobError: Disk or object store refused for too long.
         """
         rows, lane = self._rows, self.lane
+        if self.state is not None:
+            return
         assert rows is not None and lane is not None
         rows.keep(lane.coordinator.changes())
         self.monitor.add(rows.graded())
@@ -148,10 +164,17 @@ class Session:
         Raises:
             JobError: Disk or object store refused.
         """
-        if self._rows is not None and self.lane is not None:
+        if self._rows is not None and self.lane is not None and self.state is None:
             self._rows.keep(self.lane.coordinator.changes())
             self.monitor.add(self._rows.finish())
             self.monitor.tick(self.lane, 0.0, last=True)
+
+    def end(self, state: State, error: BaseException | str | None = None) -> None:
+        """The last word of this session, to who watches and to the tracker."""
+        self.state = state
+        reason = (" ".join(str(error).split()) or type(error).__name__) if error is not None else None
+        self.monitor.end(state, reason)
+        self.tracker.finish(TRACKED[state])
 
     def close(self) -> None:
         """Ends the graders."""

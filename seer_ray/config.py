@@ -200,6 +200,7 @@ class ClusterConfig:
 @dataclass
 class ResultsConfig:
     folder: str = option("runs", "where run folders are made: a path or any pyarrow filesystem URI")
+    report: bool = option(True, "write report.html, and its plots, at the end")
     part_rows: int = option(256, "completions in one Parquet part, at most", minimum=1)
     part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
     progress_interval: float = option(
@@ -293,6 +294,7 @@ class SweepOptions:
         "problems that every point finishes before the next ones are begun; None: four batches of requests",
         minimum=1,
     )
+    racing: RacingConfig = field(default_factory=RacingConfig)
 
 
 @dataclass
@@ -317,6 +319,7 @@ OPERATIONAL = (
     "train.eval_every",
     "train.checkpoint_every",
     "sweep.round",
+    "sweep.racing",
     "sweep.baseline",
 )
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from seer_ray.compose import compose, digest, reader_of
-from seer_ray.config import ConfigError, RunConfig, SelectorConfig, SweepConfig, options
+from seer_ray.compose import compose, digest, given, reader_of
+from seer_ray.config import OPERATIONAL, ConfigError, RunConfig, SelectorConfig, SweepConfig, options
 from seer_ray.overrides import Choice, Setting, show
 
 Override = str | Choice | Setting
 BLOCK = "engine.block_size"
 """An option of the engine that means nothing where attention is dense."""
+FREE = [name for name in OPERATIONAL if name.startswith(("engine.", "model."))]
+"""Options of a point that decide no row: a sweep may go on with others."""
 
 
 @dataclass(frozen=True)
@@ -62,42 +63,94 @@ def expand(overrides: Sequence[str], base: SweepConfig | None = None) -> SweepCo
             "nothing to sweep: give an option several values, such as selector.budget=512,1024, "
             "or name a sweep, such as sweep=selectors"
         )
-    configs = [_run(compose([*fixed, *word], SweepConfig, base)) for word in words]
-    first = _sweep(configs[0], sweep)
-    return spelled_out(first, _with_baselines(configs) if sweep.baseline else configs)
-
-
-def spelled_out(like: SweepConfig, configs: Sequence[RunConfig]) -> SweepConfig:
-    """A sweep over these runs, each once, named and placed like another one."""
-    distinct = list({_identity(config): config for config in map(_canonical, configs)}.values())
-    tables = [_values(config) for config in distinct]
-    varying = [name for name in tables[0] if any(table[name] != tables[0][name] for table in tables)]
-    sweep = _sweep(distinct[0], like.sweep)
-    sweep.name, sweep.results, sweep.cluster, sweep.tracking = (
-        like.name,
-        like.results,
-        like.cluster,
-        like.tracking,
-    )
-    sweep.sweep.grid = {}
-    sweep.sweep.points = [{name: table[name] for name in varying} for table in tables]
-    return sweep
+    composed = [compose([*fixed, *word], SweepConfig, base) for word in words]
+    configs = [
+        _run(
+            config, config.name if any(isinstance(i, Setting) and i.option == "name" for i in word) else None
+        )
+        for config, word in zip(composed, words, strict=True)
+    ]
+    said = any(word.startswith("name=") for word in fixed)
+    name = given(fixed, "name", SweepConfig) if said or base is None else base.name
+    like = replace(composed[0], name=name)
+    return _spelled_out(like, _with_baselines(configs) if sweep.baseline else configs)
 
 
 def points_of(sweep: SweepConfig) -> list[Point]:
     """The points of a sweep that is spelled out, baselines first."""
-    configs = [
-        _run(compose(_items(point, "sweep.points"), SweepConfig, sweep)) for point in sweep.sweep.points
+    configs = _configs(sweep)
+    dense = {_rest(config): str(config.name) for config in configs if is_dense(config)}
+    points = [
+        Point(
+            str(config.name),
+            config,
+            {name: value for name, value in changes.items() if name != "name"},
+            dense.get(_rest(config), ""),
+        )
+        for config, changes in zip(configs, sweep.sweep.points, strict=True)
     ]
-    order = sorted(range(len(configs)), key=lambda index: not _is_dense(configs[index]))
-    slugs: list[str] = []
-    for index, config in enumerate(configs):
-        slug = _slug(config, sweep.sweep.points[index])
-        slugs.append(f"{slug}-{digest(config)[:6]}" if slug in slugs else slug)
-    dense = {_rest(config): slug for config, slug in zip(configs, slugs, strict=True) if _is_dense(config)}
-    return [
-        Point(slugs[i], configs[i], sweep.sweep.points[i], dense.get(_rest(configs[i]), "")) for i in order
-    ]
+    return sorted(points, key=lambda point: not is_dense(point.config))
+
+
+def merged(before: SweepConfig, now: SweepConfig, keep: Container[str], where: str) -> SweepConfig:
+    """A sweep that is gone on with: the points of the command, and those that are there already.
+
+    Args:
+        before: As the folder has it, spelled out.
+        now: As the command says, spelled out.
+        keep: Names of the points that stay even if the command does not have them.
+        where: The folder, for messages.
+
+    Raises:
+        ConfigError: They are about different things: something else differs than what is swept.
+    """
+    from seer_ray.results import identity
+
+    old, new = _configs(before), _configs(now)
+    swept = {name for sweep in (before, now) for point in sweep.sweep.points for name in point}
+    for config in old:
+        for name in FREE:
+            if name not in swept:
+                _set(config, name, _values(new[0])[name])
+    theirs, ours = _values(old[0]), _values(new[0])
+    same = [n for n in ours if n not in swept and n != BLOCK and not n.startswith("selector.")]
+    identity.refuse_differences({n: ours[n] for n in same}, {n: theirs[n] for n in same}, where)
+    wanted = {_identity(config) for config in map(_canonical, new)}
+    old = [config for config in old if config.name in keep or _identity(_canonical(config)) in wanted]
+    for config in new:
+        config.name = None  # those that are there keep theirs
+    return _spelled_out(now, [*old, *new])
+
+
+def _spelled_out(like: SweepConfig, configs: Sequence[RunConfig]) -> SweepConfig:
+    """A sweep over these runs, each once and with a name, named and placed itself like another one."""
+    distinct: dict[str, RunConfig] = {}
+    for config in map(_canonical, configs):
+        distinct.setdefault(_identity(config), config)
+    tables = [_values(config) for config in distinct.values()]
+    varying = [name for name in tables[0] if any(table[name] != tables[0][name] for table in tables)]
+    changes = [{name: table[name] for name in varying} for table in tables]
+    names = [config.name for config in distinct.values()]
+    for index, config in enumerate(distinct.values()):
+        if names[index] is None:
+            slug = _slug(config, changes[index])
+            names[index] = f"{slug}-{digest(config)[:6]}" if slug in names else slug
+    sweep = SweepConfig(
+        **vars(next(iter(distinct.values()))),
+        sweep=replace(
+            like.sweep,
+            grid={},
+            points=[{"name": name, **change} for name, change in zip(names, changes, strict=True)],
+        ),
+    )
+    sweep = replace(sweep, name=like.name, results=like.results, cluster=like.cluster, tracking=like.tracking)
+    return copy.deepcopy(sweep)
+
+
+def _configs(sweep: SweepConfig) -> list[RunConfig]:
+    """Of the points of a sweep that is spelled out."""
+    found = [compose(_items(point, "sweep.points"), SweepConfig, sweep) for point in sweep.sweep.points]
+    return [_run(config, config.name) for config in found]
 
 
 def _split(overrides: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -153,42 +206,44 @@ def _items(point: Mapping[str, Any], where: str) -> list[Override]:
     return found
 
 
-def _run(config: RunConfig) -> RunConfig:
+def _run(config: RunConfig, name: str | None) -> RunConfig:
     """The options of a run in those of a sweep."""
-    return copy.deepcopy(
-        RunConfig(**{item.name: getattr(config, item.name) for item in dataclasses.fields(RunConfig)})
-    )
+    values = {item.name: getattr(config, item.name) for item in fields(RunConfig)}
+    return copy.deepcopy(RunConfig(**{**values, "name": name}))
 
 
-def _sweep(config: RunConfig, sweep: Any) -> SweepConfig:
-    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(RunConfig)}
-    return copy.deepcopy(SweepConfig(**values, sweep=sweep))
+def _set(config: Any, name: str, value: Any) -> None:
+    *sections, option = name.split(".")
+    for section in sections:
+        config = getattr(config, section)
+    setattr(config, option, value)
 
 
-def _is_dense(config: RunConfig) -> bool:
+def is_dense(config: RunConfig) -> bool:
+    """Whether every layer reads everything."""
     return {config.selector.name, *config.selector.layers.values()} == {"dense"}
 
 
 def _canonical(config: RunConfig) -> RunConfig:
     """The same run with what means nothing in it at its default: a dense one has no budget."""
-    config = _run(config)
-    if _is_dense(config):
+    config = _run(config, config.name)
+    if is_dense(config):
         config.selector = SelectorConfig(name="dense")
     return config
 
 
 def _with_baselines(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """A dense point before the first of each kind that has none: one for all selections."""
-    there = {_rest(config): config for config in reversed(configs) if _is_dense(config)}
+    there = {_rest(config): config for config in reversed(configs) if is_dense(config)}
     found: list[RunConfig] = []
     for config in configs:
         rest = _rest(config)
         if rest not in there:
-            there[rest] = _run(config)
+            there[rest] = _run(config, None)
             there[rest].selector = SelectorConfig(name="dense")
             found.append(there[rest])
         # Dense points that differ in the block size alone are one.
-        found.append(there[rest] if _is_dense(config) else config)
+        found.append(there[rest] if is_dense(config) else config)
     return found
 
 
@@ -211,10 +266,10 @@ def _slug(config: RunConfig, changes: Mapping[str, Any]) -> str:
     """``quest-512``, ``seer-t0.01``, ``dense``, and what else the point differs in."""
     selector, told = config.selector, {"selector.name", "selector.budget", "selector.threshold"}
     parts = [selector.name]
-    if not _is_dense(config):
+    if not is_dense(config):
         parts.append(str(selector.budget) if selector.threshold is None else f"t{selector.threshold:g}")
     for name, value in changes.items():
-        silent = name in told or (_is_dense(config) and (name.startswith("selector.") or name == BLOCK))
+        silent = name in told or (is_dense(config) and (name.startswith("selector.") or name == BLOCK))
         if not silent:
             parts.append(f"{name.rpartition('.')[2]}={show(value)}")
     safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._=]+", "_", part)).strip("_.")[:40] for part in parts]

@@ -94,11 +94,15 @@ class AttentionShape:
 def attention_shape(model: Any) -> AttentionShape:
     """What cache and selectors must know of a model."""
     config = model.config
-    native = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     return AttentionShape(
         layers=config.num_hidden_layers,
         q_heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         head_dim=model.model.layers[0].self_attn.head_dim,
-        native=tuple(native),
+        native=tuple(native_attention(config)),
     )
+
+
+def native_attention(config: Any) -> list[str]:
+    """The checkpoint's kind of attention in each layer, by its Hugging Face config."""
+    return getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers

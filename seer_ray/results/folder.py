@@ -211,7 +211,7 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """None if it is not there. Raises ConfigError if it is torn."""
-        return _read_json(self.store, name, "restore it from a copy, or delete it")
+        return self.store.read_json(name, "restore it from a copy, or delete it")
 
     def _writing(self) -> lock.Lock:
         if self._lock is None:
@@ -249,7 +249,7 @@ def _begin(store: Store, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_about(store: Store) -> dict[str, Any] | None:
-    about = _read_json(store, RUN, "restore it from a copy")
+    about = store.read_json(RUN, "restore it from a copy")
     if about is None:
         return None
     if not isinstance(about, dict) or not {"version", "run_id", "config", "config_digest"} <= set(about):
@@ -259,12 +259,3 @@ def _read_about(store: Store) -> dict[str, Any] | None:
             f"{store.uri}: made by a newer seer-ray (format {about['version']}); upgrade to use it"
         )
     return about
-
-
-def _read_json(store: Store, name: str, remedy: str) -> Any:
-    try:
-        return json.loads(store.read(name))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ConfigError(f"{store.locate(name)}: torn ({one_line(error)}); {remedy}") from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -37,6 +39,15 @@ class Store:
         """Raises FileNotFoundError."""
         with self.open(name) as file:
             return file.read()
+
+    def read_json(self, name: str, remedy: str) -> Any:
+        """None if it is not there. Raises ConfigError, with a remedy, if it is torn."""
+        try:
+            return json.loads(self.read(name))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ConfigError(f"{self.locate(name)}: torn ({one_line(error)}); {remedy}") from error
 
     def list(self, folder: str = "") -> dict[str, int]:
         """Files of one folder (not of those below it): name without the folder -> bytes."""

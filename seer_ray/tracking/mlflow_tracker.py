@@ -8,14 +8,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from seer_ray.config import ConfigError, TrackingConfig
-from seer_ray.results.folder import TRACKING, RunFolder
-from seer_ray.results.store import one_line, shown
+from seer_ray.results.folder import TRACKING
+from seer_ray.results.store import Store, one_line, shown
 from seer_ray.tracking import address
 from seer_ray.tracking.pump import Pump
-from seer_ray.tracking.sender import RUN_TAG, VALUE_LENGTH, Sender, fingerprint, reason
+from seer_ray.tracking.sender import PARENT_TAG, RUN_TAG, VALUE_LENGTH, Sender, fingerprint, reason
 from seer_ray.tracking.spool import Event, Spool
 from seer_ray.tracking.tracker import Dataset, NullTracker, Status, Tracker
 
@@ -25,18 +25,38 @@ GRACE, SHORT_GRACE = 15.0, 1.0
 """Seconds that a finished job waits for MLflow, and for one that has been out of reach."""
 
 
-def open_tracker(folder: RunFolder, config: TrackingConfig) -> Tracker:
+class Tracked(Protocol):
+    """A folder whose run is tracked: ``RunFolder``, or that of a sweep."""
+
+    store: Store
+    run_id: str
+    config: dict[str, Any]
+
+    @property
+    def path(self) -> Path | None: ...
+
+    @property
+    def uri(self) -> str: ...
+
+
+def open_tracker(folder: Tracked, config: TrackingConfig, parent: Tracker | None = None) -> Tracker:
     """The tracker of a run that this process writes.
+
+    Args:
+        folder: Of the run.
+        config: Where to and how often.
+        parent: Of the run around it, if it is nested: started before and finished after it.
 
     Raises:
         ConfigError: ``tracking.uri`` is no address. One that does not answer is no error.
     """
     if not config.enabled:
         return NullTracker()
-    return MLflowTracker(folder, config.experiment, address.resolve(config.uri))
+    around = parent if isinstance(parent, MLflowTracker) else None
+    return MLflowTracker(folder, config.experiment, address.resolve(config.uri), around)
 
 
-def catch_up(folder: RunFolder, timeout: float = 5.0) -> int:
+def catch_up(folder: Tracked, timeout: float = 5.0) -> int:
     """Send what an earlier command could not, unless the run is going on and does so itself.
 
     Args:
@@ -61,7 +81,7 @@ def catch_up(folder: RunFolder, timeout: float = 5.0) -> int:
     return spool.unsent()
 
 
-def _spool_folder(folder: RunFolder) -> Path:
+def _spool_folder(folder: Tracked) -> Path:
     """In the run folder, or, where that is not on a disk, with this user's state."""
     if folder.path is not None:
         return folder.path / TRACKING
@@ -72,9 +92,17 @@ def _spool_folder(folder: RunFolder) -> Path:
 class MLflowTracker:
     """See ``Tracker``. Every call of MLflow happens on a thread of its own."""
 
-    def __init__(self, folder: RunFolder, experiment: str, uri: str) -> None:
-        """Args: uri: as ``address.resolve`` gives it."""
-        self.folder, self.experiment, self.uri = folder, experiment, uri
+    def __init__(
+        self, folder: Tracked, experiment: str, uri: str, parent: MLflowTracker | None = None
+    ) -> None:
+        """
+        Args:
+            folder: Of the run.
+            experiment: Where it is shown.
+            uri: As ``address.resolve`` gives it.
+            parent: Of the run around it, whose thread sends for both.
+        """
+        self.folder, self.experiment, self.uri, self.parent = folder, experiment, uri, parent
         self.spool = Spool(_spool_folder(folder))
         self._pump: Pump | None = None
         self._warned = self._finished = False
@@ -85,10 +113,19 @@ class MLflowTracker:
         return self.spool.sent().run_id
 
     def start(self, name: str, params: Mapping[str, Any], dataset: Dataset | None = None) -> None:
-        pump = Pump(Sender(self.spool, self.folder.store, self.uri), self._report)
+        sender = Sender(self.spool, self.folder.store, self.uri)
+        tags = {RUN_TAG: self.folder.run_id, "seer_ray.run": str(self.folder.path or self.folder.uri)}
         try:
             self.spool.open_to_append()
-            pump.begin()
+            if self.parent is None:
+                pump = Pump(sender, self._report)
+                pump.begin()
+            elif self.parent._pump is not None:
+                pump = self.parent._pump
+                pump.add(sender)
+                tags[PARENT_TAG] = self.parent.folder.run_id
+            else:
+                return
         except OSError as error:
             self._cannot_write(error)
             return
@@ -99,9 +136,10 @@ class MLflowTracker:
             experiment=self.experiment,
             params={option: str(value)[:VALUE_LENGTH] for option, value in params.items()},
             dataset=asdict(dataset) if dataset else None,
-            tags={RUN_TAG: self.folder.run_id, "seer_ray.run": str(self.folder.path or self.folder.uri)},
+            tags=tags,
         )
-        pump.start()
+        if self.parent is None:
+            pump.start()
 
     def log(self, metrics: Mapping[str, float | None], step: int, timestamp: float | None = None) -> None:
         values = {name: float(value) for name, value in metrics.items() if value is not None}
@@ -115,9 +153,13 @@ class MLflowTracker:
         self._append("finish", status=status)
         if self._pump is None:
             return
+        if self.parent is not None:
+            # The parent waits for both, and tells of what is unsent.
+            self.spool.close()
+            return
         self._pump.close(SHORT_GRACE if self._pump.failing else GRACE)
         self._finished = True
-        if unsent := self.spool.unsent():
+        if unsent := self._pump.unsent:
             log.warning(
                 "%d updates are not in MLflow at %s yet; they are kept in %s, and sent by the next seer-ray "
                 "command on this run",

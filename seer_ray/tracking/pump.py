@@ -12,11 +12,11 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 
 
 class Pump:
-    """Sends, waits for more, and tries again when MLflow fails."""
+    """Sends, waits for more, and tries again when MLflow fails: a run, and those that are nested in it."""
 
     def __init__(self, sender: Sender, on_failure: Callable[[Exception], None] = lambda error: None) -> None:
         """Args: on_failure: called with the first error of each time that MLflow is away."""
-        self.sender, self.on_failure = sender, on_failure
+        self._senders, self.on_failure = [sender], on_failure
         self.failing = False
         self._more, self._stop = threading.Event(), threading.Event()
         # Daemon: a server that hangs must not keep a finished job from ending.
@@ -24,7 +24,17 @@ class Pump:
 
     def begin(self) -> bool:
         """Take note of where to send, before there is anything to send. Raises OSError."""
-        return self.sender.begin()
+        return self._senders[0].begin()
+
+    def add(self, sender: Sender) -> None:
+        """Another run to send, after those that are there: its parent is among them. Raises OSError."""
+        sender.begin()
+        self._senders.append(sender)
+
+    @property
+    def unsent(self) -> int:
+        """Updates that MLflow has not been told."""
+        return sum(sender.spool.unsent() for sender in list(self._senders))
 
     def start(self) -> None:
         self._thread.start()
@@ -44,10 +54,11 @@ class Pump:
         while True:
             self._more.clear()
             last = self._stop.is_set()
+            senders = list(self._senders)
             try:
-                sends = self.sender.begin()
-                while sends and self.sender.step():
-                    pass
+                sends = True
+                for sender in senders:
+                    sends &= self._send(sender)
                 self.failing = False
             except Exception as error:  # whatever MLflow and its drivers raise
                 sends = False
@@ -55,12 +66,21 @@ class Pump:
                     self.on_failure(error)
                 self.failing = True
             if last:
-                self.sender.spool.lock.release()
+                for sender in senders:
+                    sender.spool.lock.release()
                 return
             if sends:
                 wait = FIRST_WAIT
-                self.sender.spool.sync()
+                for sender in senders:
+                    sender.spool.sync()
                 self._more.wait()
             else:
                 self._stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
+
+    def _send(self, sender: Sender) -> bool:
+        """All that there is of one run; False if another process sends it."""
+        sends = sender.begin()
+        while sends and sender.step():
+            pass
+        return sends

@@ -23,6 +23,8 @@ from seer_ray.tracking.spool import Event, Sent, Spool
 log = logging.getLogger(__name__)
 
 RUN_TAG = "seer_ray.run_id"
+PARENT_TAG = "seer_ray.parent_run_id"
+"""Of a run that is nested: the ``RUN_TAG`` of the run around it."""
 READ_AHEAD = 200
 PER_BATCH, PARAMS_PER_BATCH, VALUE_LENGTH = 1000, 100, 6000
 """MLflow's limits: metrics in a batch, params in a batch, characters of a param."""
@@ -131,20 +133,29 @@ class Sender:
         return run if run.info.lifecycle_stage == "active" else None
 
     def _find_or_create(self, event: Event) -> str:
-        experiment = self._experiment(event["experiment"])
-        tag = event["tags"][RUN_TAG]
-        found = self.client.search_runs(
-            [experiment], filter_string=f"tags.`{RUN_TAG}` = '{tag}'", max_results=1
-        )
-        if found:
-            return found[0].info.run_id
+        experiment, tags = self._experiment(event["experiment"]), event["tags"]
+        if found := self._find(experiment, tags[RUN_TAG]):
+            return found
+        nested = {}
+        if around := tags.get(PARENT_TAG):
+            parent = self._find(experiment, around)
+            if parent is None:
+                raise LookupError("the run around this one is not there yet")
+            nested = {"mlflow.parentRunId": parent}
         run = self.client.create_run(
             experiment,
             start_time=event["time"],
             run_name=event["name"],
-            tags={**_versions(), **event["tags"]},
+            tags={**_versions(), **tags, **nested},
         )
         return run.info.run_id
+
+    def _find(self, experiment: str, run_id: str) -> str | None:
+        """MLflow's id of the run that belongs to a run folder."""
+        found = self.client.search_runs(
+            [experiment], filter_string=f"tags.`{RUN_TAG}` = '{run_id}'", max_results=1
+        )
+        return found[0].info.run_id if found else None
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException

@@ -139,7 +139,7 @@ def test_a_resumed_run_runs(database: Database, folder: RunFolder, monkeypatch: 
     second = tracker(folder, database.uri)
     second.start("a-run", PARAMS)
     assert second._pump is not None
-    while second._pump.sender.step():
+    while second._pump._senders[0].step():
         pass
     assert runs(database, folder)[0].info.status == "RUNNING"
 
