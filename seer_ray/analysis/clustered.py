@@ -160,8 +160,8 @@ def bootstrap(
     Efron).
 
     BCa and not percentiles, since differences near a ceiling are skewed and percentiles then miss on one
-    side. It needs variation to draw from: below about 20 problems, or where few of them differ, it is too
-    short (the score interval is not), and where none differ there is none (NaN).
+    side. It needs variation to draw from: with fewer than about 50 problems, or where few of them differ, it
+    is too short (the score interval is not), and where none differ there is none (NaN).
 
     Args:
         sums: [problems]

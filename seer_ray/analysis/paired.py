@@ -142,9 +142,9 @@ def difference(pairs: PairedOutcomes, confidence: float = 0.95, resamples: int =
     """
     from scipy.stats import binomtest
 
-    sums, counts, gained, lost = _tallies(pairs)
+    sums, counts, gained, lost = _counts(pairs)
     total = int(counts.sum())
-    value, stderr, shares = _effective(gained, lost, counts)
+    value, stderr, shares = tally(gained, lost, counts)
     low, high = clustered.score_interval(*shares, clustered.quantile(0.5 + confidence / 2, counts))
     plus, minus = int(gained.sum()), int(lost.sum())
     return Difference(
@@ -170,7 +170,7 @@ def non_inferiority(pairs: PairedOutcomes, margin: float, alpha: float = 0.05) -
     Score test at the margin: its variance is the one it would have there, so that pairs that all agree are as
     much evidence as their number allows, and not proof.
     """
-    _, counts, gained, lost = _tallies(pairs)
+    _, counts, gained, lost = _counts(pairs)
     p, low = non_inferiority_of(gained, lost, counts, margin, alpha)
     return NonInferiority(margin, float(p), float(low), alpha)
 
@@ -181,7 +181,7 @@ def non_inferiority_of(
     """One-sided p-value and lower bound, from tallies [..., problems]."""
     from scipy.special import stdtr
 
-    _, _, shares = _effective(gained, lost, counts)
+    _, _, shares = tally(gained, lost, counts)
     problems = (counts > 0).sum(-1)
     statistic = clustered.score(*shares, -margin)
     p = np.where(problems > 1, stdtr(np.maximum(problems - 1, 1), -statistic), np.nan)
@@ -191,7 +191,7 @@ def non_inferiority_of(
 
 def inferiority(pairs: PairedOutcomes, margin: float) -> float:
     """One-sided p-value of "the setting loses no more than the margin": small where it loses more."""
-    _, counts, gained, lost = _tallies(pairs)
+    _, counts, gained, lost = _counts(pairs)
     # The same test from the other side: the baseline gains what the setting loses.
     return float(non_inferiority_of(lost, gained, counts, -margin, 0.5)[0])
 
@@ -212,17 +212,23 @@ def drift(pairs: PairedOutcomes, confidence: float = 0.95) -> Drift | None:
     return Drift(float(value), float(stderr), *ends, problems, int(known.sum()))
 
 
-def _tallies(pairs: PairedOutcomes) -> tuple[Array, Array, Array, Array]:
-    """Of each problem: sum of differences, pairs, pairs gained, pairs lost."""
-    found = pairs.difference
-    gained, lost = (found > 0).sum(-1).astype(float), (found < 0).sum(-1).astype(float)
-    return gained - lost, pairs.counts.astype(float), gained, lost
+def tally(gained: Array, lost: Array, counts: Array) -> tuple[Array, Array, tuple[Array, Array, Array]]:
+    """Difference, its clustered error, and (gained, lost, effective pairs) for ``clustered.score``.
 
-
-def _effective(gained: Array, lost: Array, counts: Array) -> tuple[Array, Array, tuple[Array, Array, Array]]:
-    """Difference, its clustered error, and (gained, lost, effective pairs) for ``clustered.score``."""
+    Args:
+        gained: pairs of each problem that only the setting has right, [..., problems]
+        lost: that only the baseline has right, [..., problems]
+        counts: all pairs, [..., problems]
+    """
     value, stderr = clustered.ratio(gained - lost, counts)
     with np.errstate(divide="ignore", invalid="ignore"):
         total = counts.sum(-1)
         plus, minus = gained.sum(-1) / total, lost.sum(-1) / total
     return value, stderr, (plus, minus, clustered.effective(plus + minus - value**2, stderr, counts))
+
+
+def _counts(pairs: PairedOutcomes) -> tuple[Array, Array, Array, Array]:
+    """Of each problem: sum of differences, pairs, pairs gained, pairs lost."""
+    found = pairs.difference
+    gained, lost = (found > 0).sum(-1).astype(float), (found < 0).sum(-1).astype(float)
+    return gained - lost, pairs.counts.astype(float), gained, lost
