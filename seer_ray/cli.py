@@ -211,7 +211,7 @@ def report(
     ],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="default: the run's own, or ./report of several"),
+        typer.Option("--output", "-o", metavar="FOLDER", help="default: the run's own; of several: report"),
     ] = None,
     title: Annotated[str | None, typer.Option(help="of the page; default: the folders' names")] = None,
     margin: Annotated[float, typer.Option(help="accuracy that may be lost, in points")] = 2.0,
@@ -234,7 +234,7 @@ def report(
 def export(
     run: RunArgument,
     openai_batch: Annotated[
-        str, typer.Option("--openai-batch", metavar="FILE", help="JSON lines as OpenAI's batch API returns them")
+        str, typer.Option("--openai-batch", metavar="FILE", help="JSON lines, as OpenAI's batch API has them")
     ],
 ) -> None:
     """A run's rows in a form that other programs read."""

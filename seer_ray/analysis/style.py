@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, PAPER = "#1c2430", "#5b6675", "#dde2e8", "#ffffff"
 DARK = {INK: "#e6eaf0", MUTED: "#9aa7b6", GRID: "#323b47", PAPER: "#151a21"}
-"""What stands for a colour on a dark page."""
+"""Colours, and what stands for each on a dark page."""
 
 # Okabe and Ito, "Color Universal Design" (2008), darkened where thin lines need it; lighter on dark pages.
 SELECTORS = {
@@ -79,7 +79,7 @@ def _look(selector: str) -> tuple[str, str, str]:
 
 
 @contextmanager
-def figure(width: float = 7.0, height: float = 3.6) -> Iterator[tuple[Figure, Axes]]:
+def figure(width: float = 6.2, height: float = 3.6) -> Iterator[tuple[Figure, Axes]]:
     """A figure with one set of axes, inches. Everything about it, saving too, belongs inside."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -135,6 +135,6 @@ def variable(light: str) -> str:
     return f"--c{light[1:]}"
 
 
-def css_variables(dark: bool) -> str:
-    """Declarations that give every colour its value on a light or a dark page."""
-    return " ".join(f"{variable(light)}: {other if dark else light};" for light, other in DARK.items())
+def css_variables() -> str:
+    """Declarations that give every colour its value on a light and on a dark page."""
+    return " ".join(f"{variable(light)}: light-dark({light}, {dark});" for light, dark in DARK.items())

@@ -1,0 +1,226 @@
+"""What a report page carries with it for its table, viewer and maps: deflated, in base64, within a size."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from seer_ray.analysis.standing import Comparison, Standing
+from seer_ray.engine.trace import Trace
+from seer_ray.results.entry import Key
+
+MAPS_SHARE = 0.4
+"""Of the size, what maps may take; texts take what is left."""
+LONGEST_TEXTS = (1 << 62, 100_000, 40_000, 16_000, 6_000, 2_000, 600)
+"""Characters of a chain that are tried, one after the other, until the texts fit."""
+COLUMNS = (
+    "problem_id",
+    "sample",
+    "prompt",
+    "completion",
+    "extracted_answer",
+    "reference",
+    "correct",
+    "grade_error",
+    "error",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "attended_kv",
+    "available_kv",
+    "decode_s",
+)
+
+
+@dataclass
+class Embedded:
+    """Text for ``<script>`` elements that are no scripts: base64, so nothing in it can end one."""
+
+    data: str
+    """Deflated JSON: settings, problems and chains."""
+    maps: list[str] = field(default_factory=list)
+    """Each one chain's deflated bitmaps; the JSON says whose and of what shape."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out, in sentences for the reader."""
+
+
+def embed(comparison: Comparison, limit: int) -> Embedded:
+    """All chains of a comparison, as far as they fit.
+
+    Args:
+        limit: bytes of the result, about
+    """
+    order = {problem: place for place, problem in enumerate(sorted(comparison.problems, key=natural))}
+    notes: list[str] = []
+    maps, about = _maps(comparison.standings, order, int(limit * MAPS_SHARE), notes)
+    rest = limit - sum(map(len, maps))
+    chains = [list(_chains(one, order)) for one in comparison.standings]
+    for longest in LONGEST_TEXTS:
+        data = _pack(_page_data(comparison, order, chains, about, longest))
+        if len(data) <= rest:
+            break
+    if longest != LONGEST_TEXTS[0]:
+        notes.append(f"Texts of more than {longest:,} characters are shown without their middle.")
+    return Embedded(data, maps, notes)
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Key of an order in which p2 comes before p10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
+
+
+def _page_data(
+    comparison: Comparison,
+    order: dict[str, int],
+    chains: list[list[dict[str, Any]]],
+    maps: list[dict[str, Any]],
+    longest: int,
+) -> dict[str, Any]:
+    prompts: dict[str, int] = {}
+    problems: list[dict[str, Any]] = [{"id": problem} for problem in order]
+    settings = []
+    for one, rows in zip(comparison.standings, chains, strict=True):
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("p", "s", "q", "t", "a", "k", "f", "e", "n", "r", "d")
+        }
+        for row in rows:
+            problem = problems[order[row["problem_id"]]]
+            problem["ref"] = row["reference"]
+            values = (
+                order[row["problem_id"]],
+                row["sample"],
+                prompts.setdefault(_cut(row["prompt"], longest), len(prompts)),
+                _cut(row["completion"], longest),
+                row["extracted_answer"],
+                _verdict(row),
+                row["finish_reason"],
+                row["error"] or row["grade_error"],
+                row["completion_tokens"],
+                round(row["attended_kv"] / row["available_kv"], 4) if row["available_kv"] else None,
+                round(row["decode_s"], 2),
+            )
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+        colour = one.colour
+        settings.append({"name": one.name, "colour": colour, "dense": one.setting.dense, "chains": columns})
+    return {"settings": settings, "problems": problems, "prompts": list(prompts), "maps": maps}
+
+
+def _chains(one: Standing, order: dict[str, int]) -> Iterator[dict[str, Any]]:
+    rows = one.folder.read(COLUMNS).to_pylist()
+    return iter(sorted(rows, key=lambda row: (order[row["problem_id"]], row["sample"])))
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """``right``, ``wrong``, ``none`` (no answer, and so wrong), ``error`` or ``ungraded``."""
+    if row["error"] is not None:
+        return "error"
+    if row["correct"] is None:
+        return "ungraded"
+    if row["extracted_answer"] is None and not row["correct"]:
+        return "none"
+    return "right" if row["correct"] else "wrong"
+
+
+def _cut(text: str, longest: int) -> str:
+    """Without the middle of what is too long: the answer stands at the end."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 2
+    gone = len(text) - longest
+    return f"{text[: longest - tail]}\n[… {gone:,} characters left out …]\n{text[-tail:]}"
+
+
+# -- maps ----------------------------------------------------------------------------------------------
+
+
+def _maps(
+    standings: Iterable[Standing], order: dict[str, int], limit: int, notes: list[str]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Recorded chains, the same problems of all settings first. Each may take its share of what is left."""
+    queue: list[tuple[int, int, int, Standing, Key]] = []
+    for place, one in enumerate(standings):
+        queue += [
+            (order[key[0]], key[1], place, one, key) for key in one.folder.recorded() if key[0] in order
+        ]
+    queue.sort(key=lambda item: item[:3])
+    maps: list[str] = []
+    about: list[dict[str, Any]] = []
+    left_out = coarse = 0
+    for number, (problem, sample, place, one, key) in enumerate(queue):
+        share = max((limit - sum(map(len, maps))) // (len(queue) - number), limit // 20)
+        recording = one.folder.read_selection(key)
+        data, shape = fit(recording.trace, share)
+        if sum(map(len, maps)) + len(data) > limit:
+            left_out += 1
+            continue
+        coarse += bool(shape["merged"] or shape["stride"] > 1)
+        said = {"setting": place, "problem": problem, "sample": sample, "map": len(maps), **shape}
+        about.append(said | {"prompt": list(recording.prompt), "tokens": list(recording.tokens)})
+        maps.append(data)
+    if coarse:
+        notes.append(f"{coarse} maps of attended blocks are shown with heads merged or steps left out.")
+    if left_out:
+        notes.append(f"{left_out} recorded maps are left out; they are in the run folders.")
+    return maps, about
+
+
+def fit(trace: Trace, limit: int) -> tuple[str, dict[str, Any]]:
+    """A trace as a map of at most so many bytes, if that can be: with all heads, with the heads of a layer
+    merged, then with every second step, every fourth...
+
+    Returns:
+        The packed bitmaps of all kept steps, one after the other, each as what flipped since the one before
+        (see ``seer_ray.engine.trace``; a step that was not recorded flips nothing), and their shape.
+    """
+    merged, stride = False, 1
+    while True:
+        data, missing = _flips(trace, merged, stride)
+        packed = base64.b64encode(zlib.compress(data, 9)).decode()
+        layers, heads, block = trace.shape
+        if len(packed) <= limit or stride > 1024:
+            return packed, {
+                "layers": layers,
+                "heads": 1 if merged else heads,
+                "allHeads": heads,
+                "block": block,
+                "promptTokens": trace.prompt_tokens,
+                "steps": len(trace.entries),
+                "stride": stride,
+                "merged": merged,
+                "missing": missing,
+            }
+        merged, stride = True, stride * 2 if merged else 1
+
+
+def _flips(trace: Trace, merged: bool, stride: int) -> tuple[bytes, list[int]]:
+    """(bitmaps, kept steps that are not recorded)."""
+    pieces, missing, last = [], [], np.zeros(0, np.uint8)
+    for step, seen in enumerate(trace.steps()):
+        if step % stride:
+            continue
+        if seen is None:
+            missing.append(step // stride)
+            blocks, layers, heads = trace.blocks(step), trace.shape[0], 1 if merged else trace.shape[1]
+            pieces.append(bytes(-(-blocks * layers * heads // 8)))
+            last = np.concatenate([last, np.zeros(len(pieces[-1]) - len(last), np.uint8)])
+            continue
+        bits = np.packbits((seen.any(2) if merged else seen).reshape(-1))
+        flips = bits.copy()
+        flips[: len(last)] ^= last
+        pieces.append(flips.tobytes())
+        last = bits
+    return b"".join(pieces), missing
+
+
+def _pack(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # A lone surrogate from a JSON dataset is no UTF-8.
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode()

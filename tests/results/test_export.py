@@ -1,0 +1,82 @@
+"""Rows in the form of OpenAI's batch API, back to the requests that they answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results.sample import CONFIG, row
+
+from seer_ray.config import ConfigError, TaskConfig
+from seer_ray.results.export import openai_batch
+from seer_ray.results.folder import RunFolder
+from seer_ray.tasks.datasets import load_problems
+
+IDS = ("first", "line\u2028break", "a/b", "'quote\"")
+
+
+def export(folder: RunFolder, file: Path) -> list[dict[str, Any]]:
+    count = openai_batch(folder, str(file))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == count
+    return lines
+
+
+def test_a_batch_comes_back_under_its_own_ids(tmp_path: Path) -> None:
+    """What is read as a batch, decoded and exported is the answer to that batch."""
+    asked = tmp_path / "batch.jsonl"
+    requests = [
+        {
+            "custom_id": id,
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {
+                "model": "m",
+                "messages": [{"role": "user", "content": f"{id}?"}],
+                "metadata": {"answer": "4"},
+            },
+        }
+        for id in IDS
+    ]
+    asked.write_text("\n".join(map(json.dumps, requests)))
+    problems = load_problems(TaskConfig(name="batch", data=str(asked)))
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        folder.commit(row(p.id, completion=f"{p.id} is 4 \ud800", reference=p.answer) for p in problems[:-1])
+        folder.commit([row(problems[-1].id, error="too long", finish_reason="error", correct=None)])
+        lines = {line["custom_id"]: line for line in export(folder, tmp_path / "out.jsonl")}
+    assert list(lines) == [request["custom_id"] for request in requests]
+    for id in IDS[:-1]:
+        assert lines[id]["error"] is None and lines[id]["response"]["status_code"] == 200
+        body = lines[id]["response"]["body"]
+        assert body["choices"][0]["message"] == {"role": "assistant", "content": f"{id} is 4 ?"}
+        assert body["choices"][0]["finish_reason"] == "stop"
+        assert body["usage"] == {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
+        assert body["metadata"]["answer"] == "4" and body["metadata"]["correct"] == "true"
+    assert lines[IDS[-1]]["response"] is None
+    assert lines[IDS[-1]]["error"] == {"code": "request_failed", "message": "too long"}
+
+
+def test_samples_have_ids_of_their_own_and_the_same_row_the_same_id(tmp_path: Path) -> None:
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        folder.commit(
+            row("p", n, extracted_answer=None, correct=None, finish_reason="length" if n else "abort")
+            for n in (0, 1)
+        )
+        lines = export(folder, tmp_path / "out.jsonl")
+        assert lines == export(folder, tmp_path / "again.jsonl")
+    assert [line["custom_id"] for line in lines] == ["p/0", "p/1"]
+    assert len({line["id"] for line in lines}) == 2
+    reasons = [line["response"]["body"]["choices"][0]["finish_reason"] for line in lines]
+    assert reasons == ["stop", "length"]
+    assert "correct" not in lines[0]["response"]["body"]["metadata"]
+
+
+def test_nothing_to_export_and_nowhere_to_put_it_are_said(tmp_path: Path) -> None:
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        with pytest.raises(ConfigError, match="has no rows yet"):
+            openai_batch(folder, str(tmp_path / "out.jsonl"))
+        folder.commit([row("p")])
+        with pytest.raises(ConfigError, match=r"--openai-batch .*cannot be written"):
+            openai_batch(folder, str(tmp_path / "missing" / "out.jsonl"))
