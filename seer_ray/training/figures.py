@@ -1,0 +1,106 @@
+"""What a measurement of gates gives: one figure per document, and their averages."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class LayerFigure:
+    """One document, layer, selector and budget, averaged over ``rows`` decode steps and the heads."""
+
+    document: str
+    source: str
+    layer: int
+    selector: str
+    budget: str
+    positions: str
+    """``all``, or ``>4096``: the rows beyond that position."""
+    rows: int
+    recall: float
+    """Share of the oracle's blocks that are read, forced ones counted, mean over KV heads."""
+    mass: float
+    """Attention probability inside the blocks read, mean over query heads."""
+    read: float
+    """KV tokens read per KV head and row, counted from the selection."""
+
+
+@dataclass(frozen=True)
+class OutputFigure:
+    """One document, selector (in every layer) and budget: next-token distributions against dense ones."""
+
+    document: str
+    source: str
+    selector: str
+    budget: str
+    positions: str
+    rows: int
+    kl: float
+    """KL(dense || sparse), nats, mean over rows."""
+    top1: float
+    """Share of rows whose most likely token is the dense one."""
+
+
+@dataclass
+class Figures:
+    """All of one measurement."""
+
+    layers: list[LayerFigure] = field(default_factory=list)
+    outputs: list[OutputFigure] = field(default_factory=list)
+
+    def layer_table(self, *by: str) -> list[dict[str, Any]]:
+        """Means of ``recall``, ``mass``, ``read`` by the named fields, and by positions, budget and selector.
+
+        ``of_oracle``: the mass as a share of the oracle's.
+        """
+        keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
+        table = _average(self.layers, keys, ("recall", "mass", "read"))
+        best = {_but_selector(row, keys): row["mass"] for row in table if row["selector"] == "oracle"}
+        for row in table:
+            oracle = best.get(_but_selector(row, keys))
+            row["of_oracle"] = row["mass"] / oracle if oracle else math.nan
+        return table
+
+    def output_table(self, *by: str) -> list[dict[str, Any]]:
+        """Means of ``kl`` and ``top1`` by the named fields, and by positions, budget and selector."""
+        keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
+        return _average(self.outputs, keys, ("kl", "top1"))
+
+
+def _but_selector(row: dict[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in keys if key != "selector")
+
+
+def _average(
+    figures: Iterable[LayerFigure | OutputFigure], keys: Sequence[str], values: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Weighted by rows; ``<value>_se``: their standard error, documents being the independent draws."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for figure in figures:
+        row = dataclasses.asdict(figure)
+        groups[tuple(row[key] for key in keys)].append(row)
+    table = []
+    for group, rows in groups.items():
+        weight: dict[str, int] = defaultdict(int)
+        for row in rows:
+            weight[row["document"]] += row["rows"]
+        total = sum(weight.values())
+        line = dict(zip(keys, group, strict=True)) | {"documents": len(weight), "rows": total}
+        for value in values:
+            mean = sum(row["rows"] * row[value] for row in rows) / total
+            spread: dict[str, float] = defaultdict(float)
+            for row in rows:
+                spread[row["document"]] += row["rows"] * (row[value] - mean)
+            n = len(spread)
+            squares = sum(x * x for x in spread.values())
+            line[value] = mean
+            line[f"{value}_se"] = math.sqrt(squares * n / (n - 1)) / total if n > 1 else math.nan
+        table.append(line)
+    return table
