@@ -5,6 +5,9 @@ Running it again goes on where it stopped; running it when it is done does nothi
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 from typing import Any
 
 from seer_ray.jobs.training import train
@@ -24,7 +27,7 @@ def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainS
     return train(
         config,
         "distill",
-        build,
+        functools.partial(build, folder=os.getcwd()),
         "gates",
         reporter,
         Dataset("documents", sources, sources, 0),
@@ -32,8 +35,9 @@ def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainS
     )
 
 
-def build(config: DistillConfig, device: str) -> Any:
-    """In a worker."""
+def build(config: DistillConfig, device: str, folder: str) -> Any:
+    """In a worker, which Ray Train starts in a folder of its own: ``folder`` is where paths begin."""
     from seer_ray.training.distill import Distillation
 
-    return Distillation(config, device)
+    with contextlib.chdir(folder) if os.path.isdir(folder) else contextlib.nullcontext():
+        return Distillation(config, device)

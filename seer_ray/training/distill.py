@@ -54,8 +54,8 @@ class Distillation:
         layers = parse_layers(config.gates.layers, model.config.num_hidden_layers)
         if missing := [layer for layer in layers if self.gates[layer] is None]:
             raise ConfigError(
-                f"gates.layers={config.gates.layers or 'all'}: model.gates={config.model.gates} has no gate in"
-                f" layer {missing[0]}; name only layers that have one, or begin without model.gates"
+                f"gates.layers={config.gates.layers or 'all'}: model.gates={config.model.gates} has no gate"
+                f" in layer {missing[0]}; name only layers that have one, or begin without model.gates"
             )
         self.corpora = load_corpora(config, self.loaded, self.shape.block_size)
         self.training = GateTraining(model, self.gates, layers, config.objective)
@@ -151,11 +151,10 @@ class Distillation:
         try:
             yield
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "alloc" not in str(error) and "memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
-            raise out_of_memory(
-                self.config, self.plan, self.shape.block_size, self.training.device
-            ) from error
+            device = self.training.device
+            raise out_of_memory(self.config, self.plan, self.shape.block_size, device) from error
 
 
 def check_distill(config: DistillConfig) -> None:
@@ -239,6 +238,13 @@ def longest(corpora: Sequence[Corpus], count: int) -> list[Document]:
     return found[:count]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or this machine had no more; torch says so of the CPU by a plain RuntimeError."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
 def out_of_memory(config: DistillConfig, plan: Any, block: int, device: torch.device) -> ConfigError:
     """What to say, with the setting that would fit."""
     limit, length = memory_of(device), config.train.length
@@ -248,9 +254,8 @@ def out_of_memory(config: DistillConfig, plan: Any, block: int, device: torch.de
     if fits is None:
         remedy = "no length fits: take a smaller model, model.dtype=bfloat16 or a larger device"
     elif needed <= 0.9 * limit:
-        remedy = (
-            f"others use the device too; free it, or try train.length={max(2, length // block // 2) * block}"
-        )
+        half = max(2, length // block // 2) * block
+        remedy = f"others use the device too; free it, or try train.length={half}"
     else:
         remedy = f"set train.length={fits}"
     return ConfigError(f"train.length={length}: out of memory on {device} ({computed}); {remedy}")

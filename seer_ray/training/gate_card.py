@@ -32,6 +32,7 @@ def write_card(
     """
     there = [gate for gate in gates if gate is not None]
     size = sum(parameter.numel() for gate in there for parameter in gate.parameters())
+    where = f"{len(there)} of {len(gates)} layers"
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     objective, train = config.objective, config.train
     parts = {f"distillation ({objective.target} target)": objective.distill, "next-token loss": objective.lm}
@@ -43,8 +44,8 @@ tags: [seer-attention, sparse-attention]
 # Attention gates for {config.model.name}
 
 Gates of SeerAttention-R ([arXiv 2506.08889](https://arxiv.org/abs/2506.08889)), {size:,} parameters in
-{len(there)} of {len(gates)} layers: they tell which blocks of {there[0].block_size} cached tokens a decode step of the frozen
-model should read. Use: `seer-ray run model.name={config.model.name} model.gates=THIS_FOLDER selector=seer`.
+{where}: they tell which blocks of {there[0].block_size} cached tokens a decode step of the frozen model reads.
+Use: `seer-ray run model.name={config.model.name} model.gates=THIS_FOLDER selector=seer`.
 
 ## How they were made
 
