@@ -23,7 +23,7 @@ def sequences(p_values: Mapping[str, float], ordered: Sequence[Sequence[str]], a
         alpha: in (0, 1)
     """
     waiting = [list(sequence) for sequence in ordered if sequence]
-    shares = [alpha / len(waiting)] * len(waiting)
+    shares = [alpha / max(1, len(waiting))] * len(waiting)
     rejected: set[str] = set()
     moved = True
     while moved:

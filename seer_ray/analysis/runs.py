@@ -11,10 +11,9 @@ from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.config import ConfigError
 from seer_ray.results import identity
 from seer_ray.results.folder import RUN, RunFolder
-from seer_ray.results.store import join, open_store
+from seer_ray.results.store import open_store
+from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 
-POINTS = "points"
-"""Folder of a sweep in which its points are run folders."""
 SELECTION = ("selector.", "engine.block_size")
 """Options by which a setting and its dense baseline may differ."""
 BUDGET = "selector.budget"
@@ -65,19 +64,18 @@ def is_dense(options: Mapping[str, Any]) -> bool:
 
 
 def expand(uris: Sequence[str]) -> list[tuple[str, str]]:
-    """Run folders, a sweep standing for all of its points, each with the job that it is part of.
+    """Run folders, a sweep standing for all of its points that have begun, each with the job it is part of.
 
     Raises:
         ConfigError: neither a run nor a sweep is there.
     """
     found: list[tuple[str, str]] = []
     for uri in uris:
-        store = open_store(uri)
-        points = sorted(store.list(POINTS))
-        if points:
-            places = [join(uri, f"{POINTS}/{point}") for point in points]
+        names = open_store(uri).list()
+        if INDEX in names:
+            places = [point_uri(uri, point["slug"]) for point in SweepFolder.view(uri).points]
             found += [(place, uri) for place in places if RUN in open_store(place).list()]
-        elif RUN in store.list():
+        elif RUN in names:
             found.append((uri, uri))
         else:
             raise ConfigError(f"{uri}: neither a run nor a sweep is here")
