@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Recommendation, recommend
 from seer_ray.analysis.runs import Contender, baseline_of, expand, load
+from seer_ray.analysis.standing import check_claims
 from seer_ray.config import ConfigError, did_you_mean
 
 
@@ -24,10 +25,7 @@ def main(
     Raises:
         ConfigError: nothing to compare, or not comparable.
     """
-    if not 0 < margin < 1:
-        raise ConfigError(f"--margin {100 * margin:g}: must be above 0 and below 100 points")
-    if not 0.5 < confidence < 1:
-        raise ConfigError(f"--confidence {100 * confidence:g}: must be above 50 and below 100 percent")
+    check_claims(margin, confidence)
     runs = load(uris)
     if len(runs) < 2:
         raise ConfigError(f"{', '.join(uris)}: one run alone; name two or more, or a sweep")

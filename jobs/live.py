@@ -66,6 +66,8 @@ class Summary:
     resumed: int = 0
     next_commands: list[str] = field(default_factory=list)
     """Command lines worth trying next."""
+    report: str | None = None
+    """Where it is; None: there is none."""
 
 
 @dataclass

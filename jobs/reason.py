@@ -5,6 +5,8 @@ Running it again goes on where it stopped; running it when it is done does nothi
 
 from __future__ import annotations
 
+from seer_ray.analysis.report import FILE as REPORT
+from seer_ray.analysis.standing import compare
 from seer_ray.cluster import Interrupted
 from seer_ray.cluster.connect import cluster_nodes, connected, plan_workers
 from seer_ray.cluster.crew import Crew
@@ -12,13 +14,14 @@ from seer_ray.cluster.fleet import Fleet
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.command import command_line
 from seer_ray.compose import run_name, to_yaml
-from seer_ray.config import RunConfig, check
+from seer_ray.config import ConfigError, RunConfig, check
 from seer_ray.jobs.dataset import refuse_other_data
 from seer_ray.jobs.decode import decode
 from seer_ray.jobs.live import NullReporter, Reporter, Summary
 from seer_ray.jobs.monitor import Heartbeat
 from seer_ray.jobs.session import Session
 from seer_ray.jobs.stopping import StopRequest
+from seer_ray.jobs.verdict import write_report
 from seer_ray.results.folder import RunFolder, join
 from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.grading import check_grader
@@ -76,6 +79,8 @@ class Job:
             if not session.complete:
                 self._decode()
             session.conclude()
+            if session.config.results.report:
+                self._report()
         except Interrupted:
             session.end("interrupted")
             raise
@@ -85,6 +90,17 @@ class Job:
         finally:
             heart.stop()
         session.end("done")
+
+    def _report(self) -> None:
+        session, config = self.session, self.session.config
+        session.monitor.phase("writing the report")
+        try:
+            comparison = compare([join(config.results.folder, session.name)])
+        except ConfigError as error:
+            session.reporter.note(f"no report: {error}")
+            return
+        for name in write_report(comparison, session.name, session.folder.store, session.reporter.note):
+            session.tracker.artifact(name)
 
     def _decode(self) -> None:
         """All that is not committed, on Ray."""
@@ -122,6 +138,7 @@ def summary_of(session: Session) -> Summary:
         tracking_uri=getattr(session.tracker, "uri", None),
         tracking_run_id=getattr(session.tracker, "run_id", None),
         resumed=live.resumed,
+        report=session.folder.store.locate(REPORT) if REPORT in session.folder.store.list() else None,
         next_commands=[
             f"""python -c "import pandas; print(pandas.read_parquet('{folder}/completions'))\"""",
             command_line(config, f"selector={other}"),

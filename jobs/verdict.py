@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from seer_ray.analysis import runs
-from seer_ray.analysis.racing import Decision
-from seer_ray.analysis.racing import Verdict as Race
-from seer_ray.analysis.recommend import MARGIN, Recommendation, recommend
-from seer_ray.analysis.runs import Contender, baseline_of
+from seer_ray.analysis.recommend import MARGIN
+from seer_ray.analysis.report import FILE as REPORT
+from seer_ray.analysis.report import report_of
+from seer_ray.analysis.standing import Comparison, compare
 from seer_ray.config import ConfigError, SweepConfig
+from seer_ray.results.store import Store, one_line
 from seer_ray.results.sweep import SweepFolder
 
 FILE = "recommendation.json"
@@ -40,38 +40,26 @@ def verdict(uri: str, folder: SweepFolder, config: SweepConfig, note: Callable[[
     found = Verdict(next_commands=[f"seer-ray compare {uri}"])
     try:
         racing = config.sweep.racing
-        margin = racing.margin if racing.enabled else MARGIN
-        judged = _recommend(folder, [run for run in runs.load([uri]) if run.outcomes.present.any()], margin)
+        comparison = compare([uri], racing.margin if racing.enabled else MARGIN)
     except (ConfigError, ValueError) as error:
         note(f"no recommendation: {error}")
         return found
-    if judged:
+    if judged := comparison.recommendations:
         folder.write_json(FILE, [dataclasses.asdict(one) for one in judged])
         found.artifacts.append(FILE)
         found.recommendation = " ".join(f"{one.sentence} {one.rests_on}" for one in judged)
+    if config.results.report:
+        found.artifacts += write_report(comparison, str(config.name), folder.store, note)
+        found.report = folder.store.locate(REPORT) if REPORT in found.artifacts else None
     return found
 
 
-def _recommend(folder: SweepFolder, settings: Sequence[Contender], margin: float) -> list[Recommendation]:
-    """One for each baseline that something can be compared with."""
-    decided = {entry["slug"]: entry.get("decision") for entry in folder.points}
-    rivals: dict[str, list[Contender]] = {}
-    baselines: dict[str, Contender] = {}
-    for setting in settings:
-        baseline = baseline_of(settings, setting)
-        if baseline is not None and not setting.dense:
-            baselines[baseline.name] = baseline
-            rivals.setdefault(baseline.name, []).append(setting)
-    return [
-        recommend(
-            baselines[name],
-            others,
-            margin,
-            decided={
-                other.name: Decision(**{**said, "verdict": Race(said["verdict"])})
-                for other in others
-                if (said := decided.get(other.folder.rstrip("/").rpartition("/")[2]))
-            },
-        )
-        for name, others in rivals.items()
-    ]
+def write_report(
+    comparison: Comparison, title: str, store: Store, note: Callable[[str], None]
+) -> list[str]:
+    """The report of a run or sweep in its own folder: the names of its files. A job does not fail for it."""
+    try:
+        return report_of(comparison, title).write(store)
+    except Exception as error:
+        note(f"no report ({type(error).__name__}: {one_line(error)}); what it would show is all there")
+        return []

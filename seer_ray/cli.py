@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from seer_ray.config import ConfigError, RunConfig
 from seer_ray.execute import execute, execute_training, follow, load_config
+from seer_ray.gates_cli import gates
 from seer_ray.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, fail, print_json, stop
 
 # Typer has its own copy of click in some versions: the common base of what a user can do wrong.
@@ -40,6 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Batches of long chains of thought on a Ray cluster, with block-sparse attention.",
 )
+
+app.add_typer(gates, name="gates")
 
 OverridesArgument = Annotated[
     list[str] | None,

@@ -35,7 +35,8 @@ def print_summary(console: Console, summary: Summary) -> None:
             ),
         )
     console.print(Text(f"\n{summary.name}\n", "bold"), table, "")
-    places = [("results", f"{summary.folder}/completions/*.parquet")]
+    places = [("report", summary.report)] if summary.report else []
+    places.append(("results", f"{summary.folder}/completions/*.parquet"))
     if summary.tracking_uri:
         served = summary.tracking_uri.startswith(("http://", "https://"))
         view = summary.tracking_uri if served else f"mlflow ui --backend-store-uri {summary.tracking_uri}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from seer_ray.cluster.connect import connected
 from seer_ray.config import ClusterConfig, ConfigError, EngineConfig, RunConfig, SelectorConfig
 from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
+from seer_ray.engine.trace import TraceEncoder
 
 
 def token_at(request: Request, position: int) -> int:
@@ -23,6 +24,13 @@ def token_at(request: Request, position: int) -> int:
 
 def expected_tokens(request: Request) -> list[int]:
     return [token_at(request, position) for position in range(request.sampling.max_new_tokens)]
+
+
+def trace_at(request: Request, position: int) -> bytes:
+    """What the step of a token attended: an entry of a trace that needs none before it."""
+    blocks = (len(request.prompt) - 1 + position) // 16 + 1
+    seen = [[[token_at(request, position + block) % 2 == 0]] for block in range(blocks)]
+    return TraceEncoder(16).add(np.array(seen))
 
 
 def make_request(problem: str, sample: int = 0, length: int = 8, **changes: object) -> Request:
@@ -92,6 +100,8 @@ class FakeEngine:
         tokens.append(token_at(request, len(tokens)))
         self.produced += 1
         delta = Delta(request.id, tokens[-1:], Progress((), 10 * len(tokens), 20 * len(tokens)))
+        if request.record:
+            delta.trace = [trace_at(request, len(tokens) - 1)]
         if len(tokens) == request.sampling.max_new_tokens:
             del self.running[request.id]
             delta.completion = Completion(

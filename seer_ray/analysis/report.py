@@ -15,7 +15,7 @@ from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.figures import Plot
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Answer, Keeps, Recommendation
 from seer_ray.analysis.standing import Comparison, Standing, compare
-from seer_ray.results.store import Store, open_store
+from seer_ray.results.store import Store
 
 FILE, PLOTS = "report.html", "plots"
 LIMIT = 24 << 20
@@ -65,15 +65,14 @@ def make_report(
     Raises:
         ConfigError: a folder cannot be read, holds nothing, or they are not about the same problems.
     """
-    comparison = compare(uris, margin, confidence)
-    plots = figures.draw(comparison)
     names = [uri.partition("?")[0].rstrip("/").rpartition("/")[2] for uri in uris]
-    return Report(page(comparison, plots, title or ", ".join(names), limit), plots, comparison)
+    return report_of(compare(uris, margin, confidence), title or ", ".join(names), limit)
 
 
-def write_report(uri: str) -> list[str]:
-    """The report of one run or sweep, in its own folder. Returns the names of the files in it."""
-    return make_report([uri]).write(open_store(uri))
+def report_of(comparison: Comparison, title: str, limit: int = LIMIT) -> Report:
+    """The report of a comparison that is made already."""
+    plots = figures.draw(comparison)
+    return Report(page(comparison, plots, title, limit), plots, comparison)
 
 
 def page(comparison: Comparison, plots: Sequence[Plot], title: str, limit: int = LIMIT) -> str:

@@ -12,10 +12,13 @@ import pyarrow.compute as pc
 from seer_ray.analysis import estimates, runs, style
 from seer_ray.analysis.estimates import Estimate, Lengths
 from seer_ray.analysis.paired import pair
+from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Assessment, Recommendation, recommend
 from seer_ray.analysis.runs import Contender
 from seer_ray.config import ConfigError
 from seer_ray.results.folder import RunFolder
+from seer_ray.results.store import open_store
+from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,19 @@ class Comparison:
 def compare(uris: Sequence[str], margin: float = MARGIN, confidence: float = CONFIDENCE) -> Comparison:
     """Runs and sweeps beside each other, each setting against the dense one that it goes with.
 
+    Args:
+        uris: of run and sweep folders
+        margin: accuracy that may be lost, a share
+        confidence: of intervals and claims
+
     Raises:
         ConfigError: a folder cannot be read, holds nothing, or they are not about the same problems.
     """
-    settings = runs.load(uris)
-    if not any(setting.outcomes.present.any() for setting in settings):
+    check_claims(margin, confidence)
+    settings = [setting for setting in runs.load(uris) if setting.outcomes.present.any()]
+    if not settings:
         raise ConfigError(f"{uris[0]}: has no rows yet; give the run's command again to go on with it")
+    raced = _raced(uris)
     groups: dict[str, list[Contender]] = {}
     baselines = {setting.name: setting for setting in settings if setting.dense}
     for setting in settings:
@@ -93,11 +103,37 @@ def compare(uris: Sequence[str], margin: float = MARGIN, confidence: float = CON
         if baseline is not None and pair(baseline.outcomes, setting.outcomes).counts.any():
             groups.setdefault(baseline.name, []).append(setting)
     recommendations = [
-        recommend(baselines[name], group, margin, confidence) for name, group in groups.items()
+        recommend(
+            baselines[name],
+            group,
+            margin,
+            confidence,
+            decided={one.name: raced[one.folder] for one in group if one.folder in raced},
+        )
+        for name, group in groups.items()
     ]
     assessed = {a.name: a for recommendation in recommendations for a in recommendation.assessments}
     standings = [_stand(setting, assessed.get(setting.name), confidence) for setting in settings]
     return Comparison(tuple(standings), tuple(recommendations), margin, confidence)
+
+
+def check_claims(margin: float, confidence: float) -> None:
+    """Raises ConfigError: a margin or a confidence, as shares, with which nothing can be claimed."""
+    if not 0 < margin < 1:
+        raise ConfigError(f"--margin {100 * margin:g}: must be above 0 and below 100 points")
+    if not 0.5 < confidence < 1:
+        raise ConfigError(f"--confidence {100 * confidence:g}: must be above 50 and below 100 percent")
+
+
+def _raced(uris: Sequence[str]) -> dict[str, Decision]:
+    """What racing decided about the points of sweeps, by their folder."""
+    return {
+        point_uri(uri, point["slug"]): Decision(**{**said, "verdict": Verdict(said["verdict"])})
+        for uri in uris
+        if INDEX in open_store(uri).list()
+        for point in SweepFolder.view(uri).points
+        if (said := point.get("decision"))
+    }
 
 
 def _stand(setting: Contender, assessment: Assessment | None, confidence: float) -> Standing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -138,6 +139,35 @@ def export_pth(
     return _save(folder, gates, model_config, base_model, WEIGHTS[1])
 
 
+def convert_gates(source: str, folder: Path | str, pth: bool, dtype: torch.dtype | None = None) -> int:
+    """The weights in the other container, with the same ``config.json``; the base model is not asked for.
+
+    Args:
+        source: as in ``load_gates``.
+        folder: made if it is not there; must hold no gates.
+        pth: the released format; else ours.
+        dtype: of the weights; None: as stored.
+
+    Returns:
+        How many weights there are.
+
+    Raises:
+        ConfigError: cannot be read, or there are gates already.
+    """
+    option = f"gates={source}"
+    weights_file = _find(source, option)
+    config_file = weights_file.parent / "config.json"
+    read_gate_config(config_file, option)
+    weights = _read_weights(weights_file, option)
+    folder = Path(folder)
+    if there := [name for name in WEIGHTS if (folder / name).exists()]:
+        raise ConfigError(f"{folder}: has {there[0]} already; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_weights(folder / WEIGHTS[pth], {key: w.to(dtype or w.dtype) for key, w in weights.items()})
+    shutil.copyfile(config_file, folder / "config.json")
+    return sum(weight.numel() for weight in weights.values())
+
+
 def state_dict(gates: Sequence[AttnGate | None]) -> dict[str, Tensor]:
     """All weights under the released keys."""
     return {
@@ -215,12 +245,17 @@ def _save(
 ) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: weight.detach().cpu().contiguous() for key, weight in state_dict(gates).items()}
-    temporary = folder / f".{name}"
-    if name.endswith(".pth"):
+    write_gate_config(folder / "config.json", gates, model_config, base_model)
+    _write_weights(folder / name, state_dict(gates))
+    return folder
+
+
+def _write_weights(file: Path, weights: dict[str, Tensor]) -> None:
+    """By the ending of its name; whole or not at all."""
+    weights = {key: weight.detach().cpu().contiguous() for key, weight in weights.items()}
+    temporary = file.with_name(f".{file.name}")
+    if file.suffix == ".pth":
         torch.save(weights, temporary)
     else:
         save_file(weights, temporary, metadata={"format": "pt"})
-    write_gate_config(folder / "config.json", gates, model_config, base_model)
-    os.replace(temporary, folder / name)
-    return folder
+    os.replace(temporary, file)

@@ -44,7 +44,7 @@ tags: [seer-attention, sparse-attention]
 # Attention gates for {config.model.name}
 
 Gates of SeerAttention-R ([arXiv 2506.08889](https://arxiv.org/abs/2506.08889)), {size:,} parameters in
-{where}: they tell which blocks of {there[0].block_size} cached tokens a decode step of the frozen model reads.
+{where}: they tell which blocks of {there[0].block_size} cached tokens a decode step of the model reads.
 Use: `seer-ray run model.name={config.model.name} model.gates=THIS_FOLDER selector=seer`.
 
 ## How they were made

@@ -50,7 +50,7 @@ def make_config(tmp_path: Path, model: Path, ids: list[str]) -> RunConfig:
     config.sampling.max_new_tokens = 30
     config.cluster.workers, config.cluster.num_cpus, config.cluster.report_interval = 1, 1, 0.05
     config.results.folder, config.results.progress_interval = str(tmp_path / "runs"), 0.0
-    config.tracking.enabled = False
+    config.tracking.enabled = config.results.report = False
     return config
 
 
