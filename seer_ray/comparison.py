@@ -11,29 +11,29 @@ from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.recommend import Answer, Assessment, Keeps, Recommendation
 from seer_ray.analysis.wording import percent, points
 
-STYLES = {Keeps.YES: "green", Keeps.NO: "red", Keeps.UNKNOWN: "yellow"}
+SHOWN = {
+    Keeps.YES: Text("yes", "green"),
+    Keeps.NO: Text("no", "red"),
+    Keeps.UNKNOWN: Text("open", "yellow"),
+}
 
 
 def print_comparison(console: Console, found: Recommendation) -> None:
-    """The paired table, the recommendation, and what it rests on."""
-    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    """The paired table, the recommendation, and what it rests on. The table has room in 80 columns."""
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
-    for name in (
-        "accuracy %",
-        "points",
-        f"{100 * found.confidence:g} % interval",
-        "KV read",
-        "decode",
-        "length",
-    ):
-        table.add_column(name, justify="right")
-    table.add_column(f"within {100 * found.margin:g} points")
+    change = f"points ({100 * found.confidence:g} %)"
+    for name in ("right %", change, "KV", "decode", "length"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("keeps", no_wrap=True)
     share = found.baseline_cost.attended_share
     read = percent(share) if share else ""
-    table.add_row(found.baseline, _accuracy(found.baseline_accuracy), "", "", read)
+    table.add_row(found.baseline, _accuracy(found.baseline_accuracy), "", read)
     for one in found.assessments:
         table.add_row(*_row(one))
     console.print(table)
+    legend = f"keeps: loses less than {100 * found.margin:g} points, at {100 * found.confidence:g} % confidence"
+    console.print(Text(f"± one standard error; {legend}", "dim"))
     for one in found.assessments:
         if not one.same_job and one.speedup is not None:
             console.print(Text("* speeds of different jobs: machine and load may have differed", "dim"))
@@ -53,12 +53,11 @@ def _row(one: Assessment) -> list[str | Text]:
     return [
         one.name,
         _accuracy(one.accuracy),
-        f"{points(found.value)} ± {100 * found.stderr:.1f}",
-        f"{points(found.low)} to {points(found.high)}",
+        f"{points(found.value)} ({points(found.low)} to {points(found.high)})",
         percent(share) if share else "",
         speed,
         length,
-        Text(one.keeps.value, STYLES[one.keeps]),
+        SHOWN[one.keeps],
     ]
 
 
