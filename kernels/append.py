@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.kernels import gpu
+from seer_ray.kernels import cpu, gpu
 from seer_ray.kernels.rotary import rotate
 
 
@@ -50,5 +50,8 @@ def rotate_append(
         from seer_ray.kernels import triton_append
 
         return triton_append.rotate_append(q, k, v, cos, sin, kv, pages, offsets)
+    same = all(tensor.dtype == kv.dtype for tensor in (q, k, v)) and cos.dtype == torch.float32
+    if same and cpu.takes_rows(q, k, v, kv):
+        return cpu.rotate_append(q, k, v, cos, sin, kv, pages, offsets)
     append(rotate(k, cos, sin), v, kv, pages, offsets)
     return rotate(q, cos, sin)

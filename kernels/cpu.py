@@ -1,4 +1,4 @@
-"""Builds and calls ``paged.cpp``, the CPU path of attention and scoring, where a C++ compiler is.
+"""Builds and calls ``paged.cpp`` and ``rows.cpp``, the CPU paths of a decode step, where a C++ compiler is.
 
 Compiled once per source, compiler flags and CPU, into the user's cache folder (about two seconds). Without
 a compiler, or for shapes that it does not take, the torch definitions run: slower, the same up to rounding.
@@ -20,7 +20,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("paged.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("scalar.h", "paged.cpp", "rows.cpp")]
 # No order of summation is promised but a fixed one, so sums may be vectorised. Not by -ffast-math: linked so,
 # GCC 12 and older make the whole process flush denormal numbers to zero, which changes the model's bits.
 FAST = "-fno-math-errno -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math"
@@ -51,7 +51,8 @@ def _build(compiler: str) -> Path:
     Raises:
         OSError: it cannot be.
     """
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join([compiler, *FLAGS, _cpu()]).encode()).hexdigest()[:16]
+    texts = b"".join(source.read_bytes() for source in SOURCES)
+    key = hashlib.sha256(texts + " ".join([compiler, *FLAGS, _cpu()]).encode()).hexdigest()[:16]
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     built = cache_home / "seer-ray" / f"paged-{key}.so"
     if not built.exists():
@@ -60,7 +61,8 @@ def _build(compiler: str) -> Path:
         # Against torch's own OpenMP: two thread pools on the same cores would wait for each other.
         openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
         link = [str(openmp[0]), f"-Wl,-rpath,{openmp[0].parent}"] if openmp else ["-lgomp"]
-        command = [compiler, *FLAGS, "-nodefaultlibs", str(SOURCE), *link, *LIBRARIES, "-o", str(draft)]
+        units = [str(source) for source in SOURCES if source.suffix == ".cpp"]
+        command = [compiler, *FLAGS, "-nodefaultlibs", *units, *link, *LIBRARIES, "-o", str(draft)]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             raise OSError(f"{compiler} failed: {result.stderr.strip()[-400:]}")
@@ -83,8 +85,19 @@ def takes(cached: torch.Tensor, group: int, block: int, dim: int) -> bool:
     return cached.device.type == "cpu" and cached.dtype in DTYPES and fits and library() is not None
 
 
-def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def takes_rows(*tensors: torch.Tensor) -> bool:
+    """Whether the compiled operations on single rows run on these: no gradients flow through them."""
+    known = all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
+    tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return known and not tracked and library() is not None
+
+
+def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def attend(
@@ -106,7 +119,7 @@ def attend(
     out = torch.empty_like(q)
     partials = rows * heads * -(-width // split)
     workspace = torch.empty(partials * group * (dim + 2), dtype=torch.float32)
-    getattr(library(), f"attend_{str(kv.dtype)[6:]}")(
+    getattr(library(), f"attend_{_name(kv.dtype)}")(
         _pointer(q),
         _pointer(kv),
         _pointer(page_ids),
@@ -130,7 +143,7 @@ def score(
     features, lengths = features.float().contiguous(), lengths.contiguous()
     pages = page_table.shape[1]
     out = torch.empty(rows, heads, pages, dtype=torch.float32)
-    getattr(library(), f"score_{str(summary.dtype)[6:]}")(
+    getattr(library(), f"score_{_name(summary.dtype)}")(
         _pointer(features),
         _pointer(summary),
         _pointer(page_table),
@@ -163,3 +176,64 @@ def select(
         *map(ctypes.c_int64, (rows, heads, width, block, k, sink)),
     )
     return page_ids, counts
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """See ``kernels.norm``."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    width = x.shape[-1]
+    getattr(library(), f"rms_norm_{_name(x.dtype)}")(
+        _pointer(x),
+        _pointer(weight),
+        _pointer(out),
+        ctypes.c_int64(x.numel() // width),
+        ctypes.c_int64(width),
+        ctypes.c_float(eps),
+    )
+    return out
+
+
+def rotate_append(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    kv: torch.Tensor,
+    pages: torch.Tensor,
+    offsets: torch.Tensor,
+) -> torch.Tensor:
+    """See ``kernels.append``; q, k, v and the cache are of one dtype, the tables float32."""
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    cos, sin = cos.contiguous(), sin.contiguous()
+    pages, offsets = pages.contiguous(), offsets.contiguous()
+    tokens, q_heads, dim = q.shape
+    out = torch.empty_like(q)
+    getattr(library(), f"rotate_append_{_name(kv.dtype)}")(
+        *map(_pointer, (q, k, v, cos, sin, kv, pages, offsets, out)),
+        *map(ctypes.c_int64, (tokens, q_heads, k.shape[1], kv.shape[3], dim)),
+    )
+    return out
+
+
+def gate_query(
+    q: torch.Tensor,
+    weight: torch.Tensor,
+    norm: torch.Tensor | None,
+    table: tuple[torch.Tensor, torch.Tensor] | None,
+    eps: float,
+    scale: float,
+) -> torch.Tensor:
+    """See ``kernels.gate_query``."""
+    q, weight = q.contiguous(), weight.contiguous()
+    cos, sin = (part.contiguous() for part in table) if table is not None else (None, None)
+    rows, heads, inputs, dim = q.shape[0], weight.shape[0], weight[0, ..., 0].numel(), weight.shape[-1]
+    out = torch.empty(rows, heads, dim, dtype=torch.float32)
+    getattr(library(), f"gate_query_{_name(q.dtype)}_{_name(weight.dtype)}")(
+        *map(_pointer, (q, weight, norm, cos, sin, out)),
+        *map(ctypes.c_int64, (rows, heads, inputs, dim)),
+        ctypes.c_float(eps),
+        ctypes.c_float(scale),
+    )
+    return out

@@ -9,28 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "scalar.h"
+
 namespace {
-
-struct bf16 {
-  uint16_t bits;
-};
-
-inline float load(float x) { return x; }
-
-inline float load(bf16 x) {
-  uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-inline void store(float* to, float value) { *to = value; }
-
-inline void store(bf16* to, float value) {  // round to nearest even
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  to->bits = static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
 
 // exp for x <= 0: 2^n times a polynomial for 2^f, about 1 ulp. The library call would not be vectorised.
 inline float fast_exp(float x) {

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from seer_ray.config import ConfigError
+from seer_ray.kernels import cpu
+from seer_ray.kernels.rotary import rotate
 from seer_ray.models.rope import RopeTable
 
 Q_POOLINGS = ("Qproj", "Qavgproj", "Qavg")
@@ -138,16 +140,25 @@ class AttnGate(nn.Module):
                 keys = _rms_norm(keys, self.attngate_knorm.weight.float())
             return keys if self.rope is None else self.rope.rotate(keys, first_positions)
 
-    def gate_query(self, q_nope: Tensor, positions: Tensor) -> Tensor:
+    def gate_query(
+        self, q_nope: Tensor, positions: Tensor, table: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """The query that compressed keys are multiplied with; ``1 / sqrt(gate_dim)`` is folded in.
 
         Args:
             q_nope: queries before RoPE, after the model's own q norm, ``[batch, q_heads, head_dim]``.
             positions: of their tokens, ``[batch]``.
+            table: ``self.rope.at(positions)``, where the caller has it already.
 
         Returns:
             ``[batch, kv_heads, gate_dim]``.
         """
+        if self.rope is not None and table is None:
+            table = self.rope.at(positions)
+        if self._compiled(q_nope):
+            norm = self.attngate_qnorm.weight if self.use_qk_norm else None
+            weight = self.attngate_linear_q.weight
+            return cpu.gate_query(q_nope, weight, norm, table, NORM_EPS, self.gate_dim**-0.5)
         # [batch, kv_heads, group, head_dim]
         q = q_nope.float().reshape(q_nope.shape[0], self.num_kv_heads, -1, self.head_dim)
         with torch.autocast(q_nope.device.type, enabled=False):
@@ -160,9 +171,14 @@ class AttnGate(nn.Module):
                     q = q.mean(2)
             if self.use_qk_norm:
                 q = _rms_norm(q, self.attngate_qnorm.weight.float())
-            if self.rope is not None:
-                q = self.rope.rotate(q, positions)
+            if table is not None:
+                q = rotate(q, *table)
         return q / math.sqrt(self.gate_dim)
+
+    def _compiled(self, q_nope: Tensor) -> bool:
+        """Whether the CPU's compiled operation takes these queries."""
+        plain = self.q_pooling == "Qproj" and self.gate_dim <= cpu.MAX_DIM
+        return plain and cpu.takes_rows(q_nope, *self.parameters())
 
     def score(self, q_nope: Tensor, positions: Tensor, compressed: Tensor) -> Tensor:
         """Logits of blocks; their softmax over a row's complete blocks is the gate's attention.

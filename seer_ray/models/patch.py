@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from seer_ray.kernels.norm import rms_norm
+
 
 class Step(Protocol):
     """One forward pass of the engine, as an attention module sees it."""
@@ -59,7 +61,7 @@ def _forward(
     k = attention.k_proj(hidden_states).view(lead.numel(), *shape)
     v = attention.v_proj(hidden_states).view(lead.numel(), *shape)
     if hasattr(attention, "q_norm"):
-        q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k = _norm(attention.q_norm, q), _norm(attention.k_norm, k)
     out = step.attend(attention.layer_idx, q, k, v, attention.scaling)
     return attention.o_proj(out.reshape(*lead, -1)), None
 
@@ -77,8 +79,15 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
     """
     hidden = model.model.embed_tokens(tokens).unsqueeze(0)
     for layer in model.model.layers:
-        hidden = layer(hidden, position_embeddings=None, step=step)
-    return model.model.norm(hidden).squeeze(0)
+        # The decoder layer of every supported architecture, spelled out for our own norm.
+        attended, _ = layer.self_attn(_norm(layer.input_layernorm, hidden), step=step)
+        hidden = hidden + attended
+        hidden = hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
+    return _norm(model.model.norm, hidden).squeeze(0)
+
+
+def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    return rms_norm(x, module.weight, module.variance_epsilon)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+
+from seer_ray.models.rope import RopeTable
 
 
 @dataclass
@@ -20,6 +22,13 @@ class StepView:
     """Physical pages in order of position, ``[rows, max_pages]``."""
     block: int
     """Tokens a page."""
+    _rotary: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
+
+    def rotary(self, rope: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
+        """``rope.at(positions)``, computed once a step for all layers that share the table."""
+        if id(rope) not in self._rotary:
+            self._rotary[id(rope)] = rope.at(self.positions)
+        return self._rotary[id(rope)]
 
 
 @dataclass

@@ -25,5 +25,6 @@ class Seer:
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         assert query.summary is not None
-        gate_query = self.gate.gate_query(query.q_nope, view.positions)  # [rows, kv_heads, gate_dim]
+        table = view.rotary(self.gate.rope) if self.gate.rope is not None else None
+        gate_query = self.gate.gate_query(query.q_nope, view.positions, table)  # [rows, kv_heads, gate_dim]
         return score(gate_query.unsqueeze(2), query.summary, view.page_table, view.lengths, view.block)

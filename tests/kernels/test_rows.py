@@ -1,0 +1,105 @@
+"""Operations on single rows: the compiled ones equal their definitions in torch, in both dtypes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from seer_ray.kernels import cpu
+from seer_ray.kernels.append import append, rotate_append
+from seer_ray.kernels.norm import reference, rms_norm
+from seer_ray.kernels.rotary import rotate
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.rope import RopeTable
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(1, 1), (3, 63), (2, 5, 576), (100, 640)])
+def test_norm_is_that_of_the_models(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, weight = draw(*shape, dtype=dtype) * 3, draw(shape[-1], dtype=dtype, seed=1)
+    theirs = LlamaRMSNorm(shape[-1], eps=1e-5).to(dtype)
+    theirs.weight.data = weight
+    assert torch.equal(reference(x, weight, 1e-5), theirs(x))
+    # Another order of summation: in bfloat16 a result may fall on the other side of a rounding, twice.
+    step = 0.0 if dtype == torch.float32 else 2**-7
+    torch.testing.assert_close(rms_norm(x, weight, 1e-5), theirs(x).detach(), atol=2e-6, rtol=2e-6 + step)
+
+
+def test_norm_lets_gradients_through() -> None:
+    x = draw(4, 32).requires_grad_()
+    rms_norm(x, torch.ones(32), 1e-6).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+
+
+@DTYPES
+def test_rotation_and_append_bit_for_bit(dtype: torch.dtype) -> None:
+    tokens, q_heads, heads, dim, block = 7, 6, 2, 48, 16
+    q, k, v = (draw(tokens, n, dim, dtype=dtype, seed=n) for n in (q_heads, heads, heads))
+    cos, sin = RopeTable.from_theta(10000.0, dim).at(torch.arange(tokens) * 31 + 5)
+    pages, offsets = torch.tensor([3, 3, 1, 0, 4, 2, 4]), torch.tensor([0, 15, 7, 3, 8, 9, 1])
+    expected = torch.full((5, heads, 2, block, dim), float("nan"), dtype=dtype)
+    append(rotate(k, cos, sin), v, expected, pages, offsets)
+    found = torch.full_like(expected, float("nan"))
+    # Strided as slices of one product would be.
+    wide = torch.cat([q, k, v], dim=1)
+    rotated = rotate_append(
+        wide[:, :q_heads],
+        wide[:, q_heads : q_heads + heads],
+        wide[:, -heads:],
+        cos,
+        sin,
+        found,
+        pages,
+        offsets,
+    )
+    tolerance = 1e-6 if dtype == torch.float32 else 0.0  # fused multiply-add
+    torch.testing.assert_close(rotated, rotate(q, cos, sin), atol=tolerance, rtol=0)
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0, equal_nan=True)
+
+
+@DTYPES
+@pytest.mark.parametrize("use_rope", [True, False])
+@pytest.mark.parametrize("use_qk_norm", [True, False])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["w32", "w16"])
+def test_gate_query_is_its_definition(
+    dtype: torch.dtype,
+    weights: torch.dtype,
+    use_qk_norm: bool,
+    use_rope: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = AttnGate(
+        num_query_heads=6,
+        num_kv_heads=2,
+        head_dim=24,
+        gate_dim=40,
+        block_size=16,
+        rope_theta=10000.0 if use_rope else None,
+        use_rope=use_rope,
+        use_qk_norm=use_qk_norm,
+        dtype=weights,
+    ).requires_grad_(False)
+    if use_qk_norm:
+        gate.attngate_qnorm.weight.data = draw(40, dtype=weights, seed=3)
+    q, positions = draw(9, 6, 24, dtype=dtype), torch.arange(9) * 1000
+    found = gate.gate_query(q, positions)
+    monkeypatch.setattr(cpu, "library", lambda: None)
+    torch.testing.assert_close(found, gate.gate_query(q, positions), atol=2e-6, rtol=2e-6)
+
+
+def test_gates_in_training_take_the_definition() -> None:
+    gate = AttnGate(
+        num_query_heads=2, num_kv_heads=1, head_dim=8, gate_dim=8, block_size=4, rope_theta=10000.0
+    )
+    gate.gate_query(draw(3, 2, 8), torch.arange(3)).sum().backward()
+    assert gate.attngate_linear_q.weight.grad is not None
