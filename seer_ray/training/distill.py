@@ -27,7 +27,6 @@ from seer_ray.training.layers import parse_layers
 from seer_ray.training.memory import GIB, MemoryPlan, fitting_length, memory_of, plan_memory
 from seer_ray.training.options import DistillConfig, GatesConfig
 from seer_ray.training.pack import Pack
-from seer_ray.training.quality import Document as HeldOut
 from seer_ray.training.quality import Rows, measure
 
 SEER = "seer"
@@ -104,11 +103,10 @@ class Distillation:
         budgets = [Budget.parse(text, "evaluation.budgets") for text in evaluation.budgets]
         if not budgets:
             return {}
-        documents = [HeldOut(d.id, d.source, d.tokens.tolist()) for d in self.held_out]
         with torch.autocast(self.training.device.type, enabled=False):
             figures = measure(
                 self.loaded.model,
-                documents,
+                self.held_out,
                 budgets,
                 {SEER: self.gates},
                 block_size=self.shape.block_size,

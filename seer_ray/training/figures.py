@@ -17,6 +17,7 @@ class LayerFigure:
     """One document, layer, selector and budget, averaged over ``rows`` decode steps and the heads."""
 
     document: str
+    """Its id; all of one source and id count as one independent draw."""
     source: str
     layer: int
     selector: str
@@ -88,16 +89,16 @@ def _average(
         groups[tuple(row[key] for key in keys)].append(row)
     table = []
     for group, rows in groups.items():
-        weight: dict[str, int] = defaultdict(int)
+        weight: dict[tuple[str, str], int] = defaultdict(int)
         for row in rows:
-            weight[row["document"]] += row["rows"]
+            weight[row["source"], row["document"]] += row["rows"]
         total = sum(weight.values())
         line = dict(zip(keys, group, strict=True)) | {"documents": len(weight), "rows": total}
         for value in values:
             mean = sum(row["rows"] * row[value] for row in rows) / total
-            spread: dict[str, float] = defaultdict(float)
+            spread: dict[tuple[str, str], float] = defaultdict(float)
             for row in rows:
-                spread[row["document"]] += row["rows"] * (row[value] - mean)
+                spread[row["source"], row["document"]] += row["rows"] * (row[value] - mean)
             n = len(spread)
             squares = sum(x * x for x in spread.values())
             line[value] = mean

@@ -24,6 +24,7 @@ from seer_ray.models.patch import attention_shape, forward_tokens, patch_attenti
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import Seer, Selector, make_selector
 from seer_ray.training.budget import Budget
+from seer_ray.training.documents import Document
 from seer_ray.training.figures import ALL, Figures, LayerFigure, OutputFigure
 from seer_ray.training.passes import DensePass, Layer, Pages, SparsePass
 
@@ -32,16 +33,6 @@ REFERENCES = (ORACLE, BEST, "quest", "window", "random")
 """Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
 LOGIT_ROWS = 64
 """Rows of next-token logits that are held at a time."""
-
-
-@dataclass(frozen=True)
-class Document:
-    """Held-out text."""
-
-    id: str
-    source: str
-    """What kind of text: figures can be averaged by it."""
-    tokens: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ def measure(
     rope = rope.to(weight.device)
     for number, document in enumerate(documents, 1):
         length = len(document.tokens)
-        tokens = torch.tensor(document.tokens, device=weight.device)
+        tokens = document.tokens.to(weight.device)
         pages = Pages(shape, rope, length, block_size, weight, sink)
         chosen = rows.of(length, weight.device)
         blocks = {budget.label: budget.blocks(length, block_size) for budget in budgets}

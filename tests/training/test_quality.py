@@ -18,14 +18,19 @@ from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import Oracle, Query, make_selector
 from seer_ray.training import passes
 from seer_ray.training.budget import Budget
+from seer_ray.training.documents import Document
 from seer_ray.training.figures import Figures
 from seer_ray.training.passes import DensePass, Layer, Pages, SparsePass
-from seer_ray.training.quality import REFERENCES, Document, Rows, measure
+from seer_ray.training.quality import REFERENCES, Rows, measure
 
 BLOCK = 16
 LENGTH = 330
 """Tokens: 20 blocks and 10 tokens."""
 GATED = ("seer", "quest", "oracle", "window", "random")
+
+
+def document(id: str, length: int) -> Document:
+    return Document(id, "noise", torch.tensor(tokens(length), dtype=torch.int32))
 
 
 def gates_of(family: str = "qwen3", block: int = BLOCK) -> tuple[AttnGate | None, ...]:
@@ -36,7 +41,7 @@ def figures(
     budgets: tuple[Any, ...] = ("1/4",), length: int = LENGTH, family: str = "qwen3", **settings: Any
 ) -> Figures:
     options = {"references": REFERENCES, "block_size": BLOCK, "outputs": False} | settings
-    documents = options.pop("documents", [Document("a", "noise", tokens(length))])
+    documents = options.pop("documents", [document("a", length)])
     gates = options.pop("gates", {"seer": gates_of(family)})
     parsed = [Budget.parse(budget) for budget in budgets]
     return measure(tiny_model(family).model, documents, parsed, gates, **options)
@@ -282,7 +287,7 @@ def test_layers_without_a_gate_are_dense() -> None:
 
 
 def test_documents_shorter_than_the_budget_count_as_dense() -> None:
-    found = figures((64,), documents=[Document("a", "x", tokens(5)), Document("b", "x", tokens(40))])
+    found = figures((64,), documents=[document("a", 5), document("b", 40)])
     for row in found.layer_table():
         assert row["mass"] == pytest.approx(1, abs=1e-6)
         assert row["recall"] == 1
