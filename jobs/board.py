@@ -117,7 +117,7 @@ class Board:
                 entry["rows"] = live.done
                 if session.state is not None:
                     entry["state"] = session.state
-                elif session.lane is not None and entry["state"] == "waiting":
+                elif session.lane is not None and entry["state"] == "waiting" and (live.done or live.running):
                     entry["state"] = "running"
             self._folder.write_points([dict(entry) for entry in self._entries.values()])
 

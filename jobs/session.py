@@ -198,7 +198,7 @@ class Session:
             metrics["speed/engine_decode_tokens_per_s"] = engines["new_tokens"] / steps
         metrics = {name: value for name, value in metrics.items() if value is not None}
         self.folder.write_json(METRICS, metrics)
-        self.tracker.log(metrics, step=self.monitor.live.done)
+        self.tracker.log(self.monitor.metrics() | metrics, step=self.monitor.live.done)
         for name in ("config.yaml", METRICS):
             self.tracker.artifact(name)
         return metrics

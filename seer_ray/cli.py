@@ -10,7 +10,17 @@ import typer
 from typer.core import TyperGroup
 
 from seer_ray.config import ConfigError, RunConfig
-from seer_ray.execute import execute, execute_training, follow, load_config
+from seer_ray.execute import (
+    estimate_sweep,
+    execute,
+    execute_sweep,
+    execute_training,
+    follow,
+    load_config,
+    load_sweep,
+    resumed_sweep,
+    show_sweep,
+)
 from seer_ray.gates_cli import gates
 from seer_ray.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, fail, print_json, stop
 
@@ -86,15 +96,45 @@ def run(
 
 
 @app.command()
+def sweep(
+    overrides: OverridesArgument = None,
+    config: ConfigOption = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(metavar="POINT", help="a point by name, e.g. 'selector=quest selector.budget=512'"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print points, requests, tokens and time, and do nothing")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run many settings over the same problems, in turns, and compare them with dense attention.
+
+    An option or a group may have several values; all combinations are run. The same command again goes on.
+
+    Examples: seer-ray sweep selector=quest,window selector.budget=256,512 | seer-ray sweep sweep=selectors
+    """
+    found = load_sweep(config, overrides or [], point or [])
+    if dry_run:
+        estimate_sweep(found, as_json)
+    else:
+        execute_sweep(found, as_json)
+
+
+@app.command()
 def resume(run: RunArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
-    """Go on with a run that was stopped. Overrides: only what changes no row, such as cluster.workers=2."""
+    """Go on with a run or a sweep that was stopped. Overrides: what changes no row, as cluster.workers=2."""
     from seer_ray.compose import compose, from_yaml, given
     from seer_ray.results import identity
     from seer_ray.results.folder import RunFolder
     from seer_ray.status import find_run, split
+    from seer_ray.sweep_status import is_sweep
 
     changes = overrides or []
     uri = find_run(run, given(changes, "results.folder") or RunConfig().results.folder)
+    if is_sweep(uri):
+        execute_sweep(resumed_sweep(uri, changes), as_json)
+        return
     folder = RunFolder.view(uri)
     before = from_yaml(folder.config_yaml, source=folder.store.locate("config.yaml"))
     before.results.folder, before.name = place, name = split(uri)
@@ -163,14 +203,18 @@ def status(
     as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="follow it until it ends")] = False,
 ) -> None:
-    """How a run stands, from its folder alone: while it runs and after."""
+    """How a run or a sweep stands, from its folder alone: while it runs and after."""
     from rich.console import Console
 
     from seer_ray.display import print_status
     from seer_ray.results.folder import RunFolder
     from seer_ray.status import find_run, read_status
+    from seer_ray.sweep_status import is_sweep
 
     uri = find_run(run)
+    if is_sweep(uri):
+        show_sweep(uri, as_json, watch)
+        return
     folder = RunFolder.view(uri)
     now = read_status(uri, folder)
     if watch and now.state == "running":

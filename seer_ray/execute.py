@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar
 
-from seer_ray.config import ConfigError, RunConfig
+from seer_ray.config import ConfigError, RunConfig, SweepConfig
 from seer_ray.terminal import FAILED, INTERRUPTED, fail, kept_free, print_json, stop
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from seer_ray.results.folder import RunFolder
     from seer_ray.status import RunStatus
+    from seer_ray.sweep_status import SweepStatus
 
 WATCH_INTERVAL = 1.0
 """Seconds between two looks at a run folder."""
@@ -65,6 +66,97 @@ def execute(config: RunConfig, as_json: bool) -> None:
             summary = reason(config, reporter)
         if as_json:
             print_json(dataclasses.asdict(summary), out)
+
+
+def load_sweep(file: str | None, overrides: list[str], points: list[str]) -> SweepConfig:
+    """The options of a sweep, its points spelled out.
+
+    Args:
+        file: YAML with options; None: the usual ones
+        overrides: on top of them, some with several values
+        points: more points, each as overrides in one text
+    """
+    from seer_ray.overrides import Setting
+    from seer_ray.points import expand
+
+    base = load_config(file, [], SweepConfig) if file else None
+    words: list[str | Setting] = [*overrides]
+    if points:
+        words.append(Setting("sweep.points", [*(base.sweep.points if base else []), *points]))
+    return expand(words, base)
+
+
+def resumed_sweep(uri: str, changes: list[str]) -> SweepConfig:
+    """The options of a sweep that is there, with changes that change no row."""
+    from seer_ray.compose import from_yaml
+    from seer_ray.points import expand
+    from seer_ray.results.sweep import SweepFolder
+    from seer_ray.status import split
+
+    folder = SweepFolder.view(uri)
+    before = from_yaml(folder.config_yaml, folder.store.locate("config.yaml"), SweepConfig)
+    before.results.folder, before.name = place, name = split(uri)
+    after = expand(changes, before)
+    if after.name != name:
+        raise ConfigError(f"name={after.name}: {uri} is resumed under its own name; leave this out")
+    after.results.folder = place
+    return after
+
+
+def show_sweep(uri: str, as_json: bool, watch: bool) -> None:
+    """How a sweep stands."""
+    from rich.console import Console
+
+    from seer_ray.sweep_display import print_sweep_status
+    from seer_ray.sweep_status import read_sweep
+
+    now = read_sweep(uri)
+    if watch and now.state == "running":
+        now = follow_sweep(uri, Console(stderr=True))
+    if as_json:
+        print_json({"state": now.state, "message": now.message, **dataclasses.asdict(now)})
+    else:
+        print_sweep_status(Console(), now)
+
+
+def execute_sweep(config: SweepConfig, as_json: bool) -> None:
+    """Run a sweep, show it, and end with its exit code: 1 if a point failed."""
+    from rich.console import Console
+
+    from seer_ray.compose import run_name
+    from seer_ray.sweep_display import sweep_reporter_for
+
+    config.name = run_name(config)
+    again = f"seer-ray resume {resume_argument(config)}"
+    reporter = sweep_reporter_for(Console(stderr=True), None if as_json else Console(), config.name)
+    with kept_free(sys.stdout if as_json else None) as out:
+        with ending(reporter.close, again):
+            from seer_ray.jobs.sweep import main as sweep
+
+            summary = sweep(config, reporter)
+        if as_json:
+            print_json({**dataclasses.asdict(summary), "failed": summary.failed}, out)
+    if summary.failed:
+        fail(
+            f"{', '.join(summary.failed)} failed; the other points are done, try again with: {again}", FAILED
+        )
+
+
+def estimate_sweep(config: SweepConfig, as_json: bool) -> None:
+    """Say what a sweep would do."""
+    from rich.console import Console
+
+    from seer_ray.sweep_display import print_estimate
+
+    with kept_free(sys.stdout if as_json else None) as out:
+        from seer_ray.jobs.estimate import estimate
+
+        found = estimate(config)
+        if as_json:
+            totals = {name: getattr(found, name) for name in ("requests", "tokens", "seconds")}
+            print_json({**dataclasses.asdict(found), **totals}, out)
+            return
+    print_estimate(Console(), found)
 
 
 def execute_training(config: Any, job: str, as_json: bool) -> None:
@@ -128,6 +220,24 @@ def follow(uri: str, folder: RunFolder, console: Console) -> RunStatus:
             reporter.update(now.live)
             time.sleep(WATCH_INTERVAL)
             now = read_status(uri, folder)
+    finally:
+        reporter.close()
+    return now
+
+
+def follow_sweep(uri: str, console: Console) -> SweepStatus:
+    """Show a running sweep until it runs no more."""
+    from seer_ray.sweep_display import sweep_reporter_for
+    from seer_ray.sweep_status import read_sweep
+
+    now = read_sweep(uri)
+    reporter = sweep_reporter_for(console, None, now.name)
+    reporter.start(now.live)
+    try:
+        while now.state == "running":
+            reporter.update(now.live)
+            time.sleep(WATCH_INTERVAL)
+            now = read_sweep(uri)
     finally:
         reporter.close()
     return now

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from seer_ray.compose import compose, digest, given, reader_of
+from seer_ray.compose import compose, digest, reader_of
 from seer_ray.config import OPERATIONAL, ConfigError, RunConfig, SelectorConfig, SweepConfig, options
 from seer_ray.overrides import Choice, Setting, show
 
@@ -35,7 +35,7 @@ class Point:
     """Slug of the dense point to compare it with; empty: there is none."""
 
 
-def expand(overrides: Sequence[str], base: SweepConfig | None = None) -> SweepConfig:
+def expand(overrides: Sequence[str | Setting], base: SweepConfig | None = None) -> SweepConfig:
     """A sweep with its points spelled out: ``points_of`` lists them.
 
     Args:
@@ -48,7 +48,7 @@ def expand(overrides: Sequence[str], base: SweepConfig | None = None) -> SweepCo
     """
     fixed, swept = _split(overrides)
     reader = reader_of(SweepConfig)
-    about = [word for word in fixed if word.partition("=")[0].partition(".")[0] == "sweep"]
+    about = [word for word in fixed if _name(word).partition(".")[0] == "sweep"]
     sweep = compose(about, SweepConfig, base).sweep
     grid: dict[str, list[list[Override]]] = {}
     for name, values in sweep.grid.items():
@@ -70,8 +70,8 @@ def expand(overrides: Sequence[str], base: SweepConfig | None = None) -> SweepCo
         )
         for config, word in zip(composed, words, strict=True)
     ]
-    said = any(word.startswith("name=") for word in fixed)
-    name = given(fixed, "name", SweepConfig) if said or base is None else base.name
+    names = [word for word in fixed if _name(word) == "name"]
+    name = compose(names, SweepConfig).name if names or base is None else base.name
     like = replace(composed[0], name=name)
     return _spelled_out(like, _with_baselines(configs) if sweep.baseline else configs)
 
@@ -153,16 +153,22 @@ def _configs(sweep: SweepConfig) -> list[RunConfig]:
     return [_run(config, config.name) for config in found]
 
 
-def _split(overrides: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
+def _name(word: str | Setting) -> str:
+    return word.name if isinstance(word, Setting) else word.partition("=")[0].strip()
+
+
+def _split(overrides: Iterable[str | Setting]) -> tuple[list[str | Setting], dict[str, list[str]]]:
     """Overrides with one value, and those with several: by name, each value as an override of its own."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    fixed: list[str] = []
+    fixed: list[str | Setting] = []
     swept: dict[str, list[str]] = {}
     for text in overrides:
-        name, equals, value = text.partition("=")
-        name = name.strip()
+        if isinstance(text, Setting):
+            fixed.append(text)
+            continue
+        name, (_, equals, value) = _name(text), text.partition("=")
         try:
             parsed = OverridesParser.create().parse_override(f"x={value}")
         except HydraException:

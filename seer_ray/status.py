@@ -20,26 +20,20 @@ STALE = 30.0
 
 
 @dataclass
-class RunStatus:
-    """A run folder, read at one moment."""
+class Pulse:
+    """What a ``status.json`` says of who is at work."""
 
-    name: str
-    folder: str
     state: str = "new"
-    """``running``, ``done``, ``failed``, ``interrupted``, ``stopped`` (it says running, but nobody is there)
-    or ``new`` (it has not come as far as to say anything)."""
-    live: LiveStats = field(default_factory=LiveStats)
+    """``running``, ``done``, ``failed``, ``interrupted``, ``stopped early``, ``stopped`` (it says running,
+    but nobody is there) or ``new`` (it has not come as far as to say anything)."""
     heartbeat_age_s: float | None = None
     host: str | None = None
     pid: int | None = None
     error: str | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """Final metrics of a finished run."""
 
-    @property
-    def message(self) -> str:
+    def describe(self, folder: str) -> str:
         """The state in words, with what to do about it."""
-        resume = f"continue with: seer-ray resume {self.folder}"
+        resume = f"continue with: seer-ray resume {folder}"
         age = f", last heard of {self.heartbeat_age_s:.0f} s ago" if self.heartbeat_age_s is not None else ""
         where = f" (process {self.pid} on {self.host})" if self.pid else ""
         reason = f": {self.error}" if self.error else ""
@@ -49,8 +43,25 @@ class RunStatus:
             "done": "done",
             "failed": f"failed{reason}; {resume}",
             "interrupted": f"interrupted; {resume}",
+            "stopped early": f"stopped early{reason}",
             "stopped": f"stopped without finishing{age}; {resume}",
         }.get(self.state, self.state)
+
+
+@dataclass
+class RunStatus(Pulse):
+    """A run folder, read at one moment."""
+
+    name: str = ""
+    folder: str = ""
+    live: LiveStats = field(default_factory=LiveStats)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Final metrics of a finished run."""
+
+    @property
+    def message(self) -> str:
+        """The state in words, with what to do about it."""
+        return self.describe(self.folder)
 
     def summary(self) -> Summary:
         """As the job itself would have told at its end."""
@@ -66,22 +77,24 @@ class RunStatus:
 
 
 def find_run(run: str, folder: str = "runs") -> str:
-    """The run folder that a path, or a name under ``folder``, means.
+    """The folder of a run or a sweep that a path, or a name under ``folder``, means.
 
     Raises:
         ConfigError: there is none; names those there are.
     """
     from seer_ray.results.folder import RUN
     from seer_ray.results.store import join, open_store
+    from seer_ray.results.sweep import INDEX
 
     places = [run.rstrip("/")] if run.strip("./") else []
     if "/" not in run:
         places.insert(0, join(folder, run))
     for place in places:
-        if RUN in open_store(place).list():
+        if {RUN, INDEX} & set(open_store(place).list()):
             return place
     root = open_store(folder).path
-    known = sorted(path.parent.name for path in root.glob(f"*/{RUN}")) if root else []
+    marks = [*root.glob(f"*/{RUN}"), *root.glob(f"*/{INDEX}")] if root else []
+    known = sorted(path.parent.name for path in marks)
     there = f"; it has {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}" if known else ""
     raise ConfigError(f"{run}: no such run in {folder}{did_you_mean(run, known)}{there}")
 
@@ -110,22 +123,30 @@ def read_status(uri: str, folder: RunFolder, now: float | None = None) -> RunSta
         return status
     known = {item.name for item in dataclasses.fields(LiveStats)}
     status.live = LiveStats(**{name: value for name, value in said.items() if name in known})
-    status.state = str(said.get("state", "running"))
-    status.host, status.pid, status.error = said.get("host"), said.get("pid"), said.get("error")
-    if isinstance(beat := said.get("heartbeat"), (int, float)):
-        status.heartbeat_age_s = max(0.0, (time.time() if now is None else now) - beat)
-    if status.state == "running" and (_stale(status) or _dead(status)):
-        status.state = "stopped"
+    vars(status).update(vars(read_pulse(said, now)))
     if status.state == "done":
         status.metrics = folder.read_json("metrics.json") or {}
     return status
 
 
-def _stale(status: RunStatus) -> bool:
+def read_pulse(said: Any, now: float | None = None) -> Pulse:
+    """Of the content of a ``status.json``; anything but a mapping: nobody has said anything yet."""
+    if not isinstance(said, dict):
+        return Pulse()
+    pulse = Pulse(str(said.get("state", "running")))
+    pulse.host, pulse.pid, pulse.error = said.get("host"), said.get("pid"), said.get("error")
+    if isinstance(beat := said.get("heartbeat"), (int, float)):
+        pulse.heartbeat_age_s = max(0.0, (time.time() if now is None else now) - beat)
+    if pulse.state == "running" and (_stale(pulse) or _dead(pulse)):
+        pulse.state = "stopped"
+    return pulse
+
+
+def _stale(status: Pulse) -> bool:
     return status.heartbeat_age_s is None or status.heartbeat_age_s > STALE
 
 
-def _dead(status: RunStatus) -> bool:
+def _dead(status: Pulse) -> bool:
     """Whether its process was on this machine and is gone."""
     if status.host != socket.gethostname() or not isinstance(status.pid, int):
         return False
