@@ -54,9 +54,7 @@ def verdict(uri: str, folder: SweepFolder, config: SweepConfig, note: Callable[[
     return found
 
 
-def write_report(
-    comparison: Comparison, title: str, store: Store, note: Callable[[str], None]
-) -> list[str]:
+def write_report(comparison: Comparison, title: str, store: Store, note: Callable[[str], None]) -> list[str]:
     """The report of a run or sweep in its own folder: the names of its files. A job does not fail for it."""
     try:
         return report_of(comparison, title).write(store)

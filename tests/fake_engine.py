@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from seer_ray.cluster.connect import connected
 from seer_ray.config import ClusterConfig, ConfigError, EngineConfig, RunConfig, SelectorConfig
 from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
