@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
+from typing import Any
 
 from seer_ray.compose import choices, compose
 from seer_ray.config import ConfigError, RunConfig, options
@@ -31,6 +33,34 @@ def command_line(config: RunConfig, *changes: str) -> str:
         return line
     file = f"{config.results.folder.rstrip('/')}/{config.name}/config.yaml"
     return shlex.join(["seer-ray", "run", "--config", file, "name=null", *changes])
+
+
+def training_command(config: Any, job: str) -> str:
+    """The command of a training job with these options.
+
+    Args:
+        config: the job's; where it runs, writes and reports is left out
+        job: the command, such as ``pretrain``
+    """
+    usual = {name: value for name, value, _ in options(compose([], type(config)))}
+    places = ("cluster.", "results.", "tracking.")
+    words = [
+        f"{name}={typed(value)}"
+        for name, value, _ in options(config)
+        if value != usual[name] and name != "name" and not name.startswith(places)
+    ]
+    return shlex.join(["seer-ray", job, *words])
+
+
+def typed(value: Any) -> str:
+    """A value in the grammar of overrides, lists and mappings included, whole."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{typed(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
+        return "'" + value.replace("'", "\\'") + "'"
+    return value if isinstance(value, str) else show(value)
 
 
 def _choices(config: RunConfig) -> list[str]:

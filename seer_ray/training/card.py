@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from seer_ray.compose import compose, to_yaml
-from seer_ray.config import options
-from seer_ray.overrides import show
+from seer_ray.command import training_command
+from seer_ray.compose import to_yaml
 from seer_ray.training.options import PretrainConfig
 
 PACKAGES = ("seer-ray", "torch", "transformers", "tokenizers")
@@ -46,7 +44,7 @@ knows no language and no facts; its use is in demonstrations, tests and studies 
 ## How it was made
 
 ```bash
-{command_line(config)}
+{training_command(config, "pretrain")}
 ```
 
 {report["step"]:,} steps, {report["tokens"]:,.0f} tokens, {report["seconds"] / 60:,.0f} minutes, seed {train.seed}; {versions}.
@@ -72,18 +70,6 @@ those in the table: expect nonsense.
 ```
 """
     (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def command_line(config: PretrainConfig) -> str:
-    """The command that a person would type for these options."""
-    usual = {name: value for name, value, _ in options(compose([], PretrainConfig))}
-    places = ("name", "cluster.", "results.", "tracking.")
-    words = [
-        f"{name}={show(value)}".replace(" ", "")
-        for name, value, _ in options(config)
-        if value != usual[name] and not name.startswith(places)
-    ]
-    return shlex.join(["seer-ray", "pretrain", *words])
 
 
 def _table(config: PretrainConfig, metrics: dict[str, float]) -> str:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from seer_ray.command import training_command
 from seer_ray.compose import to_yaml
 from seer_ray.models.gate import AttnGate
 from seer_ray.training.data import Corpus
@@ -50,10 +51,10 @@ Use: `seer-ray run model.name={config.model.name} model.gates=THIS_FOLDER select
 ## How they were made
 
 ```bash
-seer-ray distill --config config.yaml
+{training_command(config, "distill")}
 ```
 
-with the options below: {report["step"]:,} steps from {begin}, {report["tokens"]:,.0f} tokens,
+{report["step"]:,} steps from {begin}, {report["tokens"]:,.0f} tokens,
 {report["seconds"] / 60:,.1f} minutes, seed {train.seed}, objective {mix}; {versions}.
 
 | data | documents | tokens | held out | shorter than two blocks, left out |
