@@ -71,8 +71,8 @@ def expand(overrides: Sequence[str | Setting], base: SweepConfig | None = None) 
         for config, word in zip(composed, words, strict=True)
     ]
     names = [word for word in fixed if _name(word) == "name"]
-    name = compose(names, SweepConfig).name if names or base is None else base.name
-    like = replace(composed[0], name=name)
+    own = compose(names, SweepConfig).name if names or base is None else base.name
+    like = replace(composed[0], name=own)
     return _spelled_out(like, _with_baselines(configs) if sweep.baseline else configs)
 
 

@@ -28,9 +28,14 @@ GRACE, SHORT_GRACE = 15.0, 1.0
 class Tracked(Protocol):
     """A folder whose run is tracked: ``RunFolder``, or that of a sweep."""
 
-    store: Store
-    run_id: str
-    config: dict[str, Any]
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def config(self) -> dict[str, Any]: ...
 
     @property
     def path(self) -> Path | None: ...
