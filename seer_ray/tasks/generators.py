@@ -151,10 +151,12 @@ def program(rng: random.Random, steps: int, level: int) -> tuple[str, int, str]:
                 earlier = rng.randrange(index - 1)
                 far = (f"x{start + earlier}", values[earlier])
             (left, left_value), (right, right_value) = rng.sample([near, far], 2)
-            sign = rng.choice("+-")
-            value = (left_value + right_value if sign == "+" else left_value - right_value) % modulus
+            sign = rng.choice("+-") if left_value >= right_value else "+"
+            result = left_value + right_value if sign == "+" else left_value - right_value
+            value = result % modulus
             assignments.append(f"{name} = {left} {sign} {right}")
-            chain.append(f"{assignments[-1]} = {left_value} {sign} {right_value} = {value}")
+            # Every line has one form: the sum, then the sum reduced.
+            chain.append(f"{assignments[-1]} = {left_value} {sign} {right_value} = {result} -> {value}")
         values.append(value)
     question = (
         f"A program computes with whole numbers modulo {modulus}:\n" + "\n".join(assignments) + "\n"

@@ -1,6 +1,6 @@
 r"""The tokenizer of small models that are trained on the built-in problems.
 
-Made by code, not from data: a line ``x12 = x11 + x3 = 5 + 7 = 2\n`` is 12 tokens. Numbers up to 999, the
+Made by code, not from data: a line ``x12 = x11 + x3 = 5 + 7 = 12 -> 2\n`` is 14 tokens. Numbers up to 999, the
 labels ``x1`` to ``x999`` and register names are one token each and never carry a space, so that the same name
 is the same token wherever it stands; operators carry the spaces around them, words the one before them. The
 rest falls back to single characters. Decoding is plain joining: any ASCII text comes back as it was, and so
@@ -20,7 +20,7 @@ ROLES = ("system", "user", "assistant")
 SPECIAL = (PAD, START, END, UNKNOWN, *(f"<|{role}|>" for role in ROLES))
 
 NUMBERS = 1000
-OPERATORS = (" = ", " + ", " - ", " * ", ". ", ", ", ": ", "? ", "}.", "\\boxed{", " \\boxed{")
+OPERATORS = (" = ", " + ", " - ", " * ", " -> ", ". ", ", ", ": ", "? ", "}.", "\\boxed{", " \\boxed{")
 COMMON = (
     "At Go Name Start The There These What Which Who Solve Compute Find Let Then So Therefore Answer Step "
     "after an and answer are at be by comes computes each end ends entries entry every far first follow "
