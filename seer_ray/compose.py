@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 
 from seer_ray.config import ConfigError, RunConfig, SweepConfig, check
 from seer_ray.overrides import Choice, Overrides, Setting, show
-from seer_ray.training.options import DistillConfig, PretrainConfig
+from seer_ray.training.options import DistillConfig, GatesEvalConfig, PretrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,6 +26,7 @@ JOBS: dict[type, str] = {
     SweepConfig: "sweep",
     PretrainConfig: "pretrain",
     DistillConfig: "distill",
+    GatesEvalConfig: "gates",
 }
 """Options of a job -> its top file in ``conf/``."""
 GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")

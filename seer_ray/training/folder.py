@@ -51,8 +51,7 @@ class TrainFolder:
                     f"{store.uri}: not a folder of training: it has {CONFIG} but no {ABOUT}; "
                     "give the run another name"
                 )
-            for name in ("", CHECKPOINTS):
-                store.make_folder(name)
+            store.make_folder()
             held = lock.acquire(store)
             try:
                 return cls(store, _begin(store, config, job), held)

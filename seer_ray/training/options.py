@@ -169,3 +169,52 @@ class DistillConfig:
         """What the run folder's name is made of."""
         model = PurePosixPath(self.model.name.replace("\\", "/")).name
         return ["distill", re.sub(r"\.gguf$", "", model)]
+
+
+@dataclass
+class GatesEvalConfig:
+    """How good gate sets are, on held-out documents and beside other selectors."""
+
+    name: str | None = option(None, "name of the run folder; None: made from the settings")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    gates: Any = option(
+        None, "gate sets: folder, hub id, a list of these, or {label: folder}; None: model.gates"
+    )
+    data: Any = option(None, "held-out text, as in seer-ray distill")
+    selectors: list[str] = option(
+        ["oracle", "best", "quest", "window", "random"], "beside the gates; best: the most mass there is"
+    )
+    budgets: list[str] = option(["1/8", "1024"], "in tokens or as share of the document's length")
+    held_out: float = option(
+        0.02,
+        "share of the documents, as in training (evaluation.held_out); 1: all, for text never trained on",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    documents: int = option(4, "longest held-out ones of each source", minimum=1)
+    length: int = option(4096, "longer documents are cut here", unit="tokens", minimum=2)
+    join: bool = option(
+        False, "join short documents to sequences of that length, which are then one document each"
+    )
+    skip: float = option(
+        0.5, "share of a document's rows, from its first, that do not count", minimum=0.0, maximum=0.99
+    )
+    stride: int = option(7, "every so many rows count", unit="tokens", minimum=1)
+    beyond: int = option(4096, "positions from here on are also shown apart", unit="tokens", minimum=1)
+    outputs: bool = option(
+        True, "next-token distributions too: one pass of the model for each selector and budget"
+    )
+    block_size: int | None = option(
+        None, "without gates, which have their own; None: 64", unit="tokens", minimum=1
+    )
+    sink: bool = option(True, "always read the first block (inside the budget)")
+    dense_layers: int = option(
+        0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
+    )
+    results: ResultsConfig = field(default_factory=ResultsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        model = PurePosixPath(self.model.name.replace("\\", "/")).name
+        return ["gates", re.sub(r"\.gguf$", "", model)]
