@@ -97,8 +97,8 @@ class Problems {
 
   row(problem, columns) {
     const row = make("tr");
-    const name = make("td", "problem", problem.id);
-    name.append(make("small", "", problem.prompt.slice(0, 300)));
+    const name = make("td", "problem");
+    name.append(make("span", "id", problem.id), make("small", "", problem.prompt.slice(0, 300)));
     row.append(name, make("td", "answer", problem.ref ?? "–"));
     for (const [, index] of columns) {
       const cell = make("td"), dots = make("div", "dots");
