@@ -20,6 +20,8 @@ MAPS_SHARE = 0.4
 """Of the size, what maps may take; texts take what is left."""
 LONGEST_TEXTS = (1 << 62, 100_000, 40_000, 16_000, 6_000, 2_000, 600)
 """Characters of a chain that are tried, one after the other, until the texts fit."""
+DENSEST = 8
+"""Characters that a byte of the page may hold at best: what has more of them need not be tried."""
 COLUMNS = (
     "problem_id",
     "sample",
@@ -62,7 +64,10 @@ def embed(comparison: Comparison, limit: int) -> Embedded:
     maps, about = _maps(comparison.standings, order, int(limit * MAPS_SHARE), notes)
     rest = limit - sum(map(len, maps))
     chains = [list(_chains(one, order)) for one in comparison.standings]
+    sizes = [len(row["completion"]) for rows in chains for row in rows]
     for longest in LONGEST_TEXTS:
+        if sum(min(size, longest) for size in sizes) > DENSEST * rest and longest != LONGEST_TEXTS[-1]:
+            continue
         data = _pack(_page_data(comparison, order, chains, about, longest))
         if len(data) <= rest:
             break
@@ -223,4 +228,4 @@ def _flips(trace: Trace, merged: bool, stride: int) -> tuple[bytes, list[int]]:
 def _pack(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # A lone surrogate from a JSON dataset is no UTF-8.
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode()
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 6)).decode()

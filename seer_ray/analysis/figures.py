@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seer_ray.analysis import style
+from seer_ray.analysis.recommend import cost
 from seer_ray.analysis.standing import Comparison, Standing
 
 if TYPE_CHECKING:
@@ -30,7 +31,16 @@ class Plot:
 
 def draw(comparison: Comparison) -> list[Plot]:
     """All plots for which there is data."""
-    makers = (accuracy_by_budget, accuracy_by_reads, differences, speed, drift, lengths, layers)
+    makers = (
+        accuracy_by_budget,
+        accuracy_by_reads,
+        accuracy_by_time,
+        differences,
+        speed,
+        drift,
+        lengths,
+        layers,
+    )
     return [plot for make in makers if (plot := make(comparison)) is not None]
 
 
@@ -65,26 +75,55 @@ def accuracy_by_budget(comparison: Comparison) -> Plot | None:
 
 
 def accuracy_by_reads(comparison: Comparison) -> Plot | None:
-    """Accuracy against KV read, with the Pareto front."""
-    known = [s for s in comparison.standings if s.accuracy and s.share]
-    if len(known) < 2:
+    """Accuracy against the KV that a chain reads, with the Pareto front."""
+    costs = {s.name: cost(s.setting).attended for s in comparison.standings}
+    dense = next((s.name for s in comparison.standings if s.setting.dense), None)
+    whole = costs.get(dense or "")
+    if not whole:
         return None
+    shares = {name: 100 * value / whole for name, value in costs.items() if value}
+    front = {name for r in comparison.recommendations[:1] for name in r.front_attended}
     with _axes() as (axes, finish):
-        front = {name for r in comparison.recommendations[:1] for name in r.front_attended}
-        on_front = sorted((s for s in known if s.name in front), key=lambda s: s.share or 0)
-        if len(on_front) > 1:
-            xs = [100 * (s.share or 0) for s in on_front]
-            ys = [100 * s.accuracy.value for s in on_front if s.accuracy]
-            axes.plot(
-                xs, ys, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)), label="Pareto front", zorder=1
-            )
-        for selector, family in _families(known).items():
-            _interval_points(axes, family, [100 * (s.share or 0) for s in family], label=selector, line=False)
-        axes.set(xlabel="KV read, % of what dense attention reads", ylabel="accuracy, %")
-        axes.set_xlim(left=0)
-        _legend(axes)
-        caption = f"KV reads are counted from the selections. {_interval(comparison, first=True)}."
+        if not _front(axes, comparison, shares, front):
+            return None
+        axes.set(xlabel="KV read by a chain, % of what a dense one reads", ylabel="accuracy, %")
+        caption = (
+            "KV reads are counted from the selections, over whole chains: a setting that makes them longer "
+            f"pays for it. {_interval(comparison, first=True)}."
+        )
         return finish("accuracy-by-reads", "Accuracy against KV read", caption)
+
+
+def accuracy_by_time(comparison: Comparison) -> Plot | None:
+    """Accuracy against the measured time of a chain, with the Pareto front; of one job only."""
+    if len({s.setting.job for s in comparison.standings}) > 1:
+        return None
+    costs = {s.name: cost(s.setting).seconds for s in comparison.standings}
+    seconds = {name: value for name, value in costs.items() if value}
+    front = {name for r in comparison.recommendations[:1] for name in r.front_seconds}
+    with _axes() as (axes, finish):
+        if not _front(axes, comparison, seconds, front):
+            return None
+        axes.set(xlabel="seconds of decoding a chain, all workers together", ylabel="accuracy, %")
+        caption = f"Time as this job measured it, for all settings. {_interval(comparison, first=True)}."
+        return finish("accuracy-by-time", "Accuracy against time", caption)
+
+
+def _front(axes: Axes, comparison: Comparison, costs: dict[str, float], front: set[str]) -> bool:
+    """Settings with accuracy over cost, and a line along the front. False: fewer than two."""
+    known = [s for s in comparison.standings if s.accuracy and s.name in costs]
+    if len(known) < 2:
+        return False
+    best = sorted((s for s in known if s.name in front), key=lambda s: costs[s.name])
+    if len(best) > 1:
+        xs, ys = [costs[s.name] for s in best], [100 * s.accuracy.value for s in best if s.accuracy]
+        dashes = (0, (4, 3))
+        axes.plot(xs, ys, color=style.MUTED, linewidth=1, linestyle=dashes, label="Pareto front", zorder=1)
+    for selector, family in _families(known).items():
+        _interval_points(axes, family, [costs[s.name] for s in family], label=selector, line=False)
+    axes.set_xlim(left=0)
+    _legend(axes)
+    return True
 
 
 def differences(comparison: Comparison) -> Plot | None:

@@ -1,6 +1,7 @@
 // The table of problems: filters, order, rows.
 
 const PAGE = 60;
+const DOTS = 12; // of a cell; the viewer has the others
 
 // Chains that a choice of setting leaves.
 const within = (problem, setting) => setting === "" ? problem.chains : problem.chains.filter((c) => c.setting === +setting);
@@ -102,10 +103,15 @@ class Problems {
     row.append(name, make("td", "answer", problem.ref ?? "–"));
     for (const [, index] of columns) {
       const cell = make("td"), dots = make("div", "dots");
-      for (const chain of problem.chains.filter((c) => c.setting === index)) {
+      const chains = within(problem, index);
+      for (const chain of chains.slice(0, DOTS)) {
         const button = dot(chain, this.report);
         button.addEventListener("click", () => this.open(chain));
         dots.append(button);
+      }
+      if (chains.length > DOTS) {
+        const right = chains.filter((c) => c.verdict === "right").length;
+        dots.append(make("small", "", `+${chains.length - DOTS}, ${right} of ${chains.length} right`));
       }
       cell.append(dots);
       row.append(cell);
