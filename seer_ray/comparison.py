@@ -32,8 +32,8 @@ def print_comparison(console: Console, found: Recommendation) -> None:
     for one in found.assessments:
         table.add_row(*_row(one))
     console.print(table)
-    legend = f"keeps: loses less than {100 * found.margin:g} points, at {100 * found.confidence:g} % confidence"
-    console.print(Text(f"± one standard error; {legend}", "dim"))
+    claim = f"loses less than {100 * found.margin:g} points, at {100 * found.confidence:g} % confidence"
+    console.print(Text(f"± one standard error; keeps: {claim}", "dim"))
     for one in found.assessments:
         if not one.same_job and one.speedup is not None:
             console.print(Text("* speeds of different jobs: machine and load may have differed", "dim"))

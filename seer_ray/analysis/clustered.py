@@ -11,8 +11,6 @@ number of independent samples that would have the same standard error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -116,17 +114,16 @@ def score_interval(gained: Array, lost: Array, size: Array, critical: Array) -> 
     """The differences whose score statistic is within ± ``critical``: both ends, [...]."""
     value = gained - lost
 
-    def end(outer: float, beyond: Callable[[Array], Array]) -> Array:
-        far, near = np.full_like(value, outer), value.copy()
+    def end(sign: int) -> Array:
+        """The lower one for 1, the upper one for -1."""
+        far, near = np.full_like(value, -sign), value.copy()
         for _ in range(BISECTIONS):
             middle = (far + near) / 2
-            out = beyond(score(gained, lost, size, middle))
-            far, near = np.where(out, middle, far), np.where(out, near, middle)
+            outside = sign * score(gained, lost, size, middle) > critical
+            far, near = np.where(outside, middle, far), np.where(outside, near, middle)
         return np.where(np.isfinite(critical), near, np.nan)
 
-    low = end(-1.0, lambda z: z > critical)
-    high = end(1.0, lambda z: z < -critical)
-    return low, high
+    return end(1), end(-1)
 
 
 def sign_flip(sums: ArrayLike) -> float:

@@ -98,8 +98,7 @@ def align(tables: Mapping[str, pa.Table]) -> dict[str, Outcomes]:
 
     Raises:
         MisalignedError: a (problem, sample) is there twice in a table, a table mixes seeds, or two tables
-        have
-            different reference answers for one problem id, so are not about the same problems.
+            have other reference answers for one problem id, so are not about the same problems.
     """
     problems: dict[str, int] = {}
     references: dict[str, str | None] = {}

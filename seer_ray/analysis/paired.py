@@ -128,7 +128,7 @@ def pair(baseline: Outcomes, setting: Outcomes) -> PairedOutcomes:
         base_correct=np.where(graded, baseline.correct, np.nan),
         tokens=np.where(told, setting.tokens, np.nan),
         base_tokens=np.where(told, baseline.tokens, np.nan),
-        complete=(setting.present & baseline.present).all(-1),
+        complete=np.all(setting.present & baseline.present, axis=-1),
         same_seed=setting.seed == baseline.seed,
         unmatched=int((setting.present != baseline.present).sum()),
     )

@@ -112,18 +112,3 @@ def _decide(pairs: PairedOutcomes, settings: RacingConfig, level: float) -> Deci
         verdict = Verdict.GOOD
         why = f"{mean}: loses less than {100 * settings.margin:g} points (anytime p = {good:.2g})"
     return Decision(verdict, why, n, worse, good)
-
-
-def saved(planned: int, done: Mapping[str, int], stopped: Mapping[str, Decision]) -> str | None:
-    """What racing saved, in a sentence. None: nothing.
-
-    Args:
-        planned: samples of each setting
-        done: samples that each setting has
-        stopped: those that were stopped, and why
-    """
-    spared = sum(planned - done[name] for name in stopped)
-    if spared <= 0:
-        return None
-    share = spared / (planned * len(done))
-    return f"racing stopped {len(stopped)} of {len(done)} settings and saved {spared:,} samples ({share:.0%})"

@@ -10,7 +10,7 @@ loses would be a surprise, and the order is known before anything is measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -113,18 +113,18 @@ def recommend(
     settings: Sequence[Contender],
     margin: float = MARGIN,
     confidence: float = CONFIDENCE,
-    decided: Mapping[str, Decision] | None = None,
     resamples: int = 2000,
 ) -> Recommendation:
     """Compares settings with the baseline, and chooses.
 
     Args:
-        baseline: usually dense settings: all others that were tried, aligned with it (``runs.load``)
-        margin: accuracy that may be lost, a share above 0 confidence: 1 - confidence is the chance that any
-        setting is said to keep the accuracy and does not, and
-            the same for losing it
-        decided: by setting, what racing stopped. That stands: tests that know no peeking say nothing of
-            samples that ended because of what they showed. Its error rate adds to that of the others.
+        baseline: usually dense
+        settings: all others that were tried, aligned with it (``runs.load``). What racing decided stands:
+            tests that know no peeking say nothing of samples that ended because of what they showed. Its
+            error rate adds to that of the others.
+        margin: accuracy that may be lost, a share above 0
+        confidence: 1 - confidence is the chance that any setting is said to keep the accuracy and does not,
+            and the same for losing it
         resamples: of the bootstrap
 
     Raises:
@@ -132,9 +132,9 @@ def recommend(
     """
     if not settings:
         raise ValueError("nothing to compare with the baseline")
-    decided = {name: found for name, found in (decided or {}).items() if found.stop}
     alpha = 1 - confidence
-    families = _families([setting for setting in settings if setting.name not in decided])
+    open_ones = [setting for setting in settings if setting.decided is None]
+    families = _families(open_ones)
     share = alpha / max(1, len(families))
     paired = {setting.name: pair(baseline.outcomes, setting.outcomes) for setting in settings}
     for name, pairs in paired.items():
@@ -142,13 +142,13 @@ def recommend(
             raise ValueError(f"{name} and {baseline.name} have no graded sample in common")
     tests = {name: non_inferiority(pairs, margin, alpha) for name, pairs in paired.items()}
     kept = multiple.sequences({name: test.p_value for name, test in tests.items()}, families, alpha)
-    inferior = {name: inferiority(pairs, margin) for name, pairs in paired.items() if name not in decided}
+    inferior = {one.name: inferiority(paired[one.name], margin) for one in open_ones}
     lost = multiple.sequences(inferior, [[name] for name in inferior], alpha)
     assessments = []
     for setting in settings:
         name, pairs = setting.name, paired[setting.name]
         found = difference(pairs, confidence, resamples)
-        keeps, why = _verdict(name, tests[name], name in kept, name in lost, decided.get(name))
+        keeps, why = _verdict(name, tests[name], name in kept, name in lost, setting.decided)
         assessments.append(
             _assess(
                 baseline,

@@ -8,6 +8,7 @@ from typing import Any
 
 from seer_ray.analysis import outcomes
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
+from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.config import ConfigError
 from seer_ray.results import identity
 from seer_ray.results.folder import RUN, RunFolder
@@ -46,6 +47,8 @@ class Contender:
     speed: Speed | None
     family: tuple[tuple[str, str], ...] = ()
     """The options by which it differs from others, its budget left out."""
+    decided: Decision | None = None
+    """By racing, which stopped it then. None: it was not stopped."""
 
     @property
     def dense(self) -> bool:
@@ -97,7 +100,7 @@ def load(uris: Sequence[str]) -> list[Contender]:
         aligned = outcomes.align(dict(zip(names, tables, strict=True)))
     except MisalignedError as error:
         raise ConfigError(f"cannot be compared: {error}") from None
-    varying = differing(options)
+    varying, decisions = differing(options), _decisions(uris)
     settings = [
         Contender(
             name=name,
@@ -107,10 +110,22 @@ def load(uris: Sequence[str]) -> list[Contender]:
             outcomes=aligned[name],
             speed=_speed(folder),
             family=tuple((key, repr(option.get(key))) for key in varying if key != BUDGET),
+            decided=decisions.get(uri),
         )
         for name, (uri, job), folder, option in zip(names, places, folders, options, strict=True)
     ]
     return sorted(settings, key=lambda setting: (not setting.dense, setting.family, -(setting.budget or 0)))
+
+
+def _decisions(uris: Sequence[str]) -> dict[str, Decision]:
+    """What racing decided about the points of sweeps, by their folder."""
+    return {
+        point_uri(uri, point["slug"]): Decision(**{**said, "verdict": Verdict(said["verdict"])})
+        for uri in uris
+        if INDEX in open_store(uri).list()
+        for point in SweepFolder.view(uri).points
+        if (said := point.get("decision"))
+    }
 
 
 def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,13 +12,10 @@ import pyarrow.compute as pc
 from seer_ray.analysis import estimates, runs, style
 from seer_ray.analysis.estimates import Estimate, Lengths
 from seer_ray.analysis.paired import pair
-from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Assessment, Recommendation, recommend
 from seer_ray.analysis.runs import Contender
 from seer_ray.config import ConfigError
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.store import open_store
-from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,6 @@ def compare(uris: Sequence[str], margin: float = MARGIN, confidence: float = CON
     settings = [setting for setting in runs.load(uris) if setting.outcomes.present.any()]
     if not settings:
         raise ConfigError(f"{uris[0]}: has no rows yet; give the run's command again to go on with it")
-    raced = _raced(uris)
     groups: dict[str, list[Contender]] = {}
     baselines = {setting.name: setting for setting in settings if setting.dense}
     for setting in settings:
@@ -103,14 +99,7 @@ def compare(uris: Sequence[str], margin: float = MARGIN, confidence: float = CON
         if baseline is not None and pair(baseline.outcomes, setting.outcomes).counts.any():
             groups.setdefault(baseline.name, []).append(setting)
     recommendations = [
-        recommend(
-            baselines[name],
-            group,
-            margin,
-            confidence,
-            decided={one.name: raced[one.folder] for one in group if one.folder in raced},
-        )
-        for name, group in groups.items()
+        recommend(baselines[name], group, margin, confidence) for name, group in groups.items()
     ]
     assessed = {a.name: a for recommendation in recommendations for a in recommendation.assessments}
     standings = [_stand(setting, assessed.get(setting.name), confidence) for setting in settings]
@@ -123,17 +112,6 @@ def check_claims(margin: float, confidence: float) -> None:
         raise ConfigError(f"--margin {100 * margin:g}: must be above 0 and below 100 points")
     if not 0.5 < confidence < 1:
         raise ConfigError(f"--confidence {100 * confidence:g}: must be above 50 and below 100 percent")
-
-
-def _raced(uris: Sequence[str]) -> dict[str, Decision]:
-    """What racing decided about the points of sweeps, by their folder."""
-    return {
-        point_uri(uri, point["slug"]): Decision(**{**said, "verdict": Verdict(said["verdict"])})
-        for uri in uris
-        if INDEX in open_store(uri).list()
-        for point in SweepFolder.view(uri).points
-        if (said := point.get("decision"))
-    }
 
 
 def _stand(setting: Contender, assessment: Assessment | None, confidence: float) -> Standing:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from analysis.simulate import Case, as_pairs, draw
 
-from seer_ray.analysis.racing import Decision, Verdict, decide, evidence, log_wealth, saved
+from seer_ray.analysis.racing import Verdict, decide, evidence, log_wealth
 from seer_ray.config import RacingConfig
 
 SETTINGS = RacingConfig(enabled=True, margin=0.02, alpha=0.05, least=20)
@@ -66,11 +66,3 @@ def test_wealth_is_never_negative() -> None:
     assert np.isfinite(log_wealth(np.full(100, -1.1), 1 / 1.1))
     for worst in (-1.0, 1.0):
         assert all(np.isfinite(wealth) for wealth in evidence(np.full(50, worst), 0.02))
-
-
-def test_what_was_saved() -> None:
-    stopped = {"b": Decision(Verdict.WORSE, "", 0, 0, 1)}
-    assert saved(400, {"a": 400, "b": 100}, stopped) == (
-        "racing stopped 1 of 2 settings and saved 300 samples (38%)"
-    )
-    assert saved(400, {"a": 400, "b": 400}, stopped) is None

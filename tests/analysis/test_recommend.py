@@ -61,9 +61,9 @@ def budget(name: str) -> int:
     return int(name.split()[1].replace(",", "")) if " " in name else 2048
 
 
-def asked(problems: int, samples: int, losses: dict[str, float] = LOSSES, **more: object) -> Recommendation:
+def asked(problems: int, samples: int, losses: dict[str, float] = LOSSES) -> Recommendation:
     dense, *others = sweep(problems, samples, losses)
-    return recommend(dense, others, resamples=200, **more)  # type: ignore[arg-type]
+    return recommend(dense, others, resamples=200)
 
 
 def test_the_cheapest_that_keeps_it() -> None:
@@ -112,12 +112,14 @@ def test_a_smaller_budget_waits_for_the_larger_one() -> None:
 
 
 def test_what_racing_stopped_stands() -> None:
-    stop = Decision(Verdict.WORSE, "plainly", 30, 1e-4, 1.0)
-    found = asked(1500, 4, {"quest 2,048": 0.0}, decided={"quest 2,048": stop})
-    assert found.assessments[0].keeps is Keeps.NO and "racing stopped it: plainly" in found.assessments[0].why
+    worse = Decision(Verdict.WORSE, "plainly", 30, 1e-4, 1.0)
+    dense, quest = sweep(1500, 4, {"quest 2,048": 0.0})
+    found = recommend(dense, [Contender(**{**vars(quest), "decided": worse})], resamples=0)
+    assert found.assessments[0].keeps is Keeps.NO
+    assert "racing stopped it: plainly" in found.assessments[0].why
     good = Decision(Verdict.GOOD, "plainly", 30, 1.0, 1e-4)
-    found = asked(40, 1, {"quest 2,048": 0.0}, decided={"quest 2,048": good})
-    assert found.choice == "quest 2,048"
+    dense, quest = sweep(40, 1, {"quest 2,048": 0.0})
+    assert recommend(dense, [Contender(**{**vars(quest), "decided": good})]).choice == "quest 2,048"
 
 
 def test_speeds_of_other_jobs_are_marked_and_off_the_front() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from analysis import made_runs
 from analysis.made_runs import make_run
 from typer.testing import CliRunner, Result
 
+from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import Keeps
 from seer_ray.analysis.runs import expand, load
 from seer_ray.cli import app
@@ -54,6 +56,11 @@ def test_a_sweep_stands_for_its_points(folder: Path) -> None:
     assert expand(["runs/all"]) == [(f"runs/all/points/{slug}", "runs/all") for slug in ("dense", "seer-96")]
     assert [one.job for one in load(["runs/all"])] == ["runs/all"] * 2
     assert main(["runs/all"]).assessments[0].same_job
+    assert main(["runs/all"]).assessments[0].keeps is Keeps.UNKNOWN
+    decision = Decision(Verdict.WORSE, "plainly", 10, 0.001, 1.0)
+    with SweepFolder.open("runs/all") as sweep:
+        sweep.write_points([{"slug": "dense"}, {"slug": "seer-96", "decision": asdict(decision)}])
+    assert main(["runs/all"]).assessments[0].keeps is Keeps.NO, "what racing decided stands"
     both = load(["runs/all", "runs/seer-96"])
     assert [one.job for one in both] == ["runs/all", "runs/all", "runs/seer-96"]
 
