@@ -157,8 +157,8 @@ def speed(comparison: Comparison) -> Plot | None:
         rates = [s.setting.speed.tokens_per_s for s in known if s.setting.speed]
         axes.barh(range(len(known)), rates, height=0.6, color=[s.colour for s in known], alpha=0.85)
         for row, (one, rate) in enumerate(zip(known, rates, strict=True)):
-            text = f" {rate:,.0f}" + (f"  ·  {one.speedup:.2f} x dense" if one.speedup else "")
-            axes.text(rate, row, text, va="center", fontsize=9)
+            text = f"{rate:,.0f}" + (f"  ·  {one.speedup:.2f} x dense" if one.speedup else "")
+            axes.annotate(text, (rate, row), (5, 0), textcoords="offset points", va="center", fontsize=9)
         _rows(axes, [s.name for s in known])
         axes.set_xlim(0, 1.35 * max(rates))
         axes.set(xlabel="generated tokens per second, all workers together")
@@ -298,9 +298,11 @@ def _rows(axes: Axes, names: list[str]) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    handles, _ = axes.get_legend_handles_labels()
+    """Above the axes, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        axes.legend(ncols=2 if len(handles) > 6 else 1)
+        columns = 3 if len(handles) > 5 else len(handles)
+        axes.get_figure(root=True).legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
 def _interval(comparison: Comparison, first: bool = False) -> str:

@@ -70,6 +70,9 @@ def test_every_problem_is_there(page: Any) -> None:
     assert shown[0].startswith("</script><script>") and shown[1:] == [f"p{n}" for n in range(12) if n != 1]
     assert page.locator("#table .dot").count() == 12 * 2 * 5
     assert page.locator("#count").inner_text() == "12 problems"
+    assert page.locator("#more").is_hidden()
+    heads = page.locator("#table td.problem small").all_inner_texts()
+    assert heads[1].startswith("… x0."), "what all prompts begin with is left out"
 
 
 def test_filters_and_orders(page: Any) -> None:

@@ -65,11 +65,21 @@ function dot(chain, report, label) {
   return button;
 }
 
+// How much all prompts begin alike: a system message, the head of a template.
+function sharedStart(problems) {
+  const prompts = problems.map((p) => p.prompt).filter(Boolean);
+  if (prompts.length < 2) return 0;
+  let shared = 0;
+  while (shared < prompts[0].length && prompts.every((text) => text[shared] === prompts[0][shared])) shared++;
+  return Math.max(0, prompts[0].lastIndexOf(" ", shared) + 1);
+}
+
 class Problems {
   constructor(report, open) {
     this.report = report;
     this.open = open;
     this.shown = [];
+    this.skip = sharedStart(report.problems);
     this.limit = PAGE;
     $("setting").append(new Option("all settings", ""), ...report.settings.map((s, i) => new Option(s.name, i)));
     if (report.settings.length === 1) $("setting").closest("label").hidden = true;
@@ -99,7 +109,7 @@ class Problems {
   row(problem, columns) {
     const row = make("tr");
     const name = make("td", "problem");
-    name.append(make("span", "id", problem.id), make("small", "", problem.prompt.slice(0, 300)));
+    name.append(make("span", "id", problem.id), make("small", "", (this.skip ? "… " : "") + problem.prompt.slice(this.skip, this.skip + 300)));
     row.append(name, make("td", "answer", problem.ref ?? "–"));
     for (const [, index] of columns) {
       const cell = make("td"), dots = make("div", "dots");
