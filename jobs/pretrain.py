@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from seer_ray.config import check
 from seer_ray.jobs.training import train
 from seer_ray.tracking.tracker import Dataset
 from seer_ray.training.display import TrainReporter, TrainSummary
@@ -15,6 +16,11 @@ from seer_ray.training.options import PretrainConfig
 
 def main(config: PretrainConfig, reporter: TrainReporter | None = None) -> TrainSummary:
     """Runs the job to its end; see ``seer_ray.jobs.training.train``."""
+    # Told here, before anything is started.
+    from seer_ray.training.pretrain import check_pretraining
+
+    check(config)
+    check_pretraining(config)
     data = config.data
     source = f"built-in problems: {data.generator}, {data.start} to {data.end} steps"
     return train(

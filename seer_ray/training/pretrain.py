@@ -18,7 +18,7 @@ from seer_ray.training.curriculum import check_curriculum
 from seer_ray.training.mixers import PackedStep, mixers_of
 from seer_ray.training.options import PretrainConfig
 from seer_ray.training.problems import NO_TARGET, Batch, held_out, pack, training_batch
-from seer_ray.training.small_model import make_model
+from seer_ray.training.small_model import check_sizes, make_model
 from seer_ray.training.tokenizer import make_tokenizer
 
 EVAL_TOKENS = 16384
@@ -38,7 +38,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, device: str = "auto") -> None:
         self.config = config
-        check_curriculum(config.data)
+        check_pretraining(config)
         self.tokenizer = make_tokenizer(config.architecture.max_positions)
         self.device = resolve_device(device)
         self.module = make_model(config.architecture, self.tokenizer, config.train.seed).to(self.device)
@@ -48,23 +48,6 @@ class Pretraining:
             self.module.config, config.architecture.max_positions, device=self.device
         )
         self.mixers = mixers_of(self.module.config)
-        self._check_lengths()
-
-    def _check_lengths(self) -> None:
-        config = self.config
-        longest = pack(held_out(config.data, config.data.end, 1), self.tokenizer)
-        limit = min(config.train.length, config.architecture.max_positions)
-        if (size := len(longest.tokens)) > limit:
-            name = "train.length" if limit == config.train.length else "architecture.max_positions"
-            raise ConfigError(
-                f"data.end={config.data.end}: such a problem has about {size} tokens, {name} is {limit}; "
-                "raise it, or lower data.end"
-            )
-        if size > config.train.batch_tokens:
-            raise ConfigError(
-                f"train.batch_tokens={config.train.batch_tokens}: must hold a problem of data.end="
-                f"{config.data.end} steps, about {size} tokens"
-            )
 
     def batch(self, step: int, rank: int, world: int) -> Batch:
         return training_batch(step, rank, world, self.config.data, self.config.train, self.tokenizer)
@@ -88,8 +71,8 @@ class Pretraining:
         return logits.float(), batch.targets[chosen].to(self.device)
 
     def evaluate(self) -> dict[str, float]:
-        """For each length: loss and accuracy of the next token, and the share of problems solved, that is with
-        every token right, which is when greedy decoding writes the very solution."""
+        """For each length: loss and accuracy of the next token, and the share of problems solved, that is
+        with every token right, which is when greedy decoding writes the very solution."""
         found: dict[str, float] = {}
         for steps in self.config.evaluation.lengths:
             problems = held_out(self.config.data, steps, self.config.evaluation.problems)
@@ -122,6 +105,30 @@ class Pretraining:
         report["metrics"] |= answers
         write_card(folder, self.config, report, self.module)
         return answers
+
+
+def check_pretraining(config: PretrainConfig) -> None:
+    """Whether sizes, mixers and lengths go together; makes no model.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    check_curriculum(config.data)
+    check_sizes(config.architecture)
+    tokenizer = make_tokenizer(config.architecture.max_positions)
+    longest = pack(held_out(config.data, config.data.end, 1), tokenizer)
+    limit = min(config.train.length, config.architecture.max_positions)
+    if (size := len(longest.tokens)) > limit:
+        name = "train.length" if limit == config.train.length else "architecture.max_positions"
+        raise ConfigError(
+            f"data.end={config.data.end}: such a problem has about {size} tokens, {name} is {limit}; "
+            "raise it, or lower data.end"
+        )
+    if size > config.train.batch_tokens:
+        raise ConfigError(
+            f"train.batch_tokens={config.train.batch_tokens}: must hold a problem of data.end="
+            f"{config.data.end} steps, about {size} tokens"
+        )
 
 
 def _targets_per_document(batch: Batch) -> list[int]:

@@ -13,15 +13,9 @@ from seer_ray.training.options import ArchitectureConfig
 def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
     """fp32 weights drawn from ``seed``; input and output embeddings are one.
 
-    Raises:
-        ConfigError: sizes that do not go together, an unknown mixer or layer.
+    Args:
+        config: sizes that ``check_sizes`` accepts.
     """
-    for name, good, rule in (
-        ("kv_heads", config.heads % config.kv_heads == 0, f"divide architecture.heads={config.heads}"),
-        ("head_dim", config.head_dim % 2 == 0, "be even"),
-    ):
-        if not good:
-            raise ConfigError(f"architecture.{name}={getattr(config, name)}: must {rule}")
     mixers = resolve_mixers(config.mixers, config.layers)
     end = tokenizer.eos_token_id
     settings = Qwen3Config(
@@ -53,3 +47,17 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast, s
         do_sample=False,
     )
     return model.to(torch.float32)
+
+
+def check_sizes(config: ArchitectureConfig) -> None:
+    """
+    Raises:
+        ConfigError: sizes that do not go together, an unknown mixer or layer.
+    """
+    for name, good, rule in (
+        ("kv_heads", config.heads % config.kv_heads == 0, f"divide architecture.heads={config.heads}"),
+        ("head_dim", config.head_dim % 2 == 0, "be even"),
+    ):
+        if not good:
+            raise ConfigError(f"architecture.{name}={getattr(config, name)}: must {rule}")
+    resolve_mixers(config.mixers, config.layers)
