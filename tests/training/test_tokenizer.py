@@ -53,8 +53,8 @@ def test_text_of_its_own_tokens_comes_back_as_it_was(tokens):
     exact("".join(tokens))
 
 
-def test_a_line_of_the_chain_is_twelve_tokens():
-    line = "x12 = x11 + x3 = 5 + 7 = 2\n"
+def test_a_line_of_the_chain_is_fourteen_tokens():
+    line = "x12 = x11 + x3 = 5 + 7 = 12 -> 2\n"
     assert TOKENIZER.tokenize(line) == [
         "x12",
         " = ",
@@ -66,10 +66,12 @@ def test_a_line_of_the_chain_is_twelve_tokens():
         " + ",
         "7",
         " = ",
+        "12",
+        " -> ",
         "2",
         "\n",
     ]
-    assert len(ids(100 * line)) == 1200
+    assert len(ids(100 * line)) == 1400
 
 
 @pytest.mark.parametrize(
