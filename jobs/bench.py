@@ -150,24 +150,29 @@ def bench_batching(loaded: LoadedModel, count: int, longest: int, repeats: int) 
 
 
 def decoding_engine(loaded: LoadedModel, selector: SelectorConfig, batch: int, context: int) -> Engine:
-    """An engine whose ``batch`` chains stand at ``context`` tokens, over random keys and values.
-
-    Time does not depend on what is in the cache, and computing real prompts would take hours on a CPU.
-    """
+    """An engine whose ``batch`` chains stand at ``context`` tokens."""
     engine = Engine(loaded, EngineConfig(max_batch=batch), selector)
     for index in range(batch):
         engine.submit(Request(str(index), (1, 2 + index), SamplingParams(max_new_tokens=context + 1000)))
     engine.step()
+    stretch(engine, context)
+    return engine
+
+
+def stretch(engine: Engine, context: int) -> None:
+    """Moves every running chain to ``context`` tokens, over random keys and values.
+
+    Time and memory do not depend on what is in the cache, and computing real prompts would take hours on a CPU.
+    """
     pool, block = engine.scheduler.pool, engine.settings.block_size
     for sequence in engine.scheduler.running:
         sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
         sequence.cached = context
         while len(sequence.pages) * block <= context:
             sequence.pages.append(pool.allocate())
-    noise = torch.Generator(device=loaded.device).manual_seed(0)
+    noise = torch.Generator(device=engine.runner.device).manual_seed(0)
     for part in [*engine.runner.cache.kv, *(s for s in engine.runner.cache.summary if s is not None)]:
         part[: pool.used + 1].normal_(generator=noise)
-    return engine
 
 
 def bench_decode(loaded: LoadedModel, batch: int, context: int, budget: int, steps: int) -> dict[str, Any]:
@@ -206,30 +211,32 @@ class RandomGates(LoadedModel):
 # -- memory --------------------------------------------------------------------------------------------
 
 
-def bench_memory(config: ModelConfig, kv_memory: str) -> dict[str, Any]:
-    """Peak resident memory from the first weight to a full cache, less what imports took."""
+def bench_memory(config: ModelConfig, kv_memory: str, batch: int) -> dict[str, Any]:
+    """Peak resident memory, prompts computed and then decoding in a full cache, less what imports took."""
     before = _resident()
     loaded = load_model(config)
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # forget the peak of reading the file: another format has another one
-    engine = Engine(loaded, EngineConfig(max_batch=64, kv_memory=kv_memory))
-    capacity = engine.runner.capacity
-    held = capacity.pages * engine.settings.block_size
-    for index in range(64):  # together they want twice what the cache holds
-        prompt = tuple((index * 7919 + i) % VOCABULARY for i in range(held // 32))
-        engine.submit(Request(str(index), prompt, SamplingParams(max_new_tokens=8)))
-    fullest = 0.0
-    for _ in engine.stream():
-        fullest = max(fullest, engine.stats()["pages_used"] / capacity.pages)
+    engine = Engine(loaded, EngineConfig(max_batch=batch, kv_memory=kv_memory))
+    capacity, block = engine.runner.capacity, engine.settings.block_size
+    context = (capacity.pages // batch - 1) * block
+    prompt = min(context, engine.settings.prefill_chunk)
+    for index in range(batch):
+        tokens = tuple((index * 7919 + i) % VOCABULARY for i in range(prompt))
+        engine.submit(Request(str(index), tokens, SamplingParams(max_new_tokens=context)))
+    while len(engine.scheduler.running) < batch or engine.stats()["waiting"]:
+        engine.step()
+    stretch(engine, context)
+    for _ in range(3):
+        engine.step()
     expected = weights + capacity.pages * capacity.page_bytes
-    peak = _peak() - before
     return {
         "weights_mib": round(weights / 2**20),
         "kv_mib": round(capacity.pages * capacity.page_bytes / 2**20),
-        "peak_mib": round(peak / 2**20),
-        "over_expected": round(peak / expected - 1, 3),
-        "fullest": round(fullest, 3),
+        "peak_mib": round((_peak() - before) / 2**20),
+        "over_expected": round((_peak() - before) / expected - 1, 3),
+        "cache_used": round(engine.stats()["pages_used"] / capacity.pages, 3),
     }
 
 
@@ -276,7 +283,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--longest", type=int, default=128, help="longest completion, tokens")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--context", type=int, default=6000, help="of the decode steps, tokens")
-    parser.add_argument("--batch", type=int, default=8, help="of the decode steps")
+    parser.add_argument("--batch", type=int, default=8, help="rows of the decode steps")
     parser.add_argument("--budget", type=int, default=1024, help="of the sparse selectors, tokens")
     parser.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
     options = parser.parse_args(arguments)
@@ -289,7 +296,7 @@ def main(arguments: list[str]) -> int:
         **machine(),
     }
     if options.what == "memory":
-        report["memory"] = bench_memory(model, options.kv_memory)
+        report["memory"] = bench_memory(model, options.kv_memory, options.batch)
         show(console, "Peak memory", tuple(report["memory"]), [tuple(report["memory"].values())])
     else:
         loaded = load_model(model)
