@@ -47,7 +47,7 @@ class Crew:
         for event in self.fleet.poll(seconds):
             self.take(event, outcomes)
         for worker, (room, busy) in list(self._waiting.items()):
-            lane = self._lane(worker, busy)
+            lane = self._lane(worker, room, busy)
             if lane is None:
                 continue
             sharers = self._sharers(lane)
@@ -107,14 +107,16 @@ class Crew:
                 total[name] = total.get(name, 0) + value
         return total
 
-    def _lane(self, worker: str, busy: bool) -> Lane | None:
+    def _lane(self, worker: str, room: int, busy: bool) -> Lane | None:
         """What a worker goes on with; None: there is nothing for it now."""
         current = self._on.get(worker)
         while True:
             released = [lane for lane in self.lanes if lane.coordinator.queued]
             if busy and current is not None:
-                # The next round may be its own lane's: then nothing has to end first.
-                if not released and self._next() is current:
+                # The next rounds may be its own lane's: then nothing has to end first.
+                while current.coordinator.queued < room and released in ([], [current]):
+                    if self._next() is not current:
+                        break
                     self._release()
                 return current
             wanting = [
