@@ -9,14 +9,14 @@ from seer_ray.training.options import ProblemsConfig
 
 
 def longest(step: int, steps: int, config: ProblemsConfig) -> float:
-    """The current maximum in generator steps: grows from ``start`` to ``end`` by one factor a training step.
+    """The current maximum in generator steps: ``start`` at rest, then to ``end`` by one factor a training step.
 
     Args:
         step: from 0.
         steps: of the whole training.
     """
-    growing = config.growth * steps
-    progress = min(1.0, step / growing) if growing else 1.0
+    since, growing = step - config.rest * steps, config.growth * steps
+    progress = min(1.0, max(0.0, since / growing)) if growing else float(since >= 0)
     return config.start * (config.end / config.start) ** progress
 
 
@@ -28,6 +28,10 @@ def length(step: int, steps: int, seed: int, config: ProblemsConfig) -> int:
 
 
 def check_curriculum(config: ProblemsConfig) -> None:
-    """Raises ConfigError if problems would shrink."""
+    """Raises ConfigError if problems would shrink, or not be done growing."""
     if config.end < config.start:
         raise ConfigError(f"data.end={config.end}: must be at least data.start={config.start}")
+    if config.rest + config.growth > 1:
+        raise ConfigError(
+            f"data.rest={config.rest:g}: must be at most {1 - config.growth:g}, what data.growth leaves"
+        )

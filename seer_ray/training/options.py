@@ -23,6 +23,9 @@ class ArchitectureConfig:
     max_positions: int = option(8192, "context", unit="tokens", minimum=16)
     rope_theta: float = option(10000.0, "base of the rotary embedding", minimum=1.0)
     window: int = option(1024, "reach of sliding layers", unit="tokens", minimum=1)
+    tokenizer: str | None = option(
+        None, "hub id or folder; None: one made for the built-in problems, of English letters only"
+    )
     mixers: dict[str, str] = option(
         {}, "token mixer of single layers, by index or range, e.g. {'0-1': sliding}; the others: attention"
     )
@@ -32,6 +35,10 @@ class ArchitectureConfig:
 class ProblemsConfig:
     """What is learned: problems of a built-in generator, made as they are needed, or text."""
 
+    text: Any = option(
+        None, "text to learn instead of problems: as data in seer-ray distill, paths or {path, weight, ...}"
+    )
+    held_out: float = option(0.02, "share of the documents of a text", minimum=0.0, maximum=0.5)
     generator: str = option(
         "program", "kind of problem, see task.generator", choices=("registers", "program", "lookup")
     )
@@ -39,6 +46,12 @@ class ProblemsConfig:
     targets: str = option("solution", "tokens that have a loss", choices=("solution", "all"))
     start: int = option(8, "longest problems at the beginning", unit="generator steps", minimum=2)
     end: int = option(110, "longest problems once they have grown", unit="generator steps", minimum=2)
+    rest: float = option(
+        0.0,
+        "share of the training before they grow: reading back is learned among few lines",
+        minimum=0.0,
+        maximum=1.0,
+    )
     growth: float = option(
         0.6,
         "share of the training in which they grow, each step by the same factor",
@@ -74,8 +87,8 @@ class PretrainConfig:
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
-        size = self.architecture
-        return ["pretrain", self.data.generator, f"{size.layers}x{size.hidden_size}"]
+        size, learned = self.architecture, self.data.generator if self.data.text is None else "text"
+        return ["pretrain", learned, f"{size.layers}x{size.hidden_size}"]
 
 
 @dataclass

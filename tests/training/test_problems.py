@@ -88,8 +88,14 @@ def test_the_curriculum_is_a_function_of_the_step():
     late = sorted(length(step, 100, 0, config) for step in range(50, 1050))
     assert late[0] < 70 and late[-1] > 155 and 105 < late[500] < 119  # even between 64 and 160
     assert longest(0, 100, ProblemsConfig(start=5, end=9, growth=0.0)) == 9
+    rested = [
+        longest(step, 100, ProblemsConfig(start=5, end=50, rest=0.3, growth=0.5)) for step in range(100)
+    ]
+    assert rested[30] == 5 < rested[31] and rested[79] < rested[80] == 50
 
 
-def test_a_curriculum_that_shrinks_is_refused():
+def test_a_curriculum_that_shrinks_or_does_not_end_is_refused():
+    with pytest.raises(ConfigError, match=r"data.rest=0.6: must be at most 0.4"):
+        check_curriculum(ProblemsConfig(rest=0.6, growth=0.6))
     with pytest.raises(ConfigError, match=r"^data\.end=5: must be at least data\.start=8$"):
         check_curriculum(ProblemsConfig(start=8, end=5))
