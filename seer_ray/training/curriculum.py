@@ -9,7 +9,7 @@ from seer_ray.training.options import ProblemsConfig
 
 
 def longest(step: int, steps: int, config: ProblemsConfig) -> float:
-    """The current maximum in generator steps: ``start`` at rest, then to ``end`` by one factor a training step.
+    """The current maximum in generator steps: ``start`` at rest, then to ``end`` by a constant factor.
 
     Args:
         step: from 0.

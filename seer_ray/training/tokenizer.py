@@ -1,10 +1,10 @@
 r"""The tokenizer of small models that are trained on the built-in problems.
 
 Made by code, not from data: a line ``x12 = x11 + x3 = 5 + 7 = 12 -> 2\n`` is 14 tokens. Numbers up to 999,
-the labels ``x1`` to ``x999`` and register names are one token each and never carry a space, so that the same name
-is the same token wherever it stands; operators carry the spaces around them, words the one before them. The
-rest falls back to single characters. Decoding is plain joining: any ASCII text comes back as it was, and so
-does any part of it.
+the labels ``x1`` to ``x999`` and register names are one token each and never carry a space, so that the
+same name is the same token wherever it stands; operators carry the spaces around them, words the one before
+them. The rest falls back to single characters. Decoding is plain joining: any ASCII text comes back as it
+was, and so does any part of it.
 """
 
 from __future__ import annotations
