@@ -69,7 +69,7 @@ class Board:
                 del self._entries[slug]
             for slug, code in plans.codes.items():
                 self._entries[slug]["plan"] = code
-        self.save()
+        self._try_to_save()
 
     def follow(self, session: Session) -> None:
         """A point has its folder."""
@@ -84,6 +84,11 @@ class Board:
         """Whether racing has stopped it, now or in an earlier session."""
         return self._entries[slug]["state"] == "stopped early"
 
+    def reopen(self, slug: str) -> None:
+        """It goes on, whatever racing has said before."""
+        entry = self._entries[slug]
+        entry["state"], entry["error"], entry["decision"] = "waiting", None, None
+
     def stop(self, slug: str, why: str, decision: Decision | None) -> None:
         """Racing stops it."""
         entry = self._entries[slug]
@@ -91,7 +96,7 @@ class Board:
 
     def failed(self, slug: str, reason: str) -> None:
         self._entries[slug]["state"], self._entries[slug]["error"] = "failed", reason
-        self.save()
+        self._try_to_save()
 
     def settled(self, slug: str) -> None:
         """Its last row is committed."""
@@ -100,8 +105,8 @@ class Board:
         entry["state"] = session.state
         entry["rows"] = session.monitor.live.done
         if session.state == "done":
-            entry["error"] = None
-        self.save()
+            entry["error"] = entry["decision"] = None
+        self._try_to_save()
 
     @property
     def failures(self) -> list[str]:
@@ -120,6 +125,11 @@ class Board:
                 elif session.lane is not None and entry["state"] == "waiting" and (live.done or live.running):
                     entry["state"] = "running"
             self._folder.write_points([dict(entry) for entry in self._entries.values()])
+
+    def _try_to_save(self) -> None:
+        """What cannot be written now is written with the next heartbeat."""
+        with contextlib.suppress(OSError):
+            self.save()
 
     def write(self) -> None:
         """Brings all ``status.json`` up to date, and the index. Raises OSError."""

@@ -100,6 +100,8 @@ class Sweep:
             self._open()
             work = [session for session in self.sessions.values() if not session.concluded]
             work = [s for s in work if not (self.config.sweep.racing.enabled and self.board.stopped(s.name))]
+            for session in work:
+                self.board.reopen(session.name)
             if work:
                 self._start_tracking()
                 for sessions in _groups(work):
@@ -269,7 +271,8 @@ class Sweep:
             for name in ("config.yaml", INDEX, *found.artifacts):
                 self.tracker.artifact(name)
             self.tracker.finish("FAILED" if self.board.failures else "FINISHED")
-        for folder in (self.folder, *(s.folder for s in self.sessions.values() if not s.lane)):
+        before = [session.folder for session in self.sessions.values() if session.lane is None]
+        for folder in before if worked else [self.folder, *before]:
             if catch_up(folder):
                 break  # MLflow is away: the others would only wait for it
         return SweepSummary(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from seer_ray.config import ConfigError, RunConfig
+from seer_ray.config import ConfigError, RunConfig, SweepConfig
 from seer_ray.execute import (
     estimate_sweep,
     execute,
@@ -310,13 +310,11 @@ def options(
     """Every option: type, default, unit and meaning."""
     from rich.console import Console
 
-    from seer_ray.compose import GROUPS, choices, compose
-    from seer_ray.overrides import Overrides
+    from seer_ray.compose import compose, reader_of
     from seer_ray.tables import options_view
 
-    groups = {group: choices(group) for group in GROUPS}
-    view = options_view(compose(), Overrides(RunConfig, groups), prefix)
-    Console().print(view)
+    # A sweep's are those of a run and more.
+    Console().print(options_view(compose([], SweepConfig), reader_of(SweepConfig), prefix))
 
 
 if __name__ == "__main__":

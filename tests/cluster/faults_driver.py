@@ -1,4 +1,4 @@
-"""The main job as a process of its own, for tests that kill it: python faults_driver.py CONFIG JOURNAL PACE.
+"""A run or a sweep as a process of its own, to be killed: python faults_driver.py CONFIG JOURNAL PACE.
 
 Its workers' engines are the real ones. They write into the journal what they are given and what they produce,
 and rest PACE seconds after each step that made tokens, so that there is time to kill them.
@@ -15,27 +15,35 @@ from typing import Any
 from seer_ray.cluster import fleet
 from seer_ray.cluster.worker import build_engine
 from seer_ray.compose import from_yaml
-from seer_ray.config import RunConfig
-from seer_ray.jobs.reason import main
+from seer_ray.config import RunConfig, SweepConfig
+from seer_ray.jobs import reason, sweep
 
 
 class Journal:
-    """Lines ``begin ID TOKENS`` (a request came with so many) and ``made ID TOKENS`` (so many more)."""
+    """Lines ``begin ID TOKENS`` (a request came with so many) and ``made ID TOKENS`` (so many more).
 
-    def __init__(self, engine: Any, path: str, pace: float) -> None:
-        self._engine, self._pace = engine, pace
+    Of a sweep, ID has the layer plan before it.
+    """
+
+    def __init__(self, engine: Any, path: str, pace: float, with_plan: bool) -> None:
+        self._engine, self._pace, self._with_plan = engine, pace, with_plan
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
+    def _id(self, id: str) -> str:
+        return f"{self._engine.plan.code}|{id}" if self._with_plan else id
+
     def submit(self, request: Any) -> None:
-        os.write(self._file, f"begin {request.id} {len(request.progress.tokens)}\n".encode())
+        os.write(self._file, f"begin {self._id(request.id)} {len(request.progress.tokens)}\n".encode())
         self._engine.submit(request)
 
     def step(self) -> Any:
         deltas = self._engine.step()
-        made = [f"made {delta.request_id} {len(delta.tokens)}\n" for delta in deltas if delta.tokens]
+        made = [
+            f"made {self._id(delta.request_id)} {len(delta.tokens)}\n" for delta in deltas if delta.tokens
+        ]
         if made:
             os.write(self._file, "".join(made).encode())
             time.sleep(self._pace)
@@ -54,9 +62,15 @@ class Reporter:
 
 if __name__ == "__main__":
     config_file, journal, pace = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    text = Path(config_file).read_text()
+    is_sweep = "\nsweep:" in text
 
     def build(config: RunConfig) -> Any:
-        return Journal(build_engine(config), journal, pace)
+        return Journal(build_engine(config), journal, pace, is_sweep)
 
     fleet.MAX_FAILURES = 100  # it is not the workers' fault that they are killed while they start
-    main(from_yaml(Path(config_file).read_text()), Reporter(), build)  # type: ignore[arg-type]
+    reporter: Any = Reporter()
+    if is_sweep:
+        sweep.main(from_yaml(text, job=SweepConfig), reporter, build)
+    else:
+        reason.main(from_yaml(text), reporter, build)

@@ -1,4 +1,4 @@
-"""Lanes that share workers, without Ray: workers are engines in this process, and die when the test says so."""
+"""Lanes that share workers, without Ray: workers are engines in this process, and die when told to."""
 
 from __future__ import annotations
 
@@ -77,10 +77,9 @@ class Local:
 
 def lane(name: str, problems: int, samples: int = 2, each: int = 1, length: int = 4) -> Lane:
     """Rounds of ``each`` problems."""
-    rounds = [
-        [make_request(f"p{p}", s, length) for p in range(first, min(first + each, problems)) for s in range(samples)]
-        for first in range(0, problems, each)
-    ]  # fmt: skip
+    requests = [make_request(f"p{p}", s, length) for p in range(problems) for s in range(samples)]
+    size = each * samples
+    rounds = [requests[first : first + size] for first in range(0, len(requests), size)]
     return Lane(name, rounds, 3, None, Setting(EngineConfig(), SelectorConfig(name=name)))
 
 
@@ -114,7 +113,7 @@ def test_lanes_take_turns_by_rounds() -> None:
 def test_a_half_finished_sweep_compares_like_with_like() -> None:
     lanes = [lane(name, problems=12, each=2) for name in NAMES]
     crew, _ = crew_of(lanes, workers=2)
-    done = {name: 0 for name in NAMES}
+    done = dict.fromkeys(NAMES, 0)
     while crew.unfinished:
         for found, _ in crew.poll(0.0):
             done[found.name] += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,20 @@ from typing import Any
 import fake_engine
 import pytest
 from fake_engine import expected_tokens, make_request
+from mlflow import MlflowClient
 from tiny import save_tiny
 
+from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.cluster import Interrupted
 from seer_ray.compose import to_yaml
 from seer_ray.config import SweepConfig
-from seer_ray.jobs import sweep
+from seer_ray.jobs import race, sweep
+from seer_ray.jobs.estimate import estimate
 from seer_ray.jobs.live import NullReporter, SweepLive, SweepSummary
 from seer_ray.points import expand
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder
+from seer_ray.tracking import catch_up
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,7 +50,7 @@ def base(tmp_path: Path, model: Path) -> SweepConfig:
     config.cluster.workers, config.cluster.num_cpus, config.cluster.report_interval = 1, 1, 0.05
     config.results.folder, config.results.progress_interval = str(tmp_path / "runs"), 0.0
     config.results.part_interval = 0.0
-    config.tracking.enabled = False
+    config.tracking.enabled = config.results.report = False
     config.sweep.round = 1
     return config
 
@@ -67,9 +73,6 @@ class Stopper(Recorder):
     def update(self, live: SweepLive) -> None:
         if live.done >= self.done and live.phase == "decoding":
             self.done = 10**9
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -165,3 +168,79 @@ def test_the_config_of_the_folder_is_the_sweep(base: SweepConfig) -> None:
     assert expand([], config) == config
     sweep.main(config, Recorder(), fake_engine.build_fake)
     assert folder(base).config_yaml == to_yaml(config)
+
+
+def test_racing_stops_what_is_surely_worse(base: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake chains are never right; here racing is told that the window's are worse than dense."""
+    asked: list[dict[str, int]] = []
+
+    def decide(outcomes: Any, settings: Any) -> Any:
+        asked.append({name: int(pairs.counts.sum()) for name, pairs in outcomes.items()})
+        worse = {name: "window" in name and bool(pairs.counts.any()) for name, pairs in outcomes.items()}
+        return {
+            name: Decision(Verdict.WORSE if stop else Verdict.KEEP, "far below dense", 1, 0.001, 1.0)
+            for name, stop in worse.items()
+        }
+
+    monkeypatch.setattr(race, "decide", decide)
+    recorder = Recorder()
+    summary = run(
+        base, "selector=quest,window", "selector.budget=32", "sweep.racing.enabled=true", reporter=recorder
+    )
+    assert states(base) == {"dense": "done", "quest-32": "done", "window-32": "stopped early"}
+    assert len(rows(base, "window-32")) < 6 == len(rows(base, "quest-32"))
+    assert any(note == "window-32 is sampled no more: far below dense" for note in recorder.notes)
+    assert summary.saved is not None and summary.saved.startswith("racing stopped 1 points early and saved")
+    assert asked and all(set(found) == {"quest-32", "window-32"} for found in asked)
+    before = rows(base, "window-32")
+    run(base, "selector=quest,window", "selector.budget=32", "sweep.racing.enabled=true")
+    assert rows(base, "window-32") == before and states(base)["window-32"] == "stopped early"
+    run(base, "selector=quest,window", "selector.budget=32")
+    assert len(rows(base, "window-32")) == 6 and states(base)["window-32"] == "done"
+
+
+def test_mlflow_gets_nested_runs_also_when_it_was_away(base: SweepConfig, tmp_path: Path) -> None:
+    place = tmp_path / "away"
+    place.write_text("no folder, so no database can be opened in it")
+    base.tracking.enabled, base.tracking.uri = True, f"sqlite:///{place}/mlflow.db"
+    base.tracking.interval = 0.1
+    overrides = ("selector=quest", "selector.budget=32,64")
+    assert run(base, *overrides).failed == []
+    place.unlink()
+    place.mkdir()
+    run(base, *overrides, build=None)
+    points = [RunFolder.view(f"{folder(base).uri}/points/{slug}") for slug in states(base)]
+    assert [catch_up(place, timeout=60) for place in (folder(base), *points)] == [0, 0, 0, 0]
+    client = MlflowClient(str(base.tracking.uri))
+    experiment = client.get_experiment_by_name("seer-ray")
+    assert experiment is not None
+    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(found) == {"sw", "dense", "quest-32", "quest-64"}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    parent = found.pop("sw")
+    assert parent.data.metrics["sweep/points_done"] == 3
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
+    for slug, child in found.items():
+        assert child.data.metrics["rows/total"] == 6 and child.data.params["selector.name"] in slug
+        assert child.data.metrics["speed/tokens_per_s"] > 0
+
+
+def test_an_estimate_says_what_it_rests_on(base: SweepConfig) -> None:
+    overrides = ["selector=quest,window", "selector.budget=32"]
+    before = estimate(expand(overrides, base))
+    assert [(point.name, point.requests, point.tokens) for point in before.points] == [
+        ("dense", 6, None), ("quest-32", 6, None), ("window-32", 6, None),
+    ]  # fmt: skip
+    assert (before.requests, before.tokens, before.seconds) == (18, None, None)
+    assert not Path(before.folder).exists()
+    run(base, *overrides)
+    more = estimate(expand([*overrides[:1], "selector.budget=32,64"], base))
+    by_name = {point.name: point for point in more.points}
+    assert (by_name["quest-32"].requests, by_name["quest-32"].done, by_name["quest-32"].tokens) == (0, 6, 0)
+    assert (by_name["quest-64"].requests, by_name["quest-64"].tokens) == (6, 6 * 20)
+    assert by_name["quest-64"].basis == "3 other points of this sweep"
+    assert by_name["quest-64"].seconds is not None and by_name["quest-64"].seconds > 0
+    base.name, base.seed = "other", 1
+    beside = {point.name: point for point in estimate(expand(overrides, base)).points}
+    assert beside["quest-32"].tokens == 6 * 20
+    assert beside["quest-32"].basis == "1 earlier runs of quest with this model, task and sampling"

@@ -1,0 +1,202 @@
+"""``seer-ray sweep``, and the other commands on a sweep's folder, with a stand-in for the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+
+from seer_ray.cluster import Interrupted
+from seer_ray.compose import to_yaml
+from seer_ray.config import SweepConfig
+from seer_ray.jobs.live import LiveStats, PointLive, SweepLive, SweepReporter, SweepSummary
+from seer_ray.points import expand, points_of
+from seer_ray.results.folder import RunFolder
+from seer_ray.results.sweep import SweepFolder, point_uri
+
+from .conftest import one_error
+
+METRICS = {"accuracy/avg": 0.5, "accuracy/stderr": 0.125, "kv/sparsity": 0.75, "speed/tokens_per_s": 100.0}
+
+
+class Job:
+    """Stands for ``seer_ray.jobs.sweep``."""
+
+    def __init__(self) -> None:
+        self.config: SweepConfig | None = None
+        self.state = "done"
+        self.raises: BaseException | None = None
+
+    def main(self, config: SweepConfig, reporter: SweepReporter) -> SweepSummary:
+        self.config = config
+        live = LiveStats(total=4, done=2, accuracy=0.5, accuracy_se=0.125, sparsity=0.75)
+        reporter.start(SweepLive([PointLive("quest-256", "running", live, 42.0)], "decoding"))
+        reporter.note("a note")
+        if self.raises:
+            raise self.raises
+        entries = [
+            {"slug": "dense", "state": "done", "baseline": "dense", "error": None, "metrics": METRICS},
+            {
+                "slug": "quest-256",
+                "state": self.state,
+                "baseline": "dense",
+                "error": "no gates" if self.state == "failed" else None,
+                "metrics": {**METRICS, "speed/tokens_per_s": 150.0},
+            },
+        ]
+        summary = SweepSummary(str(config.name), "runs/x", entries, recommendation="Take quest-256.")
+        reporter.finish(summary)
+        return summary
+
+
+@pytest.fixture
+def job(monkeypatch) -> Job:
+    stand_in = Job()
+    module = types.ModuleType("seer_ray.jobs.sweep")
+    module.main = stand_in.main  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return stand_in
+
+
+ARGS = ("sweep", "name=x", "selector=quest", "selector.budget=256,512")
+
+
+def test_done(invoke, job):
+    result = invoke(*ARGS)
+    assert result.exit_code == 0
+    assert [point.slug for point in points_of(job.config)] == ["dense", "quest-256", "quest-512"]
+    text = " ".join(result.stdout.split())
+    assert "quest-256 50.0 ± 12.5 % 25.0 % 150 1.50" in text and "Take quest-256." in text
+    assert "runs/x/points/*/completions/*.parquet" in text
+    assert "a note" in result.stderr
+    assert "quest-256 · 2/4 · 50.0 ± 12.5 % · 25.0 % · 42 · running" in result.stderr
+
+
+def test_a_failed_point_is_exit_code_1(invoke, job):
+    job.state = "failed"
+    result = invoke(*ARGS)
+    assert result.exit_code == 1
+    assert "quest-256 failed: no gates" in result.stdout
+    assert result.stderr.splitlines()[-1] == (
+        "error: quest-256 failed; the other points are done, try again with: seer-ray resume x"
+    )
+    said = invoke(*ARGS, "--json")
+    assert said.exit_code == 1 and json.loads(said.stdout)["failed"] == ["quest-256"]
+
+
+def test_interrupted(invoke, job):
+    job.raises = Interrupted("stopped")
+    result = invoke(*ARGS)
+    assert result.exit_code == 130 and result.stderr.endswith("go on with: seer-ray resume x\n")
+
+
+def test_points_by_name_and_from_a_file(invoke, job, tmp_path):
+    quest = "selector=quest selector.budget=256"
+    assert invoke("sweep", "--point", quest, "--point", "selector=window").exit_code == 0
+    assert [point.slug for point in points_of(job.config)] == ["dense", "quest-256", "window-256"]
+    (tmp_path / "mine.yaml").write_text(to_yaml(job.config))
+    wanted = points_of(job.config)
+    assert invoke("sweep", "--config", "mine.yaml").exit_code == 0
+    assert points_of(job.config) == wanted
+    oracle = "selector=oracle selector.budget=256"
+    assert invoke("sweep", "--config", "mine.yaml", "--point", oracle).exit_code == 0
+    assert [point.slug for point in points_of(job.config)][3:] == ["oracle-256"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["selector=quest"], "nothing to sweep: give an option several values"),
+        (["selector=qest,dense"], "selector=qest: no such choice"),
+        (["selector.budget=64,512"], "selector.budget=64: must be at least two blocks"),
+        (["sweep.rounds=3"], "sweep.rounds=3: no such option; did you mean sweep.round?"),
+        (["--config", "no.yaml"], "--config no.yaml: cannot be read"),
+    ],
+)
+def test_mistakes(invoke, job, args, message):
+    assert one_error(invoke("sweep", *args)).startswith(message)
+    assert job.config is None
+
+
+def test_a_mistake_is_told_before_anything_heavy_is_imported():
+    script = """
+import sys
+from seer_ray.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "ray", "mlflow", "transformers", "pyarrow", "datasets"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    command = [sys.executable, "-c", script, "sweep", "selector=quest", "selector.budget=64,512"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+
+
+def make_folder(state: str) -> SweepConfig:
+    """A sweep of which one point was decoded half and one has failed."""
+    config = expand(["name=x", "selector=quest,window"])
+    with SweepFolder.open("runs/x") as folder:
+        folder.write_config(to_yaml(config))
+        states = {"dense": "running", "quest-256": "failed", "window-256": "waiting"}
+        folder.write_points(
+            [
+                {
+                    "slug": point.slug,
+                    "state": states[point.slug],
+                    "error": "no gates" if point.slug.startswith("quest") else None,
+                    "baseline": "dense",
+                    "rows": 0,
+                    "total": 8,
+                }
+                for point in points_of(config)
+            ]
+        )
+        beat = {"state": state, "pid": os.getpid(), "host": socket.gethostname(), "heartbeat": time.time()}
+        folder.write_json("status.json", {**beat, "phase": "decoding", "elapsed_s": 3.0})
+    point = points_of(config)[0]
+    with RunFolder.open(point_uri("runs/x", "dense"), to_yaml(point.config)) as run:
+        live = {"total": 8, "done": 4, "accuracy": 0.25, "all_decoding_s": 2.0, "all_new_tokens": 80}
+        run.write_json("status.json", {**beat, **live})
+    return config
+
+
+def test_status_has_a_line_for_each_point(invoke):
+    make_folder("running")
+    result = invoke("status", "x")
+    text = " ".join(result.stdout.split())
+    assert result.exit_code == 0, result.output
+    assert "dense 4/8 25.0 % 40 running" in text and "window-256 0/8 waiting" in text
+    assert "quest-256: no gates" in text and "4 of 24 rows" in text
+    assert f"x: running (process {os.getpid()} on" in text
+    said = json.loads(invoke("status", "x", "--json").stdout)
+    assert said["state"] == "running"
+    assert [point["name"] for point in said["live"]["points"]] == ["dense", "quest-256", "window-256"]
+
+
+def test_status_says_how_to_go_on(invoke):
+    for state, message in (
+        ("interrupted", "x: interrupted; continue with: seer-ray resume runs/x"),
+        ("failed", "x: done, but for quest-256; try again with: seer-ray resume runs/x"),
+    ):
+        make_folder(state)
+        assert message in " ".join(invoke("status", "x").stdout.split())
+
+
+def test_resume_goes_on_with_all_points(invoke, job):
+    config = make_folder("interrupted")
+    assert invoke("resume", "x", "engine.max_batch=3").exit_code == 0
+    assert [point.slug for point in points_of(job.config)] == [point.slug for point in points_of(config)]
+    assert job.config.engine.max_batch == 3 and job.config.name == "x"
+    assert "leave this out" in one_error(invoke("resume", "x", "name=y"))
+
+
+def test_a_run_and_a_sweep_keep_out_of_each_others_folders(invoke):
+    make_folder("done")
+    assert "not a run folder" in one_error(invoke("run", "name=x"))
