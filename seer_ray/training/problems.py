@@ -2,60 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
-from seer_ray.config import GeneratorConfig, TrainConfig
+from seer_ray.config import ConfigError, GeneratorConfig
 from seer_ray.tasks.generators import Generated, generate
-from seer_ray.training.curriculum import length
+from seer_ray.training.batch import NO_TARGET, Batch
+from seer_ray.training.curriculum import check_curriculum, length
 from seer_ray.training.mixers import Documents
-from seer_ray.training.options import ProblemsConfig
+from seer_ray.training.options import PretrainConfig, ProblemsConfig
 from seer_ray.training.tokenizer import answer_text, prompt_text
 
 TRAINING_SEEDS = 2**32
 """Seeds of generators from here on belong to training: what ``seer-ray run`` asks is held out."""
 MOST_PROBLEMS = 2**20
 """Of one training step."""
-NO_TARGET = -100
+EVAL_TOKENS = 16384
+"""Of held-out problems in one forward pass."""
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Packed documents."""
+class Problems:
+    """Problems of a built-in generator: a ``seer_ray.training.batch.Data``."""
 
-    tokens: Tensor
-    """``[tokens]``"""
-    targets: Tensor
-    """The token to be predicted at each position, or ``NO_TARGET``: ``[tokens]``."""
-    documents: Documents
-    steps: int = 0
-    """Length of the problems, in generator steps."""
+    def __init__(self, config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.config, self.tokenizer = config, tokenizer
+
+    def batch(self, step: int, rank: int, world: int) -> Batch:
+        """All problems of a step are equally long; as many as fill ``train.batch_tokens``."""
+        data, train = self.config.data, self.config.train
+        steps = length(step, train.steps, train.seed, data)
+        generator = GeneratorConfig(name=data.generator, steps=steps, difficulty=data.difficulty)
+        seed, first = TRAINING_SEEDS + train.seed, step * MOST_PROBLEMS
+        size = len(pack([generate(generator, first, seed)], self.tokenizer, data.targets).tokens)
+        count = max(1, train.batch_tokens // (size * world))
+        problems = [generate(generator, first + rank + world * index, seed) for index in range(count)]
+        return pack(problems, self.tokenizer, data.targets, steps)
+
+    def held_out(self) -> Iterator[tuple[str, Batch]]:
+        """By length; problems that the model has no room for are left out."""
+        for steps in self.config.evaluation.lengths:
+            problems = held_out(self.config.data, steps, self.config.evaluation.problems)
+            size = len(pack(problems[:1], self.tokenizer).tokens)
+            if size > self.config.architecture.max_positions:
+                continue
+            for some in batched(problems, max(1, EVAL_TOKENS // size)):
+                yield f"{steps}_steps", pack(some, self.tokenizer, steps=steps)
 
 
-def training_batch(
-    step: int,
-    rank: int,
-    world: int,
-    data: ProblemsConfig,
-    train: TrainConfig,
-    tokenizer: PreTrainedTokenizerFast,
-) -> Batch:
-    """One rank's share of the problems of a training step: a function of its arguments.
-
-    All problems of a step are equally long; as many as fill ``train.batch_tokens``.
-    """
-    steps = length(step, train.steps, train.seed, data)
-    generator = GeneratorConfig(name=data.generator, steps=steps, difficulty=data.difficulty)
-    seed, first = TRAINING_SEEDS + train.seed, step * MOST_PROBLEMS
-    size = len(pack([generate(generator, first, seed)], tokenizer, data.targets).tokens)
-    count = max(1, train.batch_tokens // (size * world))
-    problems = [generate(generator, first + rank + world * index, seed) for index in range(count)]
-    return pack(problems, tokenizer, data.targets, steps)
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Up to ``size`` items at a time."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 def held_out(data: ProblemsConfig, steps: int, count: int) -> list[Generated]:
@@ -66,7 +69,7 @@ def held_out(data: ProblemsConfig, steps: int, count: int) -> list[Generated]:
 
 def pack(
     problems: Sequence[Generated],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     targets: str = "solution",
     steps: int = 0,
 ) -> Batch:
@@ -90,3 +93,29 @@ def pack(
         lengths.append(len(question) + len(solution))
     arrays = (np.array(tokens, dtype=np.int64), np.array(wanted, dtype=np.int64))
     return Batch(torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1]), Documents(tuple(lengths)), steps)
+
+
+def check_problems(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        ConfigError: problems shrink, or do not fit into the model, a row or a batch.
+    """
+    check_curriculum(config.data)
+    if config.architecture.tokenizer is not None:
+        raise ConfigError(
+            f"architecture.tokenizer={config.architecture.tokenizer}: the built-in problems have their own; "
+            "leave it out, or name text to learn by data.text"
+        )
+    longest = pack(held_out(config.data, config.data.end, 1), tokenizer)
+    limit = min(config.train.length, config.architecture.max_positions)
+    if (size := len(longest.tokens)) > limit:
+        name = "train.length" if limit == config.train.length else "architecture.max_positions"
+        raise ConfigError(
+            f"data.end={config.data.end}: such a problem has about {size} tokens, {name} is {limit}; "
+            "raise it, or lower data.end"
+        )
+    if size > config.train.batch_tokens:
+        raise ConfigError(
+            f"train.batch_tokens={config.train.batch_tokens}: must hold a problem of data.end="
+            f"{config.data.end} steps, about {size} tokens"
+        )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from seer_ray.config import ConfigError
 from seer_ray.training.mixers import NATIVE, resolve_mixers
 from seer_ray.training.options import ArchitectureConfig
 
 
-def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen3ForCausalLM:
     """fp32 weights drawn from ``seed``; input and output embeddings are one.
 
     Args:

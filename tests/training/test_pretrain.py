@@ -65,7 +65,12 @@ def test_the_product_is_an_ordinary_model_folder(trained):
     assert loaded.dtype == torch.float32 and loaded.max_context == 512
     assert generation_defaults(ModelConfig(name=str(folder))).eos_token_ids == (tokenizer.eos_token_id,)
     card = (folder / "README.md").read_text()
-    assert "seer-ray pretrain" in card and "| 3 | " in card and "| 7 | " in card and "20 steps" in card
+    assert (
+        "seer-ray pretrain" in card
+        and "| 3 steps | " in card
+        and "| 7 steps | " in card
+        and "20 steps" in card
+    )
 
 
 def test_evaluation_knows_when_every_token_is_right():

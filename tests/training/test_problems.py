@@ -8,9 +8,10 @@ from training.small import small
 
 from seer_ray.config import ConfigError, GeneratorConfig
 from seer_ray.tasks.generators import generate
+from seer_ray.training.batch import NO_TARGET, Batch
 from seer_ray.training.curriculum import check_curriculum, length, longest
 from seer_ray.training.options import ProblemsConfig
-from seer_ray.training.problems import NO_TARGET, TRAINING_SEEDS, Batch, held_out, pack, training_batch
+from seer_ray.training.problems import TRAINING_SEEDS, Problems, held_out, pack
 from seer_ray.training.tokenizer import make_tokenizer
 
 TOKENIZER = make_tokenizer(512)
@@ -21,10 +22,9 @@ def texts(batch: Batch) -> list[str]:
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
-    config = small()
-    make = lambda step, seed=0: training_batch(  # noqa: E731
-        step, 0, 1, config.data, small(f"train.seed={seed}").train, TOKENIZER
-    )
+    def make(step: int, seed: int = 0) -> Batch:
+        return Problems(small(f"train.seed={seed}"), TOKENIZER).batch(step, 0, 1)
+
     assert torch.equal(make(3).tokens, make(3).tokens)
     assert not torch.equal(make(3).tokens, make(4).tokens[: len(make(3).tokens)])
     assert set(texts(make(3))).isdisjoint(texts(make(3, seed=1)))
@@ -32,8 +32,8 @@ def test_a_batch_is_a_function_of_seed_and_step():
 
 def test_ranks_share_one_batch():
     config = small("train.batch_tokens=2000")
-    whole = texts(training_batch(5, 0, 1, config.data, config.train, TOKENIZER))
-    shares = [texts(training_batch(5, rank, 2, config.data, config.train, TOKENIZER)) for rank in (0, 1)]
+    whole = texts(Problems(config, TOKENIZER).batch(5, 0, 1))
+    shares = [texts(Problems(config, TOKENIZER).batch(5, rank, 2)) for rank in (0, 1)]
     assert len(shares[0]) == len(shares[1]) > 1
     assert [text for pair in zip(*shares, strict=True) for text in pair] == whole[: 2 * len(shares[0])]
     assert len(whole) - 2 * len(shares[0]) <= 1
@@ -42,7 +42,7 @@ def test_ranks_share_one_batch():
 def test_problems_of_a_step_are_equally_long_and_fill_the_batch():
     config = small("train.batch_tokens=3000")
     for step in range(6):
-        batch = training_batch(step, 0, 1, config.data, config.train, TOKENIZER)
+        batch = Problems(config, TOKENIZER).batch(step, 0, 1)
         assert batch.documents.uniform
         assert 3000 - batch.documents.lengths[0] < len(batch.tokens) <= 3000
 
@@ -68,11 +68,7 @@ def test_training_does_not_see_what_runs_ask():
     asked = {problem.question for steps in range(2, 7) for problem in held_out(config.data, steps, 20)}
     first = held_out(config.data, 5, 3)[2]
     assert first == generate(GeneratorConfig("program", 5), 2, seed=0)  # as a run draws it
-    seen = "".join(
-        text
-        for step in range(6)
-        for text in texts(training_batch(step, 0, 1, config.data, config.train, TOKENIZER))
-    )
+    seen = "".join(text for step in range(6) for text in texts(Problems(config, TOKENIZER).batch(step, 0, 1)))
     assert not any(question in seen for question in asked)
     assert TRAINING_SEEDS > 2**31
 
