@@ -74,6 +74,27 @@ class Figures:
         keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
         return _average(self.outputs, keys, ("kl", "top1"))
 
+    def table(self, *by: str) -> list[dict[str, Any]]:
+        """Both kinds together, averaged over layers and by the named fields.
+
+        ``worst_of_oracle`` is ``of_oracle`` of the layer where it is least, ``worst_layer``; what was not
+        measured is None.
+        """
+        keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
+        outputs = {tuple(row[key] for key in keys): row for row in self.output_table(*by)}
+        layers: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+        for row in self.layer_table(*by, "layer"):
+            layers[tuple(row[key] for key in keys)].append(row)
+        table = []
+        for row in self.layer_table(*by):
+            key = tuple(row[key] for key in keys)
+            worst = min(layers[key], key=lambda one: one["of_oracle"])
+            known = {"worst_of_oracle": worst["of_oracle"], "worst_layer": worst["layer"]}
+            output = outputs.get(key, {})
+            known |= {name: output.get(name) for name in ("kl", "kl_se", "top1", "top1_se")}
+            table.append(row | {"rows": row["rows"] // len(layers[key])} | known)
+        return table
+
 
 def _but_selector(row: dict[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     return tuple(row[key] for key in keys if key != "selector")

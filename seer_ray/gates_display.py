@@ -1,0 +1,128 @@
+"""An evaluation of gates as a person follows and reads it."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from seer_ray.tables import count
+
+if TYPE_CHECKING:
+    from seer_ray.jobs.gates_eval import GatesReport
+
+EXPLAINED = (
+    "mass: attention probability inside the blocks read; of oracle: as a share of what the oracle keeps, "
+    "which ranks blocks by their largest probability (best: by the sum). KL in nats, top-1: same next token "
+    "as dense; for these every token is sparse in every layer. ±: standard error over documents."
+)
+LINE_INTERVAL = 10.0
+"""Seconds between two lines where nobody watches a terminal."""
+
+
+class PassProgress:
+    """A bar on a terminal, a line now and then elsewhere. Called with (done, total, what is computed)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self.said_at = -LINE_INTERVAL
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        if self.console.is_terminal:
+            if self.bar is None:
+                columns = (
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                )
+                self.bar = Progress(*columns, console=self.console, transient=True)
+                self.bar.add_task(text, total=total)
+                self.bar.start()
+            self.bar.update(self.bar.task_ids[0], completed=done, total=total, description=text)
+        elif time.monotonic() - self.said_at >= LINE_INTERVAL:
+            self.said_at = time.monotonic()
+            self.console.print(f"pass {done + 1}/{total} · {text}", highlight=False)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def print_gates(console: Console, report: GatesReport) -> None:
+    """The tables, and where the rest is."""
+    kinds = list(dict.fromkeys((row["source"], row["positions"]) for row in report.sources))
+    parts: list[tuple[str, list[dict[str, Any]]]] = [
+        (positions, [row for row in report.table if row["positions"] == positions])
+        for positions in dict.fromkeys(row["positions"] for row in report.table)
+    ]
+    for source, positions in kinds:
+        rows = [r for r in report.sources if (r["source"], r["positions"]) == (source, positions)]
+        parts.append((f"{source} · {positions}", rows))
+    documents = (
+        f"{count(report.documents, 'document')}, {report.tokens:,} tokens, blocks of {report.block_size}"
+    )
+    console.print(Text(f"\n{report.name}", "bold"), Text(f"{report.model}: {documents}", "dim"))
+    for label, rows in parts:
+        title = "all positions" if label == "all" else label.replace(" · all", "")
+        console.print(Text(f"\n{title}", "bold"), _table(rows))
+    for budget in dict.fromkeys(row["budget"] for row in report.table):
+        console.print(Text(f"\nattention mass kept at {budget}, by layer", "bold"), _layers(report, budget))
+    console.print(Text(EXPLAINED, "dim"))
+    for name, source in report.gates.items():
+        console.print(Text.assemble((f"{name:13}", "dim"), source), soft_wrap=True)
+    console.print(Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan")), soft_wrap=True)
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    table.add_column("budget")
+    table.add_column("")
+    for name in ("mass", "of oracle", "worst layer", "recall", "KL", "top-1"):
+        table.add_column(name, justify="right")
+    before = None
+    for row in rows:
+        first = row["budget"] != before
+        if first and before is not None:
+            table.add_section()
+        before = row["budget"]
+        budget = f"{row['budget']} ({row['read']:,.0f})" if first else ""
+        worst = _number(row["worst_of_oracle"])
+        if worst:
+            worst += f" ({row['worst_layer']})"
+        cells = [_number(row["mass"]), _number(row["of_oracle"]), worst, _number(row["recall"])]
+        table.add_row(budget, row["selector"], *cells, _number(row["kl"]), _with_error(row, "top1"))
+    return table
+
+
+def _layers(report: GatesReport, budget: str) -> Table:
+    """The mass kept in each layer."""
+    rows = [row for row in report.layers if row["budget"] == budget and row["positions"] == "all"]
+    selectors = list(dict.fromkeys(row["selector"] for row in rows))
+    by = {(row["layer"], row["selector"]): row for row in rows}
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    table.add_column("layer", justify="right")
+    for selector in selectors:
+        table.add_column(selector, justify="right")
+    for layer in sorted({row["layer"] for row in rows}):
+        found = [by.get((layer, selector)) for selector in selectors]
+        table.add_row(str(layer), *(_number(row["mass"]) if row else "" for row in found))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _with_error(row: dict[str, Any], name: str) -> str:
+    error = row[f"{name}_se"]
+    spread = f" ± {error:.4f}" if error is not None and math.isfinite(error) else ""
+    return _number(row[name]) + spread

@@ -1,0 +1,231 @@
+"""From options to figures: gate sets, held-out documents, and the measurement of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+
+from seer_ray.config import ConfigError, did_you_mean
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.gates import load_gates, read_settings
+from seer_ray.models.load import LoadedModel, load_model
+from seer_ray.training.budget import Budget
+from seer_ray.training.data import split_documents
+from seer_ray.training.documents import Document, parse_sources, read_documents
+from seer_ray.training.figures import Figures
+from seer_ray.training.options import GatesEvalConfig
+from seer_ray.training.quality import BEST, REFERENCES, Rows, measure
+
+GATES = "seer"
+"""Label of the only gate set."""
+BLOCK_SIZE = 64
+
+Progress = Callable[[int, int, str], None]
+"""Told (passes done, passes in all, what is being computed)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and on what."""
+
+    figures: Figures
+    gates: dict[str, str]
+    """Label -> where the set was."""
+    block_size: int
+    documents: list[Document]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(document.tokens) for document in self.documents)
+
+
+def evaluate(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> Evaluation:
+    """All that ``seer-ray gates eval`` measures.
+
+    Raises:
+        ConfigError: an option is wrong, or the model, the gates or the data cannot be had or do not fit
+            together.
+    """
+    budgets = check_evaluation(config)
+    sources = gate_sources(config)
+    block = block_size(config, sources)
+    loaded = load_model(config.model)
+    check_model(config, loaded, block)
+    gates: dict[str, Sequence[AttnGate | None]] = {
+        label: load_gates(source, loaded.hf_config, block, torch.float32, loaded.device)
+        for label, source in sources.items()
+    }
+    documents = held_out_documents(config, loaded, block)
+    runs = len({*gates, *config.selectors} - {BEST}) * len(budgets) if config.outputs else 0
+    total, started = len(documents) * (1 + runs), 0
+
+    def count(text: str) -> None:
+        nonlocal started
+        progress(started, total, text)
+        started += 1
+
+    try:
+        figures = measure(
+            loaded.model,
+            documents,
+            budgets,
+            gates,
+            config.selectors,
+            block_size=block,
+            sink=config.sink,
+            dense_layers=config.dense_layers,
+            rows=Rows(config.skip, config.stride, config.beyond),
+            outputs=config.outputs,
+            progress=count,
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        longest = max(len(document.tokens) for document in documents)
+        raise ConfigError(
+            f"length={config.length}: out of memory on {loaded.device} with a document of {longest} tokens;"
+            f" set length={longest // 2}, or model.dtype=bfloat16"
+        ) from None
+    return Evaluation(figures, sources, block, documents)
+
+
+def check_evaluation(config: GatesEvalConfig) -> list[Budget]:
+    """What can be checked before anything is loaded; the budgets.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    parse_sources(config.data)
+    for name in config.selectors:
+        if name not in REFERENCES:
+            near = did_you_mean(name, REFERENCES)
+            raise ConfigError(f"selectors: {name!r} must be one of {', '.join(REFERENCES)}{near}")
+    if not config.budgets:
+        raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
+    budgets = [Budget.parse(budget) for budget in config.budgets]
+    if not gate_sources(config) and not config.selectors:
+        raise ConfigError("gates, selectors: nothing to measure; name a gate set or a selector")
+    return budgets
+
+
+def gate_sources(config: GatesEvalConfig) -> dict[str, str]:
+    """Label -> folder, file or hub id of each gate set.
+
+    A single set is called ``seer``; several are called by the last part of their path that tells something.
+
+    Raises:
+        ConfigError: no paths, or labels that are taken.
+    """
+    option = config.gates if config.gates is not None else config.model.gates
+    if option is None:
+        return {}
+    if isinstance(option, Mapping):
+        named = {str(label): source for label, source in option.items()}
+    else:
+        entries = list(option) if isinstance(option, (list, tuple)) else [option]
+        if bad := [entry for entry in entries if not isinstance(entry, str)]:
+            raise ConfigError(f"gates={bad[0]!r}: must be a folder, a hub id, a list, or {{label: folder}}")
+        short = [_short(entry) for entry in entries]
+        labels = short if len(set(short)) == len(short) else entries
+        named = dict(zip([GATES] if len(entries) == 1 else labels, entries, strict=True))
+    for label, source in named.items():
+        if not isinstance(source, str) or not source:
+            raise ConfigError(f"gates.{label}={source!r}: must be a folder, a .pth file or a hub id")
+        if label in REFERENCES:
+            raise ConfigError(f"gates.{label}: is the name of a selector; call the set something else")
+    return named
+
+
+def _short(source: str) -> str:
+    parts = [part for part in PurePosixPath(source).parts if part != "gates"]
+    return parts[-1] if parts else source
+
+
+def block_size(config: GatesEvalConfig, sources: Mapping[str, str]) -> int:
+    """That of the gates, which must agree, else that of the options.
+
+    Raises:
+        ConfigError: they do not agree.
+    """
+    sizes = {label: read_settings(source).block_size for label, source in sources.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{label} {size}" for label, size in sizes.items())
+        raise ConfigError(f"gates: sets of different block sizes cannot be compared at one budget: {listed}")
+    found = next(iter(sizes.values()), config.block_size or BLOCK_SIZE)
+    if config.block_size not in (None, found):
+        raise ConfigError(f"block_size={config.block_size}: the gates have {found}; leave it out")
+    return found
+
+
+def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> None:
+    """What options demand of the model."""
+    if config.length > loaded.max_context:
+        raise ConfigError(f"length={config.length}: the model's context is {loaded.max_context} tokens")
+    if config.length < 2 * block:
+        raise ConfigError(f"length={config.length}: must be at least two blocks, {2 * block} tokens")
+    layers = loaded.hf_config.num_hidden_layers
+    if config.dense_layers > layers:
+        raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
+
+
+def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> list[Document]:
+    """The longest held-out documents of each source, or what is joined of them; see the options.
+
+    Raises:
+        ConfigError: a source has none.
+    """
+    found = []
+    for source in parse_sources(config.data):
+        option = f"data={source.path}"
+        read = read_documents(source, loaded.tokenizer, loaded.name)
+        whole = config.held_out >= 1
+        least = 1 if config.join else block
+        corpus = split_documents(read, config.length, least, 0.0 if whole else config.held_out, option)
+        pieces = corpus.train if whole else corpus.held_out
+        if not pieces:
+            raise ConfigError(
+                f"{option}: no document is held out (held_out={config.held_out:g}, {len(corpus.train)} are"
+                " there); set held_out=1 if the gates were never trained on them"
+            )
+        if config.join:
+            pieces = join(pieces, config.length)
+        pieces = [piece for piece in pieces if len(piece.tokens) >= 2 * block]
+        if not pieces:
+            raise ConfigError(f"{option}: what is held out has not two blocks, {2 * block} tokens")
+        pieces.sort(key=lambda piece: (-len(piece.tokens), piece.rank()))
+        found += pieces[: config.documents]
+    return found
+
+
+def join(pieces: Sequence[Document], length: int) -> list[Document]:
+    """Documents one behind the other, in the order of their hashes, as documents of ``length`` tokens.
+
+    The one that reaches the length is cut there and the next sequence begins with the next one; what is left
+    at the end is a shorter document.
+    """
+    joined: list[Document] = []
+    waiting: list[Document] = []
+    ordered = sorted(pieces, key=lambda piece: piece.rank())
+    for number, piece in enumerate(ordered, 1):
+        waiting.append(piece)
+        if sum(len(each.tokens) for each in waiting) >= length or number == len(ordered):
+            tokens = torch.cat([each.tokens for each in waiting])[:length]
+            joined.append(Document(f"joined from {waiting[0].id}", piece.source, tokens))
+            waiting = []
+    return joined
+
+
+def flat(rows: Sequence[Mapping[str, Any]], values: Sequence[str]) -> dict[str, float]:
+    """Rows of a table as metrics by name: ``mass/1_8/seer``, ``mass/1_8/seer/beyond_4096``."""
+    metrics: dict[str, float] = {}
+    for row in rows:
+        parts = [row["budget"], row["selector"]]
+        if row["positions"] != "all":
+            parts.append(row["positions"].replace(">", "beyond_"))
+        name = "/".join("".join(c if c.isalnum() or c in "_-." else "_" for c in part) for part in parts)
+        known = {value: row[value] for value in values if row.get(value) is not None}
+        metrics |= {f"{value}/{name}": x for value, x in known.items() if math.isfinite(x)}
+    return metrics
