@@ -6,14 +6,15 @@ Every check raises AssertionError. No pytest here: a GPU machine may have none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from paged_case import Case, error, limit
 
 from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
-from seer_ray.kernels import triton_append, triton_attend, triton_score, triton_select
+from seer_ray.kernels import target as target_module
+from seer_ray.kernels import triton_append, triton_attend, triton_score, triton_select, triton_target
 from seer_ray.kernels.append import append
 from seer_ray.kernels.rotary import rotate
 
@@ -217,6 +218,34 @@ def append_is_its_definition(device: str, dtype: torch.dtype, dim: int, group: i
     assert torch.equal(found[1:], expected[1:]) and found.isfinite().all()
 
 
+# -- target ----------------------------------------------------------------------------------------------
+
+
+def target_is_its_definition(
+    device: str,
+    dtype: torch.dtype,
+    kind: Literal["max", "mass"],
+    tokens: int,
+    first: int = 0,
+    heads: int = 2,
+    group: int = 3,
+    dim: int = 32,
+    block: int = 16,
+) -> None:
+    """Output and block shares, for the rows from ``first`` on, against the definition in fp64."""
+    draw = torch.Generator().manual_seed(tokens)
+    shapes = ((tokens, heads * group, dim), (tokens, heads, dim), (tokens, heads, dim))
+    q, k, v = ((1.5 * torch.randn(shape, generator=draw)).to(dtype).to(device) for shape in shapes)
+    scale = dim**-0.5
+    out, target = triton_target.attend_rows(q, k, v, block, scale, first, kind)
+    expected_out, expected = target_module.reference(
+        q.double(), k.double(), v.double(), block, scale, first, kind
+    )
+    assert out.dtype == dtype and target.dtype == torch.float32 and target.shape == expected.shape
+    assert target.numel() == 0 or (target.double() - expected).abs().max() < 1e-5
+    assert error(out, expected_out) < limit(dtype)
+
+
 # -- on a GPU alone --------------------------------------------------------------------------------------
 
 
@@ -304,6 +333,11 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
             add(score_is_its_definition, dtype, vectors, dim, rows=6, heads=8, width=600)
         for dim, group in ((64, 3), (80, 4), (96, 1), (128, 4), (128, 8), (256, 16)):
             add(append_is_its_definition, dtype, dim, group, tokens=37)
+        for kind in ("max", "mass"):
+            for group, dim in ((1, 64), (3, 80), (4, 128), (5, 128), (8, 256)):
+                shape = {"heads": 2, "group": group, "dim": dim, "block": 64}
+                add(target_is_its_definition, dtype, kind, tokens=3000, first=700, **shape)
+            add(target_is_its_definition, dtype, kind, tokens=777, dim=128, block=128)
     for seed, width in enumerate((1, 7, 40, 512, 2048, 2049, 5000, 40_000)):
         add(select_is_its_definition, seed, width, trials=20)
     for width in (600, 3000):

@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from seer_ray.kernels import triton_append, triton_attend, triton_score, triton_select
+from seer_ray.kernels import triton_append, triton_attend, triton_score, triton_select, triton_target
 
 TYPES = {
     torch.float32: "*fp32",
@@ -157,6 +157,17 @@ def append(arch: int, dtype: torch.dtype, dim: int, group: int) -> dict[str, Any
     )
 
 
+def target(arch: int, dtype: torch.dtype, dim: int, group: int, block: int, kind: str) -> dict[str, Any]:
+    tokens, heads = 2100, 8
+    q, k, v = (empty(tokens, n, dim, dtype=dtype) for n in (heads * group, heads, heads))
+    return compiled(
+        triton_target,
+        "attend_tiles fold_heads",
+        arch,
+        lambda: triton_target.attend_rows(q, k, v, block, dim**-0.5, 2052, kind),
+    )
+
+
 def cases() -> list[tuple[Any, ...]]:
     bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
     return [
@@ -171,6 +182,10 @@ def cases() -> list[tuple[Any, ...]]:
         *((select, 90, width, share) for width in (2048, 4096) for share in (None, 0.01)),
         (select, 80, 2048, None),
         (select, 80, 4096, 0.01),
+        *((target, 90, dtype, 128, 4, 64, "max") for dtype in (bf16, fp32)),
+        (target, 90, bf16, 64, 3, 64, "mass"),
+        (target, 90, bf16, 256, 8, 128, "max"),
+        (target, 80, bf16, 128, 4, 64, "mass"),
         *((append, arch, bf16, 128, 4) for arch in (80, 90)),
     ]
 

@@ -39,6 +39,8 @@ def test_every_kernel_is_compiled_for_both_architectures(compiled: dict[str, dic
         "select_narrow",
         "select_wide",
         "rotate_append_head",
+        "attend_tiles",
+        "fold_heads",
     }
     for arch in ("80", "90"):
         assert {name for case in compiled if f" {arch} " in case for name in compiled[case]} == every
