@@ -226,7 +226,7 @@ def layers(comparison: Comparison) -> Plot | None:
                 label=one.name,
             )
         axes.set(xlabel="layer", ylabel="KV read, %", ylim=(0, 104))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        style.whole_ticks(axes)
         _legend(axes)
         return finish(
             "layers", "KV read by layer", "Of what dense attention reads, counted from the selections."
@@ -302,7 +302,9 @@ def _legend(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         columns = 3 if len(handles) > 5 else len(handles)
-        axes.get_figure(root=True).legend(handles, labels, loc="outside upper left", ncols=columns)
+        whole = axes.get_figure(root=True)
+        assert whole is not None
+        whole.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
 def _interval(comparison: Comparison, first: bool = False) -> str:

@@ -69,7 +69,7 @@ def by_layer(rows: Sequence[Row], budget: str, look: Look) -> Plot:
             axes.plot([row["layer"] for row in own], ys, markersize=4, **look.of(selector))
         axes.set(xlabel="layer", ylabel="attention mass kept, %")
         axes.set_ylim(top=101)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        style.whole_ticks(axes)
         axes.legend(ncols=2)
         name = "mass-by-layer-" + budget.replace("/", "-")
         title = f"Attention mass kept at a budget of {budget}"

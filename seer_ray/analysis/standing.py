@@ -69,10 +69,6 @@ class Comparison:
     confidence: float
 
     @property
-    def rows(self) -> int:
-        return sum(int(s.setting.outcomes.present.sum()) for s in self.standings)
-
-    @property
     def problems(self) -> tuple[str, ...]:
         return self.standings[0].setting.outcomes.problems
 

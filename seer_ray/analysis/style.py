@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ SELECTORS = {
 OTHERS = (("#2f9fd8", "#7fd0ff", "P"), ("#b8860b", "#f0c24a", "h"), ("#7a5fb5", "#b6a0ec", "*"))
 DARK |= {light: dark for light, dark, _ in (*SELECTORS.values(), *OTHERS)}
 
-_RC = {
+_RC: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -89,6 +89,13 @@ def figure(width: float = 6.2, height: float = 3.6) -> Iterator[tuple[Figure, Ax
         made = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(made)
         yield made, made.add_subplot()
+
+
+def whole_ticks(axes: Axes) -> None:
+    """Ticks of the x axis at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def save(made: Figure, folder: Path, name: str) -> None:
