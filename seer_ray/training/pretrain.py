@@ -42,7 +42,8 @@ class Pretraining:
         self.tokenizer = tokenizer_of(config)
         self.data: Data = (Problems if config.data.text is None else Texts)(config, self.tokenizer)
         self.device = resolve_device(device)
-        self.module = make_model(config.architecture, self.tokenizer, config.train.seed).to(self.device)
+        self.module = make_model(config.architecture, self.tokenizer, config.train.seed)
+        torch.nn.Module.to(self.module, self.device)
         patch_attention(self.module)
         self.module.train()
         self.rope = RopeTable.from_config(

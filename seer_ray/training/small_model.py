@@ -27,7 +27,7 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
         num_key_value_heads=config.kv_heads,
         head_dim=config.head_dim,
         max_position_embeddings=config.max_positions,
-        rope_theta=config.rope_theta,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         tie_word_embeddings=True,
         use_sliding_window="sliding" in mixers,
         sliding_window=config.window if "sliding" in mixers else None,
@@ -46,7 +46,7 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
         pad_token_id=tokenizer.pad_token_id,
         do_sample=False,
     )
-    return model.to(torch.float32)
+    return model.float()
 
 
 def check_sizes(config: ArchitectureConfig) -> None:
