@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from seer_ray.cluster import Interrupted
 from seer_ray.cluster.crew import Crew
@@ -21,7 +20,7 @@ def decode(
 
     Args:
         crew: Its lanes are those of the sessions.
-        sessions: Get the outcomes, and their shares of the workers' time.
+        sessions: Get the outcomes.
         stop: Asked in every round of the loop.
         then: Called in every round of the loop, after the sessions.
 
@@ -31,24 +30,20 @@ def decode(
             is in the progress log, as far as the disk takes it.
         ConfigError: No worker comes up, because of the configuration.
     """
-    by_name: Mapping[str, Session] = {session.name: session for session in sessions}
+    by_name = {session.name: session for session in sessions}
     alone = len(sessions) == 1
     stop.patient = True
-    before = time.monotonic()
     try:
         while crew.unfinished and not stop.asked:
-            shares = crew.shares()
             for lane, outcome in crew.poll(POLL):
                 by_name[lane.name].add(outcome)
-            now = time.monotonic()
-            seconds, before = now - before, now
             for session in sessions:
                 live = session.monitor.live
                 live.workers_ready, live.workers_starting = crew.fleet.ready, crew.fleet.starting
                 live.workers_wanted = crew.fleet.size
                 if live.workers_ready:
                     live.phase = "decoding"
-                session.tick(seconds * shares.get(session.name, 0.0), crew.stats if alone else None)
+                session.tick(crew.stats if alone else None)
             then()
     finally:
         failures = [failure for session in sessions if (failure := _save(session))]

@@ -137,22 +137,20 @@ class Monitor:
         self.live.accuracy, self.live.accuracy_se = self.accuracy.mean, self.accuracy.stderr
         self.live.mean_attended, self.live.sparsity = self.totals.mean_attended, self.totals.sparsity
 
-    def tick(self, lane: Lane, seconds: float, last: bool = False) -> None:
+    def tick(self, lane: Lane, last: bool = False) -> None:
         """Called often; updates what depends on time and shows it now and then, and the last time.
 
         Args:
             lane: What is decoded.
-            seconds: Of the workers' time that went to it since the last call.
             last: Show it in any case.
         """
         now = time.monotonic()
-        self._seconds += seconds
         if now - self._updated < UPDATE and not last:
             return
         self._updated = now
         live, speed = self.live, self._speed
         live.running, live.queued = lane.running, lane.queued
-        live.new_tokens, self._engines = lane.new_tokens, dict(lane.stats)
+        live.new_tokens, self._engines, self._seconds = lane.new_tokens, dict(lane.stats), lane.seconds
         if live.workers_ready:
             speed.append((now, live.new_tokens))
         while len(speed) > 2 and now - speed[1][0] > WINDOW:
@@ -185,7 +183,7 @@ class Monitor:
         }
 
     def decoding(self) -> tuple[float, int]:
-        """(seconds that the workers had for it, tokens generated) of this session and those before it."""
+        """(``Lane.seconds``, tokens generated) of this session and those before it."""
         return self._before[0] + self._seconds, self._before[1] + self.live.new_tokens
 
     @property

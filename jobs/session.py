@@ -135,11 +135,10 @@ class Session:
         assert self._rows is not None and self.lane is not None
         self._rows.add(outcome, self.lane.plan)
 
-    def tick(self, seconds: float, stats: Callable[[], Mapping[str, float]] | None = None) -> None:
+    def tick(self, stats: Callable[[], Mapping[str, float]] | None = None) -> None:
         """Called often: commits, shows and tracks what is due.
 
         Args:
-            seconds: Of the workers' time that went to this run since the last call.
             stats: Of the engines, for tracking; None: the lane's counters.
 
         Raises:
@@ -152,7 +151,7 @@ class Session:
         rows.keep(lane.coordinator.changes())
         self.monitor.add(rows.graded())
         rows.write()
-        self.monitor.tick(lane, seconds)
+        self.monitor.tick(lane)
         if time.monotonic() - self._tracked >= self.config.tracking.interval:
             self._tracked = time.monotonic()
             engines = {f"engine/{name}": value for name, value in (stats() if stats else lane.stats).items()}
@@ -167,7 +166,7 @@ class Session:
         if self._rows is not None and self.lane is not None and self.state is None:
             self._rows.keep(self.lane.coordinator.changes())
             self.monitor.add(self._rows.finish())
-            self.monitor.tick(self.lane, 0.0, last=True)
+            self.monitor.tick(self.lane, last=True)
 
     def end(self, state: State, error: BaseException | str | None = None) -> None:
         """The last word of this session, to who watches and to the tracker."""

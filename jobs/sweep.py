@@ -240,7 +240,7 @@ class Sweep:
         if session.state is not None or lane is None:
             return
         if lane.failure is not None:
-            session.monitor.tick(lane, 0.0, last=True)
+            session.monitor.tick(lane, last=True)
             session.end("failed", lane.failure)
             self._failed(session.name, lane.failure)
         elif not lane.unfinished and not session.pending:

@@ -58,6 +58,7 @@ class FakeEngine:
     running: dict[str, tuple[Request, list[int]]] = field(default_factory=dict)
     steps: int = 0
     produced: int = 0
+    seconds: float = 0.0
     most_running: int = 0
     plan: FakePlan = field(default_factory=FakePlan)
 
@@ -73,7 +74,9 @@ class FakeEngine:
         return max(0, self.rows - len(self.waiting) - len(self.running))
 
     def stats(self) -> dict[str, float]:
-        return {"steps": self.steps, "new_tokens": self.produced}
+        return {"steps": self.steps, "new_tokens": self.produced, "step_s": self.seconds}
+
+    def warm_up(self) -> None: ...
 
     def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
         assert not self.busy, "configured with requests in it"
@@ -88,6 +91,7 @@ class FakeEngine:
         self.most_running = max(self.most_running, len(self.running))
         if self.step_s:
             time.sleep(self.step_s)
+        self.seconds += self.step_s
         self.steps += 1
         return [self._advance(request, tokens) for request, tokens in list(self.running.values())]
 

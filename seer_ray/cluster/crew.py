@@ -67,7 +67,7 @@ class Crew:
             if report.refused is not None:
                 lane.fail(report.refused)
                 return
-            lane.count(self._stats.get(event.worker, {}), report.stats)
+            lane.count(self._stats.get(event.worker, {}), report.stats, self.fleet.ready)
             self._stats[event.worker] = report.stats
             lane.plan = report.plan
             outcomes += [(lane, outcome) for outcome in lane.coordinator.report(event.worker, report.deltas)]
@@ -86,18 +86,6 @@ class Crew:
                 f"worker {event.worker} died, {held - len(given_up)} chains go on elsewhere: {event.reason}"
             )
             self._note(message + (f"; {len(given_up)} given up" if given_up else ""))
-
-    def shares(self) -> dict[str, float]:
-        """How much of the fleet each lane has now, by name: between 0 and 1, all together at most 1."""
-        if not self.fleet.ready:
-            return {}
-        if len(self.lanes) == 1:
-            return {self.lanes[0].name: 1.0}
-        shares: dict[str, float] = {}
-        for worker, lane in self._on.items():
-            if worker not in self._waiting:
-                shares[lane.name] = shares.get(lane.name, 0.0) + 1 / self.fleet.ready
-        return shares
 
     def stats(self) -> dict[str, float]:
         """Counters of all engines together, also of those that are gone."""

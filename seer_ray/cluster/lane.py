@@ -40,6 +40,9 @@ class Lane:
         """Why no worker can have the setting."""
         self.stats: dict[str, float] = {}
         """Counters of the engines over all that they did for this lane."""
+        self.seconds = 0.0
+        """Of the engines' steps for this lane, over the number of workers: what it would have taken all of
+        them together without waiting for anything."""
         self._rounds = deque(rounds)
         self._max_attempts = max_attempts
 
@@ -92,8 +95,9 @@ class Lane:
         tokens, self.coordinator = self.coordinator.new_tokens, Coordinator([], self._max_attempts)
         self.coordinator.new_tokens = tokens
 
-    def count(self, before: Mapping[str, float], now: Mapping[str, float]) -> None:
-        """Adds what an engine did between two of its reports."""
+    def count(self, before: Mapping[str, float], now: Mapping[str, float], workers: int) -> None:
+        """Adds what one of so many engines did between two of its reports."""
         for name in COUNTERS:
             if name in now:
                 self.stats[name] = self.stats.get(name, 0) + now[name] - before.get(name, 0)
+        self.seconds += (now.get("step_s", 0.0) - before.get("step_s", 0.0)) / max(1, workers)

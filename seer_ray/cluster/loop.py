@@ -46,6 +46,9 @@ class Steppable(Protocol):
     def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
         """Other settings from now on, between requests. Raises ConfigError; those of before stay then."""
 
+    def warm_up(self) -> None:
+        """What happens once happens now, and is in no counter."""
+
 
 @dataclass
 class Built:
@@ -146,6 +149,7 @@ class EngineLoop:
     def _run(self, build: Callable[[], Steppable]) -> None:
         try:
             engine = build()
+            engine.warm_up()
             self._publish(engine, [], 0)
             while True:
                 with self._changed:
@@ -168,6 +172,7 @@ class EngineLoop:
         if wanted is not None and wanted != self._setting:
             try:
                 engine.configure(wanted.engine, wanted.selector)
+                engine.warm_up()
             except ConfigError as error:
                 self._refused = str(error)
                 return False

@@ -10,7 +10,7 @@ import torch
 
 from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
 from seer_ray.engine.pages import PagePool
-from seer_ray.engine.request import Completion, Delta, Request
+from seer_ray.engine.request import Completion, Delta, Request, SamplingParams
 from seer_ray.engine.runner import Runner
 from seer_ray.engine.scheduler import Scheduler
 from seer_ray.engine.sequence import Sequence
@@ -69,15 +69,28 @@ class Engine:
             self._make(*before)
             raise
 
+    def warm_up(self) -> None:
+        """Decode two tokens after a block of nothing, and forget it: what compiles or loads at the first step
+        has done so before anything is measured."""
+        counters = dict(self._counters)
+        prompt = (0,) * min(self.settings.block_size, self.runner.capacity.max_length - 2)
+        self.submit(Request("warm-up", prompt, SamplingParams(2)))
+        for _ in self.run():
+            pass
+        self._counters, self.scheduler = counters, self._new_scheduler()
+
     def _make(self, settings: EngineConfig, selector: SelectorConfig) -> None:
         self.runner = Runner(self.model, settings, selector)
         self.settings, self.selector, self.plan = settings, selector, self.runner.plan
-        self.scheduler = Scheduler(
+        self.scheduler = self._new_scheduler()
+
+    def _new_scheduler(self) -> Scheduler:
+        return Scheduler(
             PagePool(self.runner.capacity.pages + 1),
-            settings.block_size,
-            settings.max_batch,
-            settings.prefill_chunk,
-            settings.exact,
+            self.settings.block_size,
+            self.settings.max_batch,
+            self.settings.prefill_chunk,
+            self.settings.exact,
         )
 
     # -- requests ------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ SAME = (
 class Run:
     """A run folder and the processes that come and go on it."""
 
+    patience = PATIENCE
+
     def __init__(self, tmp_path: Path, name: str, model: Path, data: Path, pace: float) -> None:
         config = RunConfig(name=name, samples=SAMPLES)
         config.model.name, config.task.data = str(model), str(data)
@@ -147,7 +149,7 @@ class Run:
         return offset
 
     def wait_for(self, what: Callable[[], bool], name: str) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while not what():
             assert time.monotonic() < deadline, f"waited for {name}: {self.output()}"
             time.sleep(0.05)

@@ -28,6 +28,8 @@ KILLS = ("driver", "worker", "driver", "worker", "driver")
 class SweepRun(Run):
     """A sweep folder and the processes that come and go on it."""
 
+    patience = 300.0
+
     def __init__(self, tmp_path: Path, name: str, model: Path, data: Path, pace: float) -> None:
         super().__init__(tmp_path, name, model, data, pace)
         base = SweepConfig(**vars(from_yaml(self.text, job=RunConfig)))

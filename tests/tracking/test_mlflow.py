@@ -248,6 +248,33 @@ def test_a_read_only_database_loses_nothing(
     assert [step for step, _, _ in history(database, run.info.run_id, "rows/done")] == [1, 2]
 
 
+def test_a_nested_run_comes_after_the_one_around_it(
+    database: Database, folder: RunFolder, tmp_path: Path
+) -> None:
+    place = tmp_path / "away"
+    place.write_text("no folder, so no database can be opened in it")
+    around = tracker(folder, f"sqlite:///{place}/mlflow.db")
+    with RunFolder.open(str(tmp_path / "inner"), "seed: 1") as inner:
+        nested = MLflowTracker(inner, around.experiment, around.uri, around)
+        around.start("sweep", {"seed": 0})
+        nested.start("point", {"seed": 1})
+        nested.log({"rows/done": 3}, 3)
+        nested.finish("FAILED")
+        around.log({"points": 1}, 1)
+        around.finish()
+    place.unlink()
+    place.mkdir()
+    shutil.copy(database.folder / "mlflow.db", place)
+    assert catch_up(RunFolder.view(inner.uri)) == 3, "there is nothing yet to nest it in"
+    assert catch_up(folder, timeout=60) == 0
+    assert catch_up(RunFolder.view(inner.uri), timeout=60) == 0
+    found = {run.info.run_name: run for run in runs(Database(place, database.made), folder)}
+    parent, child = found["sweep"], found["point"]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (child.info.status, child.data.metrics) == ("FAILED", {"rows/done": 3.0})
+    assert (parent.info.status, parent.data.metrics) == ("FINISHED", {"points": 1.0})
+
+
 def test_a_server_that_hangs_holds_up_nothing(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
