@@ -79,11 +79,18 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
     """
     hidden = model.model.embed_tokens(tokens).unsqueeze(0)
     for layer in model.model.layers:
-        # The decoder layer of every supported architecture, spelled out for our own norm.
-        attended, _ = layer.self_attn(_norm(layer.input_layernorm, hidden), step=step)
-        hidden = hidden + attended
-        hidden = hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
+        hidden = decoder_layer(layer, hidden, step)
     return _norm(model.model.norm, hidden).squeeze(0)
+
+
+def decoder_layer(layer: Any, hidden: torch.Tensor, step: Step) -> torch.Tensor:
+    """One layer of a patched model, ``hidden [1, tokens, hidden]``.
+
+    That of every supported architecture, spelled out for our own norm.
+    """
+    attended, _ = layer.self_attn(_norm(layer.input_layernorm, hidden), step=step)
+    hidden = hidden + attended
+    return hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
 
 
 def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:

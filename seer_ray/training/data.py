@@ -53,8 +53,8 @@ def split_documents(
     if not pieces:
         seen = f"{short} documents, the longest has {longest} tokens" if short else "no document"
         raise ConfigError(
-            f"{option}: nothing to train on: {seen}; a document needs two blocks, {2 * block} tokens with"
-            f" gates.block_size={block}"
+            f"{option}: nothing to learn from: {seen}; a document needs two blocks of {block}, {2 * block}"
+            " tokens"
         )
     ranks = {piece.id: piece.rank() for piece in pieces}
     limit = held_out

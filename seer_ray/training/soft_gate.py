@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seer_ray.kernels.target import attend_with_target
 from seer_ray.models.gate import AttnGate
+from seer_ray.models.patch import decoder_layer
 from seer_ray.models.rope import RopeTable
 from seer_ray.training.pack import Pack, first_row
 
@@ -108,7 +109,7 @@ def next_token_loss(model: Any, pack: Pack, soft: SoftGates) -> Tensor:
     step = SoftPass(pack, soft)
     hidden = model.model.embed_tokens(pack.tokens).unsqueeze(0)
     for layer in model.model.layers:
-        hidden = checkpoint(_layer, layer, hidden, step, use_reentrant=False)
+        hidden = checkpoint(decoder_layer, layer, hidden, step, use_reentrant=False)
     rows = soft.predicting(pack).to(hidden.device)
     found, wanted = model.model.norm(hidden)[0, rows], pack.tokens[rows + 1]
     parts = [
@@ -116,10 +117,6 @@ def next_token_loss(model: Any, pack: Pack, soft: SoftGates) -> Tensor:
         for some, next in zip(found.split(LOGIT_ROWS), wanted.split(LOGIT_ROWS), strict=True)
     ]
     return torch.stack(parts).sum() if parts else hidden.new_zeros(())
-
-
-def _layer(layer: Any, hidden: Tensor, step: SoftPass) -> Tensor:
-    return layer(hidden, position_embeddings=None, step=step)
 
 
 def _loss(head: Any, hidden: Tensor, wanted: Tensor) -> Tensor:

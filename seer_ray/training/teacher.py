@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seer_ray.kernels.target import Kind, attend_with_target
+from seer_ray.models.patch import decoder_layer
 from seer_ray.models.rope import RopeTable
 from seer_ray.training.pack import Pack, first_row
 
@@ -66,4 +67,4 @@ def teach(model: Any, pack: Pack, teacher: Teacher) -> None:
     """Run the model as far as the last layer that has a target."""
     hidden = model.model.embed_tokens(pack.tokens).unsqueeze(0)
     for layer in model.model.layers[: max(teacher.layers) + 1]:
-        hidden = layer(hidden, position_embeddings=None, step=teacher)
+        hidden = decoder_layer(layer, hidden, teacher)
