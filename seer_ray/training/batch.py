@@ -22,8 +22,8 @@ class Batch:
     targets: Tensor
     """The token to be predicted at each position, or ``NO_TARGET``: ``[tokens]``."""
     documents: Documents
-    steps: int = 0
-    """Length of the problems, in generator steps; 0: no problems."""
+    steps: float = 0
+    """Mean length of the problems, in generator steps; 0: no problems."""
 
     def targets_per_document(self) -> list[int]:
         """How many targets each document has."""

@@ -20,10 +20,15 @@ def longest(step: int, steps: int, config: ProblemsConfig) -> float:
     return config.start * (config.end / config.start) ** progress
 
 
-def length(step: int, steps: int, seed: int, config: ProblemsConfig) -> int:
-    """Generator steps of all problems of one training step, drawn evenly between ``shortest`` and 1 times the
-    current maximum."""
-    share = random.Random(f"length-{seed}-{step}").uniform(config.shortest, 1.0)
+def length(step: int, steps: int, seed: int, config: ProblemsConfig, index: int = 0) -> int:
+    """Generator steps of a training step's problems, drawn evenly from ``shortest`` to 1 times the current
+    maximum.
+
+    Args:
+        index: of the problem, where each has a length of its own.
+    """
+    name = f"length-{seed}-{step}" + (f"-{index}" if index else "")
+    share = random.Random(name).uniform(config.shortest, 1.0)
     return max(2, round(share * longest(step, steps, config)))
 
 

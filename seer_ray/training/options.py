@@ -61,6 +61,9 @@ class ProblemsConfig:
     shortest: float = option(
         0.4, "lengths are drawn from this share of the longest to the longest", minimum=0.0, maximum=1.0
     )
+    mixed: bool = option(
+        False, "draw a length for each problem, not for each training step; rows are then not of one length"
+    )
 
 
 @dataclass

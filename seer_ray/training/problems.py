@@ -34,15 +34,40 @@ class Problems:
         self.config, self.tokenizer = config, tokenizer
 
     def batch(self, step: int, rank: int, world: int) -> Batch:
-        """All problems of a step are equally long; as many as fill ``train.batch_tokens``."""
+        """As many problems as fill ``train.batch_tokens``; all equally long, unless ``data.mixed``."""
+        target, train = self.config.data.targets, self.config.train
+        if self.config.data.mixed:
+            problems = self._mixed(step, world)
+            mean = sum(self._length(step, index) for index in range(len(problems))) / len(problems)
+            return pack(problems[rank::world], self.tokenizer, target, mean)
+        first = self._problem(step, 0)
+        count = max(1, train.batch_tokens // (self._size(first) * world))
+        problems = [self._problem(step, rank + world * index) for index in range(count)]
+        return pack(problems, self.tokenizer, target, self._length(step, 0))
+
+    def _mixed(self, step: int, world: int) -> list[Generated]:
+        """All ranks' problems: as many for each."""
+        problems: list[Generated] = []
+        room = self.config.train.batch_tokens
+        while True:
+            problem = self._problem(step, len(problems))
+            room -= self._size(problem)
+            if room < 0 and len(problems) >= world:
+                return problems[: len(problems) // world * world]
+            problems.append(problem)
+
+    def _length(self, step: int, index: int) -> int:
         data, train = self.config.data, self.config.train
-        steps = length(step, train.steps, train.seed, data)
+        return length(step, train.steps, train.seed, data, index if data.mixed else 0)
+
+    def _problem(self, step: int, index: int) -> Generated:
+        data = self.config.data
+        steps = self._length(step, index)
         generator = GeneratorConfig(name=data.generator, steps=steps, difficulty=data.difficulty)
-        seed, first = TRAINING_SEEDS + train.seed, step * MOST_PROBLEMS
-        size = len(pack([generate(generator, first, seed)], self.tokenizer, data.targets).tokens)
-        count = max(1, train.batch_tokens // (size * world))
-        problems = [generate(generator, first + rank + world * index, seed) for index in range(count)]
-        return pack(problems, self.tokenizer, data.targets, steps)
+        return generate(generator, step * MOST_PROBLEMS + index, TRAINING_SEEDS + self.config.train.seed)
+
+    def _size(self, problem: Generated) -> int:
+        return len(pack([problem], self.tokenizer).tokens)
 
     def held_out(self) -> Iterator[tuple[str, Batch]]:
         """By length; problems that the model has no room for are left out."""
@@ -71,12 +96,13 @@ def pack(
     problems: Sequence[Generated],
     tokenizer: PreTrainedTokenizerBase,
     targets: str = "solution",
-    steps: int = 0,
+    steps: float = 0,
 ) -> Batch:
     """Questions and solutions as chats, one document each.
 
     Args:
         targets: ``solution``: loss on the assistant's tokens alone; ``all``: on the question's too.
+        steps: mean length of the problems, to be shown.
     """
     texts = [prompt_text(p.question) for p in problems] + [answer_text(p.solution) for p in problems]
     encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)

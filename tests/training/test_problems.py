@@ -47,6 +47,20 @@ def test_problems_of_a_step_are_equally_long_and_fill_the_batch():
         assert 3000 - batch.documents.lengths[0] < len(batch.tokens) <= 3000
 
 
+def test_mixed_lengths_in_one_batch_and_ranks_share_it():
+    config = small(
+        "train.batch_tokens=3000", "data={start: 3, end: 20, growth: 0, shortest: 0.1, mixed: true}"
+    )
+    problems = Problems(config, TOKENIZER)
+    whole = problems.batch(2, 0, 1)
+    assert len(set(whole.documents.lengths)) > 3 and 2000 < len(whole.tokens) <= 3000
+    assert torch.equal(problems.batch(2, 0, 1).tokens, whole.tokens) and 2 < whole.steps < 20
+    shares = [problems.batch(2, rank, 2) for rank in (0, 1)]
+    assert len(shares[0].documents.lengths) == len(shares[1].documents.lengths)
+    pairs = zip(texts(shares[0]), texts(shares[1]), strict=True)
+    assert [text for pair in pairs for text in pair] == texts(whole)[: 2 * len(texts(shares[0]))]
+
+
 @pytest.mark.parametrize("name", ["program", "registers", "lookup"])
 @pytest.mark.parametrize("targets", ["solution", "all"])
 def test_every_target_is_the_next_token_of_its_own_document(name, targets):
