@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from seer_ray.jobs.gates_eval import GatesReport
 
 EXPLAINED = (
-    "mass: attention probability inside the blocks read; of oracle: as a share of what the oracle keeps, "
-    "which ranks blocks by their largest probability (best: by the sum). KL in nats, top-1: same next token "
-    "as dense; for these every token is sparse in every layer. ±: standard error over documents."
+    "In %. budget: (KV tokens read per head and step). mass: attention probability inside the blocks read. "
+    "of oracle: as a share of what the oracle keeps, which ranks blocks by their largest probability (best: "
+    "by the sum); worst (layer). recall: of the oracle's blocks. KL in nats and top-1, the same next token "
+    "as dense: every token sparse in every layer. ±: standard error over documents."
 )
 LINE_INTERVAL = 10.0
 """Seconds between two lines where nobody watches a terminal."""
@@ -75,7 +76,7 @@ def print_gates(console: Console, report: GatesReport) -> None:
         title = "all positions" if label == "all" else label.replace(" · all", "")
         console.print(Text(f"\n{title}", "bold"), _table(rows))
     for budget in dict.fromkeys(row["budget"] for row in report.table):
-        console.print(Text(f"\nattention mass kept at {budget}, by layer", "bold"), _layers(report, budget))
+        console.print(Text(f"\nmass at {budget} by layer, %", "bold"), _layers(report, budget))
     console.print(Text(EXPLAINED, "dim"))
     for name, source in report.gates.items():
         console.print(Text.assemble((f"{name:13}", "dim"), source), soft_wrap=True)
@@ -84,10 +85,10 @@ def print_gates(console: Console, report: GatesReport) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
-    table.add_column("budget")
-    table.add_column("")
-    for name in ("mass", "of oracle", "worst layer", "recall", "KL", "top-1"):
-        table.add_column(name, justify="right")
+    table.add_column("budget", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for name in ("mass", "of oracle", "worst", "recall", "KL", "top-1"):
+        table.add_column(name, justify="right", no_wrap=True)
     before = None
     for row in rows:
         first = row["budget"] != before
@@ -95,11 +96,12 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             table.add_section()
         before = row["budget"]
         budget = f"{row['budget']} ({row['read']:,.0f})" if first else ""
-        worst = _number(row["worst_of_oracle"])
+        worst = _share(row["worst_of_oracle"])
         if worst:
             worst += f" ({row['worst_layer']})"
-        cells = [_number(row["mass"]), _number(row["of_oracle"]), worst, _number(row["recall"])]
-        table.add_row(budget, row["selector"], *cells, _number(row["kl"]), _with_error(row, "top1"))
+        cells = [_share(row["mass"]), _share(row["of_oracle"]), worst, _share(row["recall"])]
+        kl = "" if row["kl"] is None else f"{row['kl']:.4f}"
+        table.add_row(budget, row["selector"], *cells, kl, _agreement(row))
     return table
 
 
@@ -114,15 +116,16 @@ def _layers(report: GatesReport, budget: str) -> Table:
         table.add_column(selector, justify="right")
     for layer in sorted({row["layer"] for row in rows}):
         found = [by.get((layer, selector)) for selector in selectors]
-        table.add_row(str(layer), *(_number(row["mass"]) if row else "" for row in found))
+        table.add_row(str(layer), *(_share(row["mass"]) if row else "" for row in found))
     return table
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.4f}"
+def _share(value: float | None) -> str:
+    """In percent."""
+    return "" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
-def _with_error(row: dict[str, Any], name: str) -> str:
-    error = row[f"{name}_se"]
-    spread = f" ± {error:.4f}" if error is not None and math.isfinite(error) else ""
-    return _number(row[name]) + spread
+def _agreement(row: dict[str, Any]) -> str:
+    """Top-1 with its standard error, where there are documents enough for one."""
+    error = _share(row["top1_se"])
+    return _share(row["top1"]) + (f"±{error}" if error else "")

@@ -11,6 +11,7 @@ from seer_ray.analysis.figures import Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -70,11 +71,10 @@ def by_layer(rows: Sequence[Row], budget: str, look: Look) -> Plot:
         axes.set(xlabel="layer", ylabel="attention mass kept, %")
         axes.set_ylim(top=101)
         style.whole_ticks(axes)
-        axes.legend(ncols=2)
         name = "mass-by-layer-" + budget.replace("/", "-")
         title = f"Attention mass kept at a budget of {budget}"
         caption = "Dense attention flows through the model; mean over query heads and rows."
-        return Plot(name, title, caption, style.svg(made), style.png(made))
+        return _finish(made, axes, name, title, caption)
 
 
 def by_reads(rows: Sequence[Row], look: Look) -> Plot:
@@ -82,9 +82,8 @@ def by_reads(rows: Sequence[Row], look: Look) -> Plot:
     with style.figure(7.2, 3.6) as (made, axes):
         _lines(axes, rows, "mass", look, 100)
         axes.set(xlabel="KV tokens read per head and step", ylabel="attention mass kept, %")
-        axes.legend(ncols=2)
         caption = "Mean over layers, query heads and rows; reads are counted from the selections."
-        return Plot("mass", "Attention mass kept", caption, style.svg(made), style.png(made))
+        return _finish(made, axes, "mass", "Attention mass kept", caption)
 
 
 def agreement(rows: Sequence[Row], look: Look) -> Plot:
@@ -92,11 +91,10 @@ def agreement(rows: Sequence[Row], look: Look) -> Plot:
     with style.figure(7.2, 3.6) as (made, axes):
         _lines(axes, rows, "top1", look, 100)
         axes.set(xlabel="KV tokens read per head and step", ylabel="same next token as dense, %")
-        axes.legend(ncols=2)
         caption = (
             "Every token attends only to its selection, in every layer; bars: standard error over documents."
         )
-        return Plot("top1", "Next tokens", caption, style.svg(made), style.png(made))
+        return _finish(made, axes, "top1", "Next tokens", caption)
 
 
 def divergence(rows: Sequence[Row], look: Look) -> Plot:
@@ -106,11 +104,16 @@ def divergence(rows: Sequence[Row], look: Look) -> Plot:
         axes.set(xlabel="KV tokens read per head and step", ylabel="KL(dense || sparse), nats")
         if min(row["kl"] for row in rows) > 0:
             axes.set_yscale("log")
-        axes.legend(ncols=2)
         caption = (
             "Every token attends only to its selection, in every layer; bars: standard error over documents."
         )
-        return Plot("kl", "Next-token distributions", caption, style.svg(made), style.png(made))
+        return _finish(made, axes, "kl", "Next-token distributions", caption)
+
+
+def _finish(made: Figure, axes: Axes, name: str, title: str, caption: str) -> Plot:
+    axes.set_title(title, fontweight="bold")
+    axes.legend(ncols=2)
+    return Plot(name, title, caption, style.svg(made), style.png(made))
 
 
 def _lines(axes: Axes, rows: Sequence[Row], value: str, look: Look, factor: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -98,10 +99,10 @@ class Layer:
         """Attention of the steps at the positions ``rows`` (ascending), block by block."""
         pages, view = self.pages, self.pages.view(rows)
         heads, dim, width = self.pages.shape.kv_heads, self.q.shape[2], view.page_table.shape[1]
-        k = pages.kv[:width, :, 0].transpose(0, 1).reshape(heads, width * pages.block, dim)
+        k = self._keys[:, : width * pages.block]
         # [kv_heads, group * rows, tokens]
         grouped = self.q[rows].view(len(rows), heads, -1, dim).permute(1, 2, 0, 3).reshape(heads, -1, dim)
-        logits = torch.matmul(grouped.float(), k.transpose(1, 2).float()).mul_(self.scale)
+        logits = torch.matmul(grouped.float(), k.transpose(1, 2)).mul_(self.scale)
         logits = logits.view(heads, -1, len(rows), width * pages.block)
         first = int(rows[0]) + 1  # every row sees all tokens before this one
         token = torch.arange(first, width * pages.block, device=rows.device)
@@ -113,6 +114,12 @@ class Layer:
         total = mass.sum(-1, keepdim=True)
         log_max = (tile_max - peak - total.log()).amax(1)
         return Shares(log_max.transpose(0, 1), (mass / total).permute(2, 0, 1, 3))
+
+    @cached_property
+    def _keys(self) -> Tensor:
+        """All rotated keys in fp32, ``[kv_heads, tokens, head_dim]``."""
+        k = self.pages.kv[:, :, 0].transpose(0, 1)
+        return k.reshape(len(k), -1, k.shape[3]).float()
 
     def scores(
         self, selector: Selector, rows: Tensor, summary: Tensor | None, shares: Shares | None = None

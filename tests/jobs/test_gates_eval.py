@@ -98,7 +98,16 @@ def test_what_is_printed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("runs/a/gates", "data=prose.jsonl", "held_out=1", "documents=1", "outputs=false")
     result = evaluate(place, monkeypatch, *words)
     assert result.exit_code == 0, result.output
-    for text in ("all positions", ">200", "1/4 (", "seer", "oracle", "window", "by layer", "runs/a/gates"):
+    for text in (
+        "all positions",
+        ">200",
+        "1/4 (",
+        "seer",
+        "oracle",
+        "window",
+        "mass at 1/4 by layer",
+        "runs/a/gates",
+    ):
         assert text in result.stdout
     assert "pass 1/1" in result.stderr
 
