@@ -171,27 +171,34 @@ def test_the_config_of_the_folder_is_the_sweep(base: SweepConfig) -> None:
 
 
 def test_racing_stops_what_is_surely_worse(base: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fake chains are never right; here racing is told that the window's are worse than dense."""
-    asked: list[dict[str, int]] = []
+    """Nobody grades the fake chains; here racing is told that the window's are worse than dense."""
+    asked: list[tuple[set[str], float]] = []
 
     def decide(outcomes: Any, settings: Any) -> Any:
-        asked.append({name: int(pairs.counts.sum()) for name, pairs in outcomes.items()})
-        worse = {name: "window" in name and bool(pairs.counts.any()) for name, pairs in outcomes.items()}
+        asked.append((set(outcomes), settings.alpha))
         return {
-            name: Decision(Verdict.WORSE if stop else Verdict.KEEP, "far below dense", 1, 0.001, 1.0)
-            for name, stop in worse.items()
+            name: Decision(
+                Verdict.WORSE if "window" in name else Verdict.KEEP, "far below dense", 1, 0.001, 1.0
+            )
+            for name in outcomes
         }
 
     monkeypatch.setattr(race, "decide", decide)
+    base.task.grader = "none"
     recorder = Recorder()
     summary = run(
-        base, "selector=quest,window", "selector.budget=32", "sweep.racing.enabled=true", reporter=recorder
+        base,
+        "selector=quest,window",
+        "selector.budget=32",
+        "sweep.racing.enabled=true",
+        reporter=recorder,
+        build=fake_engine.build_slow,
     )
     assert states(base) == {"dense": "done", "quest-32": "done", "window-32": "stopped early"}
     assert len(rows(base, "window-32")) < 6 == len(rows(base, "quest-32"))
     assert any(note == "window-32 is sampled no more: far below dense" for note in recorder.notes)
     assert summary.saved is not None and summary.saved.startswith("racing stopped 1 points early and saved")
-    assert asked and all(set(found) == {"quest-32", "window-32"} for found in asked)
+    assert asked[-1] == ({"quest-32", "window-32"}, 0.05)
     before = rows(base, "window-32")
     run(base, "selector=quest,window", "selector.budget=32", "sweep.racing.enabled=true")
     assert rows(base, "window-32") == before and states(base)["window-32"] == "stopped early"
