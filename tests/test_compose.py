@@ -8,7 +8,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from seer_ray.compose import GROUPS, choices, compose, digest, from_yaml, run_name, to_yaml
+from seer_ray.compose import (
+    GROUPS,
+    JOBS,
+    choices,
+    compose,
+    digest,
+    from_yaml,
+    groups_of,
+    run_name,
+    to_yaml,
+)
 from seer_ray.config import (
     ColumnsConfig,
     ConfigError,
@@ -34,13 +44,19 @@ def test_the_default_is_the_demo_that_needs_no_download():
     assert config.samples == 2
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_choice_of_every_group_composes(group):
-    assert choices(group)
+@pytest.mark.parametrize(
+    ("job", "group"), [(job, group) for job in JOBS for group in groups_of(job)], ids=str
+)
+def test_every_choice_of_every_group_composes(job, group):
     for name in choices(group):
-        config = compose([f"{group}={name}"])
-        assert from_yaml(to_yaml(config)) == config
+        config = compose([f"{group}={name}"], job=job)
+        assert from_yaml(to_yaml(config), job=job) == config
         assert run_name(config)
+
+
+def test_every_group_is_some_jobs():
+    assert all(choices(group) for group in GROUPS)
+    assert set(GROUPS) == {group for job in JOBS for group in groups_of(job)}
 
 
 def test_groups_and_options_mix_in_any_order():
