@@ -105,7 +105,7 @@ def progress_text(live: SweepLive) -> str:
     parts = [f"{live.done:,} of {count(live.total, 'row')}"]
     if live.workers_wanted:
         parts.append(f"{live.workers_ready} of {count(live.workers_wanted, 'worker')} ready")
-    if live.eta_s is not None and live.done < live.total:
+    if live.eta_s:
         parts.append(f"about {duration(live.eta_s)} left")
     return " · ".join(parts)
 
@@ -139,7 +139,7 @@ def cells(point: PointLive) -> list[Text]:
     live = point.live
     rows = f"{live.done:,}/{live.total:,}" if live.total else ""
     state = Text(point.state, STYLES.get(point.state, "dim"))
-    if point.error:
+    if point.error and point.state != "failed":  # why it failed is told below, in full
         state.append(f": {textwrap.shorten(point.error, 60, placeholder=' …')}")
     elif live.errors:
         state.append(f", {count(live.errors, 'error')}", "red")
