@@ -1,4 +1,4 @@
-"""Builds and calls ``paged.cpp`` and ``rows.cpp``, the CPU paths of a decode step, where a C++ compiler is.
+"""Builds and calls the CPU paths in C++, those of a decode step and of training, where a compiler is.
 
 Compiled once per source, compiler flags and CPU, into the user's cache folder (about two seconds). Without
 a compiler, or for shapes that it does not take, the torch definitions run: slower, the same up to rounding.
@@ -20,7 +20,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-SOURCES = [Path(__file__).with_name(name) for name in ("scalar.h", "paged.cpp", "rows.cpp")]
+SOURCES = [Path(__file__).with_name(name) for name in ("scalar.h", "paged.cpp", "rows.cpp", "target.cpp")]
 # No order of summation is promised but a fixed one, so sums may be vectorised. Not by -ffast-math: linked so,
 # GCC 12 and older make the whole process flush denormal numbers to zero, which changes the model's bits.
 FAST = "-fno-math-errno -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math"
@@ -28,6 +28,8 @@ FLAGS = f"-O3 -march=native {FAST} -std=c++17 -shared -fPIC -fopenmp".split()
 # Named one by one, so that -fopenmp does not bring the compiler's own OpenMP library.
 LIBRARIES = ["-lstdc++", "-lm", "-lc", "-lgcc_s", "-lgcc", "-lpthread"]
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
+LANES = 16
+"""Keys whose products with a query are computed together."""
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -90,6 +92,11 @@ def takes_rows(*tensors: torch.Tensor) -> bool:
     known = all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
     tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     return known and not tracked and library() is not None
+
+
+def takes_target(q: torch.Tensor, block: int) -> bool:
+    """Whether the distillation target of these queries is compiled."""
+    return takes_rows(q) and block % LANES == 0
 
 
 def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
@@ -235,5 +242,23 @@ def gate_query(
         *map(ctypes.c_int64, (rows, heads, inputs, dim)),
         ctypes.c_float(eps),
         ctypes.c_float(scale),
+    )
+    return out
+
+
+def target_max(
+    q: torch.Tensor, k: torch.Tensor, sums: torch.Tensor, block: int, scale: float, first: int
+) -> torch.Tensor:
+    """The target of ``kernels.target``, kind ``max``; ``sums [q_heads, tokens]`` are the rows' log sums."""
+    compiled = library()
+    assert compiled is not None
+    (tokens, q_heads, dim), heads = q.shape, k.shape[1]
+    blocks = (tokens - 1) // block
+    keys = k[: blocks * block].float().view(blocks, block, heads, dim).permute(2, 0, 3, 1).contiguous()
+    q, sums = (q.float() * scale).contiguous(), sums.contiguous()
+    out = torch.zeros(tokens - first, heads, blocks)
+    compiled.target_max(
+        *map(_pointer, (q, keys, sums, out)),
+        *map(ctypes.c_int64, (tokens, first, heads, q_heads // heads, dim, block, blocks)),
     )
     return out

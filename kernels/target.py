@@ -12,14 +12,14 @@ from typing import Literal
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from seer_ray.kernels import gpu
+from seer_ray.kernels import cpu, gpu
 
 Kind = Literal["max", "mass"]
 KINDS: tuple[Kind, ...] = ("max", "mass")
 
-ROWS = 256
+ROWS = 64
 """Query positions that are computed together."""
-TILE_NUMBERS = 1 << 20
+TILE_NUMBERS = 1 << 18
 """Logits in memory at a time: about what the caches of a CPU hold."""
 
 
@@ -60,6 +60,9 @@ def attend_with_target(
         raise ValueError(f"kind={kind}: must be one of {', '.join(KINDS)}")
     if first == len(q):
         return _attend(q, k, v, scale), q.new_zeros(0, k.shape[1], max(0, len(q) - 1) // block).float()
+    if kind == "max" and cpu.takes_target(q, block) and cpu.takes_rows(k, v):
+        out, sums = _attend_with_sums(q, k, v, scale)
+        return out, cpu.target_max(q, k, sums, block, scale, first)
     if gpu.takes(q) and fits(block, q.shape[2]):
         from seer_ray.kernels import triton_target
 
@@ -164,6 +167,18 @@ def _rows(
     own = torch.arange(start, end, device=q.device) // block
     out = (acc / total).unflatten(1, (group, rows)).permute(2, 0, 1, 3).reshape(rows, q_heads, dim)
     return out, normalise(shares.transpose(0, 1), own)
+
+
+def _attend_with_sums(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Causal attention on the CPU, and the log of each row's sum, fp32 ``[q_heads, tokens]``."""
+    group = q.shape[1] // k.shape[1]
+    k, v = (x.to(q.dtype).transpose(0, 1).repeat_interleave(group, 0).unsqueeze(0) for x in (k, v))
+    out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q.transpose(0, 1).unsqueeze(0), k, v, is_causal=True, scale=scale
+    )
+    return out[0].transpose(0, 1).to(v.dtype), sums[0].float()
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:

@@ -56,7 +56,8 @@ class SoftGates:
         return torch.cat([d.start + self._predicting(d.stop - d.start) for d in pack.documents()])
 
     def _predicting(self, length: int) -> Tensor:
-        return torch.arange(first_row(length, self.block, self.skip), length - 1)
+        first = first_row(length, self.block, self.skip)
+        return torch.arange(first, max(first, length - 1))
 
 
 class SoftPass:

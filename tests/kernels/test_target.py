@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
+from seer_ray.kernels import cpu
 from seer_ray.kernels import target as module
 from seer_ray.kernels.target import attend_with_target
 
@@ -49,6 +52,20 @@ def test_equals_the_map(tokens: int, group: int, kind: module.Kind) -> None:
     torch.testing.assert_close(out.double(), expected_out, rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("group", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    ("tokens", "block", "first"), [(1, 16, 0), (83, 16, 0), (200, 48, 60), (201, 64, 127)]
+)
+def test_compiled_equals_the_map(tokens: int, block: int, first: int, group: int) -> None:
+    q, k, v = drawn(tokens, group)
+    assert cpu.takes_target(q, block)
+    expected_out, expected = written_out(q, k, v, block, 0.3, "max")
+    out, target = attend_with_target(q, k, v, block, 0.3, first)
+    torch.testing.assert_close(target.double(), expected[first:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.double(), expected_out, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", module.KINDS)
 @pytest.mark.parametrize("first", [0, 1, 40, 63, 129])
 def test_tiles_chunks_and_late_rows(first: int, kind: module.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +100,14 @@ def test_kinds_differ_and_unknown_ones_are_refused() -> None:
         attend_with_target(q, k, k, 8, 1.0, kind="mean")  # type: ignore[arg-type]
 
 
-def test_half_precision_keeps_maxima_in_float32() -> None:
-    """Inputs that bfloat16 holds exactly give the target of the same numbers in fp32."""
+@pytest.mark.parametrize("block", [8, 16], ids=["torch", "compiled"])
+def test_half_precision_keeps_maxima_in_float32(block: int) -> None:
+    """Inputs that bfloat16 holds exactly give the target of the same numbers in fp32, under autocast too."""
     q, k, v = (x.bfloat16() for x in drawn(70, 3))
-    out, target = attend_with_target(q, k, v, 8, 0.3)
-    exact_out, exact = written_out(q, k, v, 8, 0.3, "max")
-    torch.testing.assert_close(target.double(), exact, rtol=0, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, target = attend_with_target(q, k, v, block, 0.3)
+    exact_out, exact = written_out(q, k, v, block, 0.3, "max")
+    torch.testing.assert_close(target.double(), exact, rtol=0, atol=3e-5)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.double(), exact_out, rtol=1e-2, atol=1e-2)
 
