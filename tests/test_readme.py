@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from seer_ray.compose import compose
+from seer_ray.config import RunConfig, SweepConfig
+from seer_ray.points import expand, points_of
+from seer_ray.training.options import DistillConfig, GatesEvalConfig, PretrainConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
-    r"^seer-ray (?:run|submit) .*$", README.replace("\\\n", " ").replace("`", "\n"), re.MULTILINE
+    r"^seer-ray (?:run|submit|sweep|distill|gates eval|pretrain) .*$",
+    README.replace("\\\n", " ").replace("`", "\n"),
+    re.MULTILINE,
 )
 # The table shows options without their command.
 OPTIONS = re.findall(r"`((?:[a-z_]+(?:\.[a-z_]+)*=[^\s`]+ ?)+)`", README)
@@ -29,13 +34,18 @@ def test_the_readme_has_commands_and_options() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_compose(command: str) -> None:
-    compose(overrides(shlex.split(command)[2:]))
+    words = shlex.split(command, comments=True)[1:]
+    jobs = {"distill": DistillConfig, "gates": GatesEvalConfig, "pretrain": PretrainConfig}
+    if words[0] == "sweep":
+        assert len(points_of(expand(overrides(words)))) > 2
+    else:
+        compose(overrides(words), job=jobs.get(words[0], RunConfig))
 
 
 @pytest.mark.parametrize("text", OPTIONS)
 def test_options_compose(text: str) -> None:
     if "module:function" not in text:
-        compose(overrides(text.split()))
+        compose(overrides(text.split()), job=SweepConfig if text.startswith("sweep.") else RunConfig)
 
 
 def test_the_engine_example_prints_a_completion(capsys: pytest.CaptureFixture[str]) -> None:
