@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seer_ray.jobs.training import train
 from seer_ray.tracking.tracker import Dataset
@@ -16,12 +16,17 @@ from seer_ray.training.display import TrainReporter, TrainSummary
 from seer_ray.training.documents import parse_sources
 from seer_ray.training.options import DistillConfig
 
+if TYPE_CHECKING:
+    from seer_ray.training.memory import MemoryPlan
+
 
 def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainSummary:
     """Runs the job to its end; see ``seer_ray.jobs.training.train``."""
     from seer_ray.training.distill import check_distill
 
     check_distill(config)
+    if reporter is not None:
+        reporter.note(f"computed peak memory of a worker: {plan(config).total / 2**30:.1f} GiB")
     sources = ", ".join(source.path for source in parse_sources(config.data))
     model = f"model.name={config.model.name} model.gates={{product}}"
     return train(
@@ -33,6 +38,16 @@ def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainS
         Dataset("documents", sources, sources, 0),
         (f"seer-ray run {model} selector=seer",),
     )
+
+
+def plan(config: DistillConfig) -> MemoryPlan:
+    """The computed peak of a worker. Reads configs, no weights."""
+    from seer_ray.models.load import DTYPES, load_config
+    from seer_ray.training.distill import gate_shape, plan_of
+
+    hf_config = load_config(config.model)
+    dtype = DTYPES.get(config.model.dtype) or getattr(hf_config, "dtype", None) or DTYPES["float32"]
+    return plan_of(config, hf_config, gate_shape(config, hf_config), dtype)
 
 
 def build(config: DistillConfig, device: str, folder: str) -> Any:

@@ -186,7 +186,12 @@ def pretrain(
 
 @app.command()
 def distill(
-    overrides: OverridesArgument = None, config: ConfigOption = None, as_json: JsonOption = False
+    overrides: OverridesArgument = None,
+    config: ConfigOption = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="print the computed peak memory, and do nothing")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train the attention gates of a frozen model. The same command again goes on with it.
 
@@ -194,7 +199,17 @@ def distill(
     """
     from seer_ray.training.options import DistillConfig
 
-    execute_training(load_config(config, overrides or [], DistillConfig), "distill", as_json)
+    job = load_config(config, overrides or [], DistillConfig)
+    if plan:
+        from seer_ray.jobs.distill import plan as computed
+
+        needed = computed(job)
+        if as_json:
+            print_json(dataclasses.asdict(needed) | {"total": needed.total})
+        else:
+            typer.echo("\n".join(needed.lines()))
+        return
+    execute_training(job, "distill", as_json)
 
 
 @app.command()

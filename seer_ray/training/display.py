@@ -12,6 +12,8 @@ from rich.table import Table
 
 from seer_ray.tables import duration
 
+LAYER = "/layer_"
+"""In the names of metrics of one layer: recorded, and not shown."""
 LINE_INTERVAL = 10.0
 """Seconds between two lines where nobody watches a terminal."""
 
@@ -111,7 +113,7 @@ class ConsoleReporter:
             return
         table = Table("metric", "value", title=summary.name, title_style="bold")
         for name, value in summary.metrics.items():
-            if not name.startswith(("time/", "speed/")):
+            if not name.startswith(("time/", "speed/")) and LAYER not in name:
                 table.add_row(name, f"{value:,.5g}")
         self.result.print(table)
         self.result.print(f"{summary.product}: {summary.step:,} steps, {summary.tokens:,.0f} tokens")
@@ -126,6 +128,7 @@ class ConsoleReporter:
 
 def describe(metrics: dict[str, float]) -> str:
     """Metrics of one moment on one line; those of the evaluation whole, of training the main ones."""
+    metrics = {name: value for name, value in metrics.items() if LAYER not in name}
     if "train/loss" not in metrics:
         return " · ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in metrics.items())
     own = [

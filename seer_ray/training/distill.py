@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from seer_ray.config import ConfigError, ModelConfig
 from seer_ray.models.gate import AttnGate
@@ -131,18 +132,9 @@ class Distillation:
         write_card(folder, self.config, report, self.corpora, gates)
 
     def plan(self, length: int | None = None) -> MemoryPlan:
-        """The computed peak of a worker with rows of ``length`` tokens; None: of ``train.length``."""
-        model = self.loaded.model
-        return plan_memory(
-            model.config,
-            length or self.config.train.length,
-            self.shape.block_size,
-            self.shape.gate_dim,
-            self.config.objective,
-            self.loaded.dtype,
-            len(self.training.trained),
-            sum(p.numel() * p.element_size() for p in model.parameters()),
-        )
+        """See ``plan_of``; with the weights that are there."""
+        weights = sum(p.numel() * p.element_size() for p in self.loaded.model.parameters())
+        return plan_of(self.config, self.loaded.hf_config, self.shape, self.loaded.dtype, length, weights)
 
     @contextlib.contextmanager
     def _out_of_memory_explained(self) -> Iterator[None]:
@@ -153,6 +145,33 @@ class Distillation:
                 raise
             device = self.training.device
             raise out_of_memory(self.config, self.plan, self.shape.block_size, device) from error
+
+
+def plan_of(
+    config: DistillConfig,
+    hf_config: PreTrainedConfig,
+    shape: GateConfig,
+    dtype: torch.dtype,
+    length: int | None = None,
+    weights: int | None = None,
+) -> MemoryPlan:
+    """The computed peak of a worker with rows of ``length`` tokens; None: of ``train.length``.
+
+    Args:
+        shape: of the gates.
+        dtype: of the model.
+        weights: bytes of the model; None: from its config.
+    """
+    return plan_memory(
+        hf_config,
+        length or config.train.length,
+        shape.block_size,
+        shape.gate_dim,
+        config.objective,
+        dtype,
+        len(parse_layers(config.gates.layers, hf_config.num_hidden_layers)),
+        weights,
+    )
 
 
 def check_distill(config: DistillConfig) -> None:
@@ -185,15 +204,27 @@ def initial_gates(
     Raises:
         ConfigError: gates of another model, or of a shape that the options contradict.
     """
-    options, hf_config = config.gates, loaded.hf_config
+    hf_config, shape = loaded.hf_config, gate_shape(config, loaded.hf_config)
+    if config.model.gates is None:
+        return init_gates(hf_config, shape, config.train.seed, loaded.device), shape
+    gates = load_gates(config.model.gates, hf_config, shape.block_size, torch.float32, loaded.device)
+    return gates, shape
+
+
+def gate_shape(config: DistillConfig, hf_config: PreTrainedConfig) -> GateConfig:
+    """Settings of the gates: those of ``model.gates``, else those of the options.
+
+    Raises:
+        ConfigError: the options contradict ``model.gates``.
+    """
+    options = config.gates
     if config.model.gates is None:
         layers = parse_layers(options.layers, hf_config.num_hidden_layers)
-        shape = GateConfig(
+        return GateConfig(
             gate_dim=options.dim or head_dim(hf_config),
             layers=None if len(layers) == hf_config.num_hidden_layers else layers,
             **{name: getattr(options, name) for name in SETTINGS},
         )
-        return init_gates(hf_config, shape, config.train.seed, loaded.device), shape
     shape = read_settings(config.model.gates)
     usual = GatesConfig()
     theirs = {**{name: getattr(shape, name) for name in SETTINGS}, "dim": shape.gate_dim}
@@ -203,8 +234,7 @@ def initial_gates(
                 f"gates.{name}={getattr(options, name)}: the gates of model.gates={config.model.gates} have"
                 f" {value}; leave it out, or begin anew with model.gates=null"
             )
-    gates = load_gates(config.model.gates, hf_config, shape.block_size, torch.float32, loaded.device)
-    return gates, shape
+    return shape
 
 
 def load_corpora(config: DistillConfig, loaded: LoadedModel, block: int) -> list[Corpus]:
