@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -20,6 +21,17 @@ PLAIN_INTERVAL = 10.0
 """Seconds between two lines where nobody watches a terminal."""
 
 
+class Phased(Protocol):
+    """How far a job is."""
+
+    @property
+    def phase(self) -> str: ...
+
+
+L = TypeVar("L", bound=Phased)
+S = TypeVar("S")
+
+
 def reporter_for(progress: Console, result: Console | None, title: str) -> Reporter:
     """What suits the place that ``progress`` writes to.
 
@@ -31,30 +43,36 @@ def reporter_for(progress: Console, result: Console | None, title: str) -> Repor
     return (RichReporter if progress.is_terminal else PlainReporter)(progress, result, title)
 
 
-class RichReporter:
-    """A panel that follows the job, with events above it."""
+class PanelFollower(Generic[L, S]):
+    """A panel that follows a job, with events above it."""
 
     def __init__(self, progress: Console, result: Console | None, title: str) -> None:
-        self.progress = progress
-        self.result = result
-        self.title = title
+        self.progress, self.result, self.title = progress, result, title
         self.live: Live | None = None
 
-    def start(self, live: LiveStats) -> None:
-        self.live = Live(live_panel(self.title, live), console=self.progress, transient=True)
+    def panel(self, live: L) -> Panel:
+        """The job at one moment."""
+        raise NotImplementedError
+
+    def conclude(self, result: Console, summary: S) -> None:
+        """Print what the job came to."""
+        raise NotImplementedError
+
+    def start(self, live: L) -> None:
+        self.live = Live(self.panel(live), console=self.progress, transient=True)
         self.live.start()
 
-    def update(self, live: LiveStats) -> None:
+    def update(self, live: L) -> None:
         if self.live:
-            self.live.update(live_panel(self.title, live))
+            self.live.update(self.panel(live))
 
     def note(self, message: str) -> None:
         self.progress.print(Text.assemble(("• ", "yellow"), message))
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: S) -> None:
         self.close()
         if self.result:
-            print_summary(self.result, summary)
+            self.conclude(self.result, summary)
 
     def close(self) -> None:
         if self.live:
@@ -62,8 +80,8 @@ class RichReporter:
             self.live = None
 
 
-class PlainReporter:
-    """A line now and then, for logs."""
+class LineFollower(Generic[L, S]):
+    """Lines now and then, for logs."""
 
     def __init__(
         self,
@@ -72,34 +90,59 @@ class PlainReporter:
         title: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.progress = progress
-        self.result = result
-        self.title = title
-        self.clock = clock
-        self.shown_at = -PLAIN_INTERVAL
-        self.phase = ""
+        self.progress, self.result, self.title, self.clock = progress, result, title, clock
+        self.shown_at, self.phase = -PLAIN_INTERVAL, ""
 
-    def start(self, live: LiveStats) -> None:
+    def lines(self, live: L) -> Iterable[str]:
+        """What is worth telling."""
+        raise NotImplementedError
+
+    def conclude(self, result: Console, summary: S) -> None:
+        """Print what the job came to."""
+        raise NotImplementedError
+
+    def start(self, live: L) -> None:
         self._line(self.title)
         self.update(live)
 
-    def update(self, live: LiveStats) -> None:
+    def update(self, live: L) -> None:
         now = self.clock()
         if now - self.shown_at >= PLAIN_INTERVAL or live.phase != self.phase:
             self.shown_at, self.phase = now, live.phase
-            self._line(live_line(live))
+            for line in self.lines(live):
+                self._line(line)
 
     def note(self, message: str) -> None:
         self._line(f"note: {message}")
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: S) -> None:
         if self.result:
-            print_summary(self.result, summary)
+            self.conclude(self.result, summary)
 
     def close(self) -> None: ...
 
     def _line(self, text: str) -> None:
         self.progress.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class RichReporter(PanelFollower[LiveStats, Summary]):
+    """Of a run."""
+
+    def panel(self, live: LiveStats) -> Panel:
+        return live_panel(self.title, live)
+
+    def conclude(self, result: Console, summary: Summary) -> None:
+        print_summary(result, summary)
+
+
+class PlainReporter(LineFollower[LiveStats, Summary]):
+    """Of a run."""
+
+    def lines(self, live: LiveStats) -> Iterable[str]:
+        yield live_line(live)
+
+    def conclude(self, result: Console, summary: Summary) -> None:
+        print_summary(result, summary)
 
 
 def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console, Group
-from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.display import PLAIN_INTERVAL
+from seer_ray.display import LineFollower, PanelFollower
 from seer_ray.jobs.live import PointLive, SweepLive, SweepReporter, SweepSummary
 from seer_ray.sweep_status import SweepStatus
 from seer_ray.tables import count, duration, percent
@@ -28,76 +26,33 @@ def sweep_reporter_for(progress: Console, result: Console | None, title: str) ->
     return (RichSweep if progress.is_terminal else PlainSweep)(progress, result, title)
 
 
-class RichSweep:
-    """A table that follows the sweep, with events above it."""
+class RichSweep(PanelFollower[SweepLive, SweepSummary]):
+    """A table that follows the sweep."""
 
-    def __init__(self, progress: Console, result: Console | None, title: str) -> None:
-        self.progress, self.result, self.title = progress, result, title
-        self.live: Live | None = None
+    def panel(self, live: SweepLive) -> Panel:
+        return sweep_panel(self.title, live)
 
-    def start(self, live: SweepLive) -> None:
-        self.live = Live(sweep_panel(self.title, live), console=self.progress, transient=True)
-        self.live.start()
-
-    def update(self, live: SweepLive) -> None:
-        if self.live:
-            self.live.update(sweep_panel(self.title, live))
-
-    def note(self, message: str) -> None:
-        self.progress.print(Text.assemble(("• ", "yellow"), message))
-
-    def finish(self, summary: SweepSummary) -> None:
-        self.close()
-        if self.result:
-            print_sweep_summary(self.result, summary)
-
-    def close(self) -> None:
-        if self.live:
-            self.live.stop()
-            self.live = None
+    def conclude(self, result: Console, summary: SweepSummary) -> None:
+        print_sweep_summary(result, summary)
 
 
-class PlainSweep:
-    """Lines now and then, for logs: the whole, and each point that has moved."""
+class PlainSweep(LineFollower[SweepLive, SweepSummary]):
+    """The whole, and each point that has moved."""
 
-    def __init__(
-        self,
-        progress: Console,
-        result: Console | None,
-        title: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.progress, self.result, self.title, self.clock = progress, result, title, clock
-        self.shown_at, self.phase = -PLAIN_INTERVAL, ""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.told: dict[str, tuple[str, int]] = {}
 
-    def start(self, live: SweepLive) -> None:
-        self._line(self.title)
-        self.update(live)
-
-    def update(self, live: SweepLive) -> None:
-        now = self.clock()
-        if now - self.shown_at < PLAIN_INTERVAL and live.phase == self.phase:
-            return
-        self.shown_at, self.phase = now, live.phase
-        self._line(f"{duration(live.elapsed_s):>7}  {live.phase} · {progress_text(live)}")
+    def lines(self, live: SweepLive) -> Iterable[str]:
+        yield f"{duration(live.elapsed_s):>7}  {live.phase} · {progress_text(live)}"
         for point in live.points:
             said = (point.state, point.live.done)
             if self.told.get(point.name, ("waiting", 0)) != said:
                 self.told[point.name] = said
-                self._line("         " + " · ".join(cell.plain for cell in cells(point) if cell.plain))
+                yield "         " + " · ".join(cell.plain for cell in cells(point) if cell.plain)
 
-    def note(self, message: str) -> None:
-        self._line(f"note: {message}")
-
-    def finish(self, summary: SweepSummary) -> None:
-        if self.result:
-            print_sweep_summary(self.result, summary)
-
-    def close(self) -> None: ...
-
-    def _line(self, text: str) -> None:
-        self.progress.print(text, markup=False, highlight=False, soft_wrap=True)
+    def conclude(self, result: Console, summary: SweepSummary) -> None:
+        print_sweep_summary(result, summary)
 
 
 def progress_text(live: SweepLive) -> str:

@@ -7,7 +7,6 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow as pa
 from seer_ray.config import ConfigError
 from seer_ray.results import identity, lock, schema, selections
 from seer_ray.results.entry import ENTRIES, PARTS, Key
+from seer_ray.results.held import HeldFolder
 from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
@@ -28,22 +28,21 @@ TRACKING = "tracking"
 """What MLflow is told, before it is told (``seer_ray.tracking``)."""
 
 
-class RunFolder:
+class RunFolder(HeldFolder):
     """``open`` to write (one process at a time), ``view`` to look (any number, at any time).
 
     A path or any pyarrow filesystem URI. Rows are there whole or not at all; see ``ledger`` and ``progress``
-    for what a crash leaves. Usable as a context manager.
+    for what a crash leaves.
     """
 
     def __init__(self, store: Store, about: dict[str, Any], held: lock.Lock | None) -> None:
         """Use ``open`` or ``view``."""
-        self.store = store
+        super().__init__(store, held)
         self.run_id: str = about["run_id"]
         """Of this folder, for life."""
         self.config: dict[str, Any] = about["config"]
         """Resolved options of the command that began the run."""
         self.config_digest: str = about["config_digest"]
-        self._lock = held
         self._ledger = Ledger(
             store, {"seer_ray.run_id": self.run_id, "seer_ray.config_digest": self.config_digest}
         )
@@ -107,28 +106,6 @@ class RunFolder:
         if about is None:
             raise ConfigError(f"{store.uri}: no run folder here (no {RUN} in it)")
         return cls(store, about, None)
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let another process write."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    @property
-    def uri(self) -> str:
-        """The folder in messages: no secrets in it."""
-        return self.store.uri
-
-    @property
-    def path(self) -> Path | None:
-        """The folder on the local disk, if it is there."""
-        return self.store.path
 
     @property
     def config_yaml(self) -> str:

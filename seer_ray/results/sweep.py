@@ -6,12 +6,12 @@ import json
 import re
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 from seer_ray.config import ConfigError
 from seer_ray.results import identity, lock
 from seer_ray.results.folder import CONFIG, RUN
+from seer_ray.results.held import HeldFolder
 from seer_ray.results.store import Store, join, one_line, open_store
 
 INDEX = "sweep.json"
@@ -19,7 +19,7 @@ POINTS = "points"
 VERSION = 1
 
 
-class SweepFolder:
+class SweepFolder(HeldFolder):
     """``open`` to write (one process at a time), ``view`` to look. Points are ordinary run folders below.
 
     ``sweep.json`` holds ``name``, ``points`` (a list of mappings with ``slug``, ``overrides``, ``baseline``,
@@ -28,8 +28,8 @@ class SweepFolder:
 
     def __init__(self, store: Store, index: dict[str, Any], held: lock.Lock | None) -> None:
         """Use ``open`` or ``view``."""
-        self.store, self.index = store, index
-        self._lock = held
+        super().__init__(store, held)
+        self.index = index
         try:
             self.config_yaml = store.read(CONFIG).decode()
         except (FileNotFoundError, UnicodeDecodeError):
@@ -82,28 +82,6 @@ class SweepFolder:
         if index is None:
             raise ConfigError(f"{store.uri}: no sweep here (no {INDEX} in it)")
         return cls(store, index, None)
-
-    def __enter__(self) -> SweepFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let another process write."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    @property
-    def uri(self) -> str:
-        """The folder in messages: no secrets in it."""
-        return self.store.uri
-
-    @property
-    def path(self) -> Path | None:
-        """The folder on the local disk, if it is there."""
-        return self.store.path
 
     @property
     def run_id(self) -> str:
