@@ -68,6 +68,26 @@ def split_documents(
     return Corpus([piece for piece in pieces if ranks[piece.id] >= limit], out, short)
 
 
+def join(pieces: Sequence[Document], length: int) -> list[Document]:
+    """Documents one behind the other, in the order of their hashes, as documents of ``length`` tokens.
+
+    The one that reaches the length is cut there and the next sequence begins with the next one; what is left
+    at the end is a shorter document.
+    """
+    joined: list[Document] = []
+    waiting: list[Document] = []
+    tokens = 0
+    ordered = sorted(pieces, key=lambda piece: piece.rank())
+    for number, piece in enumerate(ordered, 1):
+        waiting.append(piece)
+        tokens += len(piece.tokens)
+        if tokens >= length or number == len(ordered):
+            together = torch.cat([each.tokens for each in waiting])[:length]
+            joined.append(Document(f"joined from {waiting[0].id}", piece.source, together))
+            waiting, tokens = [], 0
+    return joined
+
+
 class Mixture:
     """Endless rows of packed documents.
 

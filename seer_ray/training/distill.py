@@ -19,13 +19,14 @@ from seer_ray.models.gates import init_gates, load_gates, read_settings, save_ga
 from seer_ray.models.load import DTYPES, LoadedModel, load_model
 from seer_ray.models.rope import head_dim
 from seer_ray.training.budget import Budget
-from seer_ray.training.data import Corpus, Mixture, split_documents
-from seer_ray.training.documents import Document, parse_sources, read_documents
+from seer_ray.training.corpora import load_corpora, longest
+from seer_ray.training.data import Mixture
+from seer_ray.training.documents import parse_sources
 from seer_ray.training.figures import ALL
 from seer_ray.training.gate_card import write_card
 from seer_ray.training.gate_training import GateTraining
 from seer_ray.training.layers import parse_layers
-from seer_ray.training.memory import GIB, MemoryPlan, fitting_length, memory_of, plan_memory
+from seer_ray.training.memory import MemoryPlan, is_out_of_memory, out_of_memory, plan_memory
 from seer_ray.training.options import DistillConfig, GatesConfig
 from seer_ray.training.pack import Pack
 from seer_ray.training.quality import Rows, measure
@@ -144,7 +145,8 @@ class Distillation:
             if not is_out_of_memory(error):
                 raise
             device = self.training.device
-            raise out_of_memory(self.config, self.plan, self.shape.block_size, device) from error
+            length = self.config.train.length
+            raise out_of_memory(length, self.plan, self.shape.block_size, device) from error
 
 
 def plan_of(
@@ -235,55 +237,3 @@ def gate_shape(config: DistillConfig, hf_config: PreTrainedConfig) -> GateConfig
                 f" {value}; leave it out, or begin anew with model.gates=null"
             )
     return shape
-
-
-def load_corpora(config: DistillConfig, loaded: LoadedModel, block: int) -> list[Corpus]:
-    """Every source's documents, read, cut and split.
-
-    Raises:
-        ConfigError: a source cannot be read, or has nothing long enough.
-    """
-    if config.train.length < 2 * block:
-        raise ConfigError(
-            f"train.length={config.train.length}: must be at least two blocks, {2 * block} tokens"
-        )
-    corpora = []
-    for source in parse_sources(config.data):
-        documents = read_documents(source, loaded.tokenizer, loaded.name)
-        option = f"data={source.path}"
-        corpora.append(
-            split_documents(documents, config.train.length, block, config.evaluation.held_out, option)
-        )
-    return corpora
-
-
-def longest(corpora: Sequence[Corpus], count: int) -> list[Document]:
-    """Held-out documents, the longest ones, of all sources in turn."""
-    queues = [sorted(corpus.held_out, key=lambda d: (-len(d.tokens), d.rank()))[:count] for corpus in corpora]
-    found: list[Document] = []
-    for place in range(count):
-        found += [queue[place] for queue in queues if place < len(queue)]
-    return found[:count]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or this machine had no more; torch says so of the CPU by a plain RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
-
-
-def out_of_memory(config: DistillConfig, plan: Any, block: int, device: torch.device) -> ConfigError:
-    """What to say, with the setting that would fit."""
-    limit, length = memory_of(device), config.train.length
-    needed = plan(length).total
-    fits = fitting_length(plan, int(0.9 * limit), length, block)
-    computed = f"computed need {needed / GIB:.1f} GiB of {limit / GIB:.1f} GiB"
-    if fits is None:
-        remedy = "no length fits: take a smaller model, model.dtype=bfloat16 or a larger device"
-    elif needed <= 0.9 * limit:
-        half = max(2, length // block // 2) * block
-        remedy = f"others use the device too; free it, or try train.length={half}"
-    else:
-        remedy = f"set train.length={fits}"
-    return ConfigError(f"train.length={length}: out of memory on {device} ({computed}); {remedy}")

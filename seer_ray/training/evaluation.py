@@ -15,7 +15,7 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import LoadedModel, load_model
 from seer_ray.training.budget import Budget
-from seer_ray.training.data import split_documents
+from seer_ray.training.data import join, split_documents
 from seer_ray.training.documents import Document, parse_sources, read_documents
 from seer_ray.training.figures import Figures
 from seer_ray.training.options import GatesEvalConfig
@@ -182,7 +182,8 @@ def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int)
         option = f"data={source.path}"
         read = read_documents(source, loaded.tokenizer, loaded.name)
         whole = config.held_out >= 1
-        least = 1 if config.join else block
+        joins = config.join or source.join
+        least = 1 if joins else block
         corpus = split_documents(read, config.length, least, 0.0 if whole else config.held_out, option)
         pieces = corpus.train if whole else corpus.held_out
         if not pieces:
@@ -190,7 +191,7 @@ def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int)
                 f"{option}: no document is held out (held_out={config.held_out:g}, {len(corpus.train)} are"
                 " there); set held_out=1 if the gates were never trained on them"
             )
-        if config.join:
+        if joins:
             pieces = join(pieces, config.length)
         pieces = [piece for piece in pieces if len(piece.tokens) >= 2 * block]
         if not pieces:
@@ -198,24 +199,6 @@ def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int)
         pieces.sort(key=lambda piece: (-len(piece.tokens), piece.rank()))
         found += pieces[: config.documents]
     return found
-
-
-def join(pieces: Sequence[Document], length: int) -> list[Document]:
-    """Documents one behind the other, in the order of their hashes, as documents of ``length`` tokens.
-
-    The one that reaches the length is cut there and the next sequence begins with the next one; what is left
-    at the end is a shorter document.
-    """
-    joined: list[Document] = []
-    waiting: list[Document] = []
-    ordered = sorted(pieces, key=lambda piece: piece.rank())
-    for number, piece in enumerate(ordered, 1):
-        waiting.append(piece)
-        if sum(len(each.tokens) for each in waiting) >= length or number == len(ordered):
-            tokens = torch.cat([each.tokens for each in waiting])[:length]
-            joined.append(Document(f"joined from {waiting[0].id}", piece.source, tokens))
-            waiting = []
-    return joined
 
 
 def flat(rows: Sequence[Mapping[str, Any]], values: Sequence[str]) -> dict[str, float]:

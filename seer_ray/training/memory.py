@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from transformers import PreTrainedConfig
 
+from seer_ray.config import ConfigError
 from seer_ray.models.rope import head_dim
 from seer_ray.training.imitation import NUMBERS
 from seer_ray.training.options import ObjectiveConfig
@@ -96,11 +98,13 @@ def plan_memory(
     )
 
 
-def fitting_length(plan_of_length, limit: int, length: int, block: int) -> int | None:  # type: ignore[no-untyped-def]
+def fitting_length(
+    plan_of_length: Callable[[int], MemoryPlan], limit: int, length: int, block: int
+) -> int | None:
     """The longest row, in whole blocks below ``length``, whose plan stays below ``limit`` bytes; None: none.
 
     Args:
-        plan_of_length: tokens -> MemoryPlan.
+        plan_of_length: the plan for a row of so many tokens.
         limit: bytes.
         length: of the row that was too long.
         block: tokens a block.
@@ -117,3 +121,28 @@ def memory_of(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or this machine had no more; torch says so of the CPU by a plain RuntimeError."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def out_of_memory(
+    length: int, plan: Callable[[int], MemoryPlan], block: int, device: torch.device
+) -> ConfigError:
+    """What to say, with the setting that would fit."""
+    limit = memory_of(device)
+    needed = plan(length).total
+    fits = fitting_length(plan, int(0.9 * limit), length, block)
+    computed = f"computed need {needed / GIB:.1f} GiB of {limit / GIB:.1f} GiB"
+    if fits is None:
+        remedy = "no length fits: take a smaller model, model.dtype=bfloat16 or a larger device"
+    elif needed <= 0.9 * limit:
+        half = max(2, length // block // 2) * block
+        remedy = f"others use the device too; free it, or try train.length={half}"
+    else:
+        remedy = f"set train.length={fits}"
+    return ConfigError(f"train.length={length}: out of memory on {device} ({computed}); {remedy}")

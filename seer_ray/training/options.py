@@ -104,6 +104,8 @@ class SourceConfig:
     """Of its tokens in the mixture."""
     limit: int | None = None
     """Only so many documents."""
+    join: bool = False
+    """Short documents one behind the other as long ones: ``train.length`` tokens that see each other."""
     subset: str | None = None
     split: str = "train"
     text: str | None = None

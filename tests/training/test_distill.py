@@ -19,7 +19,7 @@ from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, load_gates
 from seer_ray.models.load import load_model
 from seer_ray.selectors import Query, Seer, StepView
-from seer_ray.training import distill
+from seer_ray.training import memory
 from seer_ray.training.distill import Distillation
 from seer_ray.training.gate_training import GateTraining
 from seer_ray.training.loop import fit
@@ -226,6 +226,27 @@ def test_what_is_refused(
         Distillation(config(model, data, *words), "cpu")
 
 
+def test_short_documents_joined(model: Path, tmp_path: Path) -> None:
+    """Each side of the split for itself; they are documents, which see all of themselves."""
+    file = tmp_path / "short.jsonl"
+    file.write_text("\n".join(json.dumps({"id": f"r{n}", "text": f"{n:02d}" * 10}) for n in range(60)))
+    with pytest.raises(ConfigError, match=r"60 documents, the longest has 20 tokens"):
+        Distillation(config(model, file), "cpu")
+    objective = Distillation(config(model, file, f"data=[{{path: {file}, join: true}}]"), "cpu")
+    (corpus,) = objective.corpora
+    assert {len(d.tokens) for d in corpus.train[:-1]} == {200}
+    train, held_out = (
+        {tuple(d.tokens[i : i + 20].tolist()) for d in part for i in range(0, len(d.tokens), 20)}
+        for part in (corpus.train, corpus.held_out)
+    )
+    assert held_out and not train & held_out
+    assert objective.batch(0, 0, 1)[0].bounds == (0, 200)
+    few = tmp_path / "few.jsonl"
+    few.write_text(json.dumps({"text": "short"}))
+    with pytest.raises(ConfigError, match=r"joined, less than two blocks, 32 tokens"):
+        Distillation(config(model, few, f"data=[{{path: {few}, join: true}}]"), "cpu")
+
+
 def test_rows_are_shared_by_workers(model: Path, data: Path) -> None:
     objective = Distillation(config(model, data, "train.batch_tokens=800"), "cpu")
     whole = [pack.tokens.tolist() for pack in objective.batch(3, 0, 1)]
@@ -244,16 +265,16 @@ def test_out_of_memory_names_a_length_that_fits(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(objective.training, "loss", fail)
-    monkeypatch.setattr(distill, "memory_of", lambda device: int(objective.plan(96).total / 0.9) + 2)
+    monkeypatch.setattr(memory, "memory_of", lambda device: int(objective.plan(96).total / 0.9) + 2)
     with pytest.raises(
         ConfigError, match=r"train.length=200: out of memory on cpu .*; set train.length=(\d+)"
     ) as e:
         objective.loss(objective.batch(0, 0, 1))
     assert 96 <= int(str(e.value).rpartition("=")[2]) < 200
-    monkeypatch.setattr(distill, "memory_of", lambda device: 10**12)
+    monkeypatch.setattr(memory, "memory_of", lambda device: 10**12)
     with pytest.raises(ConfigError, match="others use the device too"):
         objective.loss(objective.batch(0, 0, 1))
-    monkeypatch.setattr(distill, "memory_of", lambda device: 1000)
+    monkeypatch.setattr(memory, "memory_of", lambda device: 1000)
     with pytest.raises(ConfigError, match="no length fits"):
         objective.loss(objective.batch(0, 0, 1))
 
