@@ -162,7 +162,7 @@ def decoding_engine(loaded: LoadedModel, selector: SelectorConfig, batch: int, c
 def stretch(engine: Engine, context: int) -> None:
     """Moves every running chain to ``context`` tokens, over random keys and values.
 
-    Time and memory do not depend on what is in the cache, and computing real prompts would take hours on a CPU.
+    Time and memory do not depend on what is in the cache, and real prompts would take hours on a CPU.
     """
     pool, block = engine.scheduler.pool, engine.settings.block_size
     for sequence in engine.scheduler.running:
