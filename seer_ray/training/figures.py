@@ -59,15 +59,25 @@ class Figures:
     def layer_table(self, *by: str) -> list[dict[str, Any]]:
         """Means of ``recall``, ``mass``, ``read`` by the named fields, and by positions, budget and selector.
 
-        ``of_oracle``: the mass as a share of the oracle's.
+        Averages over layers are of those that every selector has figures of: gates may be in some layers
+        only. ``of_oracle``: the mass as a share of the oracle's.
         """
         keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
-        table = _average(self.layers, keys, ("recall", "mass", "read"))
+        shared = self._shared()
+        chosen = [each for each in self.layers if "layer" in by or each.layer in shared]
+        table = _average(chosen, keys, ("recall", "mass", "read"))
         best = {_but_selector(row, keys): row["mass"] for row in table if row["selector"] == "oracle"}
         for row in table:
             oracle = best.get(_but_selector(row, keys))
             row["of_oracle"] = row["mass"] / oracle if oracle else math.nan
         return table
+
+    def _shared(self) -> set[int]:
+        """Layers that all selectors have figures of."""
+        layers: dict[str, set[int]] = defaultdict(set)
+        for figure in self.layers:
+            layers[figure.selector].add(figure.layer)
+        return set.intersection(*layers.values()) if layers else set()
 
     def output_table(self, *by: str) -> list[dict[str, Any]]:
         """Means of ``kl`` and ``top1`` by the named fields, and by positions, budget and selector."""
@@ -83,8 +93,10 @@ class Figures:
         keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
         outputs = {tuple(row[key] for key in keys): row for row in self.output_table(*by)}
         layers: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+        shared = self._shared()
         for row in self.layer_table(*by, "layer"):
-            layers[tuple(row[key] for key in keys)].append(row)
+            if row["layer"] in shared:
+                layers[tuple(row[key] for key in keys)].append(row)
         table = []
         for row in self.layer_table(*by):
             key = tuple(row[key] for key in keys)

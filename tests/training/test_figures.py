@@ -33,6 +33,16 @@ def test_means_are_weighted_by_rows() -> None:
     assert seer["mass_se"] == pytest.approx(math.sqrt(2 * (2.25**2 + 2.25**2)) / 40)
 
 
+def test_averages_are_over_layers_that_all_selectors_have() -> None:
+    oracle = [layer("a", "oracle", 10, mass, index) for index, mass in enumerate((0.8, 0.6, 1.0))]
+    figures = Figures([*oracle, layer("a", "seer", 10, 0.6, 0), layer("a", "seer", 10, 0.3, 1)])
+    found = {row["selector"]: row for row in figures.layer_table()}
+    assert found["oracle"]["mass"] == pytest.approx(0.7)
+    assert found["seer"]["of_oracle"] == pytest.approx(0.45 / 0.7)
+    assert {row["selector"]: row["rows"] for row in figures.table()} == {"oracle": 10, "seer": 10}
+    assert len([row for row in figures.layer_table("layer") if row["selector"] == "oracle"]) == 3
+
+
 def test_groups() -> None:
     figures = Figures([layer("a", "seer", 10, 0.5, 0), layer("a", "seer", 10, 0.7, 1)])
     assert [row["mass"] for row in figures.layer_table("layer")] == [0.5, 0.7]
