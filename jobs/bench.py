@@ -68,12 +68,13 @@ def run_engine(engine: Engine, jobs: list[Job]) -> None:
 
 def run_generate(loaded: LoadedModel, jobs: list[Job]) -> None:
     """Static batches in order of arrival, padded on the left; each lasts as long as its longest request."""
+    model: Any = loaded.model
     for start in range(0, len(jobs), STATIC_BATCH):
         batch = jobs[start : start + STATIC_BATCH]
         width = max(len(job.prompt) for job in batch)
         ids = torch.tensor([[0] * (width - len(job.prompt)) + list(job.prompt) for job in batch])
         mask = torch.tensor([[0] * (width - len(job.prompt)) + [1] * len(job.prompt) for job in batch])
-        loaded.model.generate(
+        model.generate(
             ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
             max_new_tokens=max(job.new_tokens for job in batch),
@@ -90,7 +91,8 @@ class GenerateBatch:
         config = transformers.GenerationConfig(
             max_new_tokens=8, do_sample=False, eos_token_id=-1, pad_token_id=0
         )
-        self.manager = loaded.model.init_continuous_batching(generation_config=config)
+        model: Any = loaded.model
+        self.manager = model.init_continuous_batching(generation_config=config)
         self.manager.start()
         self([Job((1,) * 32, 4)])
 
@@ -313,8 +315,8 @@ def main(arguments: list[str]) -> int:
         batching = report["batching"] = bench_batching(
             loaded, options.requests, options.longest, options.repeats
         )
-        rows = [(name, rate) for name, rate in batching["tokens_per_s"].items()]
+        rates = list(batching["tokens_per_s"].items())
         title = f"{options.requests} requests of mixed length: {batching['ratio']}x {batching['best_other']}"
-        show(console, title, ("way", "new tokens / s"), rows)
+        show(console, title, ("way", "new tokens / s"), rates)
     print(json.dumps(report))
     return 0
