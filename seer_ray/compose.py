@@ -44,6 +44,7 @@ def compose(
 
     A model or dataset of one's own, named without a choice of its group, leaves the default choice out: the
     sampling that suits the default model, or the size of the default task, says nothing about another one.
+    Without a choice of selector, models with gates use them, and the others Quest.
 
     Args:
         overrides: ``group=choice`` and ``option=value``, as Hydra writes them, or read already; the last wins
@@ -183,7 +184,10 @@ def reader_of(job: type) -> Overrides:
 
 
 def _top(job: type, chosen: dict[str, str], settings: list[Setting]) -> DictConfig:
-    """The job's top file with these choices, and without default choices that something else is named for."""
+    """The job's top file with these choices, and without default choices that something else is named for.
+
+    A model that has no gates goes without the selector that needs them.
+    """
     usual, groups = _composed(JOBS[job], ()), groups_of(job)
     words = [f"{group}={name}" for group, name in chosen.items()]
     named = {item.name: item.value for item in settings}
@@ -192,6 +196,9 @@ def _top(job: type, chosen: dict[str, str], settings: list[Setting]) -> DictConf
         words.append("~model")
     if "task" in groups and "task" not in chosen and data is not None:
         words.append("~task")
+    if "selector" in groups and "selector" not in chosen and "selector.name" not in named:
+        gates = named.get("model.gates", _hydra(JOBS[job], words).model.gates)
+        words.append(f"selector={'quest' if gates is None else 'seer'}")
     tree = _schema(job)
     tree.merge_with(_sections(job, _hydra(JOBS[job], words)))
     if "~task" in words:

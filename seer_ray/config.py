@@ -45,7 +45,11 @@ SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 
 @dataclass
 class ModelConfig:
-    name: str = option("smollm2", "hub id, folder, GGUF file, or 'smollm2' (the model of the [smollm] extra)")
+    name: str = option(
+        "reasoner",
+        "hub id, folder, GGUF file, 'reasoner' (the small model of this package), or 'smollm2' (of the [smollm] "
+        "extra)",
+    )
     revision: str | None = option(None, "hub revision of the model")
     tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder")
     dtype: str = option(
@@ -54,7 +58,7 @@ class ModelConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N")
-    gates: str | None = option(None, "attention gates: hub id, folder, or .pth file")
+    gates: str | None = option(None, "attention gates: hub id, folder, .pth file, or 'reasoner' (those of that model)")
     trust_remote_code: bool = option(False, "run Python code that comes with the model")
 
 
@@ -223,13 +227,18 @@ class TrainConfig:
     steps: int = option(800, "updates of the weights", minimum=1)
     batch_tokens: int = option(524288, "of one step, all workers together", unit="tokens", minimum=1)
     length: int = option(32768, "longest row", unit="tokens", minimum=2)
+    optimizer: str = option(
+        "adamw",
+        "adamw, or muon for the matrices of the layers: fewer steps to the same loss, some more work in each",
+        choices=("adamw", "muon"),
+    )
     lr: float = option(1e-3, "learning rate after the warm-up", minimum=0.0)
     min_lr: float = option(1e-5, "learning rate at the end of the cosine", minimum=0.0)
     warmup: int = option(20, "linear from 0", unit="steps", minimum=0)
     hold: float = option(
         0.0, "share of the steps, from the first, before the cosine begins", minimum=0.0, maximum=1.0
     )
-    weight_decay: float = option(0.0, "AdamW's, of all but vectors", minimum=0.0)
+    weight_decay: float = option(0.0, "of all but vectors", minimum=0.0)
     betas: list[float] = option([0.9, 0.98], "AdamW's running averages")
     clip: float | None = option(1.0, "largest gradient norm; null: none", minimum=0.0)
     dtype: str = option(

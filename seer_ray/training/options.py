@@ -21,7 +21,13 @@ class ArchitectureConfig:
     head_dim: int = option(64, "of a head; even", minimum=2)
     intermediate_size: int = option(640, "width of the MLP", minimum=8)
     max_positions: int = option(8192, "context", unit="tokens", minimum=16)
-    rope_theta: float = option(10000.0, "base of the rotary embedding", minimum=1.0)
+    rope_theta: float = option(100000.0, "base of the rotary embedding", minimum=1.0)
+    initial: str = option(
+        "lookup",
+        "weights at the beginning: random; or with heads that look back by a fixed distance, and queries that "
+        "resemble keys: a small model then learns to look things up in minutes",
+        choices=("random", "lookup"),
+    )
     window: int = option(1024, "reach of sliding layers", unit="tokens", minimum=1)
     tokenizer: str | None = option(
         None, "hub id or folder; None: one made for the built-in problems, of English letters only"

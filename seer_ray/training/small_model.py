@@ -6,6 +6,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from seer_ray.config import ConfigError
+from seer_ray.training.initial import prepare_lookup
 from seer_ray.training.mixers import NATIVE, resolve_mixers
 from seer_ray.training.options import ArchitectureConfig
 
@@ -39,6 +40,8 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(settings)
+        if config.initial == "lookup":
+            prepare_lookup(model)
     # Greedy by default: its answers are right or wrong, not matters of taste.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,

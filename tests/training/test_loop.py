@@ -15,7 +15,7 @@ from training.toy import Toy
 from seer_ray.config import ConfigError, TrainConfig
 from seer_ray.training import checkpoint
 from seer_ray.training.loop import TrainingError, fit
-from seer_ray.training.optim import lr_at, make_optimizer
+from seer_ray.training.optim import Optimizer, lr_at
 
 TIMES = ("speed/tokens_per_s", "time/eta_s")
 
@@ -66,20 +66,22 @@ def test_training_learns_and_leaves_curve_checkpoints_and_product(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 5, 7, 9])
-def test_interrupted_and_resumed_gives_the_same_bits(tmp_path, stop_at):
+@pytest.mark.parametrize(
+    ("stop_at", "optimizer"), [(1, "adamw"), (4, "adamw"), (5, "muon"), (7, "adamw"), (9, "muon")]
+)
+def test_interrupted_and_resumed_gives_the_same_bits(tmp_path, stop_at, optimizer):
     whole, halves = Toy(), Toy()
-    fit(whole, config(), tmp_path / "whole")
+    fit(whole, config(optimizer=optimizer), tmp_path / "whole")
     # The step after the one that was asked to stop is the last of the session.
     first = fit(
         halves,
-        config(),
+        config(optimizer=optimizer),
         tmp_path / "halves",
         lambda step, metrics: step >= stop_at,
     )
     assert not first.finished and first.step == stop_at + 1
     again = Toy(seed=5)  # its own weights must not matter
-    assert fit(again, config(), tmp_path / "halves").finished
+    assert fit(again, config(optimizer=optimizer), tmp_path / "halves").finished
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
     assert curve(tmp_path / "halves") == curve(tmp_path / "whole")
 
@@ -170,12 +172,34 @@ def test_learning_rate_warms_up_holds_and_ends_at_its_minimum():
 
 
 def test_norms_and_biases_do_not_decay():
-    groups = make_optimizer(Toy().module, config(weight_decay=0.3)).param_groups
+    groups = Optimizer(Toy().module, config(weight_decay=0.3)).param_groups
     assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.3, 2), (0.0, 2)]
+
+
+def test_muon_takes_the_matrices_of_the_layers_and_nothing_else():
+    module = torch.nn.Module()
+    module.embed = torch.nn.Embedding(5, 4)
+    module.layer = torch.nn.Linear(4, 4)
+    module.lm_head = torch.nn.Linear(4, 5, bias=False)
+    module.lm_head.weight = module.embed.weight
+    optimizer = Optimizer(module, config(optimizer="muon", weight_decay=0.3))
+    adamw, muon = optimizer.parts
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    kept = [(group["weight_decay"], [id(p) for p in group["params"]]) for group in adamw.param_groups]
+    assert kept == [(0.3, [id(module.embed.weight)]), (0.0, [id(module.layer.bias)])]
+    assert [id(p) for group in muon.param_groups for p in group["params"]] == [id(module.layer.weight)]
+    # An update has the size of AdamW's: 0.2 of the learning rate in the mean square, up to what the five
+    # Newton-Schulz steps leave (singular values of 0.7 to 1.2 instead of 1).
+    before = module.layer.weight.detach().clone()
+    module.layer.weight.grad = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    muon.param_groups[0]["weight_decay"] = 0.0
+    optimizer.step(0.01)
+    moved = (module.layer.weight.detach() - before).square().mean().sqrt().item()
+    assert 0.6 * 0.002 < moved < 1.3 * 0.002
 
 
 @pytest.mark.parametrize(("betas", "trained"), [([0.9], True), ([0.9, 1.0], True), ([0.9, 0.98], False)])
 def test_what_cannot_be_optimised_is_refused(betas, trained):
     module = Toy().module.requires_grad_(trained)
     with pytest.raises(ConfigError, match="betas" if trained else "no parameter"):
-        make_optimizer(module, config(betas=betas))
+        Optimizer(module, config(betas=betas))
