@@ -91,7 +91,9 @@ class Outcomes:
 
 
 def align(tables: Mapping[str, pa.Table]) -> dict[str, Outcomes]:
-    """One ``Outcomes`` a table, all over the union of their problems (in order of appearance) and samples.
+    """One ``Outcomes`` a table, all over the union of their problems and samples, both sorted.
+
+    The order in which rows were committed decides nothing, not even a rounding or a draw of the bootstrap.
 
     Args:
         tables: of the results schema, ``COLUMNS`` suffice, by the setting's name
@@ -100,19 +102,18 @@ def align(tables: Mapping[str, pa.Table]) -> dict[str, Outcomes]:
         MisalignedError: a (problem, sample) is there twice in a table, a table mixes seeds, or two tables
             have other reference answers for one problem id, so are not about the same problems.
     """
-    problems: dict[str, int] = {}
     references: dict[str, str | None] = {}
     numbers: set[int] = set()
     for name, table in tables.items():
         ids, given = table["problem_id"].to_pylist(), table["reference"].to_pylist()
         for problem, reference in zip(ids, given, strict=True):
-            problems.setdefault(problem, len(problems))
             if references.setdefault(problem, reference) != reference:
                 raise MisalignedError(
                     f"{name}: problem {problem!r} has the reference {reference!r}, elsewhere "
                     f"{references[problem]!r}: not the same problems"
                 )
         numbers.update(table["sample"].to_pylist())
+    problems = {problem: place for place, problem in enumerate(sorted(references))}
     return {name: _fill(name, table, problems, sorted(numbers)) for name, table in tables.items()}
 
 

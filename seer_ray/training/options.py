@@ -32,6 +32,9 @@ class ArchitectureConfig:
     tokenizer: str | None = option(
         None, "hub id or folder; None: one made for the built-in problems, of English letters only"
     )
+    save_dtype: str = option(
+        "bfloat16", "of the weights in the folder that is written", choices=("float32", "bfloat16")
+    )
     mixers: dict[str, str] = option(
         {}, "token mixer of single layers, by index or range, e.g. {'0-1': sliding}; the others: attention"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ class Pretraining:
 
     def save(self, folder: Path, report: dict[str, Any]) -> dict[str, float]:
         """An ordinary model folder; then answers by the engine, and a card that tells all this."""
-        self.module.save_pretrained(folder)
+        dtype: torch.dtype = getattr(torch, self.config.architecture.save_dtype)
+        copy.deepcopy(self.module).to(dtype).save_pretrained(folder)  # type: ignore[call-overload]
         self.tokenizer.save_pretrained(folder)
         answers = answer_accuracy(folder, self.config) if self.config.data.text is None else {}
         report["metrics"] |= answers

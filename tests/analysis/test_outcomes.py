@@ -36,6 +36,9 @@ def test_alignment_is_by_problem_and_sample_whatever_the_order_of_rows() -> None
     np.testing.assert_array_equal(found["y"].correct, [[1, np.nan], [1, 0], [1, np.nan]])
     assert found["y"].tokens[0, 0] == 9
     assert (found["x"].missing, found["y"].missing) == (2, 2)
+    again = align({"x": first[::-1], "y": second[::-1]})
+    assert again["y"].problems == ("a", "b", "c"), "the order of commits decides nothing"
+    np.testing.assert_array_equal(again["y"].tokens, found["y"].tokens)
 
 
 def test_errors_are_wrong_and_have_no_length() -> None:

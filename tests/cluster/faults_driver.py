@@ -6,6 +6,7 @@ and rest PACE seconds after each step that made tokens, so that there is time to
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -48,6 +49,11 @@ class Journal:
             os.write(self._file, "".join(made).encode())
             time.sleep(self._pace)
         return deltas
+
+
+def grade(completion: str, answer: str | None) -> bool:
+    """A grader under which about half of any texts are right, so that there is something to compare."""
+    return bool(hashlib.sha256(completion.encode()).digest()[0] % 2)
 
 
 class Reporter:

@@ -1,17 +1,21 @@
-"""kill -9 a sweep at random moments: the same command finishes it, and nothing is decoded twice."""
+"""kill -9 a sweep at random moments: the same command finishes it, nothing is decoded twice, and the report
+is that of a sweep which nobody disturbed."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import re
 import signal
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from analysis.test_report import maps, unpack
 from cluster.test_faults import SAME, Run, all_gone
 from tiny import save_tiny
 
@@ -30,11 +34,13 @@ class SweepRun(Run):
 
     patience = 300.0
 
-    def __init__(self, tmp_path: Path, name: str, model: Path, data: Path, pace: float) -> None:
-        super().__init__(tmp_path, name, model, data, pace)
+    def __init__(self, place: Path, model: Path, data: Path, pace: float) -> None:
+        place.mkdir()
+        super().__init__(place, "sweep", model, data, pace)
         base = SweepConfig(**vars(from_yaml(self.text, job=RunConfig)))
         base.samples, base.sampling.max_new_tokens = SAMPLES, 60
-        base.cluster.workers, base.sweep.round, base.results.report = 1, 2, False
+        base.cluster.workers, base.sweep.round = 1, 2
+        base.task.grader, base.engine.record_selection = "faults_driver:grade", 2
         self.sweep = expand(["selector=quest,window", "selector.budget=32"], base)
         self.config.write_text(to_yaml(self.sweep))
 
@@ -83,6 +89,25 @@ class SweepRun(Run):
         }
 
 
+def timeless(page: str) -> dict[str, Any]:
+    """What a report says, without times and speeds: texts, plots, and what its script shows."""
+    data = unpack(page)
+    for setting in data["settings"]:
+        assert len(setting["chains"].pop("d")) == PROBLEMS * SAMPLES, "seconds"
+    plots = dict(re.findall(r"<figure><h3>([^<]*)</h3>(.*?)</figure>", page, re.DOTALL))
+    for about_time in ("Accuracy against time", "Speed"):
+        del plots[about_time]
+    text = re.sub(r"<figure>.*</figure>|<script.*?</script>", "", page, flags=re.DOTALL)
+    heads = re.findall(r"<th[^>]*>([^<]*)</th>", text)
+    rows = [re.findall(r"<td.*?</td>", row) for row in re.findall(r"<tr.*?</tr>", text)[1:]]
+    for row in rows:
+        assert "<td" in row.pop(heads.index("Tokens / s"))
+    text = re.sub(r"<tbody>.*?</tbody>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"decode [\d.]+x dense", "", text)
+    text = re.sub(r"<b>[\d.]+x</b><span>decoding speed", "", text)
+    return {"data": data, "maps": maps(page), "plots": plots, "rows": rows, "text": text}
+
+
 @pytest.mark.timeout(1200)
 def test_a_killed_sweep_is_finished_with_no_request_repeated(tmp_path: Path) -> None:
     model = save_tiny(tmp_path / "model", "qwen3", max_position_embeddings=2048)
@@ -93,7 +118,7 @@ def test_a_killed_sweep_is_finished_with_no_request_repeated(tmp_path: Path) -> 
             for n in range(PROBLEMS)
         )
     )
-    calm = SweepRun(tmp_path, "calm", model, data, pace=0.0)
+    calm = SweepRun(tmp_path / "calm", model, data, pace=0.0)
     calm.start()
     calm.wait_for(calm.done, "the end")
     expected = calm.point_rows()
@@ -101,7 +126,7 @@ def test_a_killed_sweep_is_finished_with_no_request_repeated(tmp_path: Path) -> 
         ("dense", "quest-32", "window-32"), PROBLEMS * SAMPLES
     )
 
-    run, chance = SweepRun(tmp_path, "killed", model, data, pace=0.03), random.Random(5)
+    run, chance = SweepRun(tmp_path / "killed", model, data, pace=0.03), random.Random(5)
     committed: set[str] = set()
     begun = run.start()
     for victim in KILLS:
@@ -131,3 +156,15 @@ def test_a_killed_sweep_is_finished_with_no_request_repeated(tmp_path: Path) -> 
         for column in SAME:
             assert found[slug][column].to_pylist() == table[column].to_pylist(), (slug, column)
     assert {point["state"] for point in SweepFolder.view(str(run.folder)).points} == {"done"}
+    wanted, report = (timeless((one.folder / "report.html").read_text()) for one in (calm, run))
+    assert len(wanted["maps"]) == 2 * len(expected) and len(wanted["rows"]) == len(expected)
+    assert {"Accuracy against budget", "Accuracy against dense, paired"} <= set(wanted["plots"])
+    for part, said in wanted.items():
+        assert report[part] == said, part
+    judged = [json.loads((one.folder / "recommendation.json").read_text()) for one in (calm, run)]
+    for (one,) in judged:
+        for assessment in one["assessments"]:
+            assert assessment.pop("speedup") > 0 and assessment["cost"].pop("seconds") > 0
+    assert [a["difference"] for a in judged[0][0]["assessments"]] == [
+        a["difference"] for a in judged[1][0]["assessments"]
+    ]

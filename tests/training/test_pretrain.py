@@ -62,7 +62,7 @@ def test_the_product_is_an_ordinary_model_folder(trained):
     )
     assert model.generate(**prompt, max_new_tokens=4).shape[1] > prompt["input_ids"].shape[1]
     loaded = load_model(ModelConfig(name=str(folder)))
-    assert loaded.dtype == torch.float32 and loaded.max_context == 512
+    assert loaded.dtype == torch.bfloat16 and loaded.max_context == 512
     assert generation_defaults(ModelConfig(name=str(folder))).eos_token_ids == (tokenizer.eos_token_id,)
     card = (folder / "README.md").read_text()
     assert all(part in card for part in ("seer-ray pretrain", "| 3 steps | ", "| 7 steps | ", "\n20 steps, "))
