@@ -39,9 +39,28 @@ def changed(*overrides: str) -> dict[str, object]:
 def test_the_default_is_the_demo_that_needs_no_download():
     config = compose()
     assert type(config) is RunConfig and type(config.task.columns).__name__ == "ColumnsConfig"
-    assert (config.model.name, config.task.name, config.task.data) == ("smollm2", "registers", None)
-    assert (config.selector.name, config.selector.budget) == ("quest", 256)
+    assert (config.model.name, config.task.name, config.task.data) == ("reasoner", "program", None)
+    assert (config.model.gates, config.engine.block_size) == ("reasoner", 16)
+    assert (config.selector.name, config.selector.budget) == ("seer", 208)
     assert config.samples == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "selector"),
+    [
+        (["model=qwen3-4b"], "seer"),
+        (["model=qwen3-4b", "model.gates=null"], "quest"),
+        (["model=smollm2"], "quest"),
+        (["model=smollm2", "model.gates=own"], "seer"),
+        (["model.name=some/folder"], "quest"),
+        (["model.name=some/folder", "model.gates=own"], "seer"),
+        (["model.gates=null", "selector=seer"], "seer"),
+        (["model.name=some/folder", "selector.name=window"], "window"),
+        (["selector=dense"], "dense"),
+    ],
+)
+def test_models_with_gates_use_them_unless_something_else_is_asked_for(overrides, selector):
+    assert compose(overrides).selector.name == selector
 
 
 @pytest.mark.parametrize(
@@ -88,7 +107,7 @@ def test_a_model_or_dataset_of_ones_own_does_without_what_suits_the_default_one(
     )
     assert compose(["task.data=*.jsonl"]).task.name == "own"
     assert compose(["task.data=x.jsonl", "task.name=mine"]).task.name == "mine"
-    assert compose(["model.name=smollm2", "task.data=null"]) == compose()
+    assert compose(["model.name=reasoner", "task.data=null"]) == compose()
     assert compose(["task=gsm8k", "task.data=x.jsonl"]).task.name == "gsm8k"
 
 
@@ -98,7 +117,7 @@ def test_a_model_or_dataset_of_ones_own_does_without_what_suits_the_default_one(
         ("sampling.temperature=0", "sampling.temperature", 0.0),
         ("model.revision=12e5", "model.revision", "12e5"),
         ("model.revision=0042", "model.revision", "0042"),
-        ("model.gates=null", "model.gates", None),
+        ("model.tokenizer=null", "model.tokenizer", None),
         ("model.gates=a (1)=b.pth", "model.gates", "a (1)=b.pth"),
         ("model.gates=~/x", "model.gates", "~/x"),
         ("task.prompt={question} Think.", "task.prompt", "{question} Think."),
@@ -110,7 +129,7 @@ def test_a_model_or_dataset_of_ones_own_does_without_what_suits_the_default_one(
         ("sampling.stop=[a,b]", "sampling.stop", ["a", "b"]),
         ("task.few_shot=[{question: hi, answer: 3}]", "task.few_shot", [{"question": "hi", "answer": 3}]),
         ("sampling={top_p: 0.5}", "sampling.top_p", 0.5),
-        ("task.system=${model.name}", "task.system", "smollm2"),
+        ("task.system=${model.name}", "task.system", "reasoner"),
         ("task.system=a \\${b}", "task.system", "a ${b}"),
     ],
 )
@@ -145,7 +164,7 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
             "selector.name=ques",
             "selector.name=ques: must be one of dense, seer, quest, oracle, window, random",
         ),
-        ("selector.budget=64", "selector.budget=64: must be at least two blocks, 128 tokens with"),
+        ("selector.budget=16", "selector.budget=16: must be at least two blocks, 32 tokens with"),
         ("engine.kv_memory=lots", "engine.kv_memory=lots: must be 'auto' or a size such as 8GiB or 500MB"),
         ("selector.budget", "selector.budget: must be option=value, such as selector.budget=1024"),
         ("=3", "=3: must be option=value"),
@@ -238,10 +257,10 @@ def test_digest_is_of_what_decides_the_rows():
 
 def test_run_names_tell_the_settings_apart_and_are_folder_names():
     name = run_name(compose())
-    assert name.startswith("registers-smollm2-quest256-") and name == run_name(compose())
+    assert name.startswith("program-reasoner-seer208-") and name == run_name(compose())
     assert run_name(compose(["seed=1"])) != name
-    assert run_name(compose(["selector=dense"])).startswith("registers-smollm2-dense-")
-    assert run_name(compose(["selector.threshold=0.002"])).startswith("registers-smollm2-quest-t0.002-")
+    assert run_name(compose(["selector=dense"])).startswith("program-reasoner-dense-")
+    assert run_name(compose(["selector.threshold=0.002"])).startswith("program-reasoner-seer-t0.002-")
     assert run_name(compose(["model.name=../../etc/My Model!.gguf", "task.name=a/../b"])).startswith(
         "a-.-b-My-Model-quest"
     )
