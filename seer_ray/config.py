@@ -58,7 +58,9 @@ class ModelConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N")
-    gates: str | None = option(None, "attention gates: hub id, folder, .pth file, or 'reasoner' (those of that model)")
+    gates: str | None = option(
+        None, "attention gates: hub id, folder, .pth file, or 'reasoner' (those of that model)"
+    )
     trust_remote_code: bool = option(False, "run Python code that comes with the model")
 
 
