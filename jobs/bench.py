@@ -1,322 +1,80 @@
-"""Benchmarks: ratios measured side by side in one run, medians, one JSON line at the end.
+"""Benchmarks: ratios measured side by side in one run, medians, one JSON line for machines.
 
-``engine``: continuous batching against ``model.generate`` on static batches and against ``generate_batch``,
-the same requests and weights; then decode steps at long context, sparse against our own dense, selection
-included. ``memory``: peak memory of an engine whose cache is full, against weights + ``engine.kv_memory``.
+``kernels``: decode attention with its gate against the best dense attention. ``engine``: whole engines
+against ``model.generate`` and ``generate_batch``, decode steps at long context. ``memory``: peak memory of a
+full cache. ``all``: the three, unattended. Needs neither Ray nor MLflow nor Hydra.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import random
-import resource
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import median
+import subprocess
+import sys
 from typing import Any
 
-import torch
-import transformers
 from rich.console import Console
-from rich.table import Table
 
-from seer_ray.config import EngineConfig, ModelConfig, SelectorConfig
-from seer_ray.engine import Engine, Request, SamplingParams
-from seer_ray.models.gate_config import GateConfig
-from seer_ray.models.gates import init_gates
-from seer_ray.models.load import LoadedModel, load_model
-from seer_ray.models.rope import head_dim
+from seer_ray.jobs import bench_engine, bench_kernels, bench_memory
+from seer_ray.jobs.bench_case import Refused
+from seer_ray.jobs.bench_timing import machine
 
-VOCABULARY = 32_000
-"""Random prompts use token ids below this."""
-STATIC_BATCH = 16
-
-
-@dataclass(frozen=True)
-class Job:
-    """One request of the mixed workload."""
-
-    prompt: tuple[int, ...]
-    new_tokens: int
-
-
-def mixed_jobs(count: int, seed: int, longest: int) -> list[Job]:
-    """Prompts of 16 to 256 tokens, completions of 8 to ``longest``, log-uniform: a few are long."""
-    noise = random.Random(seed)
-    return [
-        Job(
-            tuple(noise.randrange(VOCABULARY) for _ in range(noise.randint(16, 256))),
-            int(8 * (longest / 8) ** noise.random()),
-        )
-        for _ in range(count)
-    ]
-
-
-# -- the same requests, three ways ---------------------------------------------------------------------
-
-
-def run_engine(engine: Engine, jobs: list[Job]) -> None:
-    for index, job in enumerate(jobs):
-        engine.submit(Request(str(index), job.prompt, SamplingParams(job.new_tokens)))
-    made = sum(len(completion.tokens) for completion in engine.run())
-    if made != sum(job.new_tokens for job in jobs):
-        raise RuntimeError(f"the engine made {made} tokens")
-
-
-def run_generate(loaded: LoadedModel, jobs: list[Job]) -> None:
-    """Static batches in order of arrival, padded on the left; each lasts as long as its longest request."""
-    model: Any = loaded.model
-    for start in range(0, len(jobs), STATIC_BATCH):
-        batch = jobs[start : start + STATIC_BATCH]
-        width = max(len(job.prompt) for job in batch)
-        ids = torch.tensor([[0] * (width - len(job.prompt)) + list(job.prompt) for job in batch])
-        mask = torch.tensor([[0] * (width - len(job.prompt)) + [1] * len(job.prompt) for job in batch])
-        model.generate(
-            ids.to(loaded.device),
-            attention_mask=mask.to(loaded.device),
-            max_new_tokens=max(job.new_tokens for job in batch),
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-
-
-class GenerateBatch:
-    """transformers' own continuous batching, started and warmed up outside the clock."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        config = transformers.GenerationConfig(
-            max_new_tokens=8, do_sample=False, eos_token_id=-1, pad_token_id=0
-        )
-        model: Any = loaded.model
-        self.manager = model.init_continuous_batching(generation_config=config)
-        self.manager.start()
-        self([Job((1,) * 32, 4)])
-
-    def __call__(self, jobs: list[Job]) -> None:
-        for index, job in enumerate(jobs):
-            self.manager.add_request(list(job.prompt), request_id=str(index), max_new_tokens=job.new_tokens)
-        made = finished = 0
-        while finished < len(jobs):
-            output = self.manager.get_result(timeout=600)
-            if output is None:
-                raise RuntimeError("generate_batch gave no result for ten minutes")
-            if output.is_finished():
-                finished += 1
-                made += len(output.generated_tokens)
-        if made != sum(job.new_tokens for job in jobs):
-            raise RuntimeError(f"generate_batch made {made} tokens")
-
-    def stop(self) -> None:
-        self.manager.stop(block=True)
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
-def bench_batching(loaded: LoadedModel, count: int, longest: int, repeats: int) -> dict[str, Any]:
-    """Tokens per second of each way; the ratio is to the better of the two others."""
-    jobs = mixed_jobs(count, 0, longest)
-    total = sum(job.new_tokens for job in jobs)
-    engine = Engine(loaded, EngineConfig(max_batch=STATIC_BATCH, kv_memory="2GiB"))
-    run_engine(engine, jobs[:2])
-    others: dict[str, list[float]] = {"generate": [], "generate_batch": []}
-    ours: list[float] = []
-    for _ in range(repeats):
-        ours.append(seconds(lambda: run_engine(engine, jobs)))
-        others["generate"].append(seconds(lambda: run_generate(loaded, jobs)))
-    # Its own rounds, after the others: it changes the attention of the model it runs on.
-    batched = GenerateBatch(loaded)
-    for _ in range(repeats):
-        others["generate_batch"].append(seconds(lambda: batched(jobs)))
-    batched.stop()
-    rates = {name: total / median(times) for name, times in {"seer-ray dense": ours, **others}.items()}
-    best = max(others, key=lambda name: rates[name])
-    return {
-        "requests": count,
-        "new_tokens": total,
-        "prompt_tokens": sum(len(job.prompt) for job in jobs),
-        "tokens_per_s": {name: round(rate, 1) for name, rate in rates.items()},
-        "best_other": best,
-        "ratio": round(rates["seer-ray dense"] / rates[best], 2),
-    }
-
-
-# -- decode steps at long context ----------------------------------------------------------------------
-
-
-def decoding_engine(loaded: LoadedModel, selector: SelectorConfig, batch: int, context: int) -> Engine:
-    """An engine whose ``batch`` chains stand at ``context`` tokens."""
-    engine = Engine(loaded, EngineConfig(max_batch=batch), selector)
-    for index in range(batch):
-        engine.submit(Request(str(index), (1, 2 + index), SamplingParams(max_new_tokens=context + 1000)))
-    engine.step()
-    stretch(engine, context)
-    return engine
-
-
-def stretch(engine: Engine, context: int) -> None:
-    """Moves every running chain to ``context`` tokens, over random keys and values.
-
-    Time and memory do not depend on what is in the cache, and real prompts would take hours on a CPU.
-    """
-    pool, block = engine.scheduler.pool, engine.settings.block_size
-    for sequence in engine.scheduler.running:
-        sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
-        sequence.cached = context
-        while len(sequence.pages) * block <= context:
-            sequence.pages.append(pool.allocate())
-    noise = torch.Generator(device=engine.runner.device).manual_seed(0)
-    for part in [*engine.runner.cache.kv, *(s for s in engine.runner.cache.summary if s is not None)]:
-        part[: pool.used + 1].normal_(generator=noise)
-
-
-def bench_decode(loaded: LoadedModel, batch: int, context: int, budget: int, steps: int) -> dict[str, Any]:
-    """Median time of a whole decode step, engines taking turns."""
-    selectors = {
-        name: SelectorConfig(name=name, budget=budget) for name in ("dense", "seer", "quest", "window")
-    }
-    engines = {
-        name: decoding_engine(loaded, selector, batch, context) for name, selector in selectors.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for turn in range(steps + 2):
-        for name, engine in engines.items():
-            taken = seconds(engine.step)
-            if turn >= 2:
-                times[name].append(taken)
-    medians = {name: median(values) for name, values in times.items()}
-    return {
-        "batch": batch,
-        "context": context,
-        "budget": budget,
-        "ms_per_step": {name: round(value * 1e3, 1) for name, value in medians.items()},
-        "speedup_over_dense": {
-            name: round(medians["dense"] / value, 2) for name, value in medians.items() if name != "dense"
-        },
-    }
-
-
-class RandomGates(LoadedModel):
-    """Untrained gates: what they select is noise, what they cost is real."""
-
-    def load_gates(self, block_size: int) -> Any:
-        return init_gates(self.hf_config, GateConfig(block_size, head_dim(self.hf_config)))
-
-
-# -- memory --------------------------------------------------------------------------------------------
-
-
-def bench_memory(config: ModelConfig, kv_memory: str, batch: int) -> dict[str, Any]:
-    """Peak resident memory, prompts computed and then decoding in a full cache, less what imports took."""
-    before = _resident()
-    loaded = load_model(config)
-    weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # forget the peak of reading the file: another format has another one
-    engine = Engine(loaded, EngineConfig(max_batch=batch, kv_memory=kv_memory))
-    capacity, block = engine.runner.capacity, engine.settings.block_size
-    context = (capacity.pages // batch - 1) * block
-    prompt = min(context, engine.settings.prefill_chunk)
-    for index in range(batch):
-        tokens = tuple((index * 7919 + i) % VOCABULARY for i in range(prompt))
-        engine.submit(Request(str(index), tokens, SamplingParams(max_new_tokens=context)))
-    while len(engine.scheduler.running) < batch or engine.stats()["waiting"]:
-        engine.step()
-    stretch(engine, context)
-    for _ in range(3):
-        engine.step()
-    expected = weights + capacity.pages * capacity.page_bytes
-    return {
-        "weights_mib": round(weights / 2**20),
-        "kv_mib": round(capacity.pages * capacity.page_bytes / 2**20),
-        "peak_mib": round((_peak() - before) / 2**20),
-        "over_expected": round((_peak() - before) / expected - 1, 3),
-        "cache_used": round(engine.stats()["pages_used"] / capacity.pages, 3),
-    }
-
-
-def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def _peak() -> int:
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-# -- what is said about it -----------------------------------------------------------------------------
-
-
-def machine() -> dict[str, Any]:
-    """Where the figures were measured."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    return {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def show(console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*map(str, row))
-    console.print(table)
+WIDTH = 140
+"""Of tables where no terminal says how wide it is."""
 
 
 def main(arguments: list[str]) -> int:
-    """``seer-ray bench``. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="seer-ray bench", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("engine", "memory"))
-    parser.add_argument("--model", default="smollm2", help="as model.name")
-    parser.add_argument("--dtype", default="float32", help="as model.dtype")
-    parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--longest", type=int, default=128, help="longest completion, tokens")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--context", type=int, default=6000, help="of the decode steps, tokens")
-    parser.add_argument("--batch", type=int, default=8, help="rows of the decode steps")
-    parser.add_argument("--budget", type=int, default=1024, help="of the sparse selectors, tokens")
-    parser.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
-    options = parser.parse_args(arguments)
-    console = Console()
-    model = ModelConfig(name=options.model, dtype=options.dtype)
-    report: dict[str, Any] = {
-        "bench": options.what,
-        "model": options.model,
-        "dtype": options.dtype,
-        **machine(),
-    }
+    """``seer-ray bench``. Returns the exit code: 1 where an operation's own check failed, 2: bad options."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=options.json)
+    if not console.is_terminal:
+        console = Console(stderr=options.json, width=WIDTH)
+    report: dict[str, Any] = {"bench": options.what, **machine()}
+    try:
+        if options.what in ("kernels", "all"):
+            report["kernels"] = bench_kernels.bench_kernels(options, console)
+        if options.what in ("engine", "all"):
+            report["engine"] = bench_engine.bench_engine(options, console)
+    except Refused as problem:
+        print(f"seer-ray bench: refused: {problem}", file=sys.stderr)
+        return 1
+    except ValueError as problem:
+        print(f"seer-ray bench: {problem}", file=sys.stderr)
+        return 2
     if options.what == "memory":
-        report["memory"] = bench_memory(model, options.kv_memory, options.batch)
-        show(console, "Peak memory", tuple(report["memory"]), [tuple(report["memory"].values())])
-    else:
-        loaded = load_model(model)
-        gated = RandomGates(**vars(loaded))
-        decode = report["decode"] = bench_decode(
-            gated, options.batch, options.context, options.budget, steps=15
-        )
-        title = f"Decode step, batch {options.batch}, context {options.context}, budget {options.budget}"
-        rows = [
-            (name, ms, decode["speedup_over_dense"].get(name, ""))
-            for name, ms in decode["ms_per_step"].items()
-        ]
-        show(console, title, ("selector", "ms / step", "x dense"), rows)
-        batching = report["batching"] = bench_batching(
-            loaded, options.requests, options.longest, options.repeats
-        )
-        rates = list(batching["tokens_per_s"].items())
-        title = f"{options.requests} requests of mixed length: {batching['ratio']}x {batching['best_other']}"
-        show(console, title, ("way", "new tokens / s"), rates)
-    print(json.dumps(report))
+        report["memory"] = bench_memory.bench_memory(options, console)
+    elif options.what == "all":
+        report["memory"] = _memory_alone(options, console)
+    if options.json:
+        print(json.dumps(report))
     return 0
+
+
+def _memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """In a process of its own: the peak of this one has been."""
+    command = [sys.executable, "-m", "seer_ray.jobs.bench", "memory", "--json"]
+    for name in ("model", "dtype", "batch", "kv_memory"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"seer-ray bench memory failed: {result.stderr.strip()[-400:]}")
+    console.print(result.stderr, end="", highlight=False, markup=False)
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])["memory"]
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="seer-ray bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=("kernels", "engine", "memory", "all"))
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
+    parser.add_argument("--batch", type=int, default=8, help="engine, memory: rows")
+    parser.add_argument("--model", default="smollm2", help="engine, memory: as model.name")
+    parser.add_argument("--dtype", default="float32", help="engine, memory: as model.dtype")
+    parser.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
+    bench_kernels.add_options(parser.add_argument_group("kernels"))
+    bench_engine.add_options(parser.add_argument_group("engine"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

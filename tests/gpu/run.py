@@ -1,7 +1,8 @@
-"""All kernel checks and a first timing on one GPU, unattended: ``python tests/gpu/run.py [--json FILE]``.
+"""All kernel checks and timings on one GPU, unattended: ``python tests/gpu/run.py [--json FILE]``.
 
-Needs torch and triton; neither pytest nor an installed package. Prints what fails, then a table of times,
-and one JSON line at the end. Exit code 1: a check failed (times are taken all the same).
+Needs torch, triton, transformers and rich; neither pytest nor an installed package. Prints what fails, then
+the table of ``seer-ray bench kernels``, and one JSON line at the end. Exit code 1: a check failed (times are
+taken all the same).
 """
 
 from __future__ import annotations
@@ -46,9 +47,17 @@ def main() -> int:
         print(f"checks: {len(checks)}, failed: {len(failed)}, {seconds:.0f} s", flush=True)
         report |= {"checks": len(checks), "failed": failed, "check_seconds": round(seconds)}
     if options.only != "checks":
-        from timing import measure
+        from rich.console import Console
+        from timing import SHAPES, sweep
 
-        report |= measure()
+        from seer_ray.jobs import bench_kernels
+        from seer_ray.jobs.bench_timing import machine
+
+        defaults = argparse.ArgumentParser()
+        bench_kernels.add_options(defaults.add_argument_group())
+        report |= machine()
+        report["kernels"] = bench_kernels.bench_kernels(defaults.parse_args([]), Console(width=140))
+        report["sweeps"] = [sweep(shape) for shape in SHAPES]
     line = json.dumps(report)
     if options.json:
         options.json.write_text(line + "\n")

@@ -1,0 +1,175 @@
+"""``seer-ray bench``: its table is complete, and it reports nothing that its own checks do not bear out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seer_ray.jobs import bench, bench_case, bench_kernels, bench_rivals
+from seer_ray.jobs.bench_case import Case, Refused, Shape
+from seer_ray.jobs.bench_show import numbers
+
+TINY = ["kernels", "--models", "smollm2-135m", "--contexts", "512,1k", "--cold", "100000", "--turns", "2"]
+SMALL = Shape("smollm2-135m", 2, 512, 128)
+
+
+def case(shape: Shape = SMALL, dtype: torch.dtype = torch.float32) -> Case:
+    return Case(shape, dtype, torch.device("cpu"), cold=1)
+
+
+def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], str]:
+    """The JSON line, and what people read."""
+    assert bench.main([*TINY, "--json", *arguments]) == 0
+    out, err = capsys.readouterr()
+    return json.loads(out), err
+
+
+def test_the_table_is_complete(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ("--batches", "1,2", "--budgets", "128,256", "--plots", str(tmp_path))
+    found, shown = report(capsys, *arguments)
+    rows = found["kernels"]["rows"]
+    shapes = [(row["context"], row["batch"], row["budget"]) for row in rows]
+    assert shapes == [(c, b, t) for c in (512, 1024) for b in (1, 2) for t in (128, 256)]
+    for row in rows:
+        assert set(bench_kernels.COLUMNS) <= set(row)
+        figures = [value for value in row.values() if isinstance(value, (int, float))]
+        assert len(figures) == len(row) - 6 and min(figures) > 0
+        assert set(row["dense_all_us"]) == {"sdpa packed", "sdpa enable_gqa", "matmul", "seer-ray"}
+        assert row["dense_us"] == pytest.approx(min(row["dense_all_us"].values()), abs=0.01)
+        assert row["torch_us"] >= row["dense_us"] and row["torch_is"] != "seer-ray"
+        assert row["dense_all_us"][row["dense_is"]] == pytest.approx(row["dense_us"], abs=0.01)
+        assert row["speedup"] == pytest.approx(row["dense_us"] / row["total_us"], rel=0.01)
+    assert found["kernels"]["not_measured"] == {}
+    for heading in bench_kernels.COLUMNS.values():
+        assert heading in shown
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        f"speedup_by_{axis}.png" for axis in ("context", "batch", "budget")
+    }
+
+
+def test_bytes() -> None:
+    """Qwen3-8B at 32k tokens: 4 KiB a token of K and V; a compressed key for 64 of them, 2 KiB."""
+    shape = Shape("qwen3-8b", 3, 32768, 2048)
+    assert shape.kv_bytes(torch.bfloat16) == 3 * 32768 * 4096
+    weights = 32 * 128 * 128 * 4
+    assert shape.sparse_bytes(torch.bfloat16) == (weights + 3 * 512 * 2048, 3 * 2048 * 4096)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operation_passes(dtype: torch.dtype) -> None:
+    whole = case(dtype=dtype)
+    before = whole.kv.clone()
+    whole.check()
+    assert torch.equal(whole.kv, before)  # the poison is gone
+
+
+def test_dense_that_poses_as_sparse_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the timed call alone, and so close to the right result that no tolerance tells."""
+    monkeypatch.setattr(Case, "over", lambda self, kv, ids, variant=0: self.dense(variant))
+    monkeypatch.setattr(Case, "sparse", lambda self, i: self.dense(i))
+    monkeypatch.setattr(Case, "attention", lambda self, i: self.dense(i))
+    with pytest.raises(Refused, match="reads pages that it did not select"):
+        case().check()
+
+
+def test_reading_one_page_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a weight of nothing: only the poison shows it."""
+    attend = Case._attend
+
+    def greedy(self: Case, i: int, ids: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        out = attend(self, i, ids, counts)
+        other = next(page for page in range(1, len(self.kv[0])) if page not in ids[0, 0])
+        out[0, 0] += 0 * self.kv[i % self.sets, other, 0, 0, 0, 0]
+        return out
+
+    monkeypatch.setattr(Case, "_attend", greedy)
+    with pytest.raises(Refused, match="reads pages that it did not select"):
+        case().check()
+
+
+@pytest.mark.parametrize("part", ["scores", "select", "attend"])
+def test_a_broken_operation_is_refused(
+    part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if part == "scores":
+        right = Case.scores
+        monkeypatch.setattr(Case, "scores", lambda self, i: 1.01 * right(self, i))
+    elif part == "select":
+        select = bench_case.select_module.select
+        monkeypatch.setattr(bench_case.select_module, "select", lambda s, *rest: select(-s, *rest))
+    else:
+        attend = bench_case.attend_module.attend
+        monkeypatch.setattr(
+            bench_case.attend_module, "attend", lambda *most: attend(*most[:-1], 0.9 * most[-1])
+        )
+    assert bench.main([*TINY, "--budgets", "128", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "seer-ray bench: refused: Shape(" in err and "GB/s" not in err
+
+
+def test_a_rival_that_is_wrong_or_missing_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    matmul = bench_rivals._matmul
+    monkeypatch.setattr(bench_rivals, "_matmul", lambda case: lambda i: 2 * matmul(case)(i))
+
+    def gone(case: Case) -> Any:
+        raise ImportError("no such library\nat all")
+
+    monkeypatch.setattr(bench_rivals, "_grouped", gone)
+    paths, missing = bench_rivals.dense_paths(case())
+    assert set(paths) == {"sdpa packed", "seer-ray"}
+    assert missing["sdpa enable_gqa"] == "ImportError: no such library"
+    assert missing["matmul"].startswith("relative error 1")
+
+
+def test_default_shapes() -> None:
+    """The base, and each other shape off it in one thing."""
+    parser = argparse.ArgumentParser()
+    bench_kernels.add_options(parser.add_argument_group())
+    for kind, base in bench_kernels.BASE.items():
+        found = bench_kernels.shapes(parser.parse_args([]), kind)
+        assert base in found and len(set(found)) == len(found)
+        off = [sum(a != b for a, b in zip(vars(s).values(), vars(base).values(), strict=True)) for s in found]
+        assert sorted(off)[: len(off) - len(bench_kernels.FURTHER[kind])][-1] == 1
+    found = bench_kernels.shapes(parser.parse_args(["--budgets", "1k,64k"]), "cpu")
+    assert found == [Shape("qwen3-8b", 1, 32768, 1024)]  # 64k is no budget for 32k tokens
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budgets", "100"], "multiples of the block"),
+        (["--budgets", "64"], "two at least"),
+        (["--budgets", "2k"], "nothing is sparse"),
+    ],
+)
+def test_options_that_make_no_sense(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main([*TINY, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_numbers() -> None:
+    assert numbers("4k,512, 1") == [4096, 512, 1]
+    for text in ("", "0", "-1", "4m", "1.5k"):
+        with pytest.raises(argparse.ArgumentTypeError, match="such as 4k,512"):
+            numbers(text)
+
+
+def test_it_needs_neither_ray_nor_mlflow_nor_hydra() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('ray', 'mlflow', 'hydra', 'omegaconf', 'pyarrow'): sys.modules[name] = None\n"
+        "from seer_ray.jobs.bench import main\n"
+        f"sys.exit(main({[*TINY, '--budgets', '128', '--json']!r}))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert json.loads(result.stdout)["kernels"]["rows"][0]["budget"] == 128
