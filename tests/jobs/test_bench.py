@@ -17,7 +17,7 @@ from seer_ray.jobs.bench_case import Case, Refused, Shape
 from seer_ray.jobs.bench_show import numbers
 
 TINY = ["kernels", "--models", "smollm2-135m", "--contexts", "512,1k", "--cold", "100000", "--turns", "2"]
-SMALL = Shape("smollm2-135m", 2, 512, 128)
+SMALL = Shape("smollm2-135m", 2, 512, 256)
 
 
 def case(shape: Shape = SMALL, dtype: torch.dtype = torch.float32) -> Case:
@@ -109,7 +109,7 @@ def test_a_broken_operation_is_refused(
         monkeypatch.setattr(
             bench_case.attend_module, "attend", lambda *most: attend(*most[:-1], 0.9 * most[-1])
         )
-    assert bench.main([*TINY, "--budgets", "128", "--json"]) == 1
+    assert bench.main([*TINY, "--budgets", "256", "--json"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and "seer-ray bench: refused: Shape(" in err and "GB/s" not in err
 
