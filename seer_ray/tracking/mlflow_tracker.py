@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 GRACE, SHORT_GRACE = 15.0, 1.0
 """Seconds that a finished job waits for MLflow, and for one that has been out of reach."""
+PATIENCE = 60.0
+"""Seconds that a command which only sends what is left waits for MLflow to take a single update."""
 
 
 class Tracked(Protocol):
@@ -61,29 +64,47 @@ def open_tracker(folder: Tracked, config: TrackingConfig, parent: Tracker | None
     return MLflowTracker(folder, config.experiment, address.resolve(config.uri), around)
 
 
-def catch_up(folder: Tracked, timeout: float = 5.0) -> int:
-    """Send what an earlier command could not, unless the run is going on and does so itself.
+def catch_up(*folders: Tracked, patience: float = PATIENCE) -> int:
+    """Send what earlier commands could not, for as long as MLflow takes it.
+
+    Runs that are going on send it themselves.
 
     Args:
-        timeout: longest wait, in seconds.
+        folders: Of runs; one that others are nested in comes before them.
+        patience: Longest wait for MLflow to take an update, in seconds.
 
     Returns:
         How many updates are still unsent.
     """
-    spool = Spool(_spool_folder(folder))
-    if not (unsent := spool.unsent()):
-        return 0
+    senders: dict[str, list[Sender]] = {}
+    for folder in folders:
+        spool = Spool(_spool_folder(folder))
+        if spool.unsent() and (uri := _address(folder, spool)):
+            senders.setdefault(uri, []).append(Sender(spool, folder.store, uri))
+    for uri, those in senders.items():
+        pump = Pump(those, partial(_warn, uri, "updates of before are kept until it does"))
+        pump.start()
+        pump.drain(patience)
+    return unsent(*folders)
+
+
+def unsent(*folders: Tracked) -> int:
+    """Updates of runs that MLflow has not been told."""
+    return sum(Spool(_spool_folder(folder)).unsent() for folder in folders)
+
+
+def _address(folder: Tracked, spool: Spool) -> str | None:
+    """Where a spool is to be sent; None: that is not known any more."""
     sent = spool.sent()
     try:
         uri = sent.uri or address.resolve(folder.config.get("tracking", {}).get("uri"))
     except ConfigError:
-        return unsent
-    if fingerprint(uri) != sent.target:
-        return unsent
-    pump = Pump(Sender(spool, folder.store, uri))
-    pump.start()
-    pump.close(timeout)
-    return spool.unsent()
+        return None
+    return uri if fingerprint(uri) == sent.target else None
+
+
+def _warn(uri: str, then: str, error: Exception) -> None:
+    log.warning("MLflow at %s does not answer (%s); %s", shown(uri), reason(error, uri), then)
 
 
 def _spool_folder(folder: Tracked) -> Path:
@@ -123,7 +144,7 @@ class MLflowTracker:
         try:
             self.spool.open_to_append()
             if self.parent is None:
-                pump = Pump(sender, self._report)
+                pump = Pump([sender], self._report)
                 pump.begin()
             elif self.parent._pump is not None:
                 pump = self.parent._pump
@@ -164,13 +185,14 @@ class MLflowTracker:
             return
         self._pump.close(SHORT_GRACE if self._pump.failing else GRACE)
         self._finished = True
-        if unsent := self._pump.unsent:
+        if left := self._pump.unsent:
             log.warning(
-                "%d updates are not in MLflow at %s yet; they are kept in %s, and sent by the next seer-ray "
-                "command on this run",
-                unsent,
+                "%d updates are not in MLflow at %s yet; they are kept in %s, and sent by: "
+                "seer-ray resume %s",
+                left,
                 shown(self.uri),
                 self.spool.folder,
+                self.folder.uri,
             )
         self.spool.close()
 
@@ -187,11 +209,7 @@ class MLflowTracker:
 
     def _report(self, error: Exception) -> None:
         if not self._finished:
-            log.warning(
-                "MLflow at %s does not answer (%s); the job goes on, and updates are kept until it does",
-                shown(self.uri),
-                reason(error, self.uri),
-            )
+            _warn(self.uri, "the job goes on, and updates are kept until it does", error)
 
     def _cannot_write(self, error: OSError) -> None:
         if not self._warned:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from seer_ray.tracking.sender import Sender
 
@@ -14,9 +14,13 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 class Pump:
     """Sends, waits for more, and tries again when MLflow fails: a run, and those that are nested in it."""
 
-    def __init__(self, sender: Sender, on_failure: Callable[[Exception], None] = lambda error: None) -> None:
-        """Args: on_failure: called with the first error of each time that MLflow is away."""
-        self._senders, self.on_failure = [sender], on_failure
+    def __init__(self, senders: Iterable[Sender], on_failure: Callable[[Exception], None]) -> None:
+        """
+        Args:
+            senders: one a run; one that others are nested in comes before them.
+            on_failure: called with the first error of each time that MLflow is away.
+        """
+        self._senders, self.on_failure = list(senders), on_failure
         self.failing = False
         self._more, self._stop = threading.Event(), threading.Event()
         # Daemon: a server that hangs must not keep a finished job from ending.
@@ -48,6 +52,16 @@ class Pump:
         self._stop.set()
         self._more.set()
         self._thread.join(timeout)
+
+    def drain(self, patience: float) -> None:
+        """Send what there is, however long it takes, then stop: unless MLflow fails, or so many seconds go
+        by in which it takes nothing."""
+        self._stop.set()
+        self._more.set()
+        before = None
+        while self._thread.is_alive() and (now := self.unsent) != before:
+            before = now
+            self._thread.join(patience)
 
     def _run(self) -> None:
         wait = FIRST_WAIT

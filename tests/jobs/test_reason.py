@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_engine
 import pytest
 from fake_engine import expected_tokens, make_request
-from tiny import save_tiny
+from jobs.conftest import MakeConfig
 
 from seer_ray.cluster import Interrupted, JobError
 from seer_ray.cluster.worker import Builder
@@ -25,33 +24,12 @@ PROMPT_TOKENS = len("*user\na?*\n*assistant\n")
 """Of a question of two letters; a byte is a token, and so is a special token (*)."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with fake_engine.local_ray():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), "qwen3")
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture
-def config(tmp_path: Path, model: Path) -> RunConfig:
-    return make_config(tmp_path, model, ["a", "b", "c"])
-
-
-def make_config(tmp_path: Path, model: Path, ids: list[str]) -> RunConfig:
-    """Two samples of each problem, 30 tokens each."""
-    data = tmp_path / "data.jsonl"
-    data.write_text("\n".join(json.dumps({"id": id, "question": f"{id}?", "answer": "4"}) for id in ids))
-    config = RunConfig(name="job", samples=2)
-    config.model.name, config.task.data, config.task.name = str(model), str(data), "letters"
-    config.sampling.max_new_tokens = 30
-    config.cluster.workers, config.cluster.num_cpus, config.cluster.report_interval = 1, 1, 0.05
-    config.results.folder, config.results.progress_interval = str(tmp_path / "runs"), 0.0
-    config.tracking.enabled = config.results.report = False
-    return config
+def config(letters: MakeConfig) -> RunConfig:
+    return letters()
 
 
 class Recorder(NullReporter):
@@ -161,8 +139,8 @@ def test_ctrl_c_while_things_are_read_ends_at_once(config: RunConfig) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "handlers are given back"
 
 
-def test_a_request_that_kills_workers_costs_its_row_only(tmp_path: Path, model: Path) -> None:
-    config = make_config(tmp_path, model, ["good", "raise"])
+def test_a_request_that_kills_workers_costs_its_row_only(letters: MakeConfig) -> None:
+    config = letters(ids=["good", "raise"])
     config.samples, config.cluster.max_attempts = 1, 2
     recorder = Recorder()
     summary = run(config, recorder)

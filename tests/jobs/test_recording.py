@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import fake_engine
 import pytest
 from fake_engine import make_request, trace_at
-from tiny import save_tiny
+from jobs.conftest import MakeConfig
 
 from seer_ray.cluster import Interrupted
 from seer_ray.config import RunConfig
@@ -21,28 +19,13 @@ from seer_ray.results.folder import RunFolder
 TOKENS = 30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with fake_engine.local_ray():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), "qwen3")
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture
-def config(tmp_path: Path, model: Path) -> RunConfig:
-    """Two samples of three problems."""
-    data = tmp_path / "data.jsonl"
-    data.write_text("\n".join(json.dumps({"id": id, "question": f"{id}?", "answer": "4"}) for id in "abc"))
-    config = RunConfig(name="job", samples=2)
-    config.model.name, config.task.data, config.task.name = str(model), str(data), "letters"
-    config.sampling.max_new_tokens, config.engine.max_batch = TOKENS, 2
-    config.cluster.workers, config.cluster.num_cpus, config.cluster.report_interval = 1, 1, 0.05
-    config.results.folder, config.results.progress_interval = str(tmp_path / "runs"), 0.0
-    config.tracking.enabled = config.results.report = False
+def config(letters: MakeConfig) -> RunConfig:
+    config = letters(tokens=TOKENS)
+    config.engine.max_batch = 2
     return config
 
 

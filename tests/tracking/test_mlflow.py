@@ -221,7 +221,7 @@ def test_a_server_that_is_down_is_told_later(
     place.unlink()
     place.mkdir()
     shutil.copy(database.folder / "mlflow.db", place)
-    assert catch_up(view, timeout=60) == 0
+    assert catch_up(view, patience=60) == 0
     assert catch_up(view) == 0
     back = Database(place, database.made)
     (run,) = runs(back, folder)
@@ -266,8 +266,8 @@ def test_a_nested_run_comes_after_the_one_around_it(
     place.mkdir()
     shutil.copy(database.folder / "mlflow.db", place)
     assert catch_up(RunFolder.view(inner.uri)) == 3, "there is nothing yet to nest it in"
-    assert catch_up(folder, timeout=60) == 0
-    assert catch_up(RunFolder.view(inner.uri), timeout=60) == 0
+    assert catch_up(folder, patience=60) == 0
+    assert catch_up(RunFolder.view(inner.uri), patience=60) == 0
     found = {run.info.run_name: run for run in runs(Database(place, database.made), folder)}
     parent, child = found["sweep"], found["point"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
