@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from seer_ray.analysis.speed import Speed
 from seer_ray.compose import from_yaml, run_name
 from seer_ray.config import ConfigError, RunConfig, SweepConfig
 from seer_ray.jobs.layers import Plans
@@ -150,9 +151,8 @@ def _measure(uri: str) -> Measured | None:
         return None
     folder = RunFolder.view(uri)
     lengths = folder.read(["completion_tokens"])["completion_tokens"].to_pylist()
-    said = folder.read_json(STATUS) or {}
-    seconds, tokens = said.get("all_decoding_s") or 0.0, said.get("all_new_tokens") or 0
-    rate = tokens / seconds if seconds and tokens else None
+    speed = Speed.of(folder.read_json(STATUS))
+    rate = speed.tokens_per_s if speed else None
     return Measured(len(lengths), sum(lengths), rate) if lengths else None
 
 

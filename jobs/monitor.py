@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from seer_ray.analysis.speed import SECONDS, TOKENS, Speed
 from seer_ray.analysis.statistics import Accuracy
 from seer_ray.cluster.lane import Lane
 from seer_ray.jobs.live import LiveStats, Reporter
@@ -105,7 +106,7 @@ class Monitor:
         self.live = LiveStats(total=total)
         self.accuracy, self.totals = Accuracy(), Totals()
         before = folder.read_json(STATUS) or {}
-        self._before = float(before.get("all_decoding_s", 0.0)), int(before.get("all_new_tokens", 0))
+        self._before = float(before.get(SECONDS, 0.0)), int(before.get(TOKENS, 0))
         self._seconds = 0.0
         self._engines: dict[str, float] = {}
         self._engines_before = dict(before.get("all_engines") or {})
@@ -182,15 +183,19 @@ class Monitor:
             "live/sparsity": live.sparsity,
         }
 
-    def decoding(self) -> tuple[float, int]:
+    def _decoding(self) -> tuple[float, int]:
         """(``Lane.seconds``, tokens generated) of this session and those before it."""
         return self._before[0] + self._seconds, self._before[1] + self.live.new_tokens
 
     @property
+    def speed(self) -> Speed | None:
+        """Of this session and those before it; None: nothing was decoded."""
+        return Speed.measured(*self._decoding())
+
+    @property
     def rate(self) -> float | None:
         """Tokens a second over all of it; None: nothing was decoded."""
-        seconds, tokens = self.decoding()
-        return tokens / seconds if seconds > 0 and tokens else None
+        return speed.tokens_per_s if (speed := self.speed) else None
 
     def engines(self) -> dict[str, float]:
         """Counters of the engines over this session and those before it."""
@@ -211,11 +216,11 @@ class Monitor:
         """Brings ``status.json`` up to date. From any thread. Raises OSError."""
         with self._mutex:
             self.live.elapsed_s = time.monotonic() - self._began
-            seconds, tokens = self.decoding()
+            seconds, tokens = self._decoding()
             said = {
                 **sign_of_life(self._state, self._error),
-                "all_decoding_s": seconds,
-                "all_new_tokens": tokens,
+                SECONDS: seconds,
+                TOKENS: tokens,
                 "all_engines": self.engines(),
                 **dataclasses.asdict(self.live),
             }

@@ -182,14 +182,15 @@ class Session:
 
     def conclude(self) -> dict[str, Any]:
         """What the rows come to; also into ``metrics.json`` and the tracker."""
+        if self.lane is not None:
+            self.monitor.tick(self.lane, last=True)  # else the counters lag behind
         self.monitor.phase("summing up")
         self.folder.compact()
         metrics: dict[str, Any] = summarise(self.folder.read())
-        seconds, tokens = self.monitor.decoding()
+        speed = self.monitor.speed
         metrics["kv/mean_attended"] = self.monitor.totals.mean_attended
-        metrics["time/decoding_s"] = seconds
-        if seconds > 0:
-            metrics["speed/tokens_per_s"] = tokens / seconds
+        if speed is not None:
+            metrics["time/decoding_s"], metrics["speed/tokens_per_s"] = speed.seconds, speed.tokens_per_s
         engines = self.monitor.engines()
         metrics["time/engine_s"], steps = engines.get("step_s"), engines.get("decode_s", 0.0)
         metrics["time/engine_decode_s"] = engines.get("decode_s")

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from seer_ray.analysis.speed import Speed
 from seer_ray.jobs.live import LiveStats, PointLive, SweepLive
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.store import open_store
@@ -51,6 +52,8 @@ def read_sweep(uri: str) -> SweepStatus:
     Raises:
         ConfigError: No sweep there, or a file in it is torn.
     """
+    from seer_ray.tracking import unsent
+
     folder = SweepFolder.view(uri)
     said = folder.read_json("status.json")
     pulse = read_pulse(said)
@@ -59,6 +62,10 @@ def read_sweep(uri: str) -> SweepStatus:
         known = {item.name for item in dataclasses.fields(SweepLive)} - {"points"}
         live = SweepLive(**{name: value for name, value in said.items() if name in known})
     live.points = [_point(uri, entry, pulse.state) for entry in folder.points]
+    if pulse.state != "running":
+        places = [point_uri(uri, entry["slug"]) for entry in folder.points]
+        runs = [RunFolder.view(place) for place in places if RUN in open_store(place).list()]
+        pulse.unsent = unsent(folder, *runs)
     return SweepStatus(split(uri)[1], uri, pulse, live, folder.points)
 
 
@@ -71,8 +78,7 @@ def _point(uri: str, entry: dict[str, Any], sweep: str) -> PointLive:
         status, said = read_status(place, folder), folder.read_json("status.json") or {}
         if status.state != "new":
             live = status.live
-            seconds, tokens = said.get("all_decoding_s") or 0.0, said.get("all_new_tokens") or 0
-            rate = tokens / seconds if seconds and tokens else None
+            rate = speed.tokens_per_s if (speed := Speed.of(said)) else None
     if sweep == "stopped" and state in ("running", "waiting"):
         state = "stopped" if live.done else "waiting"
     return PointLive(entry["slug"], state, live, rate, entry.get("error"))

@@ -9,6 +9,7 @@ from typing import Any
 from seer_ray.analysis import outcomes
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
+from seer_ray.analysis.speed import Speed
 from seer_ray.config import ConfigError
 from seer_ray.results import identity
 from seer_ray.results.folder import RUN, RunFolder
@@ -18,18 +19,6 @@ from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 SELECTION = ("selector.", "engine.block_size")
 """Options by which a setting and its dense baseline may differ."""
 BUDGET = "selector.budget"
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Of decoding, as the job itself measured it: seconds that its workers had for this setting."""
-
-    tokens: int
-    seconds: float
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / self.seconds
 
 
 @dataclass(frozen=True)
@@ -108,7 +97,7 @@ def load(uris: Sequence[str]) -> list[Contender]:
             job=job,
             options=option,
             outcomes=aligned[name],
-            speed=_speed(folder),
+            speed=Speed.of(folder.read_json("status.json")),
             family=tuple((key, repr(option.get(key))) for key in varying if key != BUDGET),
             decided=decisions.get(uri),
         )
@@ -177,9 +166,3 @@ def baseline_of(settings: Sequence[Contender], of: Contender | None = None) -> C
 
 def _rest(setting: Contender) -> dict[str, Any]:
     return {name: value for name, value in setting.options.items() if not name.startswith(SELECTION)}
-
-
-def _speed(folder: RunFolder) -> Speed | None:
-    said = folder.read_json("status.json") or {}
-    tokens, seconds = said.get("all_new_tokens"), said.get("all_decoding_s")
-    return Speed(int(tokens), float(seconds)) if tokens and seconds else None
