@@ -17,8 +17,6 @@ from seer_ray.results.store import open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 from seer_ray.tasks.datasets import load_problems
 
-UNKNOWN = "nothing: nothing like it was measured yet"
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -45,9 +43,12 @@ class PointEstimate:
     requests: int
     """That are left."""
     done: int
+    most: int
+    """Tokens, if every chain is cut off at the limit."""
     tokens: int | None
     seconds: float | None
     basis: str
+    """Of tokens and seconds; empty: nothing like it was measured yet."""
     error: str | None = None
     """Why it cannot be run."""
 
@@ -63,6 +64,11 @@ class SweepEstimate:
     @property
     def requests(self) -> int:
         return sum(point.requests for point in self.points)
+
+    @property
+    def most(self) -> int:
+        """Tokens, if every chain is cut off at the limit."""
+        return sum(point.most for point in self.points)
 
     @property
     def tokens(self) -> int | None:
@@ -119,7 +125,7 @@ def _point(
     selector = point.config.selector.name
     alike = [measured for config, measured in beside if config.selector.name == selector]
     basis: list[Measured] = []
-    text = UNKNOWN
+    text = ""
     if mine:
         basis, text = [mine], f"its own {mine.rows:,} rows"
     elif others:
@@ -138,6 +144,7 @@ def _point(
         point.changes,
         left,
         done,
+        left * point.config.sampling.max_new_tokens,
         0 if left == 0 else tokens,
         0.0 if left == 0 else seconds,
         text if left else "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from typing import Any
 
@@ -9,6 +11,7 @@ from seer_ray.cluster import Interrupted
 from seer_ray.cluster.connect import connected
 from seer_ray.compose import run_name
 from seer_ray.config import check, options
+from seer_ray.jobs.monitor import Heartbeat, sign_of_life
 from seer_ray.jobs.stopping import StopRequest
 from seer_ray.results.store import join
 from seer_ray.tracking.mlflow_tracker import catch_up, open_tracker
@@ -83,12 +86,16 @@ def _work(
     from seer_ray.training.launch import Training, launch
 
     def report(step: int, metrics: dict[str, float]) -> bool:
+        progress.step = step
         reporter.update(step, metrics)
         tracker.log(metrics, step=step)
         return stop.asked
 
     place = str(folder.path) if folder.path is not None else join(config.results.folder, config.name)
     reporter.start(config.name, config.train.steps)
+    progress = _Progress(folder)
+    heart = Heartbeat(progress.write)
+    heart.start()
     try:
         with connected(config.cluster), stop.listening():
             stop.patient = True
@@ -100,9 +107,34 @@ def _work(
         for name in ("config.yaml", METRICS, "metrics.jsonl", f"{product}/README.md"):
             tracker.artifact(name)
     except Interrupted:
+        progress.end("interrupted")
         tracker.finish("KILLED")
         raise
-    except BaseException:
+    except BaseException as error:
+        progress.end("failed", " ".join(str(error).split()) or type(error).__name__)
         tracker.finish("FAILED")
         raise
+    finally:
+        heart.stop()
+    progress.end("done")
     tracker.finish()
+
+
+class _Progress:
+    """Who is at work, and how far: for other terminals."""
+
+    def __init__(self, folder: TrainFolder) -> None:
+        self.step = 0
+        self._folder, self._mutex = folder, threading.Lock()
+        self._state, self._error = "running", None  # type: str, str | None
+
+    def write(self) -> None:
+        """From any thread. Raises OSError."""
+        with self._mutex:
+            self._folder.tell({**sign_of_life(self._state, self._error), "step": self.step})
+
+    def end(self, state: str, error: str | None = None) -> None:
+        """The last word."""
+        self._state, self._error = state, error
+        with contextlib.suppress(OSError):
+            self.write()

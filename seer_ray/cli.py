@@ -17,9 +17,12 @@ from seer_ray.execute import (
     execute_training,
     follow,
     load_config,
+    load_job,
     load_sweep,
+    resumed_run,
     resumed_sweep,
     show_sweep,
+    show_training,
 )
 from seer_ray.gates_cli import gates
 from seer_ray.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, fail, print_json, stop
@@ -58,7 +61,7 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="OVERRIDE", help="group=choice or option=value; all of them: seer-ray options"),
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or its name under runs/")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a job's folder, or its name under runs/")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="YAML file with options; overrides go on top")
@@ -123,47 +126,49 @@ def sweep(
 
 @app.command()
 def resume(run: RunArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
-    """Go on with a run or a sweep that was stopped. Overrides: what changes no row, as cluster.workers=2."""
-    from seer_ray.compose import compose, from_yaml, given
-    from seer_ray.results import identity
-    from seer_ray.results.folder import RunFolder
-    from seer_ray.status import find_run, split
+    """Go on with a run, a sweep or a training job. Overrides: what changes no row, as cluster.workers=2."""
+    from seer_ray.compose import given
+    from seer_ray.status import find_run
     from seer_ray.sweep_status import is_sweep
+    from seer_ray.training_status import is_training, resumed_training
 
     changes = overrides or []
-    uri = find_run(run, given(changes, "results.folder") or RunConfig().results.folder)
+    # Where it lies comes before what it is, and so which options it has.
+    place = given([word for word in changes if word.startswith("results.")], "results.folder")
+    uri = find_run(run, place or RunConfig().results.folder)
     if is_sweep(uri):
         execute_sweep(resumed_sweep(uri, changes), as_json)
-        return
-    folder = RunFolder.view(uri)
-    before = from_yaml(folder.config_yaml, source=folder.store.locate("config.yaml"))
-    before.results.folder, before.name = place, name = split(uri)
-    after = compose(changes, base=before)
-    if after.name != name:
-        raise ConfigError(f"name={after.name}: {uri} is resumed under its own name; leave this out")
-    after.results.folder = place
-    identity.refuse_differences(dataclasses.asdict(after), folder.config, uri)
-    execute(after, as_json)
+    elif is_training(uri):
+        job, config = resumed_training(uri, changes)
+        execute_training(config, job, as_json)
+    else:
+        execute(resumed_run(uri, changes), as_json)
 
 
 @app.command()
 def submit(
-    overrides: OverridesArgument = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[JOB] OVERRIDE", help="run (the default), sweep, pretrain or distill; options"
+        ),
+    ] = None,
     config: ConfigOption = None,
     address: Annotated[
         str | None,
         typer.Option(help="Ray's dashboard; default: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265"),
     ] = None,
 ) -> None:
-    """Send a run to a Ray cluster as a Ray job and follow its log. The same command again goes on with it."""
+    """Send a job to a Ray cluster as a Ray job and follow its log. The same command again goes on with it.
+
+    Examples: seer-ray submit selector=dense | seer-ray submit sweep selector=quest,window
+    """
     from seer_ray.cluster import JobError
     from seer_ray.cluster.submit import submit as send
-    from seer_ray.compose import run_name
 
-    job = load_config(config, overrides or [])
-    job.name = run_name(job)
+    command, made = load_job(config, job or [])
     try:
-        code = send(job, address)
+        code = send(made, address, command)
     except JobError as error:
         fail(str(error), FAILED)
     except KeyboardInterrupt:
@@ -218,17 +223,21 @@ def status(
     as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="follow it until it ends")] = False,
 ) -> None:
-    """How a run or a sweep stands, from its folder alone: while it runs and after."""
+    """How a run, a sweep or a training job stands, from its folder alone: while it runs and after."""
     from rich.console import Console
 
     from seer_ray.display import print_status
     from seer_ray.results.folder import RunFolder
     from seer_ray.status import find_run, read_status
     from seer_ray.sweep_status import is_sweep
+    from seer_ray.training_status import is_training
 
     uri = find_run(run)
     if is_sweep(uri):
         show_sweep(uri, as_json, watch)
+        return
+    if is_training(uri):
+        show_training(uri, as_json, watch)
         return
     folder = RunFolder.view(uri)
     now = read_status(uri, folder)

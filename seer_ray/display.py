@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.jobs.live import LiveStats, Reporter, Summary
-from seer_ray.status import RunStatus
+from seer_ray.status import Pulse, RunStatus
 from seer_ray.tables import accuracy, count, duration, percent, print_summary
 
 PLAIN_INTERVAL = 10.0
@@ -219,7 +219,14 @@ def print_status(console: Console, status: RunStatus) -> None:
     """A run as its folder tells: the summary if it is done, else how far it is."""
     if status.state == "done":
         print_summary(console, status.summary())
-        return
-    if status.state != "new":
-        console.print(live_panel(status.name, status.live, status.state))
-    console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
+    else:
+        if status.state != "new":
+            console.print(live_panel(status.name, status.live, status.state))
+        console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
+    print_behind(console, status, status.folder)
+
+
+def print_behind(console: Console, pulse: Pulse, folder: str) -> None:
+    """What MLflow has not been told of a job, if there is anything."""
+    if behind := pulse.behind(folder):
+        console.print(Text(behind, "yellow"), soft_wrap=True)

@@ -86,6 +86,48 @@ def load_sweep(file: str | None, overrides: list[str], points: list[str]) -> Swe
     return expand(words, base)
 
 
+def load_job(file: str | None, words: list[str]) -> tuple[str, Any]:
+    """A job that is named on the command line: its command, and its options with its name.
+
+    Args:
+        file: YAML with options; None: the usual ones
+        words: the command, if it is not ``run``, and overrides
+    """
+    from seer_ray.compose import run_name
+    from seer_ray.training.options import DistillConfig, PretrainConfig
+
+    jobs = {"run": RunConfig, "sweep": SweepConfig, "pretrain": PretrainConfig, "distill": DistillConfig}
+    command, rest = "run", words
+    if words and "=" not in words[0]:
+        command, *rest = words
+    if command not in jobs:
+        raise ConfigError(f"{command}: no such job; must be one of {', '.join(jobs)}")
+    if command == "sweep":
+        config: Any = load_sweep(file, rest, [])
+    else:
+        config = load_config(file, rest, jobs[command])
+    config.name = run_name(config)
+    return command, config
+
+
+def resumed_run(uri: str, changes: list[str]) -> RunConfig:
+    """The options of a run that is there, with changes that change no row."""
+    from seer_ray.compose import compose, from_yaml
+    from seer_ray.results import identity
+    from seer_ray.results.folder import RunFolder
+    from seer_ray.status import split
+
+    folder = RunFolder.view(uri)
+    before = from_yaml(folder.config_yaml, source=folder.store.locate("config.yaml"))
+    before.results.folder, before.name = place, name = split(uri)
+    after = compose(changes, base=before)
+    if after.name != name:
+        raise ConfigError(f"name={after.name}: {uri} is resumed under its own name; leave this out")
+    after.results.folder = place
+    identity.refuse_differences(dataclasses.asdict(after), folder.config, uri)
+    return after
+
+
 def resumed_sweep(uri: str, changes: list[str]) -> SweepConfig:
     """The options of a sweep that is there, with changes that change no row."""
     from seer_ray.compose import from_yaml
@@ -153,7 +195,7 @@ def estimate_sweep(config: SweepConfig, as_json: bool) -> None:
 
         found = estimate(config)
         if as_json:
-            totals = {name: getattr(found, name) for name in ("requests", "tokens", "seconds")}
+            totals = {name: getattr(found, name) for name in ("requests", "most", "tokens", "seconds")}
             print_json({**dataclasses.asdict(found), **totals}, out)
             return
     print_estimate(Console(), found)
@@ -165,14 +207,41 @@ def execute_training(config: Any, job: str, as_json: bool) -> None:
 
     from rich.console import Console
 
+    from seer_ray.compose import run_name
     from seer_ray.training.display import ConsoleReporter
 
+    config.name = run_name(config)
+    again = f"seer-ray resume {resume_argument(config)}"
     reporter = ConsoleReporter(Console(stderr=True), None if as_json else Console())
     with kept_free(sys.stdout if as_json else None) as out:
-        with ending(reporter.close, "the same command"):
+        with ending(reporter.close, again):
             summary = importlib.import_module(f"seer_ray.jobs.{job}").main(config, reporter)
         if as_json:
             print_json(dataclasses.asdict(summary), out)
+
+
+def show_training(uri: str, as_json: bool, watch: bool) -> None:
+    """How a training job stands."""
+    from rich.console import Console
+
+    from seer_ray.training.display import ConsoleReporter, print_train_status
+    from seer_ray.training_status import read_training
+
+    now = read_training(uri)
+    if watch and now.state == "running":
+        reporter = ConsoleReporter(Console(stderr=True), None)
+        reporter.start(now.name, now.steps or 0)
+        try:
+            while now.state == "running":
+                reporter.update(now.step, now.metrics)
+                time.sleep(WATCH_INTERVAL)
+                now = read_training(uri)
+        finally:
+            reporter.close()
+    if as_json:
+        print_json({**dataclasses.asdict(now), "message": now.message})
+    else:
+        print_train_status(Console(), now)
 
 
 @contextlib.contextmanager
@@ -243,8 +312,8 @@ def follow_sweep(uri: str, console: Console) -> SweepStatus:
     return now
 
 
-def resume_argument(config: RunConfig) -> str:
-    """What to give to ``seer-ray resume`` for this run."""
+def resume_argument(config: Any) -> str:
+    """What to give to ``seer-ray resume`` for this job."""
     from seer_ray.results.store import join
 
     return (

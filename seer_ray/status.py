@@ -30,6 +30,15 @@ class Pulse:
     host: str | None = None
     pid: int | None = None
     error: str | None = None
+    unsent: int = 0
+    """Updates that MLflow has not been told, of a job at which nobody is."""
+
+    def behind(self, folder: str) -> str | None:
+        """What MLflow lacks, and what to do about it."""
+        if not self.unsent:
+            return None
+        what = "1 update is" if self.unsent == 1 else f"{self.unsent:,} updates are"
+        return f"{what} not in MLflow yet; to send: seer-ray resume {folder}"
 
     def describe(self, folder: str) -> str:
         """The state in words, with what to do about it."""
@@ -77,7 +86,7 @@ class RunStatus(Pulse):
 
 
 def find_run(run: str, folder: str = "runs") -> str:
-    """The folder of a run or a sweep that a path, or a name under ``folder``, means.
+    """The folder of a run, a sweep or a training job that a path, or a name under ``folder``, means.
 
     Raises:
         ConfigError: there is none; names those there are.
@@ -85,16 +94,17 @@ def find_run(run: str, folder: str = "runs") -> str:
     from seer_ray.results.folder import RUN
     from seer_ray.results.store import join, open_store
     from seer_ray.results.sweep import INDEX
+    from seer_ray.training.folder import ABOUT
 
+    marks = (RUN, INDEX, ABOUT)
     places = [run.rstrip("/")] if run.strip("./") else []
     if "/" not in run:
         places.insert(0, join(folder, run))
     for place in places:
-        if {RUN, INDEX} & set(open_store(place).list()):
+        if set(marks) & set(open_store(place).list()):
             return place
     root = open_store(folder).path
-    marks = [*root.glob(f"*/{RUN}"), *root.glob(f"*/{INDEX}")] if root else []
-    known = sorted(path.parent.name for path in marks)
+    known = sorted(path.parent.name for mark in marks for path in (root.glob(f"*/{mark}") if root else ()))
     there = f"; it has {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}" if known else ""
     raise ConfigError(f"{run}: no such run in {folder}{did_you_mean(run, known)}{there}")
 
@@ -117,6 +127,8 @@ def read_status(uri: str, folder: RunFolder, now: float | None = None) -> RunSta
     Raises:
         ConfigError: a file in it is torn.
     """
+    from seer_ray.tracking import unsent
+
     status = RunStatus(name=split(uri)[1], folder=uri)
     said = folder.read_json("status.json")
     if not isinstance(said, dict):
@@ -124,6 +136,8 @@ def read_status(uri: str, folder: RunFolder, now: float | None = None) -> RunSta
     known = {item.name for item in dataclasses.fields(LiveStats)}
     status.live = LiveStats(**{name: value for name, value in said.items() if name in known})
     vars(status).update(vars(read_pulse(said, now)))
+    if status.state != "running":
+        status.unsent = unsent(folder)
     if status.state == "done":
         status.metrics = folder.read_json("metrics.json") or {}
     return status

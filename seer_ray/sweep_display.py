@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.display import LineFollower, PanelFollower
+from seer_ray.display import LineFollower, PanelFollower, print_behind
 from seer_ray.jobs.live import PointLive, SweepLive, SweepReporter, SweepSummary
 from seer_ray.sweep_status import SweepStatus
 from seer_ray.tables import count, duration, percent
@@ -115,6 +115,7 @@ def print_sweep_status(console: Console, status: SweepStatus) -> None:
         if point.error:
             console.print(Text(f"{point.name}: {point.error}", "red"), soft_wrap=True)
     console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
+    print_behind(console, status.pulse, status.folder)
 
 
 def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
@@ -157,7 +158,7 @@ def print_estimate(console: Console, estimate: Any) -> None:
             Text(point.name, "bold"),
             point.plan,
             f"{point.requests:,}{done}",
-            f"{point.tokens:,}" if point.tokens is not None else "?",
+            f"{point.tokens:,}" if point.tokens is not None else f"≤ {point.most:,}",
             duration(point.seconds) if point.seconds is not None else "?",
             Text(point.error or "", "red"),
         )
@@ -167,10 +168,17 @@ def print_estimate(console: Console, estimate: Any) -> None:
     for basis, names in bases.items():
         which = f" ({', '.join(names)})" if len(bases) > 1 else ""
         console.print(Text(f"tokens and time are estimated from {basis}{which}", "dim"), soft_wrap=True)
-    tokens = f"about {estimate.tokens:,}" if estimate.tokens is not None else "an unknown number of"
-    seconds = duration(estimate.seconds) if estimate.seconds is not None else "an unknown time"
+    unknown = [point.name for point in estimate.points if point.tokens is None]
+    if unknown:
+        which = "" if len(unknown) == len(estimate.points) else f" of {', '.join(unknown)}"
+        console.print(
+            Text(f"nothing like it{which} was measured yet: tokens are the most there can be", "dim"),
+            soft_wrap=True,
+        )
+    tokens = f"about {estimate.tokens:,}" if estimate.tokens is not None else f"at most {estimate.most:,}"
+    seconds = f", about {duration(estimate.seconds)}" if estimate.seconds is not None else ""
     console.print(
-        f"{count(len(estimate.points), 'point')}, {count(estimate.requests, 'request')}, {tokens} tokens, "
+        f"{count(len(estimate.points), 'point')}, {count(estimate.requests, 'request')}, {tokens} tokens"
         f"{seconds}; nothing is begun",
         markup=False,
         highlight=False,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import importlib
 import logging
 import os
@@ -19,12 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from seer_ray.cluster import JobError
 from seer_ray.cluster.connect import first_line, require_reachable
 from seer_ray.compose import digest, to_yaml
-from seer_ray.config import ConfigError, RunConfig
+from seer_ray.config import ConfigError
 from seer_ray.tracking.address import resolve
 
 if TYPE_CHECKING:
@@ -38,11 +39,24 @@ AGENT_TIMEOUT = 30.0
 """Seconds in which a new cluster must be able to run jobs."""
 RECONNECT = 2.0
 """Seconds between two tries to get hold of a running job's log."""
+PLACES = (
+    "model.name",
+    "model.tokenizer",
+    "model.gates",
+    "task.data",
+    "architecture.tokenizer",
+    "data",
+    "data.text",
+)
+"""Options of jobs that may name a file or folder of this machine."""
+
+C = TypeVar("C")
 
 
 def submit(
-    config: RunConfig,
+    config: Any,
     address: str | None = None,
+    command: str = "run",
     write: Callable[[str], None] = lambda text: print(text, end="", flush=True),
     follow: bool = True,
 ) -> int:
@@ -55,6 +69,7 @@ def submit(
         config: The job's; its name must be set.
         address: Of the cluster's dashboard, ``http://HOST:8265``; None: RAY_API_SERVER_ADDRESS, else this
             machine's.
+        command: Which job it is: ``run``, ``sweep``, ``pretrain`` or ``distill``.
         write: Gets the log as it comes.
         follow: Without it, comes back when the job is sent.
 
@@ -73,7 +88,7 @@ def submit(
     if running:
         write(f"{id} is there and goes on\n")
     else:
-        _send(client, id, sent)
+        _send(client, id, sent, command)
         write(f"submitted {id} to {client.get_address()}; to stop it: ray job stop {id}\n")
     return follow_job(client, id, write) if follow else 0
 
@@ -104,15 +119,24 @@ def connect(address: str | None) -> JobSubmissionClient:
         raise ConfigError(f"address={address}: not a Ray dashboard ({first_line(error)})") from error
 
 
-def made_absolute(config: RunConfig) -> RunConfig:
-    """The options as a process somewhere else must read them."""
-    config = copy.deepcopy(config)
+def made_absolute(job: C) -> C:
+    """The options of a job as a process somewhere else must read them."""
+    config: Any = copy.deepcopy(job)
     config.cluster.address = None  # the job's own cluster
     config.results.folder = _absolute(config.results.folder, must_exist=False)
-    config.model.name = _absolute(config.model.name)
-    for section, option in ((config.model, "tokenizer"), (config.model, "gates"), (config.task, "data")):
-        value = getattr(section, option)
-        setattr(section, option, value and _absolute(value))
+    for place in PLACES:
+        section, name = config, place
+        while "." in name and section is not None:
+            first, _, name = name.partition(".")
+            section = getattr(section, first, None)
+        value = getattr(section, name, None)
+        if value is not None and not dataclasses.is_dataclass(value):
+            setattr(section, name, _elsewhere(value))
+    if hasattr(config, "sweep"):
+        config.sweep.points = [
+            {name: _elsewhere(value) if name in PLACES else value for name, value in point.items()}
+            for point in config.sweep.points
+        ]
     if "@" not in (config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
         # An address with a password is for the cluster's own environment, not for a file that is sent.
         config.tracking.uri = resolve(config.tracking.uri)
@@ -173,7 +197,7 @@ def _find(client: JobSubmissionClient, base: str) -> tuple[str, bool]:
         number += 1
 
 
-def _send(client: JobSubmissionClient, id: str, config: RunConfig) -> None:
+def _send(client: JobSubmissionClient, id: str, config: Any, command: str) -> None:
     with tempfile.TemporaryDirectory(prefix="seer-ray-") as folder:
         stage, work = Path(folder, "package"), Path(folder, "work")
         work.mkdir()
@@ -186,7 +210,7 @@ def _send(client: JobSubmissionClient, id: str, config: RunConfig) -> None:
         while True:
             try:
                 client.submit_job(
-                    entrypoint=f"python -m seer_ray.cli run --config {JOB_FILE}",
+                    entrypoint=f"python -m seer_ray.cli {command} --config {JOB_FILE}",
                     submission_id=id,
                     runtime_env=environment,
                     metadata={"seer-ray": str(config.name)},
@@ -203,6 +227,15 @@ def _source(module: str) -> Path:
     file = importlib.import_module(module).__file__
     assert file is not None
     return Path(file).parent
+
+
+def _elsewhere(value: Any) -> Any:
+    """What an option of ``PLACES`` says, with absolute paths: one, several, or ``{path: ...}``."""
+    if isinstance(value, (list, tuple)):
+        return [_elsewhere(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _elsewhere(item) if name == "path" else item for name, item in value.items()}
+    return _absolute(value) if isinstance(value, str) else value
 
 
 def _absolute(path: str, must_exist: bool = True) -> str:

@@ -12,9 +12,9 @@ from torch import nn
 
 from seer_ray.config import ConfigError
 from seer_ray.results.store import Store
+from seer_ray.training.folder import CHECKPOINTS as FOLDER
 from seer_ray.training.optim import Optimizer
 
-FOLDER = "checkpoints"
 KEEP = 2
 """The newest ones stay: should the last one be damaged, there is another."""
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from seer_ray.tables import duration
+from seer_ray.display import print_behind
+from seer_ray.tables import count, duration
+
+if TYPE_CHECKING:
+    from seer_ray.training_status import TrainStatus
 
 LAYER = "/layer_"
 """In the names of metrics of one layer: recorded, and not shown."""
@@ -111,11 +119,7 @@ class ConsoleReporter:
         self.close()
         if self.result is None:
             return
-        table = Table("metric", "value", title=summary.name, title_style="bold")
-        for name, value in summary.metrics.items():
-            if not name.startswith(("time/", "speed/")) and LAYER not in name:
-                table.add_row(name, f"{value:,.5g}")
-        self.result.print(table)
+        self.result.print(results_table(summary.name, summary.metrics))
         self.result.print(f"{summary.product}: {summary.step:,} steps, {summary.tokens:,.0f} tokens")
         for command in summary.next_commands:
             self.result.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
@@ -124,6 +128,52 @@ class ConsoleReporter:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def results_table(name: str, metrics: Mapping[str, float]) -> Table:
+    """What a job came to."""
+    table = Table("metric", "value", title=name, title_style="bold")
+    for metric, value in metrics.items():
+        if not metric.startswith(("time/", "speed/")) and LAYER not in metric:
+            table.add_row(metric, f"{value:,.5g}")
+    return table
+
+
+def print_train_status(console: Console, status: TrainStatus) -> None:
+    """A training job as its folder tells: what it came to if it is done, else how far it is."""
+    if status.state == "done":
+        console.print(results_table(status.name, status.metrics))
+    elif status.step or status.state != "new":
+        console.print(_panel(status))
+    console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
+    print_behind(console, status, status.folder)
+
+
+def _panel(status: TrainStatus) -> Panel:
+    bar = Table.grid(padding=(0, 1), expand=True)
+    bar.add_column(ratio=1)
+    bar.add_column(no_wrap=True)
+    whole = max(1, status.steps or status.step)
+    bar.add_row(
+        ProgressBar(total=whole, completed=status.step, complete_style="cyan"),
+        Text.assemble(f"{status.step:,} of {count(whole, 'step')} ", (f"{status.step / whole:.0%}", "bold")),
+    )
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1)
+    grid.add_row("done", bar)
+    last = {name: value for name, value in status.metrics.items() if not name.startswith("eval/")}
+    if "train/loss" in last:
+        grid.add_row("training", describe(last))
+    if held_out := {name: value for name, value in status.metrics.items() if name.startswith("eval/")}:
+        grid.add_row("held out", describe(held_out))
+    return Panel(
+        grid,
+        title=Text(status.name, "bold"),
+        subtitle=Text(f"{status.job} · {status.state}", "italic"),
+        border_style="cyan",
+        padding=(0, 1),
+    )
 
 
 def describe(metrics: dict[str, float]) -> str:

@@ -6,31 +6,34 @@ import dataclasses
 import json
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 from seer_ray.compose import to_yaml
 from seer_ray.config import ConfigError
 from seer_ray.results import identity, lock
 from seer_ray.results.folder import CONFIG, TRACKING
+from seer_ray.results.held import HeldFolder
 from seer_ray.results.store import Store, one_line, open_store
-from seer_ray.training.checkpoint import FOLDER as CHECKPOINTS
 
 ABOUT = "training.json"
 METRICS = "metrics.json"
 """The last of every metric; there once the job is done."""
+STATUS = "status.json"
+"""Who is at work, how far, and since when nothing was heard."""
+CHECKPOINTS = "checkpoints"
 VERSION = 1
 
 
-class TrainFolder:
-    """Open to write, by one process at a time. Usable as a context manager, and by ``open_tracker``."""
+class TrainFolder(HeldFolder):
+    """``open`` to write (one process at a time), ``view`` to look. ``open_tracker`` takes either."""
 
-    def __init__(self, store: Store, about: dict[str, Any], held: lock.Lock) -> None:
-        """Use ``open``."""
-        self.store = store
+    def __init__(self, store: Store, about: dict[str, Any], held: lock.Lock | None) -> None:
+        """Use ``open`` or ``view``."""
+        super().__init__(store, held)
         self.run_id: str = about["run_id"]
         self.config: dict[str, Any] = about["config"]
-        self._lock = held
+        self.job: str = about["job"]
+        """The command that made it, such as ``pretrain``."""
 
     @classmethod
     def open(cls, uri: str, config: Any, job: str) -> TrainFolder:
@@ -63,25 +66,37 @@ class TrainFolder:
                 f"results.folder: cannot write {store.uri} ({one_line(error)}); choose a writable folder"
             ) from error
 
-    def __enter__(self) -> TrainFolder:
-        return self
+    @classmethod
+    def view(cls, uri: str) -> TrainFolder:
+        """Look at a training job, finished or not.
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        Raises:
+            ConfigError: no such folder there, or a torn one.
+        """
+        store = open_store(uri)
+        about = store.read_json(ABOUT, "restore it from a copy")
+        if about is None:
+            raise ConfigError(f"{store.uri}: no training here (no {ABOUT} in it)")
+        return cls(store, about, None)
 
     @property
-    def uri(self) -> str:
-        """The folder in messages: no secrets in it."""
-        return self.store.uri
-
-    @property
-    def path(self) -> Path | None:
-        """The folder on the local disk, if it is there."""
-        return self.store.path
+    def config_yaml(self) -> str:
+        """All options of the command that began it. Raises ConfigError if they are gone."""
+        try:
+            return self.store.read(CONFIG).decode()
+        except (FileNotFoundError, UnicodeDecodeError):
+            where = self.store.locate(CONFIG)
+            raise ConfigError(
+                f"{where}: missing or torn; give the command again: seer-ray {self.job}"
+            ) from None
 
     def metrics(self) -> dict[str, float] | None:
         """The last of every metric; None: the job is not done."""
         return self.store.read_json(METRICS, "delete it, and give the command again")
+
+    def tell(self, status: dict[str, Any]) -> None:
+        """How it stands now, for other terminals. From any thread. Raises OSError."""
+        self.store.write(STATUS, json.dumps(status, indent=1).encode())
 
     def conclude(self, metrics: dict[str, float]) -> None:
         """The job is done."""

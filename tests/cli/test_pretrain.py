@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
 from cli.conftest import one_error
 from seer_ray.cluster import Interrupted, JobError
-from seer_ray.compose import compose, to_yaml
+from seer_ray.compose import compose, run_name, to_yaml
 from seer_ray.config import ConfigError
 from seer_ray.training.display import TrainSummary
 from seer_ray.training.options import PretrainConfig
@@ -49,7 +50,8 @@ def job(monkeypatch):
 def test_it_takes_overrides_and_shows_how_it_goes(invoke, job):
     result = invoke("pretrain", "train.lr=0.5", "architecture.layers=2")
     assert result.exit_code == 0
-    assert job.config == compose(["train.lr=0.5", "architecture.layers=2"], PretrainConfig)
+    expected = compose(["train.lr=0.5", "architecture.layers=2"], PretrainConfig)
+    assert job.config == replace(expected, name=run_name(expected))
     assert "step 5/10 · loss 0.25 · lr 0.001 · 4,000 tokens/s · about 1:01 left" in result.stderr
     assert "step 5/10 · 20_steps/loss 0.5" in result.stderr
     assert "runs/mine/model: 10 steps, 5,000 tokens" in result.stdout and "next: go on" in result.stdout
@@ -93,11 +95,11 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(invoke, job, args, 
     [
         (ConfigError("data.end=2: no"), 2, "error: data.end=2: no\n"),
         (JobError("step 3: the loss is nan"), 1, "error: step 3: the loss is nan; what is finished is kept"),
-        (Interrupted("interrupted"), 130, "interrupted; nothing is lost, go on with: the same command\n"),
+        (Interrupted("interrupted"), 130, "interrupted; nothing is lost, go on with: seer-ray resume mine\n"),
     ],
 )
 def test_failures_have_their_exit_codes(invoke, job, error, code, message):
     job.error = error
-    result = invoke("pretrain")
+    result = invoke("pretrain", "name=mine")
     assert result.exit_code == code
     assert result.stderr.splitlines(keepends=True)[-1].startswith(message)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from seer_ray.cluster import JobError, submit
-from seer_ray.compose import compose, run_name
+from seer_ray.compose import compose, run_name, to_yaml
 from seer_ray.config import RunConfig
+from seer_ray.points import points_of
+from seer_ray.training.options import DistillConfig, PretrainConfig
 
 from .conftest import one_error
 
@@ -15,7 +19,8 @@ from .conftest import one_error
 def test_the_job_s_exit_code_is_the_command_s(invoke, monkeypatch, code):
     seen: list[tuple[RunConfig, str]] = []
 
-    def send(config: RunConfig, address: str) -> int:
+    def send(config: RunConfig, address: str, command: str) -> int:
+        assert command == "run"
         seen.append((config, address))
         return code
 
@@ -52,3 +57,52 @@ def test_nobody_at_the_address(invoke):
     assert one_error(invoke("submit", "--address", "http://127.0.0.1:1")).startswith(
         "address=http://127.0.0.1:1: no "
     )
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[tuple[str, Any]]:
+    """(command, options) of what is submitted."""
+    seen: list[tuple[str, Any]] = []
+
+    def send(config: Any, address: str, command: str) -> int:
+        seen.append((command, config))
+        return 0
+
+    monkeypatch.setattr(submit, "submit", send)
+    return seen
+
+
+def test_a_sweep(invoke, sent, tmp_path):
+    assert invoke("submit", "sweep", "selector=quest", "selector.budget=256,512").exit_code == 0
+    ((command, config),) = sent
+    points = points_of(config)
+    assert command == "sweep" and config.name
+    assert [point.slug for point in points] == ["dense", "quest-256", "quest-512"]
+    # There it is read from a file, as it is from one here.
+    (tmp_path / "job.yaml").write_text(to_yaml(config))
+    assert invoke("submit", "sweep", "--config", "job.yaml").exit_code == 0
+    assert points_of(sent[1][1]) == points
+    assert one_error(invoke("submit", "sweep", "selector=quest")).startswith("nothing to sweep")
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "option"),
+    [
+        (("pretrain", "train.steps=7"), PretrainConfig, ("train", "steps", 7)),
+        (("distill", "data=texts.jsonl", "train.steps=8"), DistillConfig, ("train", "steps", 8)),
+        (("run", "engine.max_batch=9"), RunConfig, ("engine", "max_batch", 9)),
+    ],
+)
+def test_other_jobs(invoke, sent, words, kind, option):
+    assert invoke("submit", *words).exit_code == 0
+    ((command, config),) = sent
+    section, name, value = option
+    assert command == words[0] and type(config) is kind and config.name
+    assert getattr(getattr(config, section), name) == value
+
+
+def test_no_such_job(invoke, sent):
+    assert one_error(invoke("submit", "sweeep", "selector=quest")) == (
+        "sweeep: no such job; must be one of run, sweep, pretrain, distill"
+    )
+    assert sent == []

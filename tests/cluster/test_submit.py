@@ -24,7 +24,9 @@ from seer_ray.cluster import submit
 from seer_ray.cluster.connect import STAY_HERE
 from seer_ray.cluster.submit import _find, follow_job, made_absolute, stage_package
 from seer_ray.config import ConfigError, RunConfig
+from seer_ray.points import expand, points_of
 from seer_ray.results.folder import RunFolder
+from seer_ray.training.options import DistillConfig, PretrainConfig
 
 PATIENCE = 180.0
 LOOPBACK = {STAY_HERE: "0"}
@@ -105,9 +107,9 @@ def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
     address, dashboard = cluster
     save_tiny(tmp_path / "model", "llama")
 
-    def seer_ray(command: str, name: str) -> str:
+    def seer_ray(command: str, name: str, point: str = "") -> str:
         options = f"model.name={tmp_path}/model name={name} task.limit=3 samples=1 sampling.max_new_tokens=10"
-        more = "selector=dense engine.kv_memory=8MiB tracking.enabled=false"
+        more = "engine.kv_memory=8MiB tracking.enabled=false" + ("" if point else " selector=dense")
         done = subprocess.run(
             f"{sys.executable} -m seer_ray.cli {command} {options} {more}".split(),
             cwd=tmp_path,
@@ -117,7 +119,7 @@ def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
             timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert RunFolder.view(f"{tmp_path}/runs/{name}").read().num_rows == 3
+        assert RunFolder.view(f"{tmp_path}/runs/{name}/{point}").read().num_rows == 3
         return done.stdout + done.stderr
 
     log = seer_ray(f"submit --address {dashboard}", "far+away")
@@ -125,6 +127,8 @@ def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
     assert f"{tmp_path}/runs/far+away/completions" in log, "the job's own summary"
     assert "WebSocket" not in log and "Uploading" not in log, "what Ray says of its own work"
     assert "starting Ray" in seer_ray(f"run cluster.address={address}", "near")
+    log = seer_ray(f"submit sweep --address {dashboard} selector.name=dense,window", "sweep", "points/dense")
+    assert "x dense" in log and f"seer-ray compare {tmp_path}/runs/sweep" in log
 
 
 class FakeClient:
@@ -233,6 +237,39 @@ def test_relative_paths_become_absolute_and_other_names_stay(
     there = made_absolute(here)
     assert (there.results.folder, there.model.name) == ("s3://bucket/runs", "Qwen/Qwen3-8B")
     assert there.task.data == f"{tmp_path}/data*.jsonl"
+
+
+def test_paths_in_the_options_of_other_jobs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("texts.jsonl", "more.jsonl"):
+        Path(name).touch()
+    Path("gates").mkdir()
+    sweep = expand(["selector=seer", "model.name=m", "model.gates=gates,owner/other"])
+    points = {point.slug: point.config.model.gates for point in points_of(made_absolute(sweep))}
+    assert set(points.values()) - {None} == {f"{tmp_path}/gates", "owner/other"}
+    distill = DistillConfig(data=["texts.jsonl", {"path": "more.jsonl", "weight": 2.0}, "owner/dataset"])
+    there = made_absolute(distill)
+    assert there.data == [
+        f"{tmp_path}/texts.jsonl",
+        {"path": f"{tmp_path}/more.jsonl", "weight": 2.0},
+        "owner/dataset",
+    ]
+    assert there.results.folder == f"{tmp_path}/runs"
+    pretrain = PretrainConfig()
+    assert made_absolute(pretrain).data == pretrain.data
+    pretrain.data.text = "texts.jsonl"
+    assert made_absolute(pretrain).data.text == f"{tmp_path}/texts.jsonl"
+
+
+def test_the_command_that_runs_there_is_that_of_the_job() -> None:
+    seen: list[str] = []
+
+    class Client:
+        def submit_job(self, entrypoint: str, **_: Any) -> None:
+            seen.append(entrypoint)
+
+    submit._send(Client(), "id", DistillConfig(name="x"), "distill")  # type: ignore[arg-type]
+    assert seen == ["python -m seer_ray.cli distill --config job.yaml"]
 
 
 def test_a_password_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
