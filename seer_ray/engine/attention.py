@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
-from seer_ray.kernels.prefill import prefill
+from seer_ray.kernels.prefill import Chunks, prefill
 from seer_ray.kernels.select import select
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
@@ -48,6 +49,31 @@ class FullPages:
             summary[pages] = selector.summarise(full).to(summary.dtype)
 
 
+class CurrentPages:
+    """Pages of the rows' current tokens, summarised where that token is a page's last.
+
+    Decided on the device: what a page that is not full would give goes to the dummy page.
+    """
+
+    def __init__(self, attention: Attention, pages: torch.Tensor, position: torch.Tensor) -> None:
+        """``pages [rows]`` hold the tokens at ``position [rows]``."""
+        self.attention, self.pages = attention, pages
+        block, rope = attention.cache.block, attention.rope
+        self.target = torch.where((position + 1) % block == 0, pages, 0)
+        self.first = position // block * block
+        slots = self.first.unsqueeze(1) + torch.arange(block, device=position.device)
+        # A page that is not full may reach beyond the tables.
+        self.cos, self.sin = rope.at(slots.clamp(max=rope.positions - 1))
+
+    def summarise(self, layer: int) -> None:
+        cache, selector = self.attention.cache, self.attention.selectors[layer]
+        summary = cache.summary[layer]
+        if selector is not None and summary is not None:
+            keys = cache.kv[layer][self.pages, :, 0]
+            full = FullKeys(keys, self.cos, self.sin, self.first)
+            summary[self.target] = selector.summarise(full).to(summary.dtype)
+
+
 class PrefillPass:
     """Chunks of one or several prompts, packed without padding; each attends to its own past."""
 
@@ -55,19 +81,15 @@ class PrefillPass:
         """``chunks``: (pages of the sequence, start, end) each."""
         self.attention = attention
         cache, device = attention.cache, attention.cache.table.device
-        self.chunks = [
-            (torch.tensor(pages[: -(-end // cache.block)], device=device), start, end)
-            for pages, start, end in chunks
-        ]
-        positions = torch.cat([torch.arange(start, end, device=device) for _, start, end in self.chunks])
-        self.cos, self.sin = attention.rope.at(positions)
-        self.offsets = positions % cache.block
-        self.pages = torch.cat(
-            [
-                pages[torch.arange(start, end, device=device) // cache.block]
-                for pages, start, end in self.chunks
-            ]
+        self.chunks = Chunks.pack(chunks, cache.block, device)
+        position = torch.cat([torch.arange(start, end) for _, start, end in chunks])
+        chunk = torch.arange(len(chunks)).repeat_interleave(
+            torch.tensor([end - start for _, start, end in chunks])
         )
+        position, chunk = position.to(device), chunk.to(device)
+        self.cos, self.sin = attention.rope.at(position)
+        self.offsets = position % cache.block
+        self.pages = self.chunks.table[chunk, position // cache.block]
         filled = [
             (pages[index], index * cache.block)
             for pages, start, end in chunks
@@ -81,11 +103,7 @@ class PrefillPass:
         kv = self.attention.cache.kv[layer]
         q = rotate_append(q, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
         self.full.summarise(layer)
-        out, at = [], 0
-        for pages, start, end in self.chunks:
-            out.append(prefill(q[at : at + end - start], kv, pages, start, scale))
-            at += end - start
-        return torch.cat(out) if len(out) > 1 else out[0]
+        return prefill(q, kv, self.chunks, scale)
 
 
 class DecodePass:
@@ -95,8 +113,8 @@ class DecodePass:
         self,
         attention: Attention,
         table: torch.Tensor,
-        positions: list[int],
-        completed: list[tuple[int, int]],
+        positions: Sequence[int] | torch.Tensor,
+        completed: list[tuple[int, int]] | None,
         watch: Watch | None = None,
     ) -> None:
         """
@@ -104,23 +122,29 @@ class DecodePass:
             attention: shared state.
             table: page table of the rows, ``[rows, max_pages]``.
             positions: of the rows' current tokens.
-            completed: (page, position of its first token) of rows whose page fills in this step.
+            completed: (page, position of its first token) of rows whose page fills in this step; None: found
+                out on the device, so that nothing here depends on what the host knows.
             watch: sees what is selected.
         """
         self.attention, self.watch = attention, watch
         block = attention.cache.block
-        position = torch.tensor(positions, dtype=torch.int64, device=table.device)
+        position = torch.as_tensor(positions, dtype=torch.int64, device=table.device)
         self.cos, self.sin = attention.rope.at(position)
         self.view = StepView(position, position + 1, table, block)
         self.blocks = position // block + 1  # [rows]
         self.offsets = position % block
         self.pages = table.gather(1, (self.blocks - 1).unsqueeze(1)).squeeze(1)
         self.tails = self.offsets + 1
-        self.full = FullPages(attention, [page for page, _ in completed], [first for _, first in completed])
+        self.full: FullPages | CurrentPages
+        if completed is None:
+            self.full = CurrentPages(attention, self.pages, position)
+        else:
+            pages, first = [page for page, _ in completed], [first for _, first in completed]
+            self.full = FullPages(attention, pages, first)
         self.heads = attention.cache.kv[0].shape[1]
         self.identity = table.unsqueeze(1).expand(-1, self.heads, -1)
         self.all_blocks = self.blocks.unsqueeze(1).expand(-1, self.heads)
-        self.selected = position.new_zeros(len(positions), len(attention.plan.layers))
+        self.selected = position.new_zeros(len(position), len(attention.plan.layers))
         """Blocks read by each row, summed over KV heads, ``[rows, layers]``."""
 
     def attend(
@@ -129,9 +153,11 @@ class DecodePass:
         attention, spec = self.attention, self.attention.plan.layers[layer]
         kv, selector = attention.cache.kv[layer], attention.selectors[layer]
         q = rotate_append(q_nope, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
-        # One by one: rows that fill a page together share no product.
-        for index in range(len(self.full.pages)):
-            self.full.summarise(layer, slice(index, index + 1))
+        if isinstance(self.full, CurrentPages):
+            self.full.summarise(layer)
+        else:  # one by one: rows that fill a page together share no product
+            for index in range(len(self.full.pages)):
+                self.full.summarise(layer, slice(index, index + 1))
         if selector is None or spec.blocks is None:
             page_ids, counts = self.identity, self.all_blocks
         else:
@@ -145,7 +171,8 @@ class DecodePass:
             self.watch.note(page_ids, counts)
         return attend(q, kv, page_ids, counts, self.tails, scale)
 
-    def tokens_read(self) -> list[list[int]]:
-        """KV tokens read by each row in each layer, summed over KV heads: counted from the selections."""
+    def tokens_read(self) -> torch.Tensor:
+        """KV tokens read by each row in each layer, summed over KV heads: counted from the selections,
+        ``[rows, layers]``."""
         missing = (self.view.block - self.tails) * self.heads
-        return (self.selected * self.view.block - missing.unsqueeze(1)).tolist()
+        return self.selected * self.view.block - missing.unsqueeze(1)

@@ -14,11 +14,13 @@ import torch
 from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check, check_selector, parse_bytes
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.graphs import make_graphs
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.watch import Watch
 from seer_ray.models.architecture import is_mixture
+from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import resolve_plan
@@ -69,6 +71,7 @@ class Runner:
             loaded.device
         )
         self.attention = Attention(self.cache, rope, self.plan, selectors)
+        self.graphs = make_graphs(loaded, self.attention, settings)
 
     # -- passes --------------------------------------------------------------------------------------
 
@@ -90,6 +93,10 @@ class Runner:
         """
         for sequence in sequences:
             self.cache.place(sequence)
+        if self.graphs is not None and self.graphs.take(sequences):
+            chosen, read = self.graphs.decode(sequences)
+            self._count([(row, s) for row, s in enumerate(sequences) if s.ready], read)
+            return [token if s.ready else None for s, token in zip(sequences, chosen, strict=True)]
         tokens: dict[int, int] = {}
         with self._threads():
             for rows in self._groups(sequences):
@@ -123,10 +130,10 @@ class Runner:
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
         if not ready:
             return {}
-        logits = self.loaded.model.lm_head(hidden)
+        (logits,) = project(hidden, self.loaded.model.lm_head)
         chosen = torch.tensor([index for index, _ in ready], device=self.device)
         sampled = sample(logits[chosen], [row for _, row in ready])
-        self._count(ready, step)
+        self._count(ready, step.tokens_read().tolist())
         if watch is not None:
             seen = watch.attended([row.pages[: row.cached // block + 1] for _, row in watched])
             for (_, row), attended in zip(watched, seen, strict=True):
@@ -158,11 +165,11 @@ class Runner:
         finally:
             torch.set_num_threads(threads)
 
-    def _count(self, ready: list[tuple[int, Sequence]], step: DecodePass) -> None:
-        read = step.tokens_read()
+    def _count(self, ready: list[tuple[int, Sequence]], read: list[list[int]]) -> None:
+        """``read``: KV tokens by row and layer."""
+        heads = self.cache.kv[0].shape[1]
         for index, sequence in ready:
-            available = (sequence.cached + 1) * step.heads * len(self.plan.layers)
-            sequence.count(read[index], available)
+            sequence.count(read[index], (sequence.cached + 1) * heads * len(self.plan.layers))
 
     # -- set-up --------------------------------------------------------------------------------------
 

@@ -8,17 +8,68 @@ only in their attention draw *common* noise, which makes their paired difference
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import pad
 
-from seer_ray.engine.request import SamplingParams
 from seer_ray.engine.sequence import Sequence
 
 NUCLEUS = 1024
-"""Candidates looked at first for top-p; the whole vocabulary is sorted only if they hold too little mass."""
+"""Candidates looked at first for top-k and top-p; the whole vocabulary is sorted only if they do not do."""
+NEUTRAL = (0.0, 1.0, 0.0, 1.0)
+"""Temperature, top-p, min-p and repetition penalty of a row that nobody reads."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What some row of a batch asks for. Known to the host, so a step leaves out what none does."""
+
+    plain: bool
+    """A draw from the whole vocabulary."""
+    ranked: bool
+    """A draw from the best tokens: top-k or top-p."""
+    penalty: bool
+
+    @classmethod
+    def of(cls, sequences: list[Sequence]) -> Needs:
+        asked = [sequence.request.sampling for sequence in sequences]
+        drawn = [params for params in asked if params.temperature > 0]
+        ranked = [params.top_k > 0 or params.top_p < 1 for params in drawn]
+        penalty = any(params.repetition_penalty != 1 for params in asked)
+        return cls(not all(ranked), any(ranked), penalty)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How each row is sampled, ``[rows]`` each: a batch may mix all kinds."""
+
+    temperature: torch.Tensor
+    top_p: torch.Tensor
+    min_p: torch.Tensor
+    penalty: torch.Tensor
+    top_k: torch.Tensor
+    """0: no limit."""
+    keys: torch.Tensor
+    """64 bits of (chain, position): the noise."""
+
+    @property
+    def ranked(self) -> torch.Tensor:
+        return (self.temperature > 0) & ((self.top_k > 0) | (self.top_p < 1))
+
+    @property
+    def plain(self) -> torch.Tensor:
+        return (self.temperature > 0) & ~self.ranked
+
+    def at(self, index: torch.Tensor) -> Settings:
+        """Those of some rows."""
+        return Settings(**{name: value[index] for name, value in vars(self).items()})
+
+
+def settings_of(sequence: Sequence, vocabulary: int) -> tuple[tuple[float, ...], tuple[int, int]]:
+    """(temperature, top-p, min-p, penalty) and (top-k, key) of the sequence's next token."""
+    params = sequence.request.sampling
+    floats = params.temperature, params.top_p, params.min_p, params.repetition_penalty
+    return floats, (params.top_k if params.top_k < vocabulary else 0, _position_key(sequence))
 
 
 def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
@@ -28,58 +79,107 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
         logits: ``[rows, vocabulary]``.
         sequences: one a row; all their tokens are cached or being computed.
     """
-    logits = logits.float()
-    tokens = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
-    groups: defaultdict[SamplingParams, list[int]] = defaultdict(list)
-    for row, sequence in enumerate(sequences):
-        groups[sequence.request.sampling].append(row)
-    for params, rows in groups.items():
-        index = torch.tensor(rows, device=logits.device)
-        tokens[index] = _sample_group(logits[index], params, [sequences[row] for row in rows])
-    return tokens.tolist()
-
-
-def _sample_group(logits: torch.Tensor, params: SamplingParams, sequences: list[Sequence]) -> torch.Tensor:
-    if params.repetition_penalty != 1.0:
+    logits, needs, device = logits.float(), Needs.of(sequences), logits.device
+    floats, integers = zip(*(settings_of(row, logits.shape[1]) for row in sequences), strict=True)
+    settings = Settings(
+        *torch.tensor(floats, dtype=torch.float32, device=device).unbind(1),
+        *torch.tensor(integers, dtype=torch.int64, device=device).unbind(1),
+    )
+    if needs.penalty:
+        seen = torch.zeros(logits.shape, dtype=torch.bool, device=device)
         for row, sequence in enumerate(sequences):
-            seen = torch.tensor(sorted(set(sequence.tokens)), device=logits.device)
-            values = logits[row, seen]
-            penalty = params.repetition_penalty
-            logits[row, seen] = torch.where(values < 0, values * penalty, values / penalty)
-    if params.temperature == 0.0:
-        return logits.argmax(-1)
-    values, ids = candidates(logits / params.temperature, params)
-    keys = torch.tensor([_position_key(s) for s in sequences], dtype=torch.int64, device=logits.device)
-    return ids.gather(1, (values + gumbel(keys, ids)).argmax(-1, keepdim=True)).squeeze(1)
+            seen[row, torch.tensor(sequence.tokens, device=device)] = True
+        logits = penalise(logits, settings, seen)
+    tokens, short = choose(logits, settings, needs)
+    if needs.ranked:
+        complete(tokens, short.nonzero().squeeze(1), logits, settings)
+    found: list[int] = tokens.tolist()
+    return found
 
 
-def candidates(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled logits after top-k, top-p and min-p (those removed are -inf) and their token ids."""
-    vocabulary = logits.shape[-1]
-    if 0 < params.top_k < vocabulary:
-        values, ids = logits.topk(params.top_k, dim=-1)
-        logits = values  # the mass of top-p and min-p is that of the k tokens
-    elif params.top_p < 1.0:
-        values, ids = logits.topk(min(NUCLEUS, vocabulary), dim=-1)
-        mass = torch.exp(values.logsumexp(-1) - logits.logsumexp(-1))
-        flat = (mass < params.top_p).nonzero().squeeze(1)
-        if len(flat) and vocabulary > NUCLEUS:
-            # Those rows alone: what a row gets must not depend on its batch mates, not even among ties.
-            values = pad(values, (0, vocabulary - NUCLEUS), value=float("-inf"))
-            ids = pad(ids, (0, vocabulary - NUCLEUS))
-            values[flat], ids[flat] = logits[flat].sort(dim=-1, descending=True, stable=True)
+def penalise(logits: torch.Tensor, settings: Settings, seen: torch.Tensor) -> torch.Tensor:
+    """Repetition penalty on the tokens ``seen [rows, vocabulary]``; a row's penalty of 1 changes nothing."""
+    penalty = settings.penalty.unsqueeze(1)
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def choose(logits: torch.Tensor, settings: Settings, needs: Needs) -> tuple[torch.Tensor, torch.Tensor]:
+    """The next tokens; asks nothing of the host.
+
+    Args:
+        logits: fp32 ``[rows, vocabulary]``.
+        settings: of the rows.
+        needs: what there is among them.
+
+    Returns:
+        Tokens ``[rows]``, and of which rows they are not known yet, since ``NUCLEUS`` candidates do not do:
+        see ``complete``.
+    """
+    tokens = logits.argmax(-1)
+    short = torch.zeros_like(tokens, dtype=torch.bool)
+    if needs.plain:
+        values, ids = everything(logits, settings)
+        tokens = torch.where(settings.plain, _draw(values, ids, settings), tokens)
+    if needs.ranked:
+        values, ids, short = candidates(logits, settings, NUCLEUS)
+        tokens = torch.where(settings.ranked, _draw(values, ids, settings), tokens)
+        short = short & settings.ranked
+    return tokens, short
+
+
+def complete(tokens: torch.Tensor, short: torch.Tensor, logits: torch.Tensor, settings: Settings) -> None:
+    """Chooses for the rows ``short [n]`` anew, from the whole vocabulary, and writes to ``tokens``."""
+    if len(short):
+        rows = settings.at(short)
+        values, ids, _ = candidates(logits[short], rows, logits.shape[1])
+        tokens[short] = _draw(values, ids, rows)
+
+
+def everything(logits: torch.Tensor, settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
+    """The whole vocabulary, scaled, after min-p (those removed are -inf), and its token ids."""
+    values = _scaled(logits, settings)
+    return _floored(values, settings), torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+
+
+def candidates(
+    logits: torch.Tensor, settings: Settings, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The best ``width`` tokens in falling order, scaled, after top-k, top-p and min-p (those removed are
+    -inf), their ids, and the rows ``[rows]`` whose settings reach beyond them."""
+    scaled = _scaled(logits, settings)
+    vocabulary = logits.shape[1]
+    if width < vocabulary:
+        values, ids = scaled.topk(width, dim=-1)
     else:
-        values = logits
-        ids = torch.arange(vocabulary, device=logits.device).expand_as(logits)
-    if params.top_p < 1.0:
-        p = torch.exp(values - logits.logsumexp(-1, keepdim=True))
-        beyond = p.cumsum(-1) - p >= params.top_p  # the better tokens hold enough
-        beyond[:, 0] = False
-        values = values.masked_fill(beyond, float("-inf"))
-    if params.min_p > 0.0:
-        floor = values.amax(-1, keepdim=True) + math.log(params.min_p)
-        values = values.masked_fill(values < floor, float("-inf"))
-    return values, ids
+        values, ids = scaled.sort(dim=-1, descending=True, stable=True)
+    limited, top_p = settings.top_k > 0, settings.top_p
+    # The mass of top-p and min-p is that of the k tokens.
+    rank = torch.arange(values.shape[1], device=logits.device)
+    values = values.masked_fill(limited.unsqueeze(1) & (rank >= settings.top_k.unsqueeze(1)), float("-inf"))
+    held = values.logsumexp(-1)
+    whole = torch.where(limited, held, scaled.logsumexp(-1))
+    nucleus = top_p < 1
+    short = torch.where(limited, settings.top_k > width, nucleus & (torch.exp(held - whole) < top_p))
+    p = torch.exp(values - whole.unsqueeze(1))
+    beyond = (p.cumsum(-1) - p >= top_p.unsqueeze(1)) & nucleus.unsqueeze(1)  # the better ones hold enough
+    beyond[:, 0] = False
+    return _floored(values.masked_fill(beyond, float("-inf")), settings), ids, short & (width < vocabulary)
+
+
+def _scaled(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
+    temperature = settings.temperature
+    return logits / torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
+
+
+def _floored(values: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """min-p; of 0 it removes nothing."""
+    floor = values.amax(-1) + settings.min_p.log()
+    return values.masked_fill(values < floor.unsqueeze(1), float("-inf"))
+
+
+def _draw(values: torch.Tensor, ids: torch.Tensor, settings: Settings) -> torch.Tensor:
+    best = (values + gumbel(settings.keys, ids)).argmax(-1, keepdim=True)
+    return ids.gather(1, best).squeeze(1)
 
 
 def _position_key(sequence: Sequence) -> int:

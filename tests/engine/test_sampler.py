@@ -18,7 +18,16 @@ from transformers.generation.logits_process import (
 )
 
 from seer_ray.engine.request import Request, SamplingParams
-from seer_ray.engine.sampler import NUCLEUS, _uniform, candidates, gumbel, sample
+from seer_ray.engine.sampler import (
+    NUCLEUS,
+    Settings,
+    _uniform,
+    candidates,
+    everything,
+    gumbel,
+    sample,
+    settings_of,
+)
 from seer_ray.engine.sequence import Sequence, noise_key
 
 VOCABULARY = 3 * NUCLEUS
@@ -39,8 +48,18 @@ def logits(rows: int, spread: float, seed: int = 0) -> torch.Tensor:
 
 def distribution(x: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """Probability of every token."""
-    values, ids = candidates(x, params)
-    return torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1))
+    floats, (top_k, key) = settings_of(chain(params), VOCABULARY)
+    settings = Settings(*(torch.full((len(x),), value) for value in (*floats, top_k, key)))
+    if not settings.ranked.any():
+        values, ids = everything(x, settings)
+        return torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1))
+    found = []
+    for width in (NUCLEUS, VOCABULARY):
+        values, ids, short = candidates(x, settings, width)
+        found.append(torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1)))
+        if width == NUCLEUS:
+            needed = short
+    return torch.where(needed.unsqueeze(1), found[1], found[0])
 
 
 @pytest.mark.parametrize("spread", [0.5, 2.0, 6.0])
@@ -68,7 +87,7 @@ def test_distribution_is_that_of_transformers(params: SamplingParams, spread: fl
         processors.append(MinPLogitsWarper(params.min_p))
     unused: Any = torch.zeros(8, 1, dtype=torch.int64)
     expected = torch.softmax(processors(unused, x), dim=-1)
-    found = distribution(x / params.temperature, params)
+    found = distribution(x, params)
     assert torch.equal(found > 0, expected > 0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
@@ -100,7 +119,7 @@ def test_frequencies_match_the_distribution() -> None:
     """12,000 draws, at 40 positions of 300 chains: chi-square with 19 degrees of freedom."""
     params = replace(GREEDY, temperature=0.8, top_k=20)
     x = logits(1, 1.5).expand(300, -1)
-    p = distribution(x[:1] / params.temperature, params)[0]
+    p = distribution(x[:1], params)[0]
     drawn = [
         token
         for position in range(40)

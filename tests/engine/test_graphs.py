@@ -1,0 +1,180 @@
+"""The captured decode step gives what the step of separate operations gives. No GPU: see ``tape``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from engines import SELECTORS, kv_memory, make_engine, outcome, request, run, tokens
+from tape import Capture, tape
+
+from seer_ray.engine import Completion, Engine, Request, attention, sampler
+from seer_ray.engine.attention import CurrentPages
+from seer_ray.engine.graphs import DecodeGraphs, Step, buckets
+
+KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 48} for name in SELECTORS]
+KINDS += [
+    {"selector": "quest", "budget": 64, "threshold": 0.1},
+    {"selector": "seer", "budget": 48, "layers": {"0": "dense"}},
+]
+KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+SAMPLING: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.9},
+    {"temperature": 1.0, "top_p": 0.8},
+    {"temperature": 0.7, "top_k": 20, "min_p": 0.02},
+    {"repetition_penalty": 1.3},
+    {"temperature": 1.2, "top_p": 0.95, "repetition_penalty": 1.1},
+]
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
+    yield tape(monkeypatch)
+
+
+def captured(engine: Engine, capture: Callable[[Step], Step]) -> Engine:
+    """The engine with its decode steps captured."""
+    runner = engine.runner
+    assert runner.graphs is None  # on a CPU it decodes operation by operation
+    runner.graphs = DecodeGraphs(runner.loaded, runner.attention, engine.settings.max_batch, capture)
+    return engine
+
+
+def requests(**sampling: Any) -> list[Request]:
+    """Prompts that end before, at and after the end of a page."""
+    lengths = (1, 15, 16, 17, 33, 63, 64, 100)
+    return [
+        request(f"{n}/0", tokens(length, seed=n), 12 + 5 * n, **sampling) for n, length in enumerate(lengths)
+    ]
+
+
+def outcomes(done: dict[str, Completion]) -> dict[str, tuple[Any, ...]]:
+    return {id: outcome(completion) for id, completion in done.items()}
+
+
+@KIND
+def test_rows_that_join_and_leave(kind: dict[str, Any], capture: Capture) -> None:
+    """Eight chains of different lengths in five rows: rows change, and pages fill at any time."""
+    mixed = [
+        replace(item, sampling=request("", (), item.sampling.max_new_tokens, **SAMPLING[n % 3]).sampling)
+        for n, item in enumerate(requests())
+    ]
+    expected = outcomes(run(make_engine(**kind, max_batch=5), mixed))
+    engine = captured(make_engine(**kind, max_batch=5), capture)
+    assert outcomes(run(engine, mixed)) == expected
+    assert capture.captures < 12 and capture.replays > 60
+    assert engine.runner.graphs is not None and engine.runner.graphs.usable
+
+
+@pytest.mark.parametrize("sampling", SAMPLING, ids=str)
+def test_sampling(sampling: dict[str, Any], capture: Capture) -> None:
+    expected = outcomes(run(make_engine(), requests(**sampling)))
+    assert outcomes(run(captured(make_engine(), capture), requests(**sampling))) == expected
+
+
+def test_all_ways_of_sampling_in_one_batch(capture: Capture) -> None:
+    """One after the other in three rows, so that a row's penalties are not those of who had it before."""
+    mixed = [
+        request(f"{n}/0", tokens(20, seed=n), 10 + 3 * n, **SAMPLING[n % len(SAMPLING)]) for n in range(12)
+    ]
+    expected = outcomes(run(make_engine(max_batch=3), mixed))
+    assert outcomes(run(captured(make_engine(max_batch=3), capture), mixed)) == expected
+
+
+def test_settings_that_reach_beyond_the_candidates(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With eight candidates most draws need the whole vocabulary, which is chosen from after the replay."""
+    expected = outcomes(run(make_engine(), requests(temperature=1.5, top_p=0.97)))
+    completed = []
+    complete = sampler.complete
+    monkeypatch.setattr(sampler, "NUCLEUS", 8)
+    monkeypatch.setattr(
+        "seer_ray.engine.graphs.complete", lambda *most: (completed.append(most[1]), complete(*most))
+    )
+    assert outcomes(run(captured(make_engine(), capture), requests(temperature=1.5, top_p=0.97))) == expected
+    assert completed
+
+
+@pytest.mark.parametrize("selector", ["dense", "seer"])
+def test_preempted_chains(selector: str, capture: Capture) -> None:
+    settings = {
+        "selector": selector,
+        "budget": 48,
+        "kv_memory": kv_memory(make_engine(selector=selector), 14),
+    }
+    expected = outcomes(run(make_engine(**settings), requests(temperature=0.8)))
+    engine = captured(make_engine(**settings), capture)
+    assert outcomes(run(engine, requests(temperature=0.8))) == expected
+    assert engine.stats()["preemptions"] > 0
+
+
+def test_samples_share_prompt_pages(capture: Capture) -> None:
+    mixed = [request(f"p/{n}", tokens(69), 30, temperature=1.0) for n in range(6)]
+    kind = {"selector": "seer", "budget": 48, "max_batch": 4}
+    expected = outcomes(run(make_engine(**kind), mixed))
+    assert outcomes(run(captured(make_engine(**kind), capture), mixed)) == expected
+
+
+def test_a_recorded_row_takes_its_step_out_of_the_graphs(capture: Capture) -> None:
+    mixed = requests()
+    mixed[2] = replace(mixed[2], record=True)
+    kind = {"selector": "quest", "budget": 48, "max_batch": 8}
+    expected = outcomes(run(make_engine(**kind), mixed))
+    engine = captured(make_engine(**kind), capture)
+    assert outcomes(run(engine, mixed)) == expected
+    steps = engine.stats()["steps"]
+    assert 0 < capture.replays < steps - mixed[2].sampling.max_new_tokens + 1
+
+
+def test_capture_that_fails_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And every token is right all the same."""
+
+    def refuse(step: Step) -> Step:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    expected = outcomes(run(make_engine(selector="seer", budget=48), requests()))
+    engine = captured(make_engine(selector="seer", budget=48), refuse)
+    with caplog.at_level(logging.WARNING):
+        assert outcomes(run(engine, requests())) == expected
+    (record,) = caplog.records
+    assert "without CUDA graphs" in record.message and "stream is capturing" in record.message
+    assert "and more" not in record.message
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_tape_tells_what_the_host_decides(
+    asks: bool, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which pages are full, decided on the host: refused where it asks, else frozen in the replays."""
+    chain = request("a", tokens(100), 60)
+    expected = outcomes(run(make_engine(selector="quest", budget=48), [chain]))
+    engine = captured(make_engine(selector="quest", budget=48), capture)
+
+    class Decided(CurrentPages):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            if asks:
+                self.target = torch.full_like(self.target, self.target[0].item())
+            else:
+                (sequence,) = engine.scheduler.running
+                full = (sequence.cached + 1) % 16 == 0
+                self.target = torch.full_like(self.target, sequence.pages[-1] if full else 0)
+
+    monkeypatch.setattr(attention, "CurrentPages", Decided)
+    if asks:
+        with pytest.raises(AssertionError, match=r"Tensor\.item asks the host"):
+            run(engine, [chain])
+    else:
+        assert outcomes(run(engine, [chain])) != expected
+
+
+def test_buckets() -> None:
+    assert buckets(1) == [1]
+    assert buckets(3) == [1, 2, 3]
+    assert buckets(16) == [1, 2, 4, 8, 16]
+    assert buckets(64) == [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64]
+    assert buckets(20) == [1, 2, 4, 8, 16, 20]
