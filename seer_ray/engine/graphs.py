@@ -23,6 +23,7 @@ from seer_ray.engine.attention import Attention, DecodePass
 from seer_ray.engine.sampler import NEUTRAL, Needs, Settings, choose, complete, penalise, settings_of
 from seer_ray.engine.sequence import Sequence
 from seer_ray.models.architecture import is_mixture
+from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import forward_tokens
 
@@ -32,8 +33,8 @@ Step = Callable[[], None]
 Capture = Callable[[Step], Step]
 """From a step to what runs it again."""
 
-IDS, POSITIONS, SLOTS, TOP_K, KEYS = range(5)
-"""Of the buffer of whole numbers."""
+SLOTS, TOP_K = 2, 3
+"""Of the buffer of whole numbers: tokens, positions and rows of the page table; top-k and keys."""
 EAGER_MIXERS = ("oracle",)
 
 
@@ -155,7 +156,7 @@ class DecodeGraphs:
             self._seen_of[sequence.slot] = sequence, sequence.cached + 1
 
     def _settings(self, rows: int) -> Settings:
-        return Settings(*self._floats[:, :rows], self._integers[TOP_K, :rows], self._integers[KEYS, :rows])
+        return Settings(*self._floats[:, :rows].unbind(), *self._integers[TOP_K:, :rows].unbind())
 
     # -- the step ------------------------------------------------------------------------------------
 
@@ -176,12 +177,13 @@ class DecodeGraphs:
 
     def _step(self, rows: int, needs: Needs) -> None:
         model: Any = self.loaded.model
-        ids, positions, slots = self._integers[: SLOTS + 1, :rows]
+        ids, positions, slots = self._integers[:TOP_K, :rows].unbind()
         table = self.attention.cache.table
         live = (slots >= 0).unsqueeze(1)
         table = torch.where(live, table[slots.clamp(min=0)], 0)
         step = DecodePass(self.attention, table, positions, None)
-        logits = model.lm_head(forward_tokens(model, ids, step)).float()
+        (logits,) = project(forward_tokens(model, ids, step), model.lm_head)
+        logits = logits.float()
         settings = self._settings(rows)
         if needs.penalty:
             assert self._seen is not None

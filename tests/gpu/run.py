@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import checkout  # noqa: F401
 import torch
+from graph_checks import graph_checks
 from triton_checks import gpu_checks
 
 
@@ -33,7 +34,7 @@ def main() -> int:
     failed: list[str] = []
     if options.only != "times":
         start = time.monotonic()
-        checks = [check for check in gpu_checks() if options.filter in check[0]]
+        checks = [check for check in [*gpu_checks(), *graph_checks()] if options.filter in check[0]]
         for name, check in checks:
             try:
                 check()

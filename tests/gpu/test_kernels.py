@@ -1,4 +1,4 @@
-"""The Triton kernels on a GPU, in all dtypes. Without pytest: ``python tests/gpu/run.py``."""
+"""Triton kernels and CUDA graphs on a GPU, in all dtypes. Without pytest: ``python tests/gpu/run.py``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA GPU", allow_module_level=True)
 pytest.importorskip("triton", reason="triton is not installed")
 
+from gpu.graph_checks import graph_checks
 from triton_checks import Check, gpu_checks
 
 
-@pytest.mark.parametrize("check", gpu_checks(), ids=lambda check: check[0])
+@pytest.mark.parametrize("check", [*gpu_checks(), *graph_checks()], ids=lambda check: check[0])
 def test(check: Check) -> None:
     check[1]()
