@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import torch
 
 log = logging.getLogger(__name__)
 
-SOURCES = [Path(__file__).with_name(name) for name in ("scalar.h", "paged.cpp", "rows.cpp", "target.cpp")]
+NAMES = ("scalar.h", "paged.cpp", "rows.cpp", "linear.cpp", "target.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in NAMES]
 # No order of summation is promised but a fixed one, so sums may be vectorised. Not by -ffast-math: linked so,
 # GCC 12 and older make the whole process flush denormal numbers to zero, which changes the model's bits.
 FAST = "-fno-math-errno -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math"
@@ -28,6 +30,8 @@ FLAGS = f"-O3 -march=native {FAST} -std=c++17 -shared -fPIC -fopenmp".split()
 # Named one by one, so that -fopenmp does not bring the compiler's own OpenMP library.
 LIBRARIES = ["-lstdc++", "-lm", "-lc", "-lgcc_s", "-lgcc", "-lpthread"]
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
+MAX_ROWS = 16
+"""Rows that a product with a weight takes: with more, arithmetic costs more than reading the weight does."""
 LANES = 16
 """Keys whose products with a query are computed together."""
 DTYPES = (torch.float32, torch.bfloat16)
@@ -92,6 +96,16 @@ def takes_rows(*tensors: torch.Tensor) -> bool:
     known = all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
     tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     return known and not tracked and library() is not None
+
+
+def takes_linear(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
+    """Whether products of these rows with these weights and biases are compiled."""
+    few = x.device.type == "cpu" and 0 < x.numel() <= MAX_ROWS * x.shape[-1]
+    if not few or torch.is_autocast_enabled("cpu"):
+        return False
+    tensors = [part for weight in weights for part in weight if part is not None]
+    plain = all(part.dtype == x.dtype and part.is_contiguous() for part in tensors)
+    return plain and takes_rows(x, *tensors)
 
 
 def takes_target(q: torch.Tensor, block: int) -> bool:
@@ -242,6 +256,54 @@ def gate_query(
         *map(ctypes.c_int64, (rows, heads, inputs, dim)),
         ctypes.c_float(eps),
         ctypes.c_float(scale),
+    )
+    return out
+
+
+class _Matrix(ctypes.Structure):
+    """A weight, its bias and where the product goes, as the C++ has them."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("columns", ctypes.c_int64),
+    )
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> _Matrix:
+        return cls(weight.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(), len(weight))
+
+
+def linear(
+    x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]
+) -> list[torch.Tensor]:
+    """See ``kernels.linear``."""
+    x = x.contiguous()
+    inner = x.shape[-1]
+    outs = [x.new_empty(*x.shape[:-1], len(weight)) for weight, _ in weights]
+    matrices = [_Matrix.of(weight, bias, out) for (weight, bias), out in zip(weights, outs, strict=True)]
+    getattr(library(), f"linear_{_name(x.dtype)}")(
+        _pointer(x),
+        (_Matrix * len(matrices))(*matrices),
+        *map(ctypes.c_int64, (len(matrices), x.numel() // inner, inner)),
+    )
+    return outs
+
+
+def gated(
+    x: torch.Tensor,
+    gate: tuple[torch.Tensor, torch.Tensor | None],
+    up: tuple[torch.Tensor, torch.Tensor | None],
+) -> torch.Tensor:
+    """See ``kernels.linear``."""
+    x = x.contiguous()
+    inner = x.shape[-1]
+    out = x.new_empty(*x.shape[:-1], len(up[0]))
+    getattr(library(), f"gated_{_name(x.dtype)}")(
+        _pointer(x),
+        (_Matrix * 2)(_Matrix.of(*gate, out), _Matrix.of(*up, out)),
+        *map(ctypes.c_int64, (x.numel() // inner, inner)),
     )
     return out
 

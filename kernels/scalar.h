@@ -1,6 +1,8 @@
-// Storage types of the CPU paths: arithmetic is in float, results are rounded once, to nearest even.
+// Storage types of the CPU paths: arithmetic is in float, results are rounded once, to nearest even. And exp.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -31,4 +33,21 @@ inline float rounded(float value) {
   T kept;
   store(&kept, value);
   return load(kept);
+}
+
+// exp for x <= 0: 2^n times a polynomial for 2^f, about 1 ulp. The library call would not be vectorised.
+inline float fast_exp(float x) {
+  float t = std::max(x * 1.442695041f, -126.0f);
+  float n = std::nearbyint(t), f = t - n;
+  float p = 1.535336188e-4f;
+  p = p * f + 1.339887440e-3f;
+  p = p * f + 9.618437357e-3f;
+  p = p * f + 5.550332471e-2f;
+  p = p * f + 2.402264791e-1f;
+  p = p * f + 6.931472028e-1f;
+  p = p * f + 1.0f;
+  int32_t exponent = (static_cast<int32_t>(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &exponent, sizeof scale);
+  return p * scale;
 }

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from seer_ray.kernels.norm import rms_norm
+from seer_ray.models.linear import feed_forward, project
 
 
 class Step(Protocol):
@@ -55,15 +56,13 @@ def _forward(
     """The one attention of Llama, Qwen2, Qwen3, Mistral and kin: bias and q/k norm where they have them."""
     if step is None:
         return original(hidden_states, *args, **kwargs)
-    shape = (-1, attention.head_dim)
     lead = hidden_states.shape[:-1]
-    q = attention.q_proj(hidden_states).view(lead.numel(), *shape)
-    k = attention.k_proj(hidden_states).view(lead.numel(), *shape)
-    v = attention.v_proj(hidden_states).view(lead.numel(), *shape)
+    projections = project(hidden_states, attention.q_proj, attention.k_proj, attention.v_proj)
+    q, k, v = (part.view(lead.numel(), -1, attention.head_dim) for part in projections)
     if hasattr(attention, "q_norm"):
         q, k = _norm(attention.q_norm, q), _norm(attention.k_norm, k)
     out = step.attend(attention.layer_idx, q, k, v, attention.scaling)
-    return attention.o_proj(out.reshape(*lead, -1)), None
+    return project(out.reshape(*lead, -1), attention.o_proj)[0], None
 
 
 def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor:
@@ -86,11 +85,11 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
 def decoder_layer(layer: Any, hidden: torch.Tensor, step: Step) -> torch.Tensor:
     """One layer of a patched model, ``hidden [1, tokens, hidden]``.
 
-    That of every supported architecture, spelled out for our own norm.
+    That of every supported architecture, spelled out for our own norm and products.
     """
     attended, _ = layer.self_attn(_norm(layer.input_layernorm, hidden), step=step)
     hidden = hidden + attended
-    return hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
+    return hidden + feed_forward(layer.mlp, _norm(layer.post_attention_layernorm, hidden))
 
 
 def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:

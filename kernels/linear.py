@@ -1,0 +1,53 @@
+"""Products of few rows with weights: what a decode step does outside attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import linear as product
+from torch.nn.functional import silu
+
+from seer_ray.kernels import cpu
+
+Weight = tuple[torch.Tensor, torch.Tensor | None]
+"""Weight ``[outputs, inputs]`` and bias ``[outputs]``."""
+
+
+def linear(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
+    """``x W^T + b`` for several weights that read the same rows, such as those of q, k and v.
+
+    Up to ``cpu.MAX_ROWS`` rows on a CPU are multiplied by compiled C++, sums in fp32, rounded once. A row's
+    bits then depend neither on its batch mates and its place among them nor on the number of threads.
+
+    Args:
+        x: ``[..., inputs]``.
+        weights: of the dtype of ``x``.
+
+    Returns:
+        For each weight ``[..., outputs]``, dtype of ``x``.
+    """
+    if cpu.takes_linear(x, weights):
+        return cpu.linear(x, weights)
+    return reference(x, weights)
+
+
+def gated(x: torch.Tensor, gate: Weight, up: Weight) -> torch.Tensor:
+    """``silu(x G^T) * (x U^T)``, the first half of a gated MLP; see ``linear``.
+
+    Returns:
+        ``[..., outputs]``, dtype of ``x``.
+    """
+    if cpu.takes_linear(x, (gate, up)):
+        return cpu.gated(x, gate, up)
+    return reference_gated(x, gate, up)
+
+
+def reference(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
+    """The definition of ``linear`` in torch."""
+    return [product(x, weight, bias) for weight, bias in weights]
+
+
+def reference_gated(x: torch.Tensor, gate: Weight, up: Weight) -> torch.Tensor:
+    """The definition of ``gated`` in torch."""
+    return silu(product(x, *gate)) * product(x, *up)

@@ -1,0 +1,158 @@
+"""Products of few rows: as exact as torch's, and every row's bits its own."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from seer_ray.kernels import cpu
+from seer_ray.kernels.linear import Weight, gated, linear, reference, reference_gated
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+SIZES = [(1, 1), (5, 3), (63, 7), (100, 111), (576, 192), (1536, 65)]
+SHAPES = pytest.mark.parametrize("inputs, outputs", SIZES)
+
+
+@pytest.fixture(params=["", "-march=x86-64-v3", "-march=x86-64"], ids=["native", "avx2", "sse2"])
+def slack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """The products compiled for this CPU and for narrower ones, and the error that they may have, as multiple
+    of torch's: fewer sums run beside each other there, so each is longer."""
+    if not request.param:
+        yield 1.02
+        return
+    if platform.machine() != "x86_64":
+        pytest.skip("for x86")
+    cache: Path = request.getfixturevalue("tmp_path_factory").getbasetemp() / "narrow"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(cpu, "FLAGS", [*cpu.FLAGS, request.param])
+    monkeypatch.setattr(cpu, "SOURCES", [path for path in cpu.SOURCES if path.stem in ("scalar", "linear")])
+    cpu.library.cache_clear()
+    yield 1.7
+    cpu.library.cache_clear()
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def draw(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def weight(outputs: int, inputs: int, dtype: torch.dtype, seed: int = 1, bias: bool = True) -> Weight:
+    offset = draw(outputs, dtype=dtype, seed=seed + 100) if bias else None
+    return draw(outputs, inputs, dtype=dtype, seed=seed) / inputs**0.5, offset
+
+
+def rmse(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+@SHAPES
+@DTYPES
+def test_error_is_no_worse_than_that_of_torch(
+    inputs: int, outputs: int, dtype: torch.dtype, slack: float
+) -> None:
+    x = draw(2, 8, inputs, dtype=dtype)
+    weights = [weight(outputs, inputs, dtype, bias=bias) for bias in (True, False)]
+    assert cpu.takes_linear(x, weights)
+    for found, theirs, (matrix, bias) in zip(linear(x, weights), reference(x, weights), weights, strict=True):
+        assert found.shape == theirs.shape and found.dtype == dtype
+        expected = x.double() @ matrix.double().T + (0 if bias is None else bias.double())
+        # Of a handful of products the luck of roundings decides.
+        assert rmse(found, expected) <= slack * rmse(theirs, expected) + (3e-8 if inputs < 100 else 0)
+
+
+@SHAPES
+@DTYPES
+def test_gated(inputs: int, outputs: int, dtype: torch.dtype, slack: float) -> None:
+    x = 4 * draw(16, inputs, dtype=dtype)
+    gate, up = weight(outputs, inputs, dtype), weight(outputs, inputs, dtype, seed=2, bias=False)
+    found, theirs = gated(x, gate, up), reference_gated(x, gate, up)
+    wide = [tuple(None if part is None else part.double() for part in pair) for pair in (gate, up)]
+    expected = reference_gated(x.double(), *wide)
+    assert found.dtype == dtype
+    assert rmse(found, expected) <= slack * rmse(theirs, expected) + 3e-8
+
+
+def test_silu_far_from_zero() -> None:
+    x = torch.tensor([[-1e4], [-100.0], [-20.0], [0.0], [20.0], [1e30], [float("nan")]])
+    one = torch.ones(1, 1)
+    found = gated(x, (one, None), (one, None))
+    torch.testing.assert_close(found, reference_gated(x, (one, None), (one, None)), equal_nan=True)
+
+
+@pytest.mark.parametrize("inputs, outputs", [(63, 7), (577, 190)])
+@DTYPES
+def test_bits_of_a_row_do_not_depend_on_mates_place_or_threads(
+    inputs: int, outputs: int, dtype: torch.dtype, slack: float, threads: None
+) -> None:
+    rows = draw(16, inputs, dtype=dtype)
+    weights = [weight(outputs, inputs, dtype, seed=s, bias=s == 1) for s in (1, 2, 3)]
+
+    def outcome(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([*linear(x, weights), gated(x, *weights[:2])], dim=-1)
+
+    torch.set_num_threads(1)
+    expected = torch.cat([outcome(row.unsqueeze(0)) for row in rows])
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        for size in range(1, 17):
+            for first in {0, 16 - size, (16 - size) // 2}:
+                assert torch.equal(outcome(rows[first : first + size]), expected[first : first + size])
+        assert torch.equal(outcome(rows.flip(0)).flip(0), expected)
+
+
+@DTYPES
+def test_nothing_beyond_is_read_or_written(dtype: torch.dtype) -> None:
+    """Operands in the midst of NaN: the inner dimension ends within a vector, the outputs within a tile."""
+
+    def within(part: torch.Tensor) -> torch.Tensor:
+        buffer = torch.full((part.numel() + 128,), float("nan"), dtype=dtype)
+        buffer[64:-64] = part.flatten()
+        return buffer[64:-64].view(part.shape)
+
+    x, (matrix, bias) = draw(5, 37, dtype=dtype), weight(6, 37, dtype)
+    assert bias is not None
+    (expected,), (found,) = (
+        linear(x, [(matrix, bias)]),
+        linear(within(x), [(within(matrix), within(bias))]),
+    )
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(found, reference(x, [(matrix, bias)])[0], rtol=2**-7, atol=1e-5)
+
+
+def test_what_it_takes() -> None:
+    x, pair = draw(16, 8, dtype=torch.float32), weight(4, 8, torch.float32)
+    assert cpu.takes_linear(x, [pair, pair])
+    assert not cpu.takes_linear(draw(17, 8, dtype=torch.float32), [pair])
+    assert not cpu.takes_linear(x[:0], [pair])
+    assert not cpu.takes_linear(x.bfloat16(), [pair])
+    assert not cpu.takes_linear(x.double(), [weight(4, 8, torch.float64)])
+    assert not cpu.takes_linear(x, [(draw(8, 4, dtype=torch.float32).T, None)])
+    assert not cpu.takes_linear(x.requires_grad_(), [pair])
+    with torch.no_grad():
+        assert cpu.takes_linear(x, [pair])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not cpu.takes_linear(x, [pair])
+
+
+def test_gradients_flow() -> None:
+    x, (matrix, bias) = draw(3, 8, dtype=torch.float32), weight(4, 8, torch.float32)
+    matrix.requires_grad_()
+    (linear(x, [(matrix, bias)])[0].sum() + gated(x, (matrix, bias), (matrix, None)).sum()).backward()
+    assert matrix.grad is not None and matrix.grad.abs().sum() > 0
+
+
+def test_strided_rows() -> None:
+    wide, pair = draw(4, 64, dtype=torch.float32), weight(5, 32, torch.float32)
+    assert torch.equal(linear(wide[:, 32:], [pair])[0], linear(wide[:, 32:].contiguous(), [pair])[0])
