@@ -38,13 +38,14 @@ class Board:
 
     @staticmethod
     def _entry(point: Point, before: dict[str, Any]) -> dict[str, Any]:
+        kept = before.get("state") in ("done", "stopped early")
         return {
             "slug": point.slug,
             "overrides": point.changes,
             "baseline": point.baseline,
             "plan": before.get("plan"),
-            "state": before.get("state") if before.get("state") == "stopped early" else "waiting",
-            "error": before.get("error") if before.get("state") == "stopped early" else None,
+            "state": before["state"] if kept else "waiting",
+            "error": before.get("error") if kept else None,
             "decision": before.get("decision"),
             "rows": before.get("rows", 0),
             "total": before.get("total", 0),
@@ -162,6 +163,10 @@ class Board:
             self.live.phase = "decoding"
         self._show()
 
+    def no_workers(self) -> None:
+        """They are gone."""
+        self.live.workers_ready = self.live.workers_wanted = 0
+
     def due(self, interval: float) -> bool:
         """Whether so many seconds have gone by since this was last true."""
         now = time.monotonic()
@@ -193,9 +198,8 @@ class Board:
                 tokens += left * totals.tokens // max(1, totals.rows)
         if not rows:
             return None
-        return (
-            f"racing stopped {len(stopped)} points early and saved {rows:,} chains, about {tokens:,} tokens"
-        )
+        points = f"{len(stopped)} point{'' if len(stopped) == 1 else 's'}"
+        return f"racing stopped {points} early and saved {rows:,} chains, about {tokens:,} tokens"
 
     def _show(self) -> None:
         self._refresh()

@@ -93,13 +93,14 @@ class Sweep:
 
     def run(self) -> SweepSummary:
         """To the end."""
+        self.board.live.phase = "reading the points"
         self.board.start()
         heart = Heartbeat(self.board.write)
         heart.start()
         try:
             self._open()
             work = [session for session in self.sessions.values() if not session.concluded]
-            work = [s for s in work if not (self.config.sweep.racing.enabled and self.board.stopped(s.name))]
+            work = [s for s in work if not (self._races and self.board.stopped(s.name))]
             for session in work:
                 self.board.reopen(session.name)
             if work:
@@ -119,6 +120,9 @@ class Sweep:
             raise
         finally:
             heart.stop()
+        # Of points that were done before, and that had no MLflow then.
+        before = [session.folder for session in self.sessions.values() if session.lane is None]
+        catch_up(*before if work else (self.folder, *before))
         self.reporter.finish(summary)
         return summary
 
@@ -128,7 +132,6 @@ class Sweep:
         """The run folder of each point that can be run."""
         from seer_ray.jobs.layers import Plans
 
-        self.board.phase("reading the points")
         plans = Plans(self.board.points)
         for slug, other in plans.same.items():
             self.reporter.note(f"{slug} reads the same blocks as {other}: one point")
@@ -182,17 +185,19 @@ class Sweep:
                     session.end("failed", error)
                     self._failed(session.name, str(error))
         finally:
+            self.board.no_workers()
             for session in sessions:
                 session.close()
 
     def _decode(self, sessions: Sequence[Session]) -> None:
         from seer_ray.jobs.requests import make_prompts
 
-        self.board.phase("reading the prompts")
+        self.board.phase("starting Ray")
         config = sessions[0].config
         with ExitStack() as stack, connected(config.cluster), self.stop.listening():
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             plan = plan_workers(cluster_nodes(), config.cluster, rows)
+            self.board.phase("reading the prompts")
             prompts: dict[str, Any] = {}
             pools: dict[str, SharedPool] = {}
             for session in sessions:
@@ -203,21 +208,20 @@ class Sweep:
                 session.prepare(*prompts[key], size, pools[key].desk(session.name))
             fleet = Fleet(_neutral(config), plan, self.build)
             crew = Crew([s.lane for s in sessions if s.lane], fleet, self.reporter.note)
-            race = Race(self.config.sweep.racing, self.board.points, sessions) if self._races else None
+            race = self._race(size) if self._races else None
             self.board.phase("starting workers")
 
             def then() -> None:
                 for session in sessions:
                     self._settle(session)
                 if race is not None:
-                    for slug, decision in race.run().items():
-                        why = decision.why if decision else "nothing is left to compare with it"
-                        self.reporter.note(f"{slug} is sampled no more: {why}")
-                        self.board.stop(slug, why, decision)
+                    self._stop_points(race)
                 self.board.tick(crew)
                 self._track()
 
             try:
+                if race is not None:
+                    self._stop_points(race)  # what is there already may say enough
                 decode(crew, sessions, self.stop, then)
             finally:
                 fleet.close()
@@ -227,6 +231,17 @@ class Sweep:
     @property
     def _races(self) -> bool:
         return self.config.sweep.racing.enabled
+
+    def _race(self, size: int) -> Race:
+        before = [slug for slug in self.sessions if self.board.stopped(slug)]
+        points, sessions = self.board.points, list(self.sessions.values())
+        return Race(self.config.sweep.racing, points, sessions, size, before)
+
+    def _stop_points(self, race: Race) -> None:
+        for slug, decision in race.run().items():
+            why = decision.why if decision else "nothing is left to compare with it"
+            self.reporter.note(f"{slug} is sampled no more: {why}")
+            self.board.stop(slug, why, decision)
 
     def _round(self, config: RunConfig, workers: int) -> int:
         """Problems of a round."""
@@ -271,10 +286,6 @@ class Sweep:
             for name in ("config.yaml", INDEX, *found.artifacts):
                 self.tracker.artifact(name)
             self.tracker.finish("FAILED" if self.board.failures else "FINISHED")
-        before = [session.folder for session in self.sessions.values() if session.lane is None]
-        for folder in before if worked else [self.folder, *before]:
-            if catch_up(folder):
-                break  # MLflow is away: the others would only wait for it
         return SweepSummary(
             name=str(self.config.name),
             folder=self.folder.uri,

@@ -20,7 +20,7 @@ FILE = "recommendation.json"
 @dataclass
 class Verdict:
     recommendation: str | None = None
-    """In a sentence or two, with what it rests on."""
+    """In a sentence or two, and in the line below what it rests on; so for each baseline."""
     report: str | None = None
     """Where it is."""
     artifacts: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ def verdict(uri: str, folder: SweepFolder, config: SweepConfig, note: Callable[[
     if judged := comparison.recommendations:
         folder.write_json(FILE, [dataclasses.asdict(one) for one in judged])
         found.artifacts.append(FILE)
-        found.recommendation = " ".join(f"{one.sentence} {one.rests_on}" for one in judged)
+        found.recommendation = "\n".join(f"{one.sentence}\nRests on {one.rests_on}." for one in judged)
     if config.results.report:
         found.artifacts += write_report(comparison, str(config.name), folder.store, note)
         found.report = folder.store.locate(REPORT) if REPORT in found.artifacts else None

@@ -83,7 +83,8 @@ def proportion(
     with np.errstate(invalid="ignore"):
         centre = (value + t2 / (2 * size)) / (1 + t2 / size)
         half = np.sqrt(t2 * value * (1 - value) / size + t2**2 / (4 * size**2)) / (1 + t2 / size)
-    return value, error, np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+    # It holds the value: what is beyond, at 0 and 1, is rounding.
+    return value, error, np.clip(centre - half, 0, value), np.clip(centre + half, value, 1)
 
 
 def score(gained: Array, lost: Array, size: Array, difference: ArrayLike) -> Array:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seer_ray.analysis.paired import PairedOutcomes
+from seer_ray.analysis.wording import points
 from seer_ray.config import RacingConfig
 
 SHARES = np.geomspace(0.01, 0.9, 24)
@@ -102,7 +103,7 @@ def _decide(pairs: PairedOutcomes, settings: RacingConfig, level: float) -> Deci
     worse, good = (min(1.0, math.exp(-float(wealth))) for wealth in evidence(means, settings.margin))
     verdict = Verdict.KEEP
     why = "not decided yet"
-    mean = f"{100 * means.mean():+.1f} points on {n} problems" if n else "no problem is complete"
+    mean = f"{points(means.mean())} points on {n} problems" if n else "no problem is complete"
     if n < settings.least:
         why = f"{n} of the {settings.least} problems before the first look"
     elif worse <= level:

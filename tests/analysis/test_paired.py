@@ -70,6 +70,15 @@ def normal_tail(z: float) -> float:
     return math.erfc(z / math.sqrt(2)) / 2
 
 
+@pytest.mark.parametrize("right", [0, 1])
+def test_the_interval_of_a_share_holds_it_also_at_its_ends(right: int) -> None:
+    """Rounding must not put an end beyond the value: a bar of negative length cannot be drawn."""
+    for problems in range(2, 200):
+        counts = np.ones(problems)
+        value, _, low, high = clustered.proportion(right * counts, counts)
+        assert 0 <= low <= value <= high <= 1
+
+
 @pytest.mark.parametrize(
     "gained, lost, d", [(3, 5, -0.1), (0, 4, 0.05), (6, 0, -0.02), (0, 0, 0.1), (2, 2, 0)]
 )

@@ -2,97 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_engine
 import pytest
 from fake_engine import expected_tokens, make_request
-from mlflow import MlflowClient
-from tiny import save_tiny
+from jobs.sweeps import Recorder, Stopper, folder, rows, run, states
 
 from seer_ray.analysis.racing import Decision, Verdict
+from seer_ray.analysis.standing import compare
 from seer_ray.cluster import Interrupted
 from seer_ray.compose import to_yaml
 from seer_ray.config import SweepConfig
 from seer_ray.jobs import race, sweep
 from seer_ray.jobs.estimate import estimate
-from seer_ray.jobs.live import NullReporter, SweepLive, SweepSummary
 from seer_ray.points import expand
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.sweep import SweepFolder
-from seer_ray.tracking import catch_up
+from seer_ray.results.sweep import point_uri
+from seer_ray.sweep_status import read_sweep
 
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with fake_engine.local_ray():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), "qwen3")
-
-
-@pytest.fixture
-def base(tmp_path: Path, model: Path) -> SweepConfig:
-    """Three problems, two samples each, 20 tokens; rounds of one problem; no points yet."""
-    data = tmp_path / "data.jsonl"
-    data.write_text("\n".join(json.dumps({"id": id, "question": f"{id}?", "answer": "4"}) for id in "abc"))
-    config = SweepConfig(name="sw", samples=2)
-    config.model.name, config.task.data, config.task.name = str(model), str(data), "letters"
-    config.sampling.max_new_tokens, config.engine.block_size = 20, 16
-    config.cluster.workers, config.cluster.num_cpus, config.cluster.report_interval = 1, 1, 0.05
-    config.results.folder, config.results.progress_interval = str(tmp_path / "runs"), 0.0
-    config.results.part_interval = 0.0
-    config.tracking.enabled = config.results.report = False
-    config.sweep.round = 1
-    return config
-
-
-class Recorder(NullReporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-
-class Stopper(Recorder):
-    """Presses Ctrl-C when so many rows of all points are done."""
-
-    def __init__(self, done: int) -> None:
-        super().__init__()
-        self.done = done
-
-    def update(self, live: SweepLive) -> None:
-        if live.done >= self.done and live.phase == "decoding":
-            self.done = 10**9
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def run(
-    base: SweepConfig, *overrides: str, reporter: Recorder | None = None, build: Any = fake_engine.build_fake
-) -> SweepSummary:
-    return sweep.main(expand(overrides, base), reporter or Recorder(), build)
-
-
-def folder(base: SweepConfig) -> SweepFolder:
-    return SweepFolder.view(f"{base.results.folder}/{base.name}")
-
-
-def rows(base: SweepConfig, slug: str) -> list[dict[str, Any]]:
-    table = RunFolder.view(f"{base.results.folder}/{base.name}/points/{slug}").read()
-    return sorted(table.to_pylist(), key=lambda row: (row["problem_id"], row["sample"]))
-
-
-def states(base: SweepConfig) -> dict[str, str]:
-    return {point["slug"]: point["state"] for point in folder(base).points}
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def test_every_point_is_a_run_of_its_own_with_its_own_setting(base: SweepConfig) -> None:
@@ -114,6 +44,16 @@ def test_every_point_is_a_run_of_its_own_with_its_own_setting(base: SweepConfig)
         metrics = point["metrics"]
         assert metrics["time/decoding_s"] > 0 and metrics["speed/tokens_per_s"] > 0
         assert (metrics["kv/attended"], metrics["kv/available"]) == (6 * 200, 6 * 400)
+        assert metrics["time/decoding_s"] == pytest.approx(metrics["time/engine_s"]), "of one worker"
+        assert metrics["speed/tokens_per_s"] == pytest.approx(6 * 20 / metrics["time/engine_s"])
+    compared = {one.setting.folder: one.setting.speed for one in compare([folder(base).uri]).standings}
+    shown = {point.name: point.tokens_per_s for point in read_sweep(folder(base).uri).live.points}
+    for point in summary.points:
+        speed = compared[point_uri(folder(base).uri, point["slug"])]
+        assert speed is not None
+        told = point["metrics"]["speed/tokens_per_s"]
+        assert (speed.tokens_per_s, shown[point["slug"]]) == (told, told), "one measure everywhere"
+        assert speed.seconds == point["metrics"]["time/decoding_s"]
     codes = {point["slug"]: point["plan"] for point in folder(base).points}
     assert codes["quest-32"] == "2L:quest32b16" and codes["dense"] == "2L:dense"
     again = run(base, "selector=quest,window", "selector.budget=32,64", build=None)
@@ -197,39 +137,13 @@ def test_racing_stops_what_is_surely_worse(base: SweepConfig, monkeypatch: pytes
     assert states(base) == {"dense": "done", "quest-32": "done", "window-32": "stopped early"}
     assert len(rows(base, "window-32")) < 6 == len(rows(base, "quest-32"))
     assert any(note == "window-32 is sampled no more: far below dense" for note in recorder.notes)
-    assert summary.saved is not None and summary.saved.startswith("racing stopped 1 points early and saved")
-    assert asked[-1] == ({"quest-32", "window-32"}, 0.05)
+    assert summary.saved is not None and summary.saved.startswith("racing stopped 1 point early and saved")
+    assert {(*names, alpha) for names, alpha in asked} == {("quest-32", 0.025), ("window-32", 0.025)}
     before = rows(base, "window-32")
     run(base, "selector=quest,window", "selector.budget=32", "sweep.racing.enabled=true")
     assert rows(base, "window-32") == before and states(base)["window-32"] == "stopped early"
     run(base, "selector=quest,window", "selector.budget=32")
     assert len(rows(base, "window-32")) == 6 and states(base)["window-32"] == "done"
-
-
-def test_mlflow_gets_nested_runs_also_when_it_was_away(base: SweepConfig, tmp_path: Path) -> None:
-    place = tmp_path / "away"
-    place.write_text("no folder, so no database can be opened in it")
-    base.tracking.enabled, base.tracking.uri = True, f"sqlite:///{place}/mlflow.db"
-    base.tracking.interval = 0.1
-    overrides = ("selector=quest", "selector.budget=32,64")
-    assert run(base, *overrides).failed == []
-    place.unlink()
-    place.mkdir()
-    run(base, *overrides, build=None)
-    points = [RunFolder.view(f"{folder(base).uri}/points/{slug}") for slug in states(base)]
-    assert [catch_up(place, timeout=60) for place in (folder(base), *points)] == [0, 0, 0, 0]
-    client = MlflowClient(str(base.tracking.uri))
-    experiment = client.get_experiment_by_name("seer-ray")
-    assert experiment is not None
-    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(found) == {"sw", "dense", "quest-32", "quest-64"}
-    assert {run.info.status for run in found.values()} == {"FINISHED"}
-    parent = found.pop("sw")
-    assert parent.data.metrics["sweep/points_done"] == 3
-    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
-    for slug, child in found.items():
-        assert child.data.metrics["rows/total"] == 6 and child.data.params["selector.name"] in slug
-        assert child.data.metrics["speed/tokens_per_s"] > 0
 
 
 def test_an_estimate_says_what_it_rests_on(base: SweepConfig) -> None:
