@@ -98,8 +98,8 @@ def find_run(run: str, folder: str = "runs") -> str:
 
     marks = (RUN, INDEX, ABOUT)
     places = [run.rstrip("/")] if run.strip("./") else []
-    if "/" not in run:
-        places.insert(0, join(folder, run))
+    if not run.startswith(("/", ".")) and "://" not in run:
+        places.insert(0 if "/" not in run else 1, join(folder, run.rstrip("/")))
     for place in places:
         if set(marks) & set(open_store(place).list()):
             return place

@@ -18,6 +18,8 @@ from seer_ray.jobs.live import PointLive, SweepLive, SweepReporter, SweepSummary
 from seer_ray.sweep_status import SweepStatus
 from seer_ray.tables import count, duration, percent
 
+UNITS = ("", " rows", " right", " of KV read", " tokens/s", "")
+"""Of ``cells``, where no head says what they are."""
 STYLES = {"done": "green", "stopped early": "green", "failed": "red", "running": "cyan"}
 
 
@@ -44,12 +46,17 @@ class PlainSweep(LineFollower[SweepLive, SweepSummary]):
         self.told: dict[str, tuple[str, int]] = {}
 
     def lines(self, live: SweepLive) -> Iterable[str]:
-        yield f"{duration(live.elapsed_s):>7}  {live.phase} · {progress_text(live)}"
+        far = f" · {progress_text(live)}" if live.total else ""
+        yield f"{duration(live.elapsed_s):>7}  {live.phase}{far}"
         for point in live.points:
             said = (point.state, point.live.done)
             if self.told.get(point.name, ("waiting", 0)) != said:
                 self.told[point.name] = said
-                yield "         " + " · ".join(cell.plain for cell in cells(point) if cell.plain)
+                yield "         " + " · ".join(
+                    f"{cell.plain}{unit}"
+                    for cell, unit in zip(cells(point), UNITS, strict=True)
+                    if cell.plain
+                )
 
     def conclude(self, result: Console, summary: SweepSummary) -> None:
         print_sweep_summary(result, summary)
@@ -128,12 +135,14 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     for point in summary.points:
         if point["state"] == "failed":
             console.print(Text(f"{point['slug']} failed: {point['error']}", "red"), soft_wrap=True)
-    for text in (summary.saved, summary.recommendation):
-        if text:
-            console.print(Text(text), "")
-    console.print(
-        Text("± is the standard error; tokens/s in the time that the workers had for the point", "dim"), ""
-    )
+    note = "± is the standard error; tokens/s in the time that the workers had for the point"
+    console.print(Text(note, "dim"), "")
+    if summary.saved:
+        console.print(Text(f"{summary.saved[0].upper()}{summary.saved[1:]}."), "")
+    for line in (summary.recommendation or "").splitlines():
+        console.print(Text(line, "dim" if line.startswith("Rests on") else ""))
+    if summary.recommendation:
+        console.print()
     places = [("results", f"{summary.folder}/points/*/completions/*.parquet")]
     if summary.report:
         places.append(("report", summary.report))

@@ -200,6 +200,8 @@ def _refuse_strangers(store: Store) -> None:
     """Files that are not ours may be in a run folder; what looks like ours, without our mark, may not."""
     names = store.list()
     found = [CONFIG] if CONFIG in names else [f"{name}/" for name in (PARTS, ENTRIES) if store.list(name)]
+    if "sweep.json" in names:
+        raise ConfigError(f"{store.uri}: not a run folder but a sweep's; give the run another name")
     if found and RUN not in names:
         raise ConfigError(
             f"{store.uri}: not a run folder: it has {found[0]} but no {RUN}; give the run another name"

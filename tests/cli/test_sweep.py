@@ -14,11 +14,12 @@ import pytest
 
 from seer_ray.cluster import Interrupted
 from seer_ray.compose import to_yaml
-from seer_ray.config import SweepConfig
+from seer_ray.config import SweepConfig, TrackingConfig
 from seer_ray.jobs.live import LiveStats, PointLive, SweepLive, SweepReporter, SweepSummary
 from seer_ray.points import expand, points_of
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder, point_uri
+from seer_ray.tracking import open_tracker
 
 from .conftest import one_error
 
@@ -75,7 +76,10 @@ def test_done(invoke, job):
     assert "quest-256 50.0 ± 12.5 % 25.0 % 150 1.50" in text and "Take quest-256." in text
     assert "runs/x/points/*/completions/*.parquet" in text
     assert "a note" in result.stderr
-    assert "quest-256 · 2/4 · 50.0 ± 12.5 % · 25.0 % · 42 · running" in result.stderr
+    assert (
+        "quest-256 · 2/4 rows · 50.0 ± 12.5 % right · 25.0 % of KV read · 42 tokens/s · running"
+        in result.stderr
+    )
 
 
 def test_a_failed_point_is_exit_code_1(invoke, job):
@@ -189,6 +193,23 @@ def test_status_says_how_to_go_on(invoke):
         assert message in " ".join(invoke("status", "x").stdout.split())
 
 
+def test_status_says_what_mlflow_was_not_told(invoke):
+    config = make_folder("interrupted")
+    nobody = TrackingConfig(uri="http://127.0.0.1:9")
+    text = to_yaml(points_of(config)[0].config)
+    with SweepFolder.open("runs/x") as folder, RunFolder.open(point_uri("runs/x", "dense"), text) as run:
+        around = open_tracker(folder, nobody)
+        around.start("x", {})
+        nested = open_tracker(run, nobody, around)
+        nested.start("dense", {})
+        nested.finish()
+        around.finish()
+    behind = "4 updates are not in MLflow yet; to send: seer-ray resume runs/x"
+    assert behind in invoke("status", "x").stdout
+    assert json.loads(invoke("status", "x", "--json").stdout)["pulse"]["unsent"] == 4
+    assert "2 updates are not in MLflow yet" in invoke("status", "x/points/dense").stdout
+
+
 def test_resume_goes_on_with_all_points(invoke, job):
     config = make_folder("interrupted")
     assert invoke("resume", "x", "engine.max_batch=3").exit_code == 0
@@ -199,4 +220,4 @@ def test_resume_goes_on_with_all_points(invoke, job):
 
 def test_a_run_and_a_sweep_keep_out_of_each_others_folders(invoke):
     make_folder("done")
-    assert "not a run folder" in one_error(invoke("run", "name=x"))
+    assert "not a run folder but a sweep's; give the run another name" in one_error(invoke("run", "name=x"))
