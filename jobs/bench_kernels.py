@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from seer_ray.engine.bandwidth import Copy
 from seer_ray.jobs.bench_case import MODELS, Case, Refused, Shape
 from seer_ray.jobs.bench_rivals import OURS, dense_paths, twin_paths
 from seer_ray.jobs.bench_show import numbers, show
-from seer_ray.jobs.bench_timing import Copy, side_by_side
+from seer_ray.jobs.bench_timing import side_by_side
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 BASE = {"cpu": Shape("qwen3-8b", 1, 32768, 2048), "cuda": Shape("qwen3-8b", 8, 32768, 4096)}

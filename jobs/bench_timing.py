@@ -16,8 +16,6 @@ Call = Callable[[int], Any]
 
 GRAPH_CALLS = 20
 """Calls in one CUDA graph."""
-COPY_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
-"""Of the copy that gives the copy rate: several times the caches."""
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -82,19 +80,6 @@ def replay(call: Call, count: int = GRAPH_CALLS) -> Callable[[], float]:
         return start.elapsed_time(end) * 1e3 / count
 
     return once
-
-
-class Copy:
-    """A large copy: what the memory can do. Bytes count as read and as written."""
-
-    def __init__(self, device: torch.device, size: int | None = None) -> None:
-        size = size or COPY_BYTES[device.type]
-        self.source = torch.ones(size, dtype=torch.uint8, device=device)
-        self.target = torch.zeros_like(self.source)
-        self.bytes = 2 * size
-
-    def __call__(self, index: int) -> None:
-        self.target.copy_(self.source)
 
 
 def machine() -> dict[str, Any]:

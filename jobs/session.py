@@ -196,6 +196,8 @@ class Session:
         metrics["time/engine_decode_s"] = engines.get("decode_s")
         if steps > 0:
             metrics["speed/engine_decode_tokens_per_s"] = engines["new_tokens"] / steps
+            metrics["speed/engine_decode_gb_per_s"] = engines.get("decode_bytes", 0) / steps / 1e9
+            metrics["speed/engine_decode_of_copy_rate"] = engines.get("decode_floor_s", 0.0) / steps
         metrics = {name: value for name, value in metrics.items() if value is not None}
         self.folder.write_json(METRICS, metrics)
         self.tracker.log(self.monitor.metrics() | metrics, step=self.monitor.live.done)

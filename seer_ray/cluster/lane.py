@@ -9,7 +9,16 @@ from seer_ray.cluster.coordinator import Coordinator
 from seer_ray.cluster.loop import Setting
 from seer_ray.engine.request import Request
 
-COUNTERS = ("steps", "new_tokens", "prefill_tokens", "step_s", "decode_s", "preemptions")
+COUNTERS = (
+    "steps",
+    "new_tokens",
+    "prefill_tokens",
+    "step_s",
+    "decode_s",
+    "decode_bytes",
+    "decode_floor_s",
+    "preemptions",
+)
 """Of an engine's ``stats``, those that only grow."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
+from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.pages import PagePool
 from seer_ray.engine.request import Completion, Delta, Request, SamplingParams
 from seer_ray.engine.runner import Runner
@@ -42,8 +43,10 @@ class Engine:
             "prefill_tokens": 0,
             "step_s": 0.0,
             "decode_s": 0.0,
+            "decode_bytes": 0,
             "preemptions": 0,
         }
+        self._copy_rate: float | None = None
         self._make(settings or EngineConfig(), selector or SelectorConfig())
 
     def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
@@ -71,7 +74,8 @@ class Engine:
 
     def warm_up(self) -> None:
         """Decode two tokens after a block of nothing, and forget it: what compiles or loads at the first step
-        has done so before anything is measured."""
+        has done so before anything is measured. Measures the device's copy rate, for ``stats``."""
+        self._copy_rate = copy_rate(self.model.device)
         counters = dict(self._counters)
         prompt = (0,) * min(self.settings.block_size, self.runner.capacity.max_length - 2)
         self.submit(Request("warm-up", prompt, SamplingParams(2)))
@@ -163,8 +167,10 @@ class Engine:
         if plan.prefill:
             self.runner.prefill(plan.prefill)
         decoding = time.perf_counter()
+        before = self.runner.bytes_read
         tokens = self.runner.decode(plan.decode) if plan.decode else []
         self._counters["decode_s"] += time.perf_counter() - decoding
+        self._counters["decode_bytes"] += self.runner.bytes_read - before
         self.scheduler.commit(plan)
         for sequence, token in zip(plan.decode, tokens, strict=True):
             if token is not None:
@@ -180,10 +186,17 @@ class Engine:
         return deltas
 
     def stats(self) -> dict[str, float]:
-        """Counters since the start, and what is in use now."""
-        scheduler = self.scheduler
+        """Counters since the start, and what is in use now.
+
+        ``decode_bytes`` is what decode steps could not do without reading (weights, selected K and V, block
+        summaries); ``decode_floor_s`` the time of that at the device's copy rate, known after a ``warm_up``:
+        ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
+        """
+        scheduler, rate = self.scheduler, self._copy_rate
+        floor = {"decode_floor_s": self._counters["decode_bytes"] / rate} if rate else {}
         return {
             **self._counters,
+            **floor,
             "preemptions": self._counters["preemptions"] + scheduler.preemptions,
             "running": len(scheduler.running),
             "waiting": len(scheduler.waiting),

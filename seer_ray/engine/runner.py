@@ -13,6 +13,7 @@ import torch
 
 from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check, check_selector, parse_bytes
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
+from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.graphs import make_graphs
 from seer_ray.engine.sampler import sample
@@ -71,6 +72,8 @@ class Runner:
             loaded.device
         )
         self.attention = Attention(self.cache, rope, self.plan, selectors)
+        self.step_bytes, self.bytes_read = StepBytes(loaded, self.attention), 0
+        """What decode steps could not do without reading, since the start."""
         self.graphs = make_graphs(loaded, self.attention, settings)
 
     # -- passes --------------------------------------------------------------------------------------
@@ -170,6 +173,8 @@ class Runner:
         heads = self.cache.kv[0].shape[1]
         for index, sequence in ready:
             sequence.count(read[index], (sequence.cached + 1) * heads * len(self.plan.layers))
+        rows, lengths = [read[index] for index, _ in ready], [s.cached + 1 for _, s in ready]
+        self.bytes_read += self.step_bytes.of(rows, lengths)
 
     # -- set-up --------------------------------------------------------------------------------------
 

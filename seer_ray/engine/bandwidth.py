@@ -1,0 +1,78 @@
+"""What a decode step has to read, and how fast the device could: the floor of its time."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from statistics import median
+from typing import Any
+
+import torch
+
+from seer_ray.engine.attention import Attention
+from seer_ray.models.load import LoadedModel
+
+COPY_BYTES = {"cpu": 96 << 20, "cuda": 1 << 30}
+"""Of the copy that gives the copy rate: several times the caches."""
+
+
+class Copy:
+    """A large copy: what the memory can do. Bytes count as read and as written."""
+
+    def __init__(self, device: torch.device, size: int | None = None) -> None:
+        size = size or COPY_BYTES[device.type]
+        self.source = torch.ones(size, dtype=torch.uint8, device=device)
+        self.target = torch.zeros_like(self.source)
+        self.bytes = 2 * size
+
+    def __call__(self, index: int = 0) -> None:
+        self.target.copy_(self.source)
+
+
+@cache
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second that a copy on the device reads and writes: median of seven, measured once a process."""
+    copy, times = Copy(device), []
+    for _ in range(9):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        copy()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return copy.bytes / median(times[2:])
+
+
+class StepBytes:
+    """Counts the bytes that decode steps cannot do without: weights, K and V of what was selected, summaries
+    of the blocks that were ranked. A mixture of experts counts with all of them."""
+
+    def __init__(self, loaded: LoadedModel, attention: Attention) -> None:
+        model: Any = loaded.model
+        table = model.get_input_embeddings().weight
+        tied = model.get_output_embeddings().weight is table
+        # Of the embeddings a step reads a row, unless they are the last product's weights too.
+        self.weights = sum(_size(p) for p in model.parameters() if tied or p is not table)
+        cache = attention.cache
+        heads, block, dim = cache.kv[0].shape[1], cache.block, cache.kv[0].shape[4]
+        self.token = 2 * dim * cache.kv[0].element_size()
+        """K and V of one token and KV head of a layer."""
+        self.block_size = block
+        widths = [s.shape[2] * s.element_size() for s in cache.summary if s is not None]
+        self.block = heads * sum(widths)
+        """Summaries of one block in all layers."""
+
+    def of(self, read: list[list[int]], lengths: list[int]) -> int:
+        """Of one pass.
+
+        Args:
+            read: KV tokens of each row by layer, summed over KV heads.
+            lengths: tokens of each row in the cache.
+        """
+        blocks = sum(length // self.block_size for length in lengths)
+        return self.weights + sum(map(sum, read)) * self.token + blocks * self.block
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
