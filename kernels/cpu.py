@@ -100,12 +100,15 @@ def takes_rows(*tensors: torch.Tensor) -> bool:
 
 def takes_linear(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
     """Whether products of these rows with these weights and biases are compiled."""
-    few = x.device.type == "cpu" and 0 < x.numel() <= MAX_ROWS * x.shape[-1]
-    if not few or torch.is_autocast_enabled("cpu"):
+    if not (0 < x.numel() <= MAX_ROWS * x.shape[-1] and takes_rows(x)) or torch.is_autocast_enabled("cpu"):
         return False
-    tensors = [part for weight in weights for part in weight if part is not None]
-    plain = all(part.dtype == x.dtype and part.is_contiguous() for part in tensors)
-    return plain and takes_rows(x, *tensors)
+    tracked = torch.is_grad_enabled()
+    return all(
+        part is None
+        or (part.dtype == x.dtype and part.is_contiguous() and not (tracked and part.requires_grad))
+        for weight in weights
+        for part in weight
+    )
 
 
 def takes_target(q: torch.Tensor, block: int) -> bool:
@@ -117,6 +120,7 @@ def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
+@cache
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -260,52 +264,41 @@ def gate_query(
     return out
 
 
-class _Matrix(ctypes.Structure):
-    """A weight, its bias and where the product goes, as the C++ has them."""
-
-    _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-        ("columns", ctypes.c_int64),
-    )
-
-    @classmethod
-    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> _Matrix:
-        return cls(weight.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(), len(weight))
-
-
 def linear(
     x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]
 ) -> list[torch.Tensor]:
     """See ``kernels.linear``."""
     x = x.contiguous()
-    inner = x.shape[-1]
-    outs = [x.new_empty(*x.shape[:-1], len(weight)) for weight, _ in weights]
-    matrices = [_Matrix.of(weight, bias, out) for (weight, bias), out in zip(weights, outs, strict=True)]
-    getattr(library(), f"linear_{_name(x.dtype)}")(
-        _pointer(x),
-        (_Matrix * len(matrices))(*matrices),
-        *map(ctypes.c_int64, (len(matrices), x.numel() // inner, inner)),
-    )
+    outs = [x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in weights]
+    getattr(library(), f"linear_{_name(x.dtype)}")(_products(x, weights, outs))
     return outs
 
 
-def gated(
+def mlp(
     x: torch.Tensor,
     gate: tuple[torch.Tensor, torch.Tensor | None],
     up: tuple[torch.Tensor, torch.Tensor | None],
+    down: tuple[torch.Tensor, torch.Tensor | None],
 ) -> torch.Tensor:
     """See ``kernels.linear``."""
     x = x.contiguous()
-    inner = x.shape[-1]
-    out = x.new_empty(*x.shape[:-1], len(up[0]))
-    getattr(library(), f"gated_{_name(x.dtype)}")(
-        _pointer(x),
-        (_Matrix * 2)(_Matrix.of(*gate, out), _Matrix.of(*up, out)),
-        *map(ctypes.c_int64, (x.numel() // inner, inner)),
-    )
+    inner, out = (x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in (up, down))
+    getattr(library(), f"mlp_{_name(x.dtype)}")(_products(x, (gate, up, down), (inner, inner, out)))
     return out
+
+
+def _products(
+    x: torch.Tensor,
+    weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+    outs: Sequence[torch.Tensor],
+) -> ctypes.Array[ctypes.c_int64]:
+    """``Products`` of linear.cpp. One block of numbers: with a hundred calls a step each object counts."""
+    inner = x.shape[-1]
+    numbers = [x.data_ptr(), x.numel() // inner, inner, len(weights)]
+    for (weight, bias), out in zip(weights, outs, strict=True):
+        bias_at = 0 if bias is None else bias.data_ptr()
+        numbers += weight.data_ptr(), bias_at, out.data_ptr(), weight.shape[0]
+    return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
 def target_max(

@@ -179,8 +179,16 @@ void share_out(int64_t tiles, int64_t inner, Run run) {
   }
 }
 
+// What cpu.py hands over, all of it 64 bits wide.
 template <typename T>
-void linear(const T* x, const Matrix<T>* matrices, int64_t count, int64_t rows, int64_t inner) {
+struct Products {
+  const T* x;  // [rows, inner]
+  int64_t rows, inner, count;
+  Matrix<T> matrices[];
+};
+
+template <typename T>
+void linear(const T* x, int64_t rows, int64_t inner, const Matrix<T>* matrices, int64_t count) {
   int64_t tiles = 0;
   for (int64_t m = 0; m < count; ++m) tiles += tiles_of(matrices[m].columns);
   share_out(tiles, inner, [=](int64_t tile) {
@@ -194,9 +202,8 @@ void linear(const T* x, const Matrix<T>* matrices, int64_t count, int64_t rows, 
 
 // out of `up` = silu(gate) * up, each rounded before the next as the models do.
 template <typename T>
-void gated(const T* x, const Matrix<T>* gate_up, int64_t rows, int64_t inner) {
-  const Matrix<T>&gate = gate_up[0], &up = gate_up[1];
-  share_out(tiles_of(up.columns), 2 * inner, [&](int64_t tile) {
+void gated(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const Matrix<T>& up) {
+  share_out(tiles_of(up.columns), 2 * inner, [=](int64_t tile) {
     Four g[kMaxRows], u[kMaxRows];
     columns_of(gate, tile * kColumns, x, rows, inner, g);
     columns_of(up, tile * kColumns, x, rows, inner, u);
@@ -214,12 +221,16 @@ void gated(const T* x, const Matrix<T>* gate_up, int64_t rows, int64_t inner) {
 
 extern "C" {
 
-#define SEER_RAY_LINEAR(NAME, T)                                                                              \
-  void linear_##NAME(const void* x, const void* matrices, int64_t count, int64_t rows, int64_t inner) {       \
-    linear(static_cast<const T*>(x), static_cast<const Matrix<T>*>(matrices), count, rows, inner);            \
-  }                                                                                                           \
-  void gated_##NAME(const void* x, const void* gate_up, int64_t rows, int64_t inner) {                        \
-    gated(static_cast<const T*>(x), static_cast<const Matrix<T>*>(gate_up), rows, inner);                     \
+#define SEER_RAY_LINEAR(NAME, T)                                                         \
+  void linear_##NAME(const void* products) {                                             \
+    const auto& p = *static_cast<const Products<T>*>(products);                          \
+    linear(p.x, p.rows, p.inner, p.matrices, p.count);                                   \
+  }                                                                                      \
+  void mlp_##NAME(const void* products) {                                                \
+    const auto& p = *static_cast<const Products<T>*>(products);                          \
+    const Matrix<T>*gate = p.matrices, *up = gate + 1, *down = gate + 2;                 \
+    gated(p.x, p.rows, p.inner, *gate, *up);                                             \
+    linear<T>(up->out, p.rows, up->columns, down, 1);                                    \
   }
 
 SEER_RAY_LINEAR(float32, float)

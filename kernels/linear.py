@@ -32,15 +32,20 @@ def linear(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
     return reference(x, weights)
 
 
-def gated(x: torch.Tensor, gate: Weight, up: Weight) -> torch.Tensor:
-    """``silu(x G^T) * (x U^T)``, the first half of a gated MLP; see ``linear``.
+def mlp(x: torch.Tensor, gate: Weight, up: Weight, down: Weight) -> torch.Tensor:
+    """The gated MLP ``down(silu(gate(x)) * up(x))``; see ``linear``.
+
+    Args:
+        x: ``[..., inputs]``.
+        gate, up: to the inner width.
+        down: from there.
 
     Returns:
         ``[..., outputs]``, dtype of ``x``.
     """
-    if cpu.takes_linear(x, (gate, up)):
-        return cpu.gated(x, gate, up)
-    return reference_gated(x, gate, up)
+    if cpu.takes_linear(x, (gate, up, down)):
+        return cpu.mlp(x, gate, up, down)
+    return reference_mlp(x, gate, up, down)
 
 
 def reference(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
@@ -48,6 +53,6 @@ def reference(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
     return [product(x, weight, bias) for weight, bias in weights]
 
 
-def reference_gated(x: torch.Tensor, gate: Weight, up: Weight) -> torch.Tensor:
-    """The definition of ``gated`` in torch."""
-    return silu(product(x, *gate)) * product(x, *up)
+def reference_mlp(x: torch.Tensor, gate: Weight, up: Weight, down: Weight) -> torch.Tensor:
+    """The definition of ``mlp`` in torch."""
+    return product(silu(product(x, *gate)) * product(x, *up), *down)

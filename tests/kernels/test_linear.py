@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seer_ray.kernels import cpu
-from seer_ray.kernels.linear import Weight, gated, linear, reference, reference_gated
+from seer_ray.kernels.linear import Weight, linear, mlp, reference, reference_mlp
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -74,21 +74,22 @@ def test_error_is_no_worse_than_that_of_torch(
 
 @SHAPES
 @DTYPES
-def test_gated(inputs: int, outputs: int, dtype: torch.dtype, slack: float) -> None:
+def test_mlp(inputs: int, outputs: int, dtype: torch.dtype, slack: float) -> None:
     x = 4 * draw(16, inputs, dtype=dtype)
     gate, up = weight(outputs, inputs, dtype), weight(outputs, inputs, dtype, seed=2, bias=False)
-    found, theirs = gated(x, gate, up), reference_gated(x, gate, up)
-    wide = [tuple(None if part is None else part.double() for part in pair) for pair in (gate, up)]
-    expected = reference_gated(x.double(), *wide)
-    assert found.dtype == dtype
+    weights = gate, up, weight(inputs, outputs, dtype, seed=3)
+    found, theirs = mlp(x, *weights), reference_mlp(x, *weights)
+    wide = [tuple(None if part is None else part.double() for part in pair) for pair in weights]
+    expected = reference_mlp(x.double(), *wide)
+    assert found.shape == x.shape and found.dtype == dtype
     assert rmse(found, expected) <= slack * rmse(theirs, expected) + 3e-8
 
 
 def test_silu_far_from_zero() -> None:
     x = torch.tensor([[-1e4], [-100.0], [-20.0], [0.0], [20.0], [1e30], [float("nan")]])
     one = torch.ones(1, 1)
-    found = gated(x, (one, None), (one, None))
-    torch.testing.assert_close(found, reference_gated(x, (one, None), (one, None)), equal_nan=True)
+    weights = [(one, None)] * 3
+    torch.testing.assert_close(mlp(x, *weights), reference_mlp(x, *weights), equal_nan=True)
 
 
 @pytest.mark.parametrize("inputs, outputs", [(63, 7), (577, 190)])
@@ -98,9 +99,10 @@ def test_bits_of_a_row_do_not_depend_on_mates_place_or_threads(
 ) -> None:
     rows = draw(16, inputs, dtype=dtype)
     weights = [weight(outputs, inputs, dtype, seed=s, bias=s == 1) for s in (1, 2, 3)]
+    down = weight(inputs, outputs, dtype, seed=4)
 
     def outcome(x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([*linear(x, weights), gated(x, *weights[:2])], dim=-1)
+        return torch.cat([*linear(x, weights), mlp(x, *weights[:2], down)], dim=-1)
 
     torch.set_num_threads(1)
     expected = torch.cat([outcome(row.unsqueeze(0)) for row in rows])
@@ -147,9 +149,9 @@ def test_what_it_takes() -> None:
 
 
 def test_gradients_flow() -> None:
-    x, (matrix, bias) = draw(3, 8, dtype=torch.float32), weight(4, 8, torch.float32)
+    x, (matrix, bias) = draw(3, 8, dtype=torch.float32), weight(8, 8, torch.float32)
     matrix.requires_grad_()
-    (linear(x, [(matrix, bias)])[0].sum() + gated(x, (matrix, bias), (matrix, None)).sum()).backward()
+    (linear(x, [(matrix, bias)])[0].sum() + mlp(x, *[(matrix, bias)] * 3).sum()).backward()
     assert matrix.grad is not None and matrix.grad.abs().sum() > 0
 
 

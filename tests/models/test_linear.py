@@ -17,8 +17,8 @@ class Calls:
     """Counts the compiled products."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.linear = self.gated = 0
-        for name in ("linear", "gated"):
+        self.linear = self.mlp = 0
+        for name in ("linear", "mlp"):
             monkeypatch.setattr(cpu, name, self.counted(name, getattr(cpu, name)))
 
     def counted(self, name: str, run: Any) -> Any:
@@ -40,7 +40,7 @@ def rows(count: int = 3) -> torch.Tensor:
     return torch.randn(1, count, 64, generator=torch.Generator().manual_seed(0))
 
 
-def mlp(family: str = "llama") -> Any:
+def make_mlp(family: str = "llama") -> Any:
     model: Any = make_tiny(family)
     return model.model.layers[0].mlp
 
@@ -55,27 +55,27 @@ def test_layers_of_a_model(family: str, calls: Calls) -> None:
         for found, module in zip(project(x, *layers), layers, strict=True):
             torch.testing.assert_close(found, module(x))
         torch.testing.assert_close(feed_forward(layer.mlp, x), layer.mlp(x))
-    assert (calls.linear, calls.gated) == (2, 1)
+    assert (calls.linear, calls.mlp) == (1, 1)
 
 
 def test_more_rows_are_the_modules_own_bit_for_bit(calls: Calls) -> None:
-    module, x = mlp(), rows(17)
+    module, x = make_mlp(), rows(17)
     with torch.no_grad():
         assert torch.equal(feed_forward(module, x), module(x))
-    assert (calls.linear, calls.gated) == (0, 0)
+    assert (calls.linear, calls.mlp) == (0, 0)
 
 
 def test_under_autograd_modules_are_called(calls: Calls) -> None:
-    module = mlp().requires_grad_()
+    module = make_mlp().requires_grad_()
     feed_forward(module, rows()).sum().backward()
-    assert (calls.linear, calls.gated) == (0, 0)
+    assert (calls.linear, calls.mlp) == (0, 0)
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 
 @pytest.mark.parametrize("part", ["", "gate_proj", "up_proj", "down_proj", "act_fn"])
 @pytest.mark.parametrize("kind", ["hook", "pre-hook", "forward"])
 def test_what_hangs_on_a_module_is_called(part: str, kind: str, calls: Calls) -> None:
-    module = mlp()
+    module = make_mlp()
     target, seen = module.get_submodule(part), []
     if kind == "hook":
         target.register_forward_hook(lambda *_: seen.append(1))
@@ -103,23 +103,23 @@ def test_a_subclass_keeps_its_forward() -> None:
 
 
 def test_an_mlp_with_another_activation(calls: Calls) -> None:
-    module = mlp()
+    module = make_mlp()
     module.act_fn = nn.ReLU()
     with torch.no_grad():
         assert torch.equal(feed_forward(module, rows()), module(rows()))
-    assert calls.gated == 0
+    assert calls.mlp == 0
 
 
 def test_an_mlp_without_a_gate(calls: Calls) -> None:
     module = nn.Sequential(nn.Linear(64, 8), nn.SiLU())
     with torch.no_grad():
         assert torch.equal(feed_forward(module, rows()), module(rows()))
-    assert calls.gated == 0
+    assert calls.mlp == 0
 
 
 def test_an_mlp_in_training(calls: Calls) -> None:
     """Some drop outputs there."""
-    module = mlp().train()
+    module = make_mlp().train()
     with torch.no_grad():
         assert torch.equal(feed_forward(module, rows()), module(rows()))
-    assert calls.gated == 0
+    assert calls.mlp == 0
