@@ -11,7 +11,7 @@ from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import FullKeys, Query, Seer, StepView
+from seer_ray.selectors import CurrentPages, Query, Seer, StepView
 
 MODELS = {
     "smollm2-135m": (9, 3, 64),
@@ -103,7 +103,10 @@ class Case:
             for _ in range(self.sets)
         ]
         self.views = [StepView(self.lengths - 1, self.lengths, table, self.block) for table in tables]
-        self.rope = rope
+        last = [table[:, -1] for table in tables]
+        self.open = [CurrentPages(pages, self.lengths - 2, self.block, rope) for pages in last]
+        self.full = [CurrentPages(p[:1], self.lengths[:1] - 1, self.block, rope) for p in last]
+        self.written = torch.zeros_like(self.summary[0])  # what is timed must not change what is selected
         self.counts = torch.full((shape.batch, heads), self.blocks, device=device)
         self.chosen = [self.gate(variant) for variant in range(self.variants)]
 
@@ -132,16 +135,17 @@ class Case:
         return select_module.select(scores, table, self.lengths, self.block, self.k, True)
 
     def gate(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """All that a sparse step does more than a dense one, but for ``compress``."""
+        """All that a sparse step does more than a dense one, but for ``compress``. On a GPU the step has to
+        find out which pages are full."""
+        if self.device.type == "cuda":
+            kv = i % self.sets
+            self.selectors[kv].fill(self.kv[kv], self.written, self.open[kv])
         return self.select(self.scores(i), i)
 
-    def compress(self, i: int) -> torch.Tensor:
+    def compress(self, i: int) -> None:
         """The compressed key of one page: what every ``block``-th token of a row costs beside the gate."""
-        kv, page = i % self.sets, 1 + i % self.blocks
-        first = torch.zeros(1, dtype=torch.int64, device=self.device)
-        cos, sin = (part[: self.block].unsqueeze(0) for part in (self.rope.cos, self.rope.sin))
-        keys = self.kv[kv][page : page + 1, :, 0]
-        return self.selectors[kv].summarise(FullKeys(keys, cos, sin, first))
+        kv = i % self.sets
+        self.selectors[kv].fill(self.kv[kv], self.written, self.full[kv])
 
     def attention(self, i: int) -> torch.Tensor:
         """Over a selection that is there."""

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 from paged_case import Case, error, limit
+from prefill_checks import gpu_cases as prefill_cases
 
+from seer_ray.kernels import gpu, triton_append, triton_attend, triton_score, triton_select, triton_target
 from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
 from seer_ray.kernels import target as target_module
-from seer_ray.kernels import triton_append, triton_attend, triton_score, triton_select, triton_target
 from seer_ray.kernels.append import append
 from seer_ray.kernels.rotary import rotate
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.rope import RopeTable
+from seer_ray.selectors import CurrentPages, Quest, Seer, Selector
+from seer_ray.selectors.base import fill_all
 
 # -- attend ----------------------------------------------------------------------------------------------
 
@@ -218,6 +224,58 @@ def append_is_its_definition(device: str, dtype: torch.dtype, dim: int, group: i
     assert torch.equal(found[1:], expected[1:]) and found.isfinite().all()
 
 
+# -- summaries -------------------------------------------------------------------------------------------
+
+
+def fill_is_its_definition(
+    device: str,
+    kind: str,
+    dtype: torch.dtype,
+    dim: int = 64,
+    gate_dim: int = 32,
+    block: int = 16,
+    heads: int = 2,
+    **gate: Any,
+) -> None:
+    """Rows at, before and behind the end of a page, two of them padding, beside NaN in what is not written.
+
+    Rows of full pages get their summary, all else keeps its own.
+    """
+    draw = torch.Generator().manual_seed(dim)
+    positions = torch.tensor([block - 1, 3 * block - 1, 2 * block, 5 * block + 3, 8 * block - 1, 0, 0])
+    pages = torch.tensor([4, 2, 7, 1, 6, 0, 0])
+    kv = torch.randn(9, heads, 2, block, dim, generator=draw).to(dtype)
+    for page, position in zip(pages[:5].tolist(), positions[:5].tolist(), strict=True):
+        kv[page, :, :, position % block + 1 :] = float("nan")
+    rope = RopeTable(RopeTable.from_theta(1e4, dim).inv_freq, 1.2, 9 * block)
+    selector: Selector = Quest(dim, heads)
+    if kind == "seer":
+        made = AttnGate(
+            num_query_heads=2 * heads,
+            num_kv_heads=heads,
+            head_dim=dim,
+            gate_dim=gate_dim,
+            block_size=block,
+            **({"rope_theta": 1e4} if gate.get("use_rope", True) else {}),
+            **gate,
+        ).requires_grad_(False)
+        made.reset_parameters(draw)
+        if made.use_qk_norm:
+            made.attngate_knorm.weight.uniform_(0.5, 2.0, generator=draw)
+        selector = Seer(made.to(device))
+    summary = torch.full((9, heads, selector.summary_width), 7.0, dtype=dtype)
+    kv, found, expected = kv.to(device), summary.to(device), summary.clone().to(device)
+    current = CurrentPages(pages.to(device), positions.to(device), block, rope.to(device))
+    with patch.object(gpu, "takes", lambda tensor: True):
+        selector.fill(kv, found, current)
+    fill_all(selector, kv, expected, current)
+    untouched = [0, 1, 3, 5, 7, 8]
+    assert (found[untouched] == 7).all()
+    close = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found[1:].float(), expected[1:].float(), rtol=close, atol=close)
+    assert (found[[4, 2, 6]] != 7).any(-1).all()
+
+
 # -- target ----------------------------------------------------------------------------------------------
 
 
@@ -333,11 +391,16 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
             add(score_is_its_definition, dtype, vectors, dim, rows=6, heads=8, width=600)
         for dim, group in ((64, 3), (80, 4), (96, 1), (128, 4), (128, 8), (256, 16)):
             add(append_is_its_definition, dtype, dim, group, tokens=37)
+        for dim, block in ((64, 64), (80, 32), (128, 64), (256, 128)):
+            add(fill_is_its_definition, "quest", dtype, dim=dim, block=block, heads=8)
+            add(fill_is_its_definition, "seer", dtype, dim=dim, gate_dim=128, block=block, heads=8)
         for kind in ("max", "mass"):
             for group, dim in ((1, 64), (3, 80), (4, 128), (5, 128), (8, 256)):
                 shape = {"heads": 2, "group": group, "dim": dim, "block": 64}
                 add(target_is_its_definition, dtype, kind, tokens=3000, first=700, **shape)
             add(target_is_its_definition, dtype, kind, tokens=777, dim=128, block=128)
+    for check, arguments, shape in prefill_cases():
+        add(check, *arguments, **shape)
     for seed, width in enumerate((1, 7, 40, 512, 2048, 2049, 5000, 40_000)):
         add(select_is_its_definition, seed, width, trials=20)
     for width in (600, 3000):

@@ -15,7 +15,7 @@ from seer_ray.kernels.prefill import Chunks, prefill
 from seer_ray.kernels.select import select
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import FullKeys, Query, Selector, StepView
+from seer_ray.selectors import CurrentPages, FullKeys, Query, Selector, StepView
 
 
 @dataclass(frozen=True)
@@ -47,31 +47,6 @@ class FullPages:
             keys = cache.kv[layer][pages, :, 0]
             full = FullKeys(keys, self.cos[group], self.sin[group], self.first[group])
             summary[pages] = selector.summarise(full).to(summary.dtype)
-
-
-class CurrentPages:
-    """Pages of the rows' current tokens, summarised where that token is a page's last.
-
-    Decided on the device: what a page that is not full would give goes to the dummy page.
-    """
-
-    def __init__(self, attention: Attention, pages: torch.Tensor, position: torch.Tensor) -> None:
-        """``pages [rows]`` hold the tokens at ``position [rows]``."""
-        self.attention, self.pages = attention, pages
-        block, rope = attention.cache.block, attention.rope
-        self.target = torch.where((position + 1) % block == 0, pages, 0)
-        self.first = position // block * block
-        slots = self.first.unsqueeze(1) + torch.arange(block, device=position.device)
-        # A page that is not full may reach beyond the tables.
-        self.cos, self.sin = rope.at(slots.clamp(max=rope.positions - 1))
-
-    def summarise(self, layer: int) -> None:
-        cache, selector = self.attention.cache, self.attention.selectors[layer]
-        summary = cache.summary[layer]
-        if selector is not None and summary is not None:
-            keys = cache.kv[layer][self.pages, :, 0]
-            full = FullKeys(keys, self.cos, self.sin, self.first)
-            summary[self.target] = selector.summarise(full).to(summary.dtype)
 
 
 class PrefillPass:
@@ -137,7 +112,7 @@ class DecodePass:
         self.tails = self.offsets + 1
         self.full: FullPages | CurrentPages
         if completed is None:
-            self.full = CurrentPages(attention, self.pages, position)
+            self.full = CurrentPages(self.pages, position, block, attention.rope)
         else:
             pages, first = [page for page, _ in completed], [first for _, first in completed]
             self.full = FullPages(attention, pages, first)
@@ -153,8 +128,10 @@ class DecodePass:
         attention, spec = self.attention, self.attention.plan.layers[layer]
         kv, selector = attention.cache.kv[layer], attention.selectors[layer]
         q = rotate_append(q_nope, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
+        summary = attention.cache.summary[layer]
         if isinstance(self.full, CurrentPages):
-            self.full.summarise(layer)
+            if selector is not None and summary is not None:
+                selector.fill(kv, summary, self.full)
         else:  # one by one: rows that fill a page together share no product
             for index in range(len(self.full.pages)):
                 self.full.summarise(layer, slice(index, index + 1))
@@ -162,7 +139,7 @@ class DecodePass:
             page_ids, counts = self.identity, self.all_blocks
         else:
             view = self.view
-            scores = selector.scores(Query(q_nope, q, kv, attention.cache.summary[layer], scale), view)
+            scores = selector.scores(Query(q_nope, q, kv, summary, scale), view)
             page_ids, counts = select(
                 scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
             )

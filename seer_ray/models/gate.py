@@ -104,6 +104,11 @@ class AttnGate(nn.Module):
                 nn.init.uniform_(weight, -bound, bound, generator=generator)
 
     @property
+    def pooled(self) -> tuple[bool, bool, bool]:
+        """Whether max, min and average of a block's keys are among the inputs of its compressed key."""
+        return _POOLS["max"] in self.pools, _POOLS["min"] in self.pools, _POOLS["avg"] in self.pools
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return self.attngate_linear_k.weight.dtype

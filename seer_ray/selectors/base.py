@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -44,6 +45,42 @@ class FullKeys:
     """Position of each page's first token, ``[n]``."""
 
 
+class CurrentPages:
+    """Pages that hold the current tokens of a decode step. Those that these tokens fill are to be summarised:
+    decided on the device, so that a step can be captured."""
+
+    def __init__(self, pages: torch.Tensor, positions: torch.Tensor, block: int, rope: RopeTable) -> None:
+        """
+        Args:
+            pages: physical page of each row's current token, ``[rows]``.
+            positions: of the current tokens, ``[rows]``.
+            block: tokens a page.
+            rope: the model's, with tables.
+        """
+        self.pages, self.positions, self.block, self.rope = pages, positions, block, rope
+        self.first = positions // block * block
+        """Positions of the pages' first tokens, ``[rows]``."""
+        self._rotary: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def rotary(self, rope: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
+        """``rope.at(first)``, computed once a step for all layers that share the table."""
+        if id(rope) not in self._rotary:
+            self._rotary[id(rope)] = rope.at(self.first)
+        return self._rotary[id(rope)]
+
+    @cached_property
+    def target(self) -> torch.Tensor:
+        """Where the rows' summaries go: the dummy page for those that are not full."""
+        return torch.where((self.positions + 1) % self.block == 0, self.pages, 0)
+
+    @cached_property
+    def tables(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The model's table rows of all tokens of the pages, ``[rows, block, head_dim]``."""
+        slots = self.first.unsqueeze(1) + torch.arange(self.block, device=self.first.device)
+        # A page that is not full may reach beyond the tables.
+        return self.rope.at(slots.clamp(max=self.rope.positions - 1))
+
+
 @dataclass
 class Query:
     """What one layer asks in one decode step, and of what."""
@@ -70,9 +107,19 @@ class Selector(Protocol):
         """Summaries of the pages: ``[n, kv_heads, summary_width]``."""
         ...
 
+    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+        """``summarise`` of those current pages that are full, into ``summary``; asks nothing of the host."""
+        ...
+
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         """``[rows, kv_heads, max_pages]`` fp32, larger is better; only complete blocks matter."""
         ...
+
+
+def fill_all(selector: Selector, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+    """The definition of ``Selector.fill``: summarises every current page and keeps what is of a full one."""
+    full = FullKeys(kv[current.pages, :, 0], *current.tables, current.first)
+    summary[current.target] = selector.summarise(full).to(summary.dtype)
 
 
 class WithoutSummary:
@@ -81,4 +128,7 @@ class WithoutSummary:
     summary_width = 0
 
     def summarise(self, full: FullKeys) -> torch.Tensor:
+        raise NotImplementedError(f"{type(self).__name__} keeps no summaries")
+
+    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
         raise NotImplementedError(f"{type(self).__name__} keeps no summaries")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from seer_ray.kernels import gpu
 from seer_ray.kernels.score import score
-from seer_ray.selectors.base import FullKeys, Query, StepView
+from seer_ray.selectors.base import CurrentPages, FullKeys, Query, StepView, fill_all
 
 
 class Quest:
@@ -22,6 +23,14 @@ class Quest:
 
     def summarise(self, full: FullKeys) -> torch.Tensor:
         return torch.cat((full.k.amax(2), full.k.amin(2)), dim=-1)
+
+    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+        if gpu.takes(kv):
+            from seer_ray.kernels import triton_summary
+
+            triton_summary.extremes(kv, summary, current.pages, current.positions)
+        else:
+            fill_all(self, kv, summary, current)
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         assert query.summary is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from seer_ray.kernels import gpu
 from seer_ray.kernels.rotary import unrotate
 from seer_ray.kernels.score import score
-from seer_ray.models.gate import AttnGate
-from seer_ray.selectors.base import FullKeys, Query, StepView
+from seer_ray.models.gate import NORM_EPS, AttnGate
+from seer_ray.selectors.base import CurrentPages, FullKeys, Query, StepView, fill_all
 
 
 class Seer:
@@ -22,6 +23,26 @@ class Seer:
         # so a page can be shared, copied and dropped with nothing beside it.
         k_nope = unrotate(full.k.transpose(1, 2), full.cos, full.sin)
         return self.gate.compress_pages(k_nope.to(self.gate.dtype), full.first)
+
+    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+        gate = self.gate
+        if not (gpu.takes(kv) and gate.dtype == torch.float32):
+            fill_all(self, kv, summary, current)
+            return
+        from seer_ray.kernels import triton_summary
+
+        triton_summary.compress(
+            kv,
+            summary,
+            current.pages,
+            current.positions,
+            (current.rope.cos, current.rope.sin),
+            gate.attngate_linear_k.weight,
+            gate.pooled,
+            gate.attngate_knorm.weight if gate.use_qk_norm else None,
+            NORM_EPS,
+            current.rotary(gate.rope) if gate.rope is not None else None,
+        )
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         assert query.summary is not None
