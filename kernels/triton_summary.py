@@ -14,6 +14,8 @@ import triton.language as tl
 from seer_ray.kernels.launch import power_of_two
 
 WARPS = 4
+TILE_NUMBERS = 2048
+"""Of half a tile of keys: what the registers hold beside the running pools."""
 
 
 def extremes(kv: torch.Tensor, summary: torch.Tensor, pages: torch.Tensor, positions: torch.Tensor) -> None:
@@ -87,8 +89,8 @@ def compress(
         GATE_HALF=gate_dim // 2,
         GATE_HALF_PADDED=power_of_two(gate_dim // 2),
         BLOCK=block,
-        BLOCK_PADDED=power_of_two(block),
-        num_warps=WARPS,
+        TILE=max(1, min(power_of_two(block), TILE_NUMBERS // power_of_two(dim // 2))),
+        num_warps=WARPS if dim * gate_dim <= 128 * 128 else 2 * WARPS,
     )
 
 
@@ -155,7 +157,7 @@ def compress_page(
     GATE_HALF: tl.constexpr,
     GATE_HALF_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
-    BLOCK_PADDED: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     head = tl.program_id(0)
     row = tl.program_id(1)
@@ -165,49 +167,62 @@ def compress_page(
         return
     page = tl.load(pages_ptr + row).to(tl.int64)
 
-    # Keys as they were before rotation.
-    token = tl.arange(0, BLOCK_PADDED)[:, None]
     inner = tl.arange(0, HALF_PADDED)
-    mask = (token < BLOCK) & (inner[None, :] < HALF)
-    at = kv_ptr + (page * heads + head) * (4 * BLOCK * HALF) + token * (2 * HALF) + inner[None, :]
-    turned_low = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    turned_high = tl.load(at + HALF, mask=mask, other=0.0).to(tl.float32)
-    start = (position + 1 - BLOCK + token) * (2 * HALF)
-    at = start + inner[None, :]
-    cos_low = tl.load(cos_ptr + at, mask=mask, other=1.0)
-    sin_low = tl.load(sin_ptr + at, mask=mask, other=0.0)
-    low = turned_low * cos_low + turned_high * sin_low
-    cos_high = tl.load(cos_ptr + at + HALF, mask=mask, other=1.0)
-    sin_high = tl.load(sin_ptr + at + HALF, mask=mask, other=0.0)
-    high = turned_high * cos_high - turned_low * sin_high
-    # cos² + sin² is the square of the tables' attention scaling, the same in every channel.
-    cos_first = tl.load(cos_ptr + start, mask=token < BLOCK, other=1.0)
-    sin_first = tl.load(sin_ptr + start, mask=token < BLOCK, other=0.0)
-    scale = cos_first * cos_first + sin_first * sin_first
-    low = low / scale
-    high = high / scale
+    keys = kv_ptr + (page * heads + head) * (4 * BLOCK * HALF)
+    max_low = tl.full([HALF_PADDED], float("-inf"), tl.float32)
+    max_high = tl.full([HALF_PADDED], float("-inf"), tl.float32)
+    min_low = tl.full([HALF_PADDED], float("inf"), tl.float32)
+    min_high = tl.full([HALF_PADDED], float("inf"), tl.float32)
+    sum_low = tl.zeros([HALF_PADDED], tl.float32)
+    sum_high = tl.zeros([HALF_PADDED], tl.float32)
+    for begin in range(0, BLOCK, TILE):
+        token = begin + tl.arange(0, TILE)[:, None]
+        live = token < BLOCK
+        mask = live & (inner[None, :] < HALF)
+        at = keys + token * (2 * HALF) + inner[None, :]
+        turned_low = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+        turned_high = tl.load(at + HALF, mask=mask, other=0.0).to(tl.float32)
+        # As they were before rotation.
+        start = (position + 1 - BLOCK + token) * (2 * HALF)
+        at = start + inner[None, :]
+        cosine = tl.load(cos_ptr + at, mask=mask, other=1.0)
+        sine = tl.load(sin_ptr + at, mask=mask, other=0.0)
+        low = turned_low * cosine + turned_high * sine
+        cosine = tl.load(cos_ptr + at + HALF, mask=mask, other=1.0)
+        sine = tl.load(sin_ptr + at + HALF, mask=mask, other=0.0)
+        high = turned_high * cosine - turned_low * sine
+        # cos² + sin² is the square of the tables' attention scaling, the same in every channel.
+        cosine = tl.load(cos_ptr + start, mask=live, other=1.0)
+        sine = tl.load(sin_ptr + start, mask=live, other=0.0)
+        low = low / (cosine * cosine + sine * sine)
+        high = high / (cosine * cosine + sine * sine)
+        if MAX:
+            max_low = tl.maximum(max_low, tl.max(tl.where(live, low, float("-inf")), 0))
+            max_high = tl.maximum(max_high, tl.max(tl.where(live, high, float("-inf")), 0))
+        if MIN:
+            min_low = tl.minimum(min_low, tl.min(tl.where(live, low, float("inf")), 0))
+            min_high = tl.minimum(min_high, tl.min(tl.where(live, high, float("inf")), 0))
+        if AVG:
+            sum_low += tl.sum(tl.where(live, low, 0.0), 0)
+            sum_high += tl.sum(tl.where(live, high, 0.0), 0)
 
     outer = tl.arange(0, GATE_HALF_PADDED)
     first = weight_ptr + head * ((MAX + MIN + AVG) * 4 * HALF * GATE_HALF)
     y_low = tl.zeros([GATE_HALF_PADDED], tl.float32)
     y_high = tl.zeros([GATE_HALF_PADDED], tl.float32)
     if MAX:
-        pooled_low = tl.max(tl.where(token < BLOCK, low, float("-inf")), 0)
-        pooled_high = tl.max(tl.where(token < BLOCK, high, float("-inf")), 0)
-        y_low += _half_products(pooled_low, pooled_high, first, HALF, GATE_HALF, inner, outer)
-        y_high += _half_products(pooled_low, pooled_high, first + GATE_HALF, HALF, GATE_HALF, inner, outer)
+        y_low += _half_products(max_low, max_high, first, HALF, GATE_HALF, inner, outer)
+        y_high += _half_products(max_low, max_high, first + GATE_HALF, HALF, GATE_HALF, inner, outer)
         first += 4 * HALF * GATE_HALF
     if MIN:
-        pooled_low = tl.min(tl.where(token < BLOCK, low, float("inf")), 0)
-        pooled_high = tl.min(tl.where(token < BLOCK, high, float("inf")), 0)
-        y_low += _half_products(pooled_low, pooled_high, first, HALF, GATE_HALF, inner, outer)
-        y_high += _half_products(pooled_low, pooled_high, first + GATE_HALF, HALF, GATE_HALF, inner, outer)
+        y_low += _half_products(min_low, min_high, first, HALF, GATE_HALF, inner, outer)
+        y_high += _half_products(min_low, min_high, first + GATE_HALF, HALF, GATE_HALF, inner, outer)
         first += 4 * HALF * GATE_HALF
     if AVG:
-        pooled_low = tl.sum(tl.where(token < BLOCK, low, 0.0), 0) / BLOCK
-        pooled_high = tl.sum(tl.where(token < BLOCK, high, 0.0), 0) / BLOCK
-        y_low += _half_products(pooled_low, pooled_high, first, HALF, GATE_HALF, inner, outer)
-        y_high += _half_products(pooled_low, pooled_high, first + GATE_HALF, HALF, GATE_HALF, inner, outer)
+        sum_low /= BLOCK
+        sum_high /= BLOCK
+        y_low += _half_products(sum_low, sum_high, first, HALF, GATE_HALF, inner, outer)
+        y_high += _half_products(sum_low, sum_high, first + GATE_HALF, HALF, GATE_HALF, inner, outer)
 
     inside = outer < GATE_HALF
     if NORM:
