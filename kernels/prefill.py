@@ -1,37 +1,166 @@
-"""Dense causal attention of one chunk of a prompt over the pages written so far."""
+"""Causal attention of packed prompt chunks over their pages: over all of them, or over selected ones."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from seer_ray.kernels import gpu
 
-def prefill(q: torch.Tensor, kv: torch.Tensor, pages: torch.Tensor, start: int, scale: float) -> torch.Tensor:
-    """Token ``i`` of the chunk stands at position ``start + i`` and sees all positions up to its own.
+
+class Tile(NamedTuple):
+    """The tokens of one chunk that lie in one page: what shares a selection."""
+
+    chunk: int
+    block: int
+    """Of the sequence: the page is ``table[chunk, block]``."""
+    start: int
+    """Position of its first token."""
+    end: int
+    first: int
+    """Packed index of its first token."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Prompt chunks one behind the other, without padding. Made once for all layers of a pass."""
+
+    spans: tuple[tuple[int, int], ...]
+    """Positions of each chunk's first token and of the token past its last."""
+    table: torch.Tensor
+    """Pages of each chunk's sequence, ``[chunks, pages]`` int64; past a chunk's end they may be anything."""
+    block: int
+
+    @staticmethod
+    def pack(chunks: Sequence[tuple[Sequence[int], int, int]], block: int, device: torch.device) -> Chunks:
+        """``chunks``: (pages of the sequence, start, end) each."""
+        width = max(-(-end // block) for _, _, end in chunks)
+        rows = [[*pages[:width], *[0] * (width - len(pages))] for pages, _, _ in chunks]
+        spans = tuple((start, end) for _, start, end in chunks)
+        return Chunks(spans, torch.tensor(rows, dtype=torch.int64, device=device), block)
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """In order of the packed tokens. A tile never reaches over a page, wherever its chunk begins."""
+        found, first = [], 0
+        for chunk, (start, end) in enumerate(self.spans):
+            borders = range((start // self.block + 1) * self.block, end, self.block)
+            for low, high in pairwise([start, *borders, end]):
+                found.append(Tile(chunk, low // self.block, low, high, first))
+                first += high - low
+        return tuple(found)
+
+    @cached_property
+    def work(self) -> torch.Tensor:
+        """Index and fields of every tile, on the device, ``[tiles, 6]`` int64. Those with the longest past
+        come first, so that they do not begin last."""
+        order = sorted(range(len(self.tiles)), key=lambda index: -self.tiles[index].block)
+        rows = [(index, *self.tiles[index]) for index in order]
+        return torch.tensor(rows, dtype=torch.int64, device=self.table.device)
+
+    def split(self, q: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+        """Each chunk's queries, pages up to its end, and start."""
+        parts = q.split([end - start for start, end in self.spans])
+        for row, (part, (start, end)) in enumerate(zip(parts, self.spans, strict=True)):
+            yield part, self.table[row, : -(-end // self.block)], start
+
+
+def prefill(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    chunks: Chunks,
+    scale: float,
+    page_ids: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """A token sees all positions of its sequence up to its own; with a selection, those in listed pages.
 
     Args:
-        q: rotated queries of the chunk, ``[tokens, q_heads, head_dim]``.
-        kv: ``[pages, kv_heads, 2, block, head_dim]``, the chunk's own K and V already appended.
-        pages: the sequence's pages up to the end of the chunk, ``[n]``.
-        start: position of the chunk's first token.
+        q: rotated queries of the packed tokens, ``[tokens, q_heads, head_dim]``.
+        kv: ``[pages, kv_heads, 2, block, head_dim]``, the chunks' own K and V already appended.
+        chunks: which tokens belong together, and where their pages are.
         scale: of the logits.
+        page_ids: pages that each tile of ``chunks.tiles`` reads, ``[tiles, kv_heads, k]`` int64, ascending,
+            the tile's own page last; see the package docstring. None: all.
+        counts: ``[tiles, kv_heads]`` int64, at least 1.
 
     Returns:
         ``[tokens, q_heads, head_dim]``.
     """
-    tokens, q_heads, dim = q.shape
+    if gpu.takes(kv) and gpu.fits(kv):
+        from seer_ray.kernels import triton_prefill
+
+        return triton_prefill.prefill(q, kv, chunks, scale, page_ids, counts)
+    return reference(q, kv, chunks, scale, page_ids, counts)
+
+
+def reference(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    chunks: Chunks,
+    scale: float,
+    page_ids: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The definition of ``prefill`` in torch."""
+    if page_ids is None or counts is None:
+        out = [_dense(part, kv, pages, start, scale) for part, pages, start in chunks.split(q)]
+    else:
+        out = [
+            _sparse(q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale)
+            for t, ids, count in zip(chunks.tiles, page_ids, counts, strict=True)
+        ]
+    return torch.cat(out) if len(out) > 1 else out[0]
+
+
+def _dense(q: torch.Tensor, kv: torch.Tensor, pages: torch.Tensor, start: int, scale: float) -> torch.Tensor:
+    """One chunk, ``pages [n]`` up to its end."""
+    tokens, _, dim = q.shape
     heads, end = kv.shape[1], start + tokens
     k, v = (
         kv[pages, :, part].transpose(0, 1).reshape(heads, -1, dim)[:, :end] for part in (0, 1)
     )  # [kv_heads, end, head_dim]
-    group = q_heads // heads
     if start == 0:
+        group = q.shape[1] // heads
         k, v = (x.repeat_interleave(group, dim=0).unsqueeze(0) for x in (k, v))
         out = scaled_dot_product_attention(q.transpose(0, 1).unsqueeze(0), k, v, is_causal=True, scale=scale)
         return out[0].transpose(0, 1)
-    # A group shares its K and V: stack its query heads along the rows instead of copying K and V.
+    position = torch.arange(start, end, device=q.device)
+    seen = torch.arange(end, device=q.device) <= position.unsqueeze(1)
+    return _grouped(q, k, v, seen, scale)
+
+
+def _sparse(
+    q: torch.Tensor, kv: torch.Tensor, ids: torch.Tensor, counts: torch.Tensor, offset: int, scale: float
+) -> torch.Tensor:
+    """One tile, its first token at ``offset`` in the last of the pages ``ids [kv_heads, k]``."""
+    (tokens, _, dim), (heads, width), block = q.shape, ids.shape, kv.shape[3]
+    ids = torch.where(torch.arange(width, device=q.device) < counts.unsqueeze(1), ids, 0)
+    head = torch.arange(heads, device=q.device).unsqueeze(1)
+    token = torch.arange(width * block, device=q.device)
+    last = (counts - 1).unsqueeze(1) * block + offset + torch.arange(tokens, device=q.device)
+    seen = token <= last.unsqueeze(2)  # [kv_heads, tokens, width * block]
+    # What no token sees may never have been written: 0 · NaN would be NaN.
+    unseen = ~seen[:, -1].unsqueeze(2)
+    k, v = kv[ids, head].transpose(1, 2).reshape(heads, 2, -1, dim).unbind(1)
+    return _grouped(q, k.masked_fill(unseen, 0), v.masked_fill(unseen, 0), seen, scale)
+
+
+def _grouped(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """``k, v [kv_heads, keys, head_dim]``, ``seen [tokens, keys]`` or by KV head. A group shares its K and V:
+    its query heads are stacked along the rows instead of copying K and V."""
+    tokens, q_heads, dim = q.shape
+    heads = k.shape[0]
+    group = q_heads // heads
     stacked = q.view(tokens, heads, group, dim).permute(1, 2, 0, 3).reshape(1, heads, group * tokens, dim)
-    position = torch.arange(start, end, device=q.device).repeat(group)
-    mask = torch.arange(end, device=q.device) <= position.unsqueeze(1)
+    mask = seen.tile(group, 1)
     out = scaled_dot_product_attention(stacked, k.unsqueeze(0), v.unsqueeze(0), attn_mask=mask, scale=scale)
     return out.view(heads, group, tokens, dim).permute(2, 0, 1, 3).reshape(tokens, q_heads, dim)

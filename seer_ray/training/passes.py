@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
-from seer_ray.kernels.prefill import prefill
+from seer_ray.kernels.prefill import Chunks, prefill
 from seer_ray.kernels.select import select
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.rope import RopeTable
@@ -75,7 +75,8 @@ class Pages:
 
     def dense(self, q: Tensor, scale: float) -> Tensor:
         """Causal attention of the document's first tokens, ``q [tokens, q_heads, head_dim]``."""
-        return prefill(q, self.kv, self.table[: -(-len(q) // self.block)], 0, scale)
+        chunk = Chunks(((0, len(q)),), self.table.unsqueeze(0), self.block)
+        return prefill(q, self.kv, chunk, scale)
 
 
 @dataclass

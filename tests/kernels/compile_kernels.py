@@ -17,7 +17,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from seer_ray.kernels import triton_append, triton_attend, triton_score, triton_select, triton_target
+from seer_ray.kernels import (
+    triton_append,
+    triton_attend,
+    triton_prefill,
+    triton_score,
+    triton_select,
+    triton_target,
+)
+from seer_ray.kernels.prefill import Chunks
 
 TYPES = {
     torch.float32: "*fp32",
@@ -77,7 +85,11 @@ class Compiled:
             "copies_of_16_bytes": len(
                 re.findall(r"cp\.async\.cg\.shared\.global .*?, 0x10", built.asm["ptx"])
             ),
-            "products": len(re.findall(r"mma\.sync", built.asm["ptx"])),
+            # Copies that are under way while a product waits for its own.
+            "copies_ahead": max(
+                map(int, re.findall(r"async_wait .*?num = (\d+)", built.asm["ttgir"])), default=0
+            ),
+            "products": len(re.findall(r"mma\.sync|wgmma\.mma_async", built.asm["ptx"])),
         }
 
 
@@ -157,6 +169,23 @@ def append(arch: int, dtype: torch.dtype, dim: int, group: int) -> dict[str, Any
     )
 
 
+def prefill(
+    arch: int, dtype: torch.dtype, dim: int, group: int, block: int, selected: bool = False
+) -> dict[str, Any]:
+    heads = 8
+    chunks = Chunks(((0, 512), (1000, 1512)), empty(2, -(-1512 // block), dtype=torch.int64), block)
+    tiles = len(chunks.tiles)
+    selection = (empty(tiles, heads, 16, dtype=torch.int64), empty(tiles, heads, dtype=torch.int64))
+    arguments = (
+        empty(1024, heads * group, dim, dtype=dtype),
+        empty(9000, heads, 2, block, dim, dtype=dtype),
+        chunks,
+        dim**-0.5,
+        *(selection if selected else ()),
+    )
+    return compiled(triton_prefill, "prefill_tiles", arch, lambda: triton_prefill.prefill(*arguments))
+
+
 def target(arch: int, dtype: torch.dtype, dim: int, group: int, block: int, kind: str) -> dict[str, Any]:
     tokens, heads = 2100, 8
     q, k, v = (empty(tokens, n, dim, dtype=dtype) for n in (heads * group, heads, heads))
@@ -186,6 +215,17 @@ def cases() -> list[tuple[Any, ...]]:
         (target, 90, bf16, 64, 3, 64, "mass"),
         (target, 90, bf16, 256, 8, 128, "max"),
         (target, 80, bf16, 128, 4, 64, "mass"),
+        *(
+            (prefill, 90, bf16, dim, group, 64)
+            for dim, group in ((128, 4), (64, 3), (80, 1), (96, 8), (256, 16))
+        ),
+        *((prefill, 90, bf16, 128, 5, block) for block in (16, 32, 128)),
+        (prefill, 90, torch.float16, 128, 4, 64, True),
+        (prefill, 90, bf16, 128, 1, 16, True),
+        *((prefill, 90, fp32, dim, 4, 64) for dim in (64, 128, 256)),
+        (prefill, 90, fp32, 128, 4, 16),
+        (prefill, 80, bf16, 128, 4, 64),
+        (prefill, 80, bf16, 256, 4, 16, True),
         *((append, arch, bf16, 128, 4) for arch in (80, 90)),
     ]
 

@@ -6,10 +6,12 @@ import itertools
 
 import pytest
 import torch
+from packed_case import PackedCase
+from paged_case import error, limit
 from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels.append import append
-from seer_ray.kernels.prefill import prefill
+from seer_ray.kernels.prefill import Chunks, Tile, prefill
 
 HEADS, DIM, BLOCK = 2, 32, 16
 
@@ -34,8 +36,46 @@ def test_chunks(group: int, cuts: list[int]) -> None:
     for start, end in itertools.pairwise(cuts):
         position = torch.arange(start, end)
         append(k[start:end], v[start:end], kv, pages[position // BLOCK], position % BLOCK)
-        out.append(prefill(q[start:end], kv, pages[: -(-end // BLOCK)], start, 0.2))
+        out.append(prefill(q[start:end], kv, Chunks(((start, end),), pages.unsqueeze(0), BLOCK), 0.2))
     torch.testing.assert_close(torch.cat(out), dense(q, k, v, 0.2))
+
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+@DTYPES
+@pytest.mark.parametrize("k", [0, 1, 3], ids=["dense", "own page", "sparse"])
+@pytest.mark.parametrize("group", [1, 4])
+def test_packed_chunks(dtype: torch.dtype, k: int, group: int) -> None:
+    case = PackedCase(dtype, k=k, group=group)
+    found = prefill(*case.arguments())  # type: ignore[arg-type]
+    assert found.dtype == dtype
+    assert error(found, case.expected()) < limit(dtype)
+
+
+def test_all_pages_selected_is_dense_attention() -> None:
+    case = PackedCase()
+    tiles = case.chunks.tiles
+    ids = case.chunks.table[[tile.chunk for tile in tiles]].unsqueeze(1).repeat(1, HEADS, 1)
+    counts = torch.tensor([[tile.block + 1] * HEADS for tile in tiles])
+    found = prefill(case.q, case.kv, case.chunks, case.scale, ids, counts)
+    torch.testing.assert_close(found, prefill(case.q, case.kv, case.chunks, case.scale))
+
+
+def test_tiles_lie_in_pages() -> None:
+    pack = [([7, 2, 9], 5, 40), ([4, 8, 3, 1], 16, 32), ([6], 3, 4)]
+    chunks = Chunks.pack(pack, BLOCK, torch.device("cpu"))
+    assert chunks.table.tolist() == [[7, 2, 9], [4, 8, 3], [6, 0, 0]]
+    assert chunks.tiles == (
+        Tile(chunk=0, block=0, start=5, end=16, first=0),
+        Tile(chunk=0, block=1, start=16, end=32, first=11),
+        Tile(chunk=0, block=2, start=32, end=40, first=27),
+        Tile(chunk=1, block=1, start=16, end=32, first=35),
+        Tile(chunk=2, block=0, start=3, end=4, first=51),
+    )
+    assert chunks.work.tolist() == [
+        [index, *chunks.tiles[index]] for index in (2, 1, 3, 0, 4)
+    ]  # the longest past first
 
 
 def test_append_writes_only_its_slots() -> None:

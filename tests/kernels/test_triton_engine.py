@@ -12,7 +12,7 @@ need_interpreter()
 
 from engines import make_engine, outcome, request, run, tokens  # noqa: E402
 
-from seer_ray.kernels import gpu, triton_attend  # noqa: E402
+from seer_ray.kernels import gpu, triton_attend, triton_prefill  # noqa: E402
 
 
 @pytest.mark.parametrize("selector", ["dense", "seer", "quest"])
@@ -25,14 +25,19 @@ def test_completions(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return [outcome(done[item.id]) for item in requests]
 
     expected = completions()
-    launched = []
-    kernel = triton_attend.attend
+    launched = set()
 
-    def watched(*arguments: Any) -> torch.Tensor:
-        launched.append(arguments)
-        return kernel(*arguments)
+    def watch(module: Any, name: str) -> None:
+        kernel = getattr(module, name)
 
-    monkeypatch.setattr(triton_attend, "attend", watched)
+        def watched(*arguments: Any) -> torch.Tensor:
+            launched.add(name)
+            return kernel(*arguments)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(triton_attend, "attend")
+    watch(triton_prefill, "prefill")
     monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype == torch.float32)
     assert completions() == expected
-    assert launched
+    assert launched == {"attend", "prefill"}

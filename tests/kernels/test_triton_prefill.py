@@ -1,0 +1,82 @@
+"""The Triton kernel of ``prefill`` in the interpreter, against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from interpreter import need_interpreter
+
+need_interpreter()
+
+import prefill_checks as checks  # noqa: E402
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+SELECTED = pytest.mark.parametrize("k", [0, 3], ids=["dense", "sparse"])
+# Over two borders from within a page, one token, and one whole page.
+FEW = ((5, 39), (21, 22), (16, 32))
+
+
+@DTYPES
+@SELECTED
+def test_chunks_of_all_kinds(dtype: torch.dtype, k: int) -> None:
+    checks.prefill_is_its_definition("cpu", dtype, k=k)
+
+
+@DTYPES
+@SELECTED
+@pytest.mark.parametrize("group", [1, 5, 8, 16])
+def test_groups(dtype: torch.dtype, group: int, k: int) -> None:
+    checks.prefill_is_its_definition("cpu", dtype, spans=FEW, group=group, heads=1, k=k, seed=group)
+
+
+@DTYPES
+@SELECTED
+@pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
+def test_head_dims(dtype: torch.dtype, dim: int, k: int) -> None:
+    checks.prefill_is_its_definition("cpu", dtype, spans=FEW, heads=1, dim=dim, k=k, seed=dim)
+
+
+@DTYPES
+@SELECTED
+@pytest.mark.parametrize("block", [32, 64, 128])
+def test_blocks(dtype: torch.dtype, block: int, k: int) -> None:
+    """Pages smaller than a tile of keys, as large, and larger."""
+    spans = ((block - 3, block + 5), (2 * block, 2 * block + 1), (0, 7))
+    checks.prefill_is_its_definition("cpu", dtype, spans=spans, heads=1, group=2, block=block, k=k)
+
+
+@DTYPES
+@pytest.mark.parametrize("block", [16, 64])
+def test_identity_lists_are_dense_attention(dtype: torch.dtype, block: int) -> None:
+    checks.prefill_identity_is_dense("cpu", dtype, block=block)
+
+
+@DTYPES
+@SELECTED
+def test_a_chunk_does_not_depend_on_its_mates(dtype: torch.dtype, k: int) -> None:
+    checks.prefill_chunks_stand_alone("cpu", dtype, k=k)
+
+
+@DTYPES
+@pytest.mark.parametrize("block", [16, 64])
+def test_cuts_do_not_matter(dtype: torch.dtype, block: int) -> None:
+    cuts = ((1,), (16, 64), (15, 17, 40), (69,))
+    checks.prefill_cuts_do_not_matter("cpu", dtype, 70, cuts, heads=1, block=block)
+
+
+@DTYPES
+def test_large_and_equal_logits(dtype: torch.dtype) -> None:
+    checks.prefill_large_and_equal_logits("cpu", dtype, spans=FEW, k=2)
+
+
+def test_no_pages_give_zeros() -> None:
+    case = checks.PackedCase(spans=FEW, k=2)
+    before = checks.prefill(*case.arguments())  # type: ignore[arg-type]
+    assert case.counts is not None
+    case.counts[1, 0] = 0
+    tile = case.chunks.tiles[1]
+    after = checks.prefill(*case.arguments())  # type: ignore[arg-type]
+    rows = slice(tile.first, tile.first + tile.end - tile.start)
+    assert (after[rows, : case.group] == 0).all()
+    after[rows, : case.group] = before[rows, : case.group]
+    assert torch.equal(after, before)

@@ -1,0 +1,95 @@
+"""Packed prompt chunks over a paged cache, and their attention written out."""
+
+from __future__ import annotations
+
+import torch
+
+from seer_ray.kernels.prefill import Chunks
+
+SPANS = ((0, 37), (21, 22), (5, 71), (32, 48), (63, 65))
+"""From position 0; one token; from within a page over several borders; one whole page; over a border."""
+
+
+class PackedCase:
+    """A cache in which everything is NaN but page 0 and the tokens that some chunk may read.
+
+    Every chunk is of a sequence of its own. With ``k``, each tile and KV head reads up to ``k`` pages drawn
+    at random; slots past the count hold garbage. Drawn on the CPU: the same on every device.
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float32,
+        spans: tuple[tuple[int, int], ...] = SPANS,
+        k: int = 0,
+        heads: int = 2,
+        group: int = 3,
+        dim: int = 32,
+        block: int = 16,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.scale, self.block, self.dim, self.group = dim**-0.5, block, dim, group
+        widths = [-(-end // block) for _, end in spans]
+        order = 1 + torch.randperm(sum(widths) + 3, generator=draw)
+        table = torch.full((len(spans), max(widths) + 2), 2**40)
+        for row, own in enumerate(order[: sum(widths)].split(widths)):
+            table[row, : len(own)] = own
+        live = torch.randn(len(order) + 1, heads, 2, block, dim, generator=draw).to(dtype)
+        self.kv = torch.full_like(live, float("nan"))
+        self.kv[0] = 0
+        for row, (_, end) in enumerate(spans):
+            for index in range(widths[row]):
+                page, tokens = table[row, index], min(block, end - index * block)
+                self.kv[page, :, :, :tokens] = live[page, :, :, :tokens]
+        count = sum(end - start for start, end in spans)
+        # Of a larger product, as projections make them.
+        mixed = 2 * torch.randn(count, (group + 1) * heads, dim, generator=draw)
+        self.q = mixed.to(dtype).to(device)[:, : group * heads]
+        self.page_ids: torch.Tensor | None = None
+        self.counts: torch.Tensor | None = None
+        self.chunks = Chunks(spans, table.to(device), block)
+        if k:
+            self._select(k, table, draw)
+        self.kv = self.kv.to(device)
+
+    def _select(self, k: int, table: torch.Tensor, draw: torch.Generator) -> None:
+        heads, tiles, device = self.kv.shape[1], self.chunks.tiles, self.q.device
+        ids = torch.full((len(tiles), heads, k), 2**40)
+        counts = torch.zeros(len(tiles), heads, dtype=torch.int64)
+        read = torch.zeros(self.kv.shape[:2], dtype=torch.bool)
+        read[0] = True
+        for index, tile in enumerate(tiles):
+            for head in range(heads):
+                most = min(k - 1, tile.block)
+                past = int(torch.randint(0, most + 1, (), generator=draw))
+                chosen = torch.randperm(tile.block, generator=draw)[:past].sort().values
+                pages = table[tile.chunk, [*chosen.tolist(), tile.block]]
+                ids[index, head, : past + 1], counts[index, head] = pages, past + 1
+                read[pages, head] = True
+        self.kv[~read] = float("nan")
+        self.page_ids, self.counts = ids.to(device), counts.to(device)
+
+    def arguments(self) -> tuple[object, ...]:
+        return self.q, self.kv, self.chunks, self.scale, self.page_ids, self.counts
+
+    def expected(self) -> torch.Tensor:
+        """The definition in float64, tile by tile and head by head."""
+        out = torch.empty(self.q.shape, dtype=torch.float64, device=self.q.device)
+        for index, tile in enumerate(self.chunks.tiles):
+            rows = slice(tile.first, tile.first + tile.end - tile.start)
+            for head in range(self.kv.shape[1]):
+                if self.page_ids is None or self.counts is None:
+                    ids = self.chunks.table[tile.chunk, : tile.block + 1]
+                else:
+                    ids = self.page_ids[index, head, : int(self.counts[index, head])]
+                end = (len(ids) - 1) * self.block + tile.end - tile.block * self.block
+                k, v = (self.kv[ids, head, part].reshape(-1, self.dim)[:end].double() for part in (0, 1))
+                members = slice(head * self.group, (head + 1) * self.group)
+                logits = torch.einsum("tgd,kd->gtk", self.q[rows, members].double(), k) * self.scale
+                future = torch.ones(logits.shape[1:], dtype=torch.bool, device=k.device)
+                future = future.triu(end - (tile.end - tile.start) + 1)
+                shares = logits.masked_fill(future, float("-inf")).softmax(-1)
+                out[rows, members] = torch.einsum("gtk,kd->tgd", shares, v)
+        return out
