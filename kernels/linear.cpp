@@ -52,7 +52,7 @@ inline void multiply_add(Floats& sum, Words a, Words b, float) {
   sum += reinterpret_cast<Floats>(a) * reinterpret_cast<Floats>(b);
 }
 
-// Two numbers to a word.
+// Two numbers to a word. The instruction takes denormal numbers for zero.
 inline void multiply_add(Floats& sum, Words a, Words b, bf16) {
 #if defined(__AVX512BF16__)
   sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(

@@ -151,6 +151,24 @@ def test_models(make: Any) -> None:
     assert outcomes(run(engine_of(model, 7), requests()).values()) == expected
 
 
+@pytest.mark.parametrize("selector", ["dense", "seer", "quest"])
+def test_compiled_decode_steps_are_so_without_it(selector: str) -> None:
+    """Prompts of one token, since prompts are products of torch's."""
+    if cpu.library() is None:
+        pytest.skip("no C++ compiler")
+    ours = [request(str(seed), tokens(1, seed), 40, temperature=seed / 5) for seed in range(4)]
+
+    def outcomes_of(max_batch: int, threads: int) -> dict[str, tuple[Any, ...]]:
+        torch.set_num_threads(threads)
+        settings = EngineConfig(block_size=16, max_batch=max_batch)
+        return outcomes(
+            run(Engine(wide(), settings, SelectorConfig(name=selector, budget=32)), ours).values()
+        )
+
+    expected = outcomes_of(1, threads=1)
+    assert outcomes_of(4, threads=2) == outcomes_of(3, threads=2) == expected
+
+
 @pytest.mark.parametrize("selector", ["seer", "quest"])
 def test_without_compiled_operations(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "takes", lambda *_: False)
