@@ -20,6 +20,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.training.display import SilentReporter, TrainSummary
 from seer_ray.training.folder import TrainFolder
 from seer_ray.training.options import PretrainConfig
+from seer_ray.training_status import read_training
 
 # Long enough to be interrupted: the driver looks five times a second.
 LONGER = ("train={steps: 100, log_every: 10, eval_every: 50, checkpoint_every: 50, batch_tokens: 400}",)
@@ -69,8 +70,12 @@ def test_interrupted_and_run_again_it_ends_as_if_undisturbed(whole, tmp_path):
     with pytest.raises(Interrupted, match=r"^interrupted at step \d+ of 100$"):
         pretrain.main(config(tmp_path, "job"), InterruptAt(2))
     assert not (tmp_path / "job" / "metrics.json").exists()
+    status = read_training(str(tmp_path / "job"))
+    assert (status.state, status.job, status.steps) == ("interrupted", "pretrain", 100)
+    assert 2 <= status.step < 100
     again = pretrain.main(config(tmp_path, "job", "train.checkpoint_every=20"))
     assert curve(tmp_path / "job") == curve(Path(whole.folder))
+    assert read_training(str(tmp_path / "job")).state == "done"
     product = Path(again.product, "model.safetensors").read_bytes()
     assert product == Path(whole.product, "model.safetensors").read_bytes()
 
@@ -106,6 +111,8 @@ def test_a_training_that_diverges_names_the_step(tmp_path):
     with pytest.raises(JobError, match=r"^step \d: the (loss|gradient norm) is (nan|inf); lower train\.lr"):
         pretrain.main(wild)
     # No checkpoint, nothing to lose: corrected options begin anew.
+    status = read_training(str(tmp_path / "job"))
+    assert status.state == "failed" and "lower train.lr" in str(status.error)
     with TrainFolder.open(str(tmp_path / "job"), config(tmp_path, "job"), "pretrain") as folder:
         assert folder.config["train"]["lr"] == 0.01
 
