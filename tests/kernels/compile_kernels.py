@@ -23,6 +23,7 @@ from seer_ray.kernels import (
     triton_prefill,
     triton_score,
     triton_select,
+    triton_summary,
     triton_target,
 )
 from seer_ray.kernels.prefill import Chunks
@@ -186,6 +187,28 @@ def prefill(
     return compiled(triton_prefill, "prefill_tiles", arch, lambda: triton_prefill.prefill(*arguments))
 
 
+def fill(arch: int, dtype: torch.dtype, dim: int, block: int, kind: str) -> dict[str, Any]:
+    rows, heads, gate_dim = 16, 8, 128
+    kv = empty(9000, heads, 2, block, dim, dtype=dtype)
+    current = (empty(rows, dtype=torch.int64), empty(rows, dtype=torch.int64))
+    if kind == "quest":
+        summary = empty(9000, heads, 2 * dim, dtype=dtype)
+        return compiled(
+            triton_summary, "extremes_page", arch, lambda: triton_summary.extremes(kv, summary, *current)
+        )
+    table = (empty(40960, dim, dtype=torch.float32),) * 2
+    gate_table = (empty(rows, gate_dim, dtype=torch.float32),) * 2
+    weight = empty(heads, 3 * dim, gate_dim, dtype=torch.float32)
+    norm, summary = empty(gate_dim, dtype=torch.float32), empty(9000, heads, gate_dim, dtype=dtype)
+    pools = (True, True, True)
+    return compiled(
+        triton_summary,
+        "compress_page",
+        arch,
+        lambda: triton_summary.compress(kv, summary, *current, table, weight, pools, norm, 1e-6, gate_table),
+    )
+
+
 def target(arch: int, dtype: torch.dtype, dim: int, group: int, block: int, kind: str) -> dict[str, Any]:
     tokens, heads = 2100, 8
     q, k, v = (empty(tokens, n, dim, dtype=dtype) for n in (heads * group, heads, heads))
@@ -227,6 +250,8 @@ def cases() -> list[tuple[Any, ...]]:
         (prefill, 80, bf16, 128, 4, 64),
         (prefill, 80, bf16, 256, 4, 16, True),
         *((append, arch, bf16, 128, 4) for arch in (80, 90)),
+        *((fill, arch, bf16, 128, 64, kind) for arch in (80, 90) for kind in ("seer", "quest")),
+        *((fill, 90, dtype, 256, 128, kind) for dtype in (bf16, fp32) for kind in ("seer", "quest")),
     ]
 
 
