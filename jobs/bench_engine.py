@@ -15,6 +15,7 @@ from rich.console import Console
 
 from seer_ray.config import EngineConfig, ModelConfig, SelectorConfig
 from seer_ray.engine import Engine, Request, SamplingParams
+from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.jobs.bench_show import show
 from seer_ray.jobs.bench_timing import seconds
 from seer_ray.models.gate_config import GateConfig
@@ -164,7 +165,8 @@ def stretch(engine: Engine, context: int) -> None:
 
 
 def bench_decode(loaded: LoadedModel, batch: int, context: int, budget: int, steps: int) -> dict[str, Any]:
-    """Median time of a whole decode step, engines taking turns."""
+    """Median time of a whole decode step, engines taking turns; and the least time that the bytes it has to
+    read would take at the device's copy rate."""
     selectors = {
         name: SelectorConfig(name=name, budget=budget) for name in ("dense", "seer", "quest", "window")
     }
@@ -178,15 +180,27 @@ def bench_decode(loaded: LoadedModel, batch: int, context: int, budget: int, ste
             if turn >= 2:
                 times[name].append(taken)
     medians = {name: median(values) for name, values in times.items()}
+    rate = copy_rate(loaded.device)
+    floors = {name: read_by(engine) / rate for name, engine in engines.items()}
     return {
         "batch": batch,
         "context": context,
         "budget": budget,
         "ms_per_step": {name: round(value * 1e3, 1) for name, value in medians.items()},
+        "copy_gb_s": round(rate / 1e9, 1),
+        "floor_ms": {name: round(value * 1e3, 2) for name, value in floors.items()},
+        "of_floor": {name: round(floors[name] / value, 3) for name, value in medians.items()},
         "speedup_over_dense": {
             name: round(medians["dense"] / value, 2) for name, value in medians.items() if name != "dense"
         },
     }
+
+
+def read_by(engine: Engine) -> float:
+    """Bytes that one more decode step has to read."""
+    before = engine.stats()["decode_bytes"]
+    engine.step()
+    return engine.stats()["decode_bytes"] - before
 
 
 class RandomGates(LoadedModel):
@@ -211,8 +225,11 @@ def bench_engine(options: argparse.Namespace, console: Console) -> dict[str, Any
     decode = bench_decode(gated, options.batch, options.context, options.budget, steps=15)
     title = f"Decode step, batch {options.batch}, context {options.context}, budget {options.budget}"
     over_dense = decode["speedup_over_dense"]
-    rows = [(name, ms, over_dense.get(name, "")) for name, ms in decode["ms_per_step"].items()]
-    show(console, title, ("selector", "ms / step", "x dense"), rows)
+    rows = [
+        (name, ms, over_dense.get(name, ""), decode["floor_ms"][name], decode["of_floor"][name])
+        for name, ms in decode["ms_per_step"].items()
+    ]
+    show(console, title, ("selector", "ms / step", "x dense", "floor ms", "floor / step"), rows)
     batching = bench_batching(loaded, options.requests, options.longest, options.repeats)
     title = f"{options.requests} requests of mixed length: {batching['ratio']}x {batching['best_other']}"
     show(console, title, ("way", "new tokens / s"), list(batching["tokens_per_s"].items()))

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from engines import tiny_model
 
-from seer_ray.jobs import bench, bench_case, bench_kernels, bench_rivals
+from seer_ray.jobs import bench, bench_case, bench_engine, bench_kernels, bench_rivals
 from seer_ray.jobs.bench_case import Case, Refused, Shape
 from seer_ray.jobs.bench_show import numbers
 
@@ -154,6 +155,16 @@ def test_options_that_make_no_sense(
 ) -> None:
     assert bench.main([*TINY, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_decode_steps_beside_their_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sparse step has fewer bytes to read, weights the same."""
+    monkeypatch.setattr(bench_engine, "copy_rate", lambda device: 1e6)
+    found = bench_engine.bench_decode(tiny_model("qwen3"), batch=2, context=400, budget=128, steps=2)
+    assert set(found["ms_per_step"]) == set(found["floor_ms"]) == {"dense", "seer", "quest", "window"}
+    assert set(found["speedup_over_dense"]) == {"seer", "quest", "window"}
+    assert found["floor_ms"]["window"] < found["floor_ms"]["dense"]
+    assert all(share > 0 for share in found["of_floor"].values())
 
 
 def test_numbers() -> None:
