@@ -81,6 +81,8 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
     else:  # no tensor cores: what fits into the registers
         rows, tile = 16, max(16, 2048 // padded)
     rows = min(rows, max(16, power_of_two(block * group)))
+    # More than two pages at once would need more addresses than an A100 has registers for.
+    tile = min(tile, max(32, block))
     return {
         "DIM_PADDED": padded,
         "ROWS": rows,

@@ -248,6 +248,8 @@ def cases() -> list[tuple[Any, ...]]:
         *((prefill, 90, fp32, dim, 4, 64) for dim in (64, 128, 256)),
         (prefill, 90, fp32, 128, 4, 16),
         (prefill, 80, bf16, 128, 4, 64),
+        (prefill, 80, bf16, 128, 1, 64),
+        *((prefill, 80, bf16, 80, 5, block) for block in (16, 32)),
         (prefill, 80, bf16, 256, 4, 16, True),
         *((append, arch, bf16, 128, 4) for arch in (80, 90)),
         *((fill, arch, bf16, 128, 64, kind) for arch in (80, 90) for kind in ("seer", "quest")),
