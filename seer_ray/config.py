@@ -47,8 +47,8 @@ SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 class ModelConfig:
     name: str = option(
         "reasoner",
-        "hub id, folder, GGUF file, 'reasoner' (the small model of this package), or 'smollm2' (of the [smollm] "
-        "extra)",
+        "hub id, folder, GGUF file, 'reasoner' (the small model of this package), or 'smollm2' (of the extra "
+        "smollm)",
     )
     revision: str | None = option(None, "hub revision of the model")
     tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder")

@@ -50,10 +50,9 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     Raises:
         ConfigError: there is no such model, or it cannot be had now.
     """
-    if name == REASONER:
-        path = reasoner()
-    else:
-        path = _smollm(option) if name == SMOLLM else Path(name).expanduser()
+    path = Path(name).expanduser()
+    if name in (REASONER, SMOLLM):
+        path = reasoner() if name == REASONER else _smollm(option)
     if path.is_dir():
         if not (path / "config.json").is_file():
             hint = next(iter(sorted(path.glob("*.gguf"))), None)

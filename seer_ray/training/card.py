@@ -74,10 +74,11 @@ def _about_problems(config: PretrainConfig) -> list[str]:
         "attention over long chains. Of any other question, or another wording, expect nonsense; so too of "
         "variables above x999 and numbers above 999.",
         "",
-        f"Problems of up to {data.start} generator steps at first, growing to {data.end} from {data.rest:.0%} "
-        f"to {data.rest + data.growth:.0%} of the training; loss on {tokens}; no problem twice. The held-out "
-        f"problems are the first ones that `seer-ray run task={data.generator} task.generator.steps=N` asks, "
-        f"{evaluation.problems} of each length, {evaluation.answers} for answers; training draws from other "
+        f"Problems of up to {data.start} generator steps at first, growing to {data.end} between "
+        f"{data.rest:.0%} and {data.rest + data.growth:.0%} of the training; loss on {tokens}; no problem "
+        f"twice. The held-out problems are the first ones that `seer-ray run task={data.generator} "
+        f"task.generator.steps=N` asks, {evaluation.problems} of each length, {evaluation.answers} for "
+        "answers; training draws from other "
         f"seeds. More than {data.end} steps is more than it was trained on.",
     ]
 

@@ -68,9 +68,7 @@ def read(store: Store) -> dict[str, Any] | None:
         ) from error
 
 
-def restore(
-    content: dict[str, Any], module: nn.Module, optimizer: Optimizer, where: str
-) -> State:
+def restore(content: dict[str, Any], module: nn.Module, optimizer: Optimizer, where: str) -> State:
     """Put a checkpoint's weights and optimizer in place.
 
     Raises:

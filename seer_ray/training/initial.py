@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 SHARED = 1.0
 """Part that all embeddings have in common, in units of the part of their own: queries and keys made of it do
@@ -28,11 +28,17 @@ NOISE = 0.3
 
 
 @torch.no_grad()
-def prepare_lookup(model: Qwen3ForCausalLM) -> None:
+def prepare_lookup(model: Qwen3ForCausalLM, rope_theta: float) -> None:
     """Change random initial weights in place: query head h of the first layer looks h + 1 tokens back, and
-    queries of the other layers resemble their keys. Draws from torch's generator."""
+    queries of the other layers resemble their keys. Draws from torch's generator.
+
+    Args:
+        rope_theta: base of the rotary embedding.
+    """
     config = model.config
     width, spread = config.hidden_size, config.initializer_range
+    half = config.head_dim // 2
+    frequencies = rope_theta ** (-torch.arange(half) / half)
     shared = torch.randn(width)
     shared /= shared.norm()
     model.model.embed_tokens.weight.add_(SHARED * spread * width**0.5 * shared)
@@ -46,23 +52,16 @@ def prepare_lookup(model: Qwen3ForCausalLM) -> None:
         queries.mul_(NOISE)
         keys.mul_(NOISE)
         for group, (key, group_queries) in enumerate(zip(keys, queries, strict=True)):
-            phases = torch.rand(config.head_dim // 2) * 2 * torch.pi
-            key.add_(torch.outer(_turned(phases, 0, config), shared))
+            phases = torch.rand(half) * 2 * torch.pi
+            key.add_(torch.outer(_turned(phases), shared))
             for head, query in enumerate(group_queries, group * len(group_queries)):
-                query.add_(torch.outer(_turned(phases, head + 1, config), shared))
+                query.add_(torch.outer(_turned(phases - (head + 1) * frequencies), shared))
         attention.q_norm.weight.fill_(SHARPNESS)
 
 
-def _turned(phases: Tensor, distance: int, config: Qwen3Config) -> Tensor:
-    """What the rotary embedding makes of a vector ``distance`` tokens further back: ``[head_dim]``, of
-    length 1 in the fast frequencies and 0 in the others.
-
-    Args:
-        phases: of the vector itself, ``[head_dim / 2]``.
-    """
-    half = len(phases)
-    frequency = config.rope_parameters["rope_theta"] ** (-torch.arange(half) / half)
-    angle = phases - distance * frequency
-    pair = torch.stack([angle.cos(), angle.sin()])
-    pair[:, max(1, round(FAST * half)) :] = 0
+def _turned(phases: Tensor) -> Tensor:
+    """A vector of these phases, ``[head_dim / 2]``: ``[head_dim]``, of length 1 in the fast frequencies and 0
+    in the others. Less an angle that grows with the frequency it is the same vector further back."""
+    pair = torch.stack([phases.cos(), phases.sin()])
+    pair[:, max(1, round(FAST * len(phases))) :] = 0
     return pair.flatten()

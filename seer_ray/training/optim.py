@@ -78,7 +78,11 @@ class Optimizer:
 
 def _between(module: nn.Module) -> set[nn.Parameter]:
     """Matrices of the layers: all but those of embeddings, which a head may share."""
-    names = {name for name, part in module.named_modules() if isinstance(part, nn.Embedding) or name.endswith("lm_head")}
+    names = {
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) or name.endswith("lm_head")
+    }
     outside = {p for name in names for p in module.get_submodule(name).parameters()}
     return {p for p in module.parameters() if p.dim() == 2 and p not in outside}
 

@@ -24,8 +24,8 @@ class ArchitectureConfig:
     rope_theta: float = option(100000.0, "base of the rotary embedding", minimum=1.0)
     initial: str = option(
         "lookup",
-        "weights at the beginning: random; or with heads that look back by a fixed distance, and queries that "
-        "resemble keys: a small model then learns to look things up in minutes",
+        "weights at the beginning: random; or with heads that look back by a fixed distance and queries like "
+        "keys, from which a small model learns to look things up in minutes",
         choices=("random", "lookup"),
     )
     window: int = option(1024, "reach of sliding layers", unit="tokens", minimum=1)

@@ -94,7 +94,7 @@ class Pretraining:
     def save(self, folder: Path, report: dict[str, Any]) -> dict[str, float]:
         """An ordinary model folder; then answers by the engine, and a card that tells all this."""
         dtype: torch.dtype = getattr(torch, self.config.architecture.save_dtype)
-        copy.deepcopy(self.module).to(dtype).save_pretrained(folder)  # type: ignore[call-overload]
+        torch.nn.Module.to(copy.deepcopy(self.module), dtype).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         answers = answer_accuracy(folder, self.config) if self.config.data.text is None else {}
         report["metrics"] |= answers

@@ -41,7 +41,7 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(settings)
         if config.initial == "lookup":
-            prepare_lookup(model)
+            prepare_lookup(model, config.rope_theta)
     # Greedy by default: its answers are right or wrong, not matters of taste.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,

