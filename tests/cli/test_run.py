@@ -140,10 +140,6 @@ def test_config_file_then_overrides(invoke, job, tmp_path):
         (["rnu"], "No such command 'rnu'"),
         (["resume"], "Missing argument 'RUN'"),
         (["resume", "nothing"], "nothing: no such run in runs"),
-        (
-            ["resume", "nothing", "cluster.wrkers=2"],
-            "cluster.wrkers=2: no such option; did you mean cluster.workers?",
-        ),
         (["status", "nothing"], "nothing: no such run in runs"),
         (["status", ".."], "..: no such run in runs"),
         (["status", ""], ": no such run in runs"),
