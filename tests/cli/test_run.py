@@ -28,7 +28,7 @@ def test_done(invoke, job):
 
 def test_the_job_gets_the_name_that_the_settings_make(invoke, job):
     invoke("run")
-    assert job.config.name.startswith("program-reasoner-seer208-")
+    assert job.config.name.startswith("program-reasoner-seer416-")
 
 
 def test_json_is_all_there_is_on_stdout(invoke, job):
