@@ -154,7 +154,7 @@ def test_files_that_are_not_whole(file: Path, monkeypatch: pytest.MonkeyPatch) -
 @torch.no_grad()
 def test_the_embedded_model_answers() -> None:
     """Uses the user's own cache: half a minute the first time, a second from then on."""
-    loaded = load_model(ModelConfig(device="cpu"))
+    loaded = load_model(ModelConfig(name="smollm2", device="cpu"))
     chat = [{"role": "user", "content": "What is 2+2?"}]
     prompt = loaded.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
     tokens = loaded.model.generate(**prompt, max_new_tokens=16, do_sample=False)
