@@ -26,7 +26,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder
 
 PROBLEMS, SAMPLES = 5, 2
-KILLS = ("driver", "worker", "driver", "worker", "driver")
+KILLS = ("driver", "worker", "driver")
 
 
 class SweepRun(Run):
