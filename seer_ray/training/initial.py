@@ -1,4 +1,4 @@
-"""Initial weights from which a small model learns to look things up in minutes, not in days.
+"""Initial weights from which a small model learns to look things up in minutes.
 
 To copy what stands behind a label, one head must tell every token what stands before it, and a head of a
 later layer must look for that: an induction head (Olsson et al. 2022, arXiv:2209.11895). Neither is of use

@@ -31,7 +31,7 @@ class Optimizer:
         if len(config.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in config.betas):
             raise ConfigError(f"train.betas={config.betas}: must be two numbers from 0 to below 1")
         between = set() if config.optimizer == "adamw" else _between(module)
-        matrices = [p for p in trained if p.dim() == 2 and p in between]
+        matrices = [p for p in trained if p in between]
         groups = [
             {
                 "params": [p for p in trained if p.dim() >= 2 and p not in between],
