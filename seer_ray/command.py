@@ -75,7 +75,7 @@ def _choices(config: RunConfig) -> list[str]:
         words += [f"task={config.task.name}"] if config.task.name != usual.task.name else []
     elif config.task.data is not None:
         words.append(f"task.data={config.task.data}")
-    if config.selector.name != usual.selector.name:
+    if config.selector.name != compose(words).selector.name:
         words.append(f"selector={config.selector.name}")
     if config.engine.exact:
         words.append("engine=exact")

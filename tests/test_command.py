@@ -15,7 +15,8 @@ from seer_ray.compose import compose
     [
         [],
         ["task=gsm8k", "samples=2", "task.data=my problems.jsonl", "task.limit=64"],
-        ["model=qwen3-4b", "task=aime24", "selector=seer", "engine=exact", "selector.budget=8192"],
+        ["model=qwen3-4b", "task=aime24", "selector=oracle", "engine=exact", "selector.budget=8192"],
+        ["model=smollm2", "task=gsm8k"],
         ["task.data=mine.jsonl", "task.limit=3"],
         ["model.name=some/folder", "cluster.workers=2", "sampling.temperature=0.6"],
     ],

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from seer_ray.compose import from_yaml, to_yaml
+from seer_ray.compose import compose, from_yaml, to_yaml
 from seer_ray.config import ConfigError, SweepConfig
 from seer_ray.overrides import Setting
 from seer_ray.points import expand, merged, points_of
+
+BUDGET = compose().selector.budget
+"""Of the default task."""
+SEER, QUEST, WINDOW = f"seer-{BUDGET}", f"quest-{BUDGET}", f"window-{BUDGET}"
 
 
 def slugs(*overrides: Any) -> list[str]:
@@ -32,10 +36,10 @@ def test_all_combinations_and_one_baseline_first() -> None:
 def test_dense_has_no_budget() -> None:
     assert slugs("selector=dense,quest", "selector.budget=256,512") == ["dense", "quest-256", "quest-512"]
     assert slugs("selector=dense,quest", "engine.block_size=32,64") == [
-        "dense", "quest-256-block_size=32", "quest-256-block_size=64",
+        "dense", f"quest-{BUDGET}-block_size=32", f"quest-{BUDGET}-block_size=64",
     ]  # fmt: skip
     assert slugs("selector.layers={0: dense},{0: quest}", "selector=dense") == [
-        "dense", "dense-256-layers=_0_quest",
+        "dense", f"dense-{BUDGET}-layers=_0_quest",
     ]  # fmt: skip
 
 
@@ -43,20 +47,21 @@ def test_a_baseline_for_each_thing_that_is_compared() -> None:
     assert baselines("sampling.temperature=0.0,0.5", "selector=quest") == {
         "dense-temperature=0.0": "dense-temperature=0.0",
         "dense-temperature=0.5": "dense-temperature=0.5",
-        "quest-256-temperature=0.0": "dense-temperature=0.0",
-        "quest-256-temperature=0.5": "dense-temperature=0.5",
+        f"quest-{BUDGET}-temperature=0.0": "dense-temperature=0.0",
+        f"quest-{BUDGET}-temperature=0.5": "dense-temperature=0.5",
     }
-    assert baselines("selector=quest,window", "sweep.baseline=false") == {"quest-256": "", "window-256": ""}
+    assert baselines("selector=quest,window", "sweep.baseline=false") == {QUEST: "", WINDOW: ""}
 
 
 def test_points_by_name_and_named_sweeps() -> None:
     points = Setting("sweep.points", ["selector=quest selector.budget=512", {"selector": "window"}])
-    assert slugs(points) == ["dense", "quest-512", "window-256"]
+    assert slugs(points) == ["dense", "quest-512", WINDOW]
     assert slugs(points, "seed=1,2")[3:] == [
-        "quest-512-seed=0", "window-256-seed=0", "quest-256-seed=1", "quest-256-seed=2",
+        "quest-512-seed=0", f"{WINDOW}-seed=0", f"{SEER}-seed=1", f"{SEER}-seed=2",
     ]  # fmt: skip
-    assert slugs("sweep=selectors") == ["dense", "oracle-256", "quest-256", "window-256", "random-256"]
-    assert slugs("sweep=selectors", "selector=quest,window") == ["dense", "quest-256", "window-256"]
+    ranked = ["dense", f"oracle-{BUDGET}", QUEST, WINDOW, f"random-{BUDGET}"]
+    assert slugs("sweep=selectors") == ranked
+    assert slugs("sweep=selectors", "selector=quest,window") == ["dense", QUEST, WINDOW]
 
 
 def test_a_sweep_that_is_written_down_is_the_same_sweep() -> None:
@@ -69,7 +74,7 @@ def test_a_sweep_that_is_written_down_is_the_same_sweep() -> None:
 def test_settings_of_a_task_reach_the_points() -> None:
     """Its budget was once lost where a selector was chosen for a point."""
     points = points_of(expand(["task=program", "selector=quest,window"]))
-    assert {point.config.selector.budget for point in points[1:]} == {256}
+    assert {point.config.selector.budget for point in points[1:]} == {BUDGET}
     assert {point.config.samples for point in points} == {2}
 
 
@@ -91,7 +96,7 @@ def test_a_sweep_that_is_gone_on_with_keeps_what_was_begun() -> None:
         (["selector=quest"], "nothing to sweep: give an option several values"),
         (["selector=qest,dense"], "selector=qest: no such choice"),
         (["selector.buget=1,2"], "selector.buget=1: no such option; did you mean selector.budget?"),
-        (["selector.budget=100,512"], "selector.budget=100: must be at least two blocks"),
+        (["selector.budget=20,512"], "selector.budget=20: must be at least two blocks"),
         (["selector=window,quest", "selector.threshold=0.01"], "selector.threshold=0.01: window gives"),
         (["seed=1,2", "sweep.rund=3"], "sweep.rund=3: no such option; did you mean sweep.round?"),
         (["sweep=bugets"], "sweep=bugets: no such choice"),
