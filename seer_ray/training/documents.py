@@ -15,6 +15,7 @@ from torch import Tensor
 from seer_ray.config import ConfigError, did_you_mean
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.store import open_store
+from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 from seer_ray.tasks.prompts import QUESTIONS, as_text, column_value
 from seer_ray.tasks.sources import read_rows
 from seer_ray.training.options import SourceConfig
@@ -33,7 +34,7 @@ class Document:
     id: str
     """The dataset's; all samples of a problem share theirs, and so stay on one side of the held-out split."""
     source: str
-    """Path, hub id or run folder."""
+    """Path, hub id, or folder of a run or sweep."""
     tokens: Tensor
     """Ids, ``[tokens]`` int32."""
 
@@ -61,9 +62,9 @@ def read_documents(
 ) -> Iterator[Document]:
     """Every row of a source that has text.
 
-    A run folder gives prompt and completion of each row, token for token if this model made them. A file or
-    hub dataset gives the text of a text column, a chat by the tokenizer's template, or a question and its
-    answer as such a chat.
+    A run folder gives prompt and completion of each row, token for token if this model made them; a sweep
+    folder those of all its points. A file or hub dataset gives the text of a text column, a chat by the
+    tokenizer's template, or a question and its answer as such a chat.
 
     Args:
         source: where, and which columns.
@@ -74,8 +75,8 @@ def read_documents(
     Raises:
         ConfigError: cannot be read, or has no text.
     """
-    if _is_run(source.path):
-        found = _of_run(source, tokenizer, model, option)
+    if runs := _runs(source.path):
+        found = itertools.chain.from_iterable(_of_run(run, source, tokenizer, model, option) for run in runs)
     else:
         rows = read_rows(source.path, source.subset, source.split, option)
         found = _of_rows(rows, source, tokenizer, option)
@@ -102,20 +103,24 @@ def _source(entry: Any, option: str) -> SourceConfig:
     return source
 
 
-def _is_run(path: str) -> bool:
+def _runs(path: str) -> list[str]:
+    """The run folder, or those of a sweep's points; empty: something else."""
     try:
-        return RUN in open_store(path).list()
+        entries = open_store(path).list()
     except (ConfigError, OSError, ValueError):
-        return False
+        return []
+    if INDEX in entries:
+        return [point_uri(path, point["slug"]) for point in SweepFolder.view(path).points]
+    return [path] if RUN in entries else []
 
 
-def _of_run(source: SourceConfig, tokenizer: Any, model: str, option: str) -> Iterator[Document]:
-    folder = RunFolder.view(source.path)
+def _of_run(run: str, source: SourceConfig, tokenizer: Any, model: str, option: str) -> Iterator[Document]:
+    folder = RunFolder.view(run)
     made_by = folder.config["model"]
     same = made_by["name"] == model and made_by.get("tokenizer") is None
     rows = folder.read(["problem_id", "prompt", "prompt_tokens", "completion", "token_ids", "error"])
     if not len(rows):
-        raise ConfigError(f"{option}={source.path}: the run has no rows yet")
+        raise ConfigError(f"{option}={run}: the run has no rows yet")
     for row in rows.to_pylist():
         if not row["token_ids"]:
             continue  # a row that is only its error
@@ -124,7 +129,7 @@ def _of_run(source: SourceConfig, tokenizer: Any, model: str, option: str) -> It
         prompt = tokenizer(row["prompt"], add_special_tokens=special)["input_ids"]
         if same and len(prompt) != row["prompt_tokens"]:
             raise ConfigError(
-                f"{option}={source.path}: the prompt of problem {row['problem_id']} has"
+                f"{option}={run}: the prompt of problem {row['problem_id']} has"
                 f" {row['prompt_tokens']} tokens there and {len(prompt)} here: {model} or its tokenizer has"
                 " changed since"
             )

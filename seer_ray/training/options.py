@@ -108,7 +108,7 @@ class SourceConfig:
     """One entry of the option ``data``, as ``{path: ..., weight: ...}``."""
 
     path: str
-    """File or glob (.jsonl .parquet .csv), hub id, or folder of a run."""
+    """File or glob (.jsonl .parquet .csv), hub id, or folder of a run or sweep."""
     weight: float = 1.0
     """Of its tokens in the mixture."""
     limit: int | None = None
@@ -182,7 +182,8 @@ class DistillConfig:
     name: str | None = option(None, "name of the run folder; None: made from the settings")
     model: ModelConfig = field(default_factory=ModelConfig)
     data: Any = option(
-        None, "run folder, file, hub id, or a list of these and of {path: ..., weight: ..., text: ...}"
+        None,
+        "folder of a run or sweep, file, hub id, or a list of these and of {path: ..., weight: ..., ...}",
     )
     gates: GatesConfig = field(default_factory=GatesConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

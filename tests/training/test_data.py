@@ -13,6 +13,7 @@ from tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 from seer_ray.config import ConfigError
 from seer_ray.results.folder import RunFolder
+from seer_ray.results.sweep import SweepFolder, point_uri
 from seer_ray.training.data import Mixture, split_documents
 from seer_ray.training.documents import Document, parse_sources, read_documents
 from seer_ray.training.options import SourceConfig
@@ -73,6 +74,15 @@ def test_a_run_gives_prompts_and_completions_token_for_token(tmp_path: Path) -> 
     found = list(read_documents(SourceConfig(run_folder(tmp_path)), tokenizer, "tiny"))
     assert [d.id for d in found] == ["p0", "p0"]
     assert found[0].tokens.tolist() == [*tokenizer("<|im_start|>hi\n")["input_ids"], 104, 105]
+
+
+def test_a_sweep_gives_the_rows_of_its_points(tmp_path: Path) -> None:
+    with SweepFolder.open(str(tmp_path / "sweep")) as sweep:
+        for slug in ("dense", "quest-64"):
+            Path(run_folder(tmp_path)).rename(point_uri(str(tmp_path / "sweep"), slug))
+        sweep.write_points([{"slug": "dense"}, {"slug": "quest-64"}])
+    found = texts(SourceConfig(str(tmp_path / "sweep")), "other")
+    assert found == ["<|im_start|>hi\nyou"] * 4
 
 
 def test_a_run_of_another_model_gives_its_text(tmp_path: Path) -> None:
