@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from seer_ray.config import TrainConfig
 from seer_ray.results.store import open_store
 from seer_ray.training import checkpoint, ranks
 from seer_ray.training.checkpoint import State
 from seer_ray.training.history import History
 from seer_ray.training.optim import Optimizer, lr_at
+from seer_ray.training.options import TrainConfig
 from seer_ray.training.product import write_product
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seer_ray.config import ConfigError, TrainConfig
+from seer_ray.config import ConfigError
+from seer_ray.training.options import TrainConfig
 
 
 class Optimizer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from seer_ray.config import ClusterConfig, ModelConfig, ResultsConfig, TrackingConfig, TrainConfig, option
+from seer_ray.config import ClusterConfig, ModelConfig, ResultsConfig, TrackingConfig, option
 
 
 @dataclass
@@ -73,6 +73,36 @@ class ProblemsConfig:
     mixed: bool = option(
         False, "draw a length for each problem, not for each training step; rows are then not of one length"
     )
+
+
+@dataclass
+class TrainConfig:
+    """The optimisation of a training job. The defaults are the published recipe of gate distillation."""
+
+    steps: int = option(800, "updates of the weights", minimum=1)
+    batch_tokens: int = option(524288, "of one step, all workers together", unit="tokens", minimum=1)
+    length: int = option(32768, "longest row", unit="tokens", minimum=2)
+    optimizer: str = option(
+        "adamw",
+        "adamw, or muon for the matrices of the layers: fewer steps to the same loss, some more work in each",
+        choices=("adamw", "muon"),
+    )
+    lr: float = option(1e-3, "learning rate after the warm-up", minimum=0.0)
+    min_lr: float = option(1e-5, "learning rate at the end of the cosine", minimum=0.0)
+    warmup: int = option(20, "linear from 0", unit="steps", minimum=0)
+    hold: float = option(
+        0.0, "share of the steps, from the first, before the cosine begins", minimum=0.0, maximum=1.0
+    )
+    weight_decay: float = option(0.0, "of all but vectors", minimum=0.0)
+    betas: list[float] = option([0.9, 0.98], "AdamW's running averages")
+    clip: float | None = option(1.0, "largest gradient norm; null: none", minimum=0.0)
+    dtype: str = option(
+        "bfloat16", "of the computation (autocast); weights stay as they are", choices=("float32", "bfloat16")
+    )
+    seed: int = option(0, "of initial weights and data", minimum=0)
+    log_every: int = option(10, "metrics are averaged over so many", unit="steps", minimum=1)
+    eval_every: int = option(100, "held-out evaluation", unit="steps", minimum=1)
+    checkpoint_every: int = option(100, "what a killed job can lose", unit="steps", minimum=1)
 
 
 @dataclass

@@ -10,8 +10,8 @@ import torch.multiprocessing as mp
 from training.toy import Toy
 from training.two_ranks import SETTINGS, worker
 
-from seer_ray.config import TrainConfig
 from seer_ray.training.loop import fit
+from seer_ray.training.options import TrainConfig
 
 
 def spawn(folder: Path, stop_at: int | None = None) -> list[tuple[int, list[torch.Tensor]]]:
