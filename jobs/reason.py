@@ -13,7 +13,7 @@ from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import Fleet
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.command import command_line
-from seer_ray.compose import run_name, to_yaml
+from seer_ray.compose import run_name, to_yaml, usual_selector
 from seer_ray.config import ConfigError, RunConfig, check
 from seer_ray.jobs.dataset import refuse_other_data
 from seer_ray.jobs.decode import decode
@@ -127,7 +127,7 @@ class Job:
 def summary_of(session: Session) -> Summary:
     """What a run came to."""
     config, live, folder = session.config, session.monitor.live, session.folder.uri
-    other = "dense" if config.selector.name != "dense" else "quest"
+    other = "dense" if config.selector.name != "dense" else usual_selector(config.model.gates)
     return Summary(
         name=session.name,
         folder=folder,

@@ -122,6 +122,11 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, width=110)
 
 
+def usual_selector(gates: str | None) -> str:
+    """What selects for a model with these gates, where nothing else is asked for."""
+    return "quest" if gates is None else "seer"
+
+
 def digest(config: Any) -> str:
     """Of the options that decide what the rows are, in hex: the one that the run folder records."""
     from seer_ray.results import identity
@@ -198,7 +203,7 @@ def _top(job: type, chosen: dict[str, str], settings: list[Setting]) -> DictConf
         words.append("~task")
     if "selector" in groups and "selector" not in chosen and "selector.name" not in named:
         gates = named.get("model.gates", _hydra(JOBS[job], words).model.gates)
-        words.append(f"selector={'quest' if gates is None else 'seer'}")
+        words.append(f"selector={usual_selector(gates)}")
     tree = _schema(job)
     tree.merge_with(_sections(job, _hydra(JOBS[job], words)))
     if "~task" in words:
