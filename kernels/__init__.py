@@ -14,7 +14,7 @@ Contract of every operation: shapes come from the configuration, lengths and tab
 nothing is asked of the host; so one CUDA graph can replay a step. Each file holds the plain torch path,
 which is the definition of the operation, and the choice: ``cpu`` calls compiled C++, ``triton_*`` hold the
 kernels for a GPU and are imported only to run there. Attention's kernel wants blocks of a power of two, at
-least 16, and head dims up to 256; others take the torch path.
+least 8, and head dims up to 256; others take the torch path.
 
 ``norm`` and ``linear`` are what else a decode step of few rows computes.
 """

@@ -24,4 +24,4 @@ def takes(tensor: torch.Tensor) -> bool:
 def fits(kv: torch.Tensor) -> bool:
     """Whether attention's kernel is made for pages of this shape; see the package docstring for it."""
     block, dim = kv.shape[3:]
-    return block >= 16 and block & (block - 1) == 0 and dim <= MAX_DIM
+    return block >= 8 and block & (block - 1) == 0 and dim <= MAX_DIM

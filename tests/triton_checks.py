@@ -379,7 +379,7 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
             add(attend_is_its_definition, dtype, dim=dim, block=64, k=33, rows=4)
         for group in (1, 2, 3, 5, 8, 16):
             add(attend_is_its_definition, dtype, group=group, dim=128, block=64, k=20)
-        for block in (16, 32, 128):
+        for block in (8, 16, 32, 128):
             add(attend_is_its_definition, dtype, block=block, dim=128, k=70)
         add(attend_is_its_definition, dtype, rows=8, heads=8, dim=128, block=64, k=512)
         add(attend_gives_zeros_without_pages, dtype, dim=128, block=64, k=20)

@@ -224,7 +224,7 @@ def cases() -> list[tuple[Any, ...]]:
     bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
     return [
         *((attend, 90, bf16, dim, group, 64) for dim, group in ((128, 4), (64, 3), (80, 1), (256, 16))),
-        *((attend, 90, bf16, 128, 5, block) for block in (16, 128)),
+        *((attend, 90, bf16, 128, 5, block) for block in (8, 16, 128)),
         *((attend, 90, dtype, 128, 4, 64) for dtype in (fp16, fp32)),
         (attend, 90, fp32, 256, 4, 128),
         (attend, 80, bf16, 128, 4, 64),
@@ -242,7 +242,7 @@ def cases() -> list[tuple[Any, ...]]:
             (prefill, 90, bf16, dim, group, 64)
             for dim, group in ((128, 4), (64, 3), (80, 1), (96, 8), (256, 16))
         ),
-        *((prefill, 90, bf16, 128, 5, block) for block in (16, 32, 128)),
+        *((prefill, 90, bf16, 128, 5, block) for block in (8, 16, 32, 128)),
         (prefill, 90, torch.float16, 128, 4, 64, True),
         (prefill, 90, bf16, 128, 1, 16, True),
         *((prefill, 90, fp32, dim, 4, 64) for dim in (64, 128, 256)),

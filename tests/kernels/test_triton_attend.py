@@ -28,7 +28,7 @@ def test_head_dims(dtype: torch.dtype, dim: int) -> None:
 
 
 @DTYPES
-@pytest.mark.parametrize("block", [16, 32, 128, 256])
+@pytest.mark.parametrize("block", [8, 16, 32, 128, 256])
 def test_blocks(dtype: torch.dtype, block: int) -> None:
     """Pages smaller than a tile, larger than one, and as large as a split."""
     k = 512 // block + 1

@@ -38,7 +38,7 @@ def test_head_dims(dtype: torch.dtype, dim: int, k: int) -> None:
 
 @DTYPES
 @SELECTED
-@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("block", [8, 32, 64, 128])
 def test_blocks(dtype: torch.dtype, block: int, k: int) -> None:
     """Pages smaller than a tile of keys, as large, and larger."""
     spans = ((block - 3, block + 5), (2 * block, 2 * block + 1), (0, 7))

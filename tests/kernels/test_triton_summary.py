@@ -16,13 +16,15 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["
 
 
 @DTYPES
-@pytest.mark.parametrize(("dim", "block"), [(64, 16), (80, 48)])
+@pytest.mark.parametrize(("dim", "block"), [(64, 8), (64, 16), (80, 48)])
 def test_extremes(dtype: torch.dtype, dim: int, block: int) -> None:
     checks.fill_is_its_definition("cpu", "quest", dtype, dim, block=block)
 
 
 @DTYPES
-@pytest.mark.parametrize(("dim", "gate_dim", "block"), [(64, 32, 16), (80, 48, 48), (32, 128, 64)])
+@pytest.mark.parametrize(
+    ("dim", "gate_dim", "block"), [(64, 32, 16), (64, 256, 8), (80, 48, 48), (32, 128, 64)]
+)
 def test_compressed_keys(dtype: torch.dtype, dim: int, gate_dim: int, block: int) -> None:
     checks.fill_is_its_definition("cpu", "seer", dtype, dim, gate_dim, block)
 
