@@ -31,9 +31,9 @@ class Engine:
         ConfigError: settings that the model cannot honour.
 
     Attributes:
-        overlap: on a GPU, results of a step are taken in (stop strings, text, counts) while the next one runs.
-            Only captured steps are launched ahead. Those of exact mode, of recorded chains, of mixtures of
-            experts and of the oracle wait for the results of the step before.
+        overlap: results of a step are taken in (stop strings, text, counts) while the next one runs, as they
+            are on a GPU. Only captured steps are launched ahead: those of exact mode, of recorded chains, of
+            mixtures of experts and of the oracle wait for the results of the step before.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Engine:
     def abort(self, request_id: str) -> None:
         """Give a request up; its completion, with the tokens so far, comes with the next step."""
         if request_id in self._sequences:
-            self._settle()
+            self.settle()
         sequence = self._sequences.pop(request_id, None)
         if sequence is not None:
             self.scheduler.remove(sequence)
@@ -170,9 +170,9 @@ class Engine:
         """One batch step: at most one chunk of prompts, then one token of every chain in decoding. With
         ``overlap`` the tokens that come back are those of the step before, read while this one runs."""
         began = time.perf_counter()
-        plan = self.scheduler.schedule(self._settle)
+        plan = self.scheduler.schedule(self.settle)
         ahead = self.overlap and self.runner.captures(plan.decode)
-        if not ahead and self._settle():
+        if not ahead and self.settle():
             plan.prune()
         self._outbox += [self._strand(sequence) for sequence in plan.stranded]
         self.runner.cache.copy_pages(plan.copies)
@@ -184,7 +184,7 @@ class Engine:
         if before is not None:
             self._collect(before)
         if not ahead or not self._sequences:
-            self._settle()
+            self.settle()
         self._counters["steps"] += 1
         self._counters["prefill_tokens"] += sum(chunk.end - chunk.start for chunk in plan.prefill)
         self._counters["step_s"] += time.perf_counter() - began
@@ -193,8 +193,8 @@ class Engine:
         deltas, self._outbox = self._outbox, []
         return deltas
 
-    def _settle(self) -> bool:
-        """Take in the step that is in flight; whether there is one."""
+    def settle(self) -> bool:
+        """Take in the step in flight: its tokens come with the next ``step``. Whether there was one."""
         flight, self._flight = self._flight, None
         if flight is not None:
             self._collect(flight)

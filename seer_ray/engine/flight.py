@@ -94,5 +94,6 @@ class Flight:
 
     @property
     def seconds(self) -> float:
-        """That the device took, once the results are read."""
+        """That the device took."""
+        self._ended.wait()
         return self._ended.since(self._began)

@@ -126,7 +126,7 @@ class DecodeGraphs:
         self._seen_of: list[tuple[Sequence, int] | None] = [None] * max_batch
 
     def take(self, sequences: list[Sequence]) -> bool:
-        """Whether ``decode`` is for this step."""
+        """Whether ``launch`` is for this step."""
         return self.usable and not any(sequence.recorded and sequence.ready for sequence in sequences)
 
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
