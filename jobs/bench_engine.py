@@ -26,6 +26,8 @@ from seer_ray.models.rope import head_dim
 VOCABULARY = 32_000
 """Random prompts use token ids below this."""
 STATIC_BATCH = 16
+BURST = 8
+"""Steps of one engine in a row, where each is launched before the last one is read."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def stretch(engine: Engine, context: int) -> None:
 
     Time and memory do not depend on what is in the cache, and real prompts would take hours on a CPU.
     """
+    engine.settle()
     pool, block = engine.scheduler.pool, engine.settings.block_size
     for sequence in engine.scheduler.running:
         sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
@@ -164,36 +167,61 @@ def stretch(engine: Engine, context: int) -> None:
         part[: pool.used + 1].normal_(generator=noise)
 
 
+def step_time(engine: Engine, overlap: bool) -> tuple[float, float]:
+    """Seconds of a decode step, and those of them in which the host works and the device does not."""
+    engine.settle()
+    engine.overlap = overlap
+    count = BURST if overlap else 1
+    if overlap:
+        engine.step()  # each of those measured has one before it in flight
+    before = engine.stats()["decode_s"]
+    taken = seconds(lambda: [engine.step() for _ in range(count)])
+    return taken / count, max(0.0, taken - (engine.stats()["decode_s"] - before)) / count
+
+
 def bench_decode(loaded: LoadedModel, batch: int, context: int, budget: int, steps: int) -> dict[str, Any]:
-    """Median time of a whole decode step, engines taking turns; and the least time that the bytes it has to
-    read would take at the device's copy rate."""
+    """Median time of a whole decode step, engines taking turns; of it what the host takes while the device
+    waits, also where results are not read during the next step (``waiting``); and the least time that the
+    bytes it has to read would take at the device's copy rate."""
     selectors = {
         name: SelectorConfig(name=name, budget=budget) for name in ("dense", "seer", "quest", "window")
     }
     engines = {
         name: decoding_engine(loaded, selector, batch, context) for name, selector in selectors.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in engines}
+    overlaps = engines["dense"].overlap
+    times: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for turn in range(steps + 2):
         for name, engine in engines.items():
-            taken = seconds(engine.step)
-            if turn >= 2:
-                times[name].append(taken)
-    medians = {name: median(values) for name, values in times.items()}
+            for overlap in {False, overlaps}:
+                taken = step_time(engine, overlap)
+                if turn >= 2:
+                    times.setdefault((name, overlap), []).append(taken)
+
+    def of(part: int, overlap: bool) -> dict[str, float]:
+        return {name: median(taken[part] for taken in times[name, overlap]) for name in engines}
+
+    medians = of(0, overlaps)
     rate = copy_rate(loaded.device)
     floors = {name: read_by(engine) / rate for name, engine in engines.items()}
     return {
         "batch": batch,
         "context": context,
         "budget": budget,
-        "ms_per_step": {name: round(value * 1e3, 1) for name, value in medians.items()},
+        "ms_per_step": _ms(medians, 1),
+        "host_ms": _ms(of(1, overlaps), 3),
+        "waiting": {"ms_per_step": _ms(of(0, False), 1), "host_ms": _ms(of(1, False), 3)},
         "copy_gb_s": round(rate / 1e9, 1),
-        "floor_ms": {name: round(value * 1e3, 2) for name, value in floors.items()},
+        "floor_ms": _ms(floors, 2),
         "of_floor": {name: round(floors[name] / value, 3) for name, value in medians.items()},
         "speedup_over_dense": {
             name: round(medians["dense"] / value, 2) for name, value in medians.items() if name != "dense"
         },
     }
+
+
+def _ms(times: dict[str, float], digits: int) -> dict[str, float]:
+    return {name: round(value * 1e3, digits) for name, value in times.items()}
 
 
 def read_by(engine: Engine) -> float:
@@ -226,10 +254,19 @@ def bench_engine(options: argparse.Namespace, console: Console) -> dict[str, Any
     title = f"Decode step, batch {options.batch}, context {options.context}, budget {options.budget}"
     over_dense = decode["speedup_over_dense"]
     rows = [
-        (name, ms, over_dense.get(name, ""), decode["floor_ms"][name], decode["of_floor"][name])
+        (
+            name,
+            ms,
+            over_dense.get(name, ""),
+            decode["host_ms"][name],
+            decode["waiting"]["host_ms"][name],
+            decode["floor_ms"][name],
+            decode["of_floor"][name],
+        )
         for name, ms in decode["ms_per_step"].items()
     ]
-    show(console, title, ("selector", "ms / step", "x dense", "floor ms", "floor / step"), rows)
+    names = ("selector", "ms / step", "x dense", "host ms", "host ms, waiting", "floor ms", "floor / step")
+    show(console, title, names, rows)
     batching = bench_batching(loaded, options.requests, options.longest, options.repeats)
     title = f"{options.requests} requests of mixed length: {batching['ratio']}x {batching['best_other']}"
     show(console, title, ("way", "new tokens / s"), list(batching["tokens_per_s"].items()))

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels import gpu
+from seer_ray.kernels.upload import upload
 
 
 class Tile(NamedTuple):
@@ -43,7 +44,7 @@ class Chunks:
         width = max(-(-end // block) for _, _, end in chunks)
         rows = [[*pages[:width], *[0] * (width - len(pages))] for pages, _, _ in chunks]
         spans = tuple((start, end) for _, start, end in chunks)
-        return Chunks(spans, torch.tensor(rows, dtype=torch.int64, device=device), block)
+        return Chunks(spans, upload(rows, device), block)
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -62,7 +63,7 @@ class Chunks:
         come first, so that they do not begin last."""
         order = sorted(range(len(self.tiles)), key=lambda index: -self.tiles[index].block)
         rows = [(index, *self.tiles[index]) for index in order]
-        return torch.tensor(rows, dtype=torch.int64, device=self.table.device)
+        return upload(rows, self.table.device)
 
     def split(self, q: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
         """Each chunk's queries, pages up to its end, and start."""

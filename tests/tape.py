@@ -8,7 +8,8 @@ what the host knows is frozen in the replays.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -52,6 +53,15 @@ def _refuse(name: str) -> Callable[..., Any]:
     return ask
 
 
+@contextmanager
+def unasked(names: tuple[str, ...] = HOST) -> Iterator[None]:
+    """Refuses whatever makes the host wait for what a tensor holds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setattr(torch.Tensor, name, _refuse(name))
+        yield
+
+
 class Capture:
     """Counts its captures and replays."""
 
@@ -63,9 +73,7 @@ class Capture:
         recorded = Tape()
         self.current = recorded
         try:
-            with pytest.MonkeyPatch.context() as patch, recorded:
-                for name in HOST:
-                    patch.setattr(torch.Tensor, name, _refuse(name))
+            with unasked(), recorded:
                 step()
         finally:
             self.current = None

@@ -13,6 +13,7 @@ from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import Chunks, prefill
 from seer_ray.kernels.select import select
+from seer_ray.kernels.upload import upload
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import CurrentPages, FullKeys, Query, Selector, StepView
@@ -34,8 +35,7 @@ class FullPages:
     def __init__(self, attention: Attention, pages: list[int], first: list[int]) -> None:
         device = attention.cache.table.device
         self.attention = attention
-        self.pages = torch.tensor(pages, dtype=torch.int64, device=device)
-        self.first = torch.tensor(first, dtype=torch.int64, device=device)
+        self.pages, self.first = upload(pages, device), upload(first, device)
         position = self.first.unsqueeze(1) + torch.arange(attention.cache.block, device=device)
         self.cos, self.sin = attention.rope.at(position)
 
@@ -57,11 +57,8 @@ class PrefillPass:
         self.attention = attention
         cache, device = attention.cache, attention.cache.table.device
         self.chunks = Chunks.pack(chunks, cache.block, device)
-        position = torch.cat([torch.arange(start, end) for _, start, end in chunks])
-        chunk = torch.arange(len(chunks)).repeat_interleave(
-            torch.tensor([end - start for _, start, end in chunks])
-        )
-        position, chunk = position.to(device), chunk.to(device)
+        tokens = [(index, at) for index, (_, start, end) in enumerate(chunks) for at in range(start, end)]
+        chunk, position = upload(tokens, device).unbind(1)
         self.cos, self.sin = attention.rope.at(position)
         self.offsets = position % cache.block
         self.pages = self.chunks.table[chunk, position // cache.block]

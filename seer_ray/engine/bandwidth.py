@@ -63,15 +63,16 @@ class StepBytes:
         self.block = heads * sum(widths)
         """Summaries of one block in all layers."""
 
-    def of(self, read: list[list[int]], lengths: list[int]) -> int:
-        """Of one pass.
+    def of(self, read: list[list[int]], lengths: list[int], passes: int) -> int:
+        """Of one step.
 
         Args:
             read: KV tokens of each row by layer, summed over KV heads.
             lengths: tokens of each row in the cache.
+            passes: over the weights.
         """
         blocks = sum(length // self.block_size for length in lengths)
-        return self.weights + sum(map(sum, read)) * self.token + blocks * self.block
+        return passes * self.weights + sum(map(sum, read)) * self.token + blocks * self.block
 
 
 def _size(tensor: torch.Tensor) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.engine.sequence import Sequence
+from seer_ray.kernels.upload import upload
 from seer_ray.models.patch import AttentionShape
 from seer_ray.selectors import Selector
 
@@ -67,5 +68,5 @@ class PagedCache:
             same = 0
             while same < min(len(row), len(pages)) and row[same] == pages[same]:
                 same += 1
-            self.table[sequence.slot, same : len(pages)] = torch.tensor(pages[same:], dtype=torch.int64)
+            self.table[sequence.slot, same : len(pages)] = upload(pages[same:], self.table.device)
             self._rows[sequence.slot] = list(pages)

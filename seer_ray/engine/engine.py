@@ -10,6 +10,7 @@ import torch
 
 from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
+from seer_ray.engine.flight import Flight
 from seer_ray.engine.pages import PagePool
 from seer_ray.engine.request import Completion, Delta, Request, SamplingParams
 from seer_ray.engine.runner import Runner
@@ -28,6 +29,11 @@ class Engine:
 
     Raises:
         ConfigError: settings that the model cannot honour.
+
+    Attributes:
+        overlap: results of a step are taken in (stop strings, text, counts) while the next one runs, as they
+            are on a GPU. Only captured steps are launched ahead: those of exact mode, of recorded chains, of
+            mixtures of experts and of the oracle wait for the results of the step before.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class Engine:
         self.tokenizer = model.tokenizer
         self._sequences: dict[str, Sequence] = {}
         self._outbox: list[Delta] = []
+        self._flight: Flight | None = None
         self._counters = {
             "steps": 0,
             "new_tokens": 0,
@@ -86,6 +93,7 @@ class Engine:
     def _make(self, settings: EngineConfig, selector: SelectorConfig) -> None:
         self.runner = Runner(self.model, settings, selector)
         self.settings, self.selector, self.plan = settings, selector, self.runner.plan
+        self.overlap = self.runner.device.type == "cuda"
         self.scheduler = self._new_scheduler()
 
     def _new_scheduler(self) -> Scheduler:
@@ -107,7 +115,7 @@ class Engine:
         """
         if request.id in self._sequences:
             raise ValueError(f"request {request.id!r} is already in the engine")
-        sequence = Sequence(request, self.settings.block_size)
+        sequence = Sequence(request, self.settings.block_size, self.runner.capacity.max_length)
         problem = self._impossible(sequence)
         if problem:
             self._outbox.append(sequence.complete("", "error", problem))
@@ -120,6 +128,8 @@ class Engine:
 
     def abort(self, request_id: str) -> None:
         """Give a request up; its completion, with the tokens so far, comes with the next step."""
+        if request_id in self._sequences:
+            self.settle()
         sequence = self._sequences.pop(request_id, None)
         if sequence is not None:
             self.scheduler.remove(sequence)
@@ -157,33 +167,53 @@ class Engine:
                 self._outbox[:0] = deltas
 
     def step(self) -> list[Delta]:
-        """One batch step: at most one chunk of prompts, then one token of every chain in decoding."""
+        """One batch step: at most one chunk of prompts, then one token of every chain in decoding. With
+        ``overlap`` the tokens that come back are those of the step before, read while this one runs."""
         began = time.perf_counter()
-        deltas, self._outbox = self._outbox, []
-        plan = self.scheduler.schedule()
-        for sequence in plan.stranded:
-            deltas.append(self._strand(sequence))
+        plan = self.scheduler.schedule(self.settle)
+        ahead = self.overlap and self.runner.captures(plan.decode)
+        if not ahead and self.settle():
+            plan.prune()
+        self._outbox += [self._strand(sequence) for sequence in plan.stranded]
         self.runner.cache.copy_pages(plan.copies)
         if plan.prefill:
             self.runner.prefill(plan.prefill)
-        decoding = time.perf_counter()
-        before = self.runner.bytes_read
-        tokens = self.runner.decode(plan.decode) if plan.decode else []
-        self._counters["decode_s"] += time.perf_counter() - decoding
-        self._counters["decode_bytes"] += self.runner.bytes_read - before
+        launched = self.runner.launch(plan.decode, ahead) if plan.decode else None
         self.scheduler.commit(plan)
-        for sequence, token in zip(plan.decode, tokens, strict=True):
-            if token is not None:
-                sequence.tokens.append(token)
-                self._counters["new_tokens"] += 1
-                done = self._finish_reason(sequence) is not None
-                deltas.append(self._complete(sequence) if done else sequence.report())
+        before, self._flight = self._flight, launched
+        if before is not None:
+            self._collect(before)
+        if not ahead or not self._sequences:
+            self.settle()
         self._counters["steps"] += 1
         self._counters["prefill_tokens"] += sum(chunk.end - chunk.start for chunk in plan.prefill)
         self._counters["step_s"] += time.perf_counter() - began
         if not self._sequences:
             self.scheduler.check()
+        deltas, self._outbox = self._outbox, []
         return deltas
+
+    def settle(self) -> bool:
+        """Take in the step in flight: its tokens come with the next ``step``. Whether there was one."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            self._collect(flight)
+        return flight is not None
+
+    def _collect(self, flight: Flight) -> None:
+        """Wait for a step and take its tokens. ``self._flight`` is the step after it, if that is launched."""
+        before = self.runner.bytes_read
+        for sequence, row in self.runner.collect(flight):
+            sequence.tokens.append(row.token)
+            self._counters["new_tokens"] += 1
+            done = self._finish_reason(sequence) is not None
+            # It has computed a token too many, or one that is none: nobody sees it. Its page is written again
+            # or given to others by steps after that one.
+            if (done or row.late) and self._flight is not None and self._flight.drop(sequence):
+                sequence.cached -= 1
+            self._outbox.append(self._complete(sequence) if done else sequence.report())
+        self._counters["decode_s"] += flight.seconds
+        self._counters["decode_bytes"] += self.runner.bytes_read - before
 
     def stats(self) -> dict[str, float]:
         """Counters since the start, and what is in use now.
@@ -228,12 +258,7 @@ class Engine:
             return "stop"
         if params.stop and self._stop_at(sequence, params.stop, tail=True) is not None:
             return "stop"
-        if (
-            sequence.generated >= params.max_new_tokens
-            or len(sequence.tokens) >= self.runner.capacity.max_length
-        ):
-            return "length"
-        return None
+        return "length" if len(sequence.tokens) >= sequence.limit else None
 
     def _complete(self, sequence: Sequence) -> Delta:
         reason = self._finish_reason(sequence)

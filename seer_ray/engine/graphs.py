@@ -5,6 +5,10 @@ of the page table, sampling) is copied into the buffers; the step itself asks no
 memory from the graph's own pool alone and has shapes of the configuration, so it can be captured once and
 replayed. What comes out (tokens, KV tokens read) is copied to the host together.
 
+The sampled tokens stay on the device too. A step that is launched before the host has read the last one takes
+them from there; the copies from the host come from memory of their own for each step, so that the host may
+fill those of the next step while this one has not begun.
+
 Not captured, but run by the ``Runner`` operation by operation: exact mode, steps of which a selection is
 recorded, mixtures of experts (they ask the host how many tokens go to each expert) and the oracle (it reads
 all keys of all rows).
@@ -16,12 +20,24 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from seer_ray.config import EngineConfig
 from seer_ray.engine.attention import Attention, DecodePass
-from seer_ray.engine.sampler import NEUTRAL, Needs, Settings, choose, complete, penalise, settings_of
+from seer_ray.engine.flight import Flight, Mark, Readback, Row
+from seer_ray.engine.sampler import (
+    NEUTRAL,
+    Needs,
+    Settings,
+    choose,
+    complete,
+    may_fall_short,
+    penalise,
+    settings_of,
+)
 from seer_ray.engine.sequence import Sequence
+from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
@@ -35,6 +51,8 @@ Capture = Callable[[Step], Step]
 
 SLOTS, TOP_K = 2, 3
 """Of the buffer of whole numbers: tokens, positions and rows of the page table; top-k and keys."""
+UNREAD = -1
+"""In place of a token that the host has not read."""
 EAGER_MIXERS = ("oracle",)
 
 
@@ -97,53 +115,65 @@ class DecodeGraphs:
         """False once a capture has failed."""
         self._graphs: dict[tuple[int, Needs], Step] = {}
         device, layers = loaded.device, len(attention.plan.layers)
-        self._integers, self._integers_host = _buffers(device, 5, max_batch, dtype=torch.int64)
-        self._floats, self._floats_host = _buffers(device, 4, max_batch, dtype=torch.float32)
-        self._out, self._out_host = _buffers(device, max_batch, 2 + layers, dtype=torch.int64)
+        self._integers = torch.zeros(5, max_batch, dtype=torch.int64, device=device)
+        self._floats = torch.zeros(4, max_batch, dtype=torch.float32, device=device)
+        self._out = torch.zeros(max_batch, 2 + layers, dtype=torch.int64, device=device)
         self._logits = torch.zeros(max_batch, self.vocabulary, dtype=torch.float32, device=device)
+        # Tokens by row of the page table, the last one padding's. Two buffers: a step reads those that the
+        # last one sampled and writes the other, so that running it again gives the same.
+        self._given, self._sampled = torch.zeros(2, max_batch + 1, dtype=torch.int64, device=device)
         self._seen: torch.Tensor | None = None
         self._seen_of: list[tuple[Sequence, int] | None] = [None] * max_batch
 
     def take(self, sequences: list[Sequence]) -> bool:
-        """Whether ``decode`` is for this step."""
+        """Whether ``launch`` is for this step."""
         return self.usable and not any(sequence.recorded and sequence.ready for sequence in sequences)
 
-    def decode(self, sequences: list[Sequence]) -> tuple[list[int], list[list[int]]]:
+    def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
         """One step. The page table is up to date.
 
-        Returns:
-            The next token of each sequence, and the KV tokens that it read by layer, summed over KV heads.
+        Args:
+            sequences: those of which a step is not read have their last token on the device.
+            ahead: the next step may be launched before this one is read.
         """
-        needs, count = Needs.of(sequences), len(sequences)
+        needs, count, device = Needs.of(sequences), len(sequences), self._out.device
         rows = next(size for size in self.buckets if size >= count)
+        began = Mark(device)
         if needs.penalty:
             self._mark(sequences)
         self._fill(sequences, rows)
         self._run(rows, needs)
-        self._out_host.copy_(self._out, non_blocking=True)
-        if self._out.is_cuda:
-            torch.cuda.current_stream(self._out.device).synchronize()
-        found = self._out_host[:count]
-        if needs.ranked and found[:, 1].any():
-            short = found[:, 1].nonzero().squeeze(1)
-            tokens = found[:, 0].to(self._out.device)
-            complete(tokens, short.to(tokens.device), self._logits[:count], self._settings(count))
-            found[:, 0] = tokens.cpu()
-        return found[:, 0].tolist(), found[:, 2:].tolist()
+        self._given.copy_(self._sampled)
+        logits, settings = self._logits[:count], self._settings(count)
+        if ahead and any(may_fall_short(sequence, self.vocabulary) for sequence in sequences):
+            logits, settings = logits.clone(), settings.copy()  # the next step has others there
+        out = Readback(self._out[:count])
+
+        def read() -> list[Row]:
+            found = out.wait()
+            late = found[:, 1].bool()
+            if needs.ranked and late.any():
+                tokens = found[:, 0].to(device)
+                complete(tokens, late.nonzero().squeeze(1).to(device), logits, settings)
+                found[:, 0] = tokens.cpu()
+            return [Row(token, kv, bool(short)) for token, short, *kv in found.tolist()]
+
+        return Flight(sequences, began, out.there, read)
 
     # -- what the host knows -------------------------------------------------------------------------
 
     def _fill(self, sequences: list[Sequence], rows: int) -> None:
         """Everything of this step in two copies. Padding stands at position 0 of no row (-1): page 0."""
-        integers, floats = self._integers_host.numpy(), self._floats_host.numpy()
-        integers[:, len(sequences) : rows], floats[:, len(sequences) : rows].T[:] = 0, NEUTRAL
+        (integers_host, integers), (floats_host, floats) = map(_staging, (self._integers, self._floats))
+        floats[:, len(sequences) : rows].T[:] = NEUTRAL
         integers[SLOTS, len(sequences) : rows] = -1
         for row, sequence in enumerate(sequences):
             floats[:, row], drawn = settings_of(sequence, self.vocabulary)
             at = sequence.cached
-            integers[:, row] = sequence.tokens[at], at, sequence.slot, *drawn
-        self._integers.copy_(self._integers_host, non_blocking=True)
-        self._floats.copy_(self._floats_host, non_blocking=True)
+            token = sequence.tokens[at] if at < len(sequence.tokens) else UNREAD
+            integers[:, row] = token, at, sequence.slot, *drawn
+        self._integers.copy_(integers_host, non_blocking=True)
+        self._floats.copy_(floats_host, non_blocking=True)
 
     def _mark(self, sequences: list[Sequence]) -> None:
         """Tokens seen, of sequences that are new in their rows; the step adds those that it is given."""
@@ -153,7 +183,7 @@ class DecodeGraphs:
         for sequence in sequences:
             if self._seen_of[sequence.slot] != (sequence, sequence.cached):
                 self._seen[sequence.slot] = False
-                self._seen[sequence.slot, torch.tensor(sequence.tokens, device=self._seen.device)] = True
+                self._seen[sequence.slot, upload(sequence.tokens, self._seen.device)] = True
             self._seen_of[sequence.slot] = sequence, sequence.cached + 1
 
     def _settings(self, rows: int) -> Settings:
@@ -179,6 +209,7 @@ class DecodeGraphs:
     def _step(self, rows: int, needs: Needs) -> None:
         model: Any = self.loaded.model
         ids, positions, slots = self._integers[:TOP_K, :rows].unbind()
+        ids = torch.where(ids == UNREAD, self._given[slots], ids)
         table = self.attention.cache.table
         live = (slots >= 0).unsqueeze(1)
         table = torch.where(live, table[slots.clamp(min=0)], 0)
@@ -193,11 +224,12 @@ class DecodeGraphs:
         tokens, short = choose(logits, settings, needs)
         if needs.ranked:
             self._logits[:rows] = logits
+        self._sampled[slots] = tokens
         out = self._out[:rows]
         out[:, 0], out[:, 1], out[:, 2:] = tokens, short, step.tokens_read()
 
 
-def _buffers(device: torch.device, *size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """On the device, and its twin on the host."""
-    host = torch.zeros(size, dtype=dtype, pin_memory=device.type == "cuda")
-    return torch.zeros(size, dtype=dtype, device=device), host
+def _staging(buffer: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """Zeros on the host to be copied into a buffer; nobody else gets them before the copy is done."""
+    host = torch.zeros(buffer.shape, dtype=buffer.dtype, pin_memory=buffer.is_cuda)
+    return host, host.numpy()

@@ -15,11 +15,13 @@ from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check, ch
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.flight import Flight, Mark, Row
 from seer_ray.engine.graphs import make_graphs
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.watch import Watch
+from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
@@ -86,28 +88,43 @@ class Runner:
             for pack in packs:
                 step = PrefillPass(self.attention, [(c.sequence.pages, c.start, c.end) for c in pack])
                 ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
-                forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
+                forward_tokens(self.loaded.model, upload(ids, self.device), step)
+
+    def captures(self, sequences: list[Sequence]) -> bool:
+        """Whether their step is a captured one, which can be launched before the last one is read."""
+        return self.graphs is not None and self.graphs.take(sequences)
 
     @torch.inference_mode()
-    def decode(self, sequences: list[Sequence]) -> list[int | None]:
-        """One step of each sequence; the next token of those that are ready, None for replayed ones.
-
-        Counts what was read, for steps that make a token.
-        """
+    def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
+        """One step of each sequence. ``ahead``: the next one may be launched before this one is read."""
         for sequence in sequences:
             self.cache.place(sequence)
-        if self.graphs is not None and self.graphs.take(sequences):
-            chosen, read = self.graphs.decode(sequences)
-            self._count([(row, s) for row, s in enumerate(sequences) if s.ready], read)
-            return [token if s.ready else None for s, token in zip(sequences, chosen, strict=True)]
-        tokens: dict[int, int] = {}
+        if self.graphs is not None and self.captures(sequences):
+            return self.graphs.launch(sequences, ahead)
+        began, passes = Mark(self.device), 0
+        made: dict[int, Row] = {}
         with self._threads():
             for rows in self._groups(sequences):
-                tokens |= self._decode(rows)
-        return [tokens.get(sequence.slot) for sequence in sequences]
+                found = self._decode(rows)
+                made |= found
+                passes += bool(found)
+        results = [made.get(sequence.slot) for sequence in sequences]
+        return Flight(sequences, began, Mark(self.device), lambda: results, passes)
 
-    def _decode(self, rows: Seq[Sequence | None]) -> dict[int, int]:
-        """One pass over batch rows, of which None is padding: the new tokens by the sequence's slot."""
+    @torch.inference_mode()
+    def collect(self, flight: Flight) -> list[tuple[Sequence, Row]]:
+        """Waits for a step: the results of those that made a token. Counts what they read."""
+        results = flight.results()
+        heads = self.cache.kv[0].shape[1]
+        for sequence, position, row in results:
+            sequence.count(row.read, (position + 1) * heads * len(self.plan.layers))
+        if results:
+            read, lengths = [row.read for _, _, row in results], [at + 1 for _, at, _ in results]
+            self.bytes_read += self.step_bytes.of(read, lengths, flight.passes)
+        return [(sequence, row) for sequence, _, row in results]
+
+    def _decode(self, rows: Seq[Sequence | None]) -> dict[int, Row]:
+        """One pass over batch rows, of which None is padding: what those that are ready give, by slot."""
         slots = [row.slot if row is not None else 0 for row in rows]
         positions = [row.cached if row is not None else 0 for row in rows]
         block = self.settings.block_size
@@ -136,12 +153,12 @@ class Runner:
         (logits,) = project(hidden, self.loaded.model.lm_head)
         chosen = torch.tensor([index for index, _ in ready], device=self.device)
         sampled = sample(logits[chosen], [row for _, row in ready])
-        self._count(ready, step.tokens_read().tolist())
+        read = step.tokens_read().tolist()
         if watch is not None:
             seen = watch.attended([row.pages[: row.cached // block + 1] for _, row in watched])
             for (_, row), attended in zip(watched, seen, strict=True):
                 row.record(attended)
-        return {row.slot: token for (_, row), token in zip(ready, sampled, strict=True)}
+        return {row.slot: Row(token, read[index]) for (index, row), token in zip(ready, sampled, strict=True)}
 
     def _groups(self, sequences: list[Sequence]) -> list[Seq[Sequence | None]]:
         """Batch rows of each pass. In exact mode groups of one size, each sequence in its own row, so that
@@ -168,14 +185,6 @@ class Runner:
             yield
         finally:
             torch.set_num_threads(threads)
-
-    def _count(self, ready: list[tuple[int, Sequence]], read: list[list[int]]) -> None:
-        """``read``: KV tokens by row and layer."""
-        heads = self.cache.kv[0].shape[1]
-        for index, sequence in ready:
-            sequence.count(read[index], (sequence.cached + 1) * heads * len(self.plan.layers))
-        rows, lengths = [read[index] for index, _ in ready], [s.cached + 1 for _, s in ready]
-        self.bytes_read += self.step_bytes.of(rows, lengths)
 
     # -- set-up --------------------------------------------------------------------------------------
 

@@ -60,6 +60,9 @@ class Settings:
     def plain(self) -> torch.Tensor:
         return (self.temperature > 0) & ~self.ranked
 
+    def copy(self) -> Settings:
+        return Settings(**{name: value.clone() for name, value in vars(self).items()})
+
     def at(self, index: torch.Tensor) -> Settings:
         """Those of some rows."""
         return Settings(**{name: value[index] for name, value in vars(self).items()})
@@ -70,6 +73,16 @@ def settings_of(sequence: Sequence, vocabulary: int) -> tuple[tuple[float, ...],
     params = sequence.request.sampling
     floats = params.temperature, params.top_p, params.min_p, params.repetition_penalty
     return floats, (params.top_k if params.top_k < vocabulary else 0, _position_key(sequence))
+
+
+def may_fall_short(sequence: Sequence, vocabulary: int) -> bool:
+    """Whether ``NUCLEUS`` candidates may not do for it."""
+    params = sequence.request.sampling
+    if params.temperature <= 0:
+        return False
+    if 0 < params.top_k < vocabulary:
+        return params.top_k > NUCLEUS
+    return params.top_p < 1
 
 
 def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
@@ -184,7 +197,7 @@ def _draw(values: torch.Tensor, ids: torch.Tensor, settings: Settings) -> torch.
 
 def _position_key(sequence: Sequence) -> int:
     """64 bits of (chain, position), as a signed integer."""
-    mixed = _splitmix(sequence.noise_key ^ _splitmix(len(sequence.tokens) - sequence.prompt_length))
+    mixed = _splitmix(sequence.noise_key ^ _splitmix(sequence.length - sequence.prompt_length))
     return mixed - (1 << 64) if mixed >> 63 else mixed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from seer_ray.engine.pages import OutOfPages, PagePool
@@ -29,6 +29,12 @@ class Plan:
     """Pages to copy (from, to) before anything is written."""
     stranded: list[Sequence] = field(default_factory=list)
     """Alone in the cache and still out of pages."""
+
+    def prune(self) -> None:
+        """Take out who has gone since he was planned. His copies may stay: they are done in order, before any
+        write, so a page that has a new owner by now holds nothing that the owner will read."""
+        self.decode = [sequence for sequence in self.decode if sequence.slot >= 0]
+        self.prefill = [chunk for chunk in self.prefill if chunk.sequence.slot >= 0]
 
 
 class Scheduler:
@@ -92,8 +98,12 @@ class Scheduler:
 
     # -- a step --------------------------------------------------------------------------------------
 
-    def schedule(self) -> Plan:
-        """What to compute now. Decoding never waits for more than ``prefill_chunk`` prompt tokens."""
+    def schedule(self, settle: Callable[[], bool] = lambda: False) -> Plan:
+        """What to compute now. Decoding never waits for more than ``prefill_chunk`` prompt tokens.
+
+        ``settle`` takes in what launched steps have made, and says whether there was any. It is called before
+        anybody gives way: chains that turn out to have ended make room.
+        """
         plan = Plan()
         # First, so that the pages which newcomers share are copied by whoever writes to them now.
         self._admit()
@@ -102,7 +112,8 @@ class Scheduler:
             if (
                 sequence.slot >= 0
                 and self._decodes(sequence)
-                and self._reserve(sequence, sequence.cached + 1, plan)
+                and not sequence.full
+                and self._reserve(sequence, sequence.cached + 1, plan, settle)
             ):
                 plan.decode.append(sequence)
         room = self.prefill_chunk
@@ -114,17 +125,14 @@ class Scheduler:
             end = min(goal, (start // self.prefill_chunk + 1) * self.prefill_chunk)
             if end - start > room:
                 break
-            if self._reserve(sequence, end, plan, preempt=False):
+            if self._reserve(sequence, end, plan, settle, preempt=False):
                 plan.prefill.append(Chunk(sequence, start, end))
                 room -= end - start
-        # Who gave way after it was planned is out. Its copies may stay: they are done in order, before any
-        # write, so a page that has a new owner by now holds nothing that the owner will read.
-        plan.decode = [s for s in plan.decode if s.slot >= 0]
-        plan.prefill = [c for c in plan.prefill if c.sequence.slot >= 0]
+        plan.prune()
         return plan
 
     def commit(self, plan: Plan) -> None:
-        """The plan has been computed."""
+        """The plan has been launched."""
         for chunk in plan.prefill:
             sequence = chunk.sequence
             sequence.cached = chunk.end
@@ -144,13 +152,19 @@ class Scheduler:
 
     # -- pages ---------------------------------------------------------------------------------------
 
-    def _reserve(self, sequence: Sequence, end: int, plan: Plan, preempt: bool = True) -> bool:
+    def _reserve(
+        self, sequence: Sequence, end: int, plan: Plan, settle: Callable[[], bool], preempt: bool = True
+    ) -> bool:
         """Pages that may be written for tokens up to ``end``. False: not now."""
         while True:
             try:
                 self._own(sequence, end, plan)
                 return True
             except OutOfPages:
+                if settle():
+                    if sequence.slot < 0:
+                        return False
+                    continue
                 if self._prefixes:
                     self._forget_prefix(next(iter(self._prefixes)))
                     continue
@@ -221,7 +235,7 @@ class Scheduler:
         """Pages that it will take for the tokens that it has."""
         index = sequence.cached // self.block
         copies = index < len(sequence.pages) and self.pool.is_shared(sequence.pages[index])
-        return self._pages(len(sequence.tokens)) - len(sequence.pages) + copies
+        return self._pages(sequence.length) - len(sequence.pages) + copies
 
     def _expected_rest(self, sequence: Sequence) -> int:
         limit = sequence.request.sampling.max_new_tokens

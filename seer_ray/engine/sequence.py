@@ -21,10 +21,18 @@ class Sequence:
     everything that prefill made, and a first token is sampled like any other.
     """
 
-    def __init__(self, request: Request, block: int = 64) -> None:
-        """``block``: tokens a page, for the trace of a request that is recorded."""
+    def __init__(self, request: Request, block: int = 64, max_length: int | None = None) -> None:
+        """
+        Args:
+            request: what it becomes a sequence of.
+            block: tokens a page, for the trace of a request that is recorded.
+            max_length: of any sequence, in tokens; None: no limit but the request's.
+        """
         self.request = request
         self.prompt_length = len(request.prompt)
+        limit = self.prompt_length + request.sampling.max_new_tokens
+        self.limit = limit if max_length is None else min(limit, max_length)
+        """Tokens that it has at most, prompt included."""
         self.tokens: list[int] = [*request.prompt, *request.progress.tokens]
         self.prompt_key = hashlib.blake2b(array("q", request.prompt).tobytes(), digest_size=16).digest()
         self.pages: list[int] = []
@@ -51,9 +59,19 @@ class Sequence:
         return len(self.tokens) - self.prompt_length
 
     @property
+    def length(self) -> int:
+        """Tokens, those included that launched steps sample and nobody has read."""
+        return max(len(self.tokens), self.cached + 1)
+
+    @property
+    def full(self) -> bool:
+        """It has all the tokens that it may have, read or not."""
+        return self.length >= self.limit
+
+    @property
     def ready(self) -> bool:
         """All but one token cached: the next decode step samples."""
-        return self.cached == len(self.tokens) - 1
+        return self.cached + 1 == self.length
 
     @property
     def recorded(self) -> bool:

@@ -28,19 +28,24 @@ class OnDevice(TinyModel):
         return tuple(gate.to(self.device) for gate in super().load_gates(block_size) if gate is not None)
 
 
-def completions(way: str, selector: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Of twelve chains in five rows. ``way``: graph, step (the graph's, not captured) or eager."""
+def make(selector: str, dtype: torch.dtype) -> Engine:
+    """Of five rows."""
     device = torch.device("cuda")
     model = make_tiny("qwen3").to(device, dtype)
     loaded = OnDevice(model, tiny_tokenizer(), model.config, "qwen3", dtype, device)
     settings = EngineConfig(block_size=16, max_batch=5, prefill_chunk=64, kv_memory="64MiB")
-    engine = Engine(loaded, settings, SelectorConfig(name=selector, budget=48))
-    graphs = engine.runner.graphs
+    return Engine(loaded, settings, SelectorConfig(name=selector, budget=48))
+
+
+def completions(way: str, selector: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Of twelve chains in five rows. ``way``: graph, step (the graph's, not captured) or eager."""
+    engine = make(selector, dtype)
+    graphs, runner = engine.runner.graphs, engine.runner
     assert graphs is not None
     if way == "step":
-        engine.runner.graphs = DecodeGraphs(loaded, engine.runner.attention, 5, lambda step: step)
+        runner.graphs = DecodeGraphs(runner.loaded, runner.attention, 5, lambda step: step)
     elif way == "eager":
-        engine.runner.graphs = None
+        runner.graphs = None
     lengths = (1, 15, 16, 17, 33, 63, 64, 100, 5, 31, 32, 48)
     requests = [
         request(f"{n}/0", tokens(length, seed=n), 12 + 5 * n, **SAMPLING[n % len(SAMPLING)])

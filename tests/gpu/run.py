@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import checkout  # noqa: F401
 import torch
-from graph_checks import graph_checks
+from gpu.graph_checks import graph_checks
+from gpu.overlap_checks import overlap_checks
 from triton_checks import gpu_checks
 
 
@@ -34,7 +35,11 @@ def main() -> int:
     failed: list[str] = []
     if options.only != "times":
         start = time.monotonic()
-        checks = [check for check in [*gpu_checks(), *graph_checks()] if options.filter in check[0]]
+        checks = [
+            check
+            for check in [*gpu_checks(), *graph_checks(), *overlap_checks()]
+            if options.filter in check[0]
+        ]
         for name, check in checks:
             try:
                 check()

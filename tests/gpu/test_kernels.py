@@ -11,9 +11,12 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="triton is not installed")
 
 from gpu.graph_checks import graph_checks
+from gpu.overlap_checks import overlap_checks
 from triton_checks import Check, gpu_checks
 
 
-@pytest.mark.parametrize("check", [*gpu_checks(), *graph_checks()], ids=lambda check: check[0])
+@pytest.mark.parametrize(
+    "check", [*gpu_checks(), *graph_checks(), *overlap_checks()], ids=lambda check: check[0]
+)
 def test(check: Check) -> None:
     check[1]()

@@ -13,6 +13,8 @@ import pytest
 import torch
 from engines import tiny_model
 
+from seer_ray.config import SelectorConfig
+from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.jobs import bench, bench_case, bench_engine, bench_kernels, bench_rivals
 from seer_ray.jobs.bench_case import Case, Refused, Shape
 from seer_ray.jobs.bench_show import numbers
@@ -165,6 +167,21 @@ def test_decode_steps_beside_their_floor(monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(found["speedup_over_dense"]) == {"seer", "quest", "window"}
     assert found["floor_ms"]["window"] < found["floor_ms"]["dense"]
     assert all(share > 0 for share in found["of_floor"].values())
+    assert found["waiting"] == {"ms_per_step": found["ms_per_step"], "host_ms": found["host_ms"]}
+    assert all(0 < found["host_ms"][name] < ms for name, ms in found["ms_per_step"].items())
+
+
+def test_steps_of_an_engine_that_reads_during_the_next() -> None:
+    """As many tokens as steps; what the host does is never more than the step."""
+    engine = bench_engine.decoding_engine(tiny_model("qwen3"), SelectorConfig(), batch=2, context=100)
+    runner = engine.runner
+    runner.graphs = DecodeGraphs(runner.loaded, runner.attention, 2, lambda step: step)
+    for overlap in (True, False, True):
+        before = engine.stats()["new_tokens"]
+        step, host = bench_engine.step_time(engine, overlap)
+        assert 0 <= host < step
+        engine.settle()
+        assert engine.stats()["new_tokens"] - before == 2 * (bench_engine.BURST + 1 if overlap else 1)
 
 
 def test_numbers() -> None:
