@@ -46,7 +46,8 @@ def copy_rate(device: torch.device) -> float:
 
 class StepBytes:
     """Counts the bytes that decode steps cannot do without: weights, K and V of what was selected, summaries
-    of the blocks that were ranked; of all ranks together. A mixture of experts counts with all of them."""
+    of the blocks that were ranked; of all ranks together, each with as many weights as this one. A mixture of
+    experts counts with all of them."""
 
     def __init__(self, loaded: LoadedModel, attention: Attention) -> None:
         model: Any = loaded.model

@@ -66,7 +66,9 @@ class LoadedModel:
         if block_size not in self._gates:
             # In float32 however they are stored: gates compute in it, and would cast their weights each step.
             gates = load_gates(self.gates, self.hf_config, block_size, torch.float32, self.device)
-            self._gates[block_size] = shard_gates(gates, self.group)
+            if self.group.size > 1:
+                shard_gates(gates, self.group)
+            self._gates[block_size] = gates
         return self._gates[block_size]
 
 

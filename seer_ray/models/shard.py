@@ -21,8 +21,10 @@ def check_shards(config: Any, ranks: int) -> None:
     Raises:
         ConfigError: it cannot.
     """
+    if ranks == 1:
+        return
     option = f"engine.tensor_parallel={ranks}"
-    if ranks > 1 and is_mixture(config):
+    if is_mixture(config):
         raise ConfigError(
             f"{option}: {config.model_type} is a mixture of experts, which stays whole; set it to 1"
         )
@@ -46,16 +48,14 @@ def shard_model(model: Any, group: Group) -> None:
         mlp.down_proj = RowParallel(mlp.down_proj, group)
 
 
-def shard_gates(gates: Iterable[AttnGate | None], group: Group) -> tuple[AttnGate | None, ...]:
+def shard_gates(gates: Iterable[AttnGate | None], group: Group) -> None:
     """Keeps the rank's KV heads of each gate, in place."""
-    kept = tuple(gates)
-    for gate in filter(None, kept):
+    for gate in filter(None, gates):
         gate.num_query_heads //= group.size
         gate.num_kv_heads //= group.size
         for name, weight in gate.named_parameters():
             if "norm" not in name:
                 weight.data = weight.data.chunk(group.size)[group.rank].clone()
-    return kept
 
 
 def _keep_outputs(linear: nn.Linear, group: Group) -> None:
