@@ -14,6 +14,7 @@ from tiny import make_tiny, tiny_tokenizer
 
 from seer_ray.config import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine
+from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.parallel import Leader, follow
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.group import ALONE, Group, join
@@ -30,6 +31,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "seer": {"budget": 48},
     "random": {"budget": 48},
     "seer-threshold": {"name": "seer", "budget": 96, "threshold": 0.2},
+    "seer-graphs": {"name": "seer", "budget": 48},
 }
 CASES = [
     *(("g2", selector) for selector in SELECTORS),
@@ -62,8 +64,11 @@ def engine_of(model: str, selector: str, group: Group = ALONE, exact: bool = Fal
     settings = EngineConfig(
         block_size=16, max_batch=3, prefill_chunk=64, exact=exact, tensor_parallel=group.size
     )
-    options = SELECTORS[selector]
-    return Stoppable(loaded, settings, SelectorConfig(**({"name": selector} | options)))
+    engine = Stoppable(loaded, settings, SelectorConfig(**({"name": selector} | SELECTORS[selector])))
+    if selector.endswith("graphs") and group.size > 1:  # the step that a GPU captures
+        runner = engine.runner
+        runner.graphs = DecodeGraphs(loaded, runner.attention, settings.max_batch, lambda step: step)
+    return engine
 
 
 def requests() -> list[Any]:

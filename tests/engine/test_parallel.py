@@ -14,7 +14,6 @@ from engine.ranks import CASES, decode, engine_of, rank, requests
 from seer_ray.config import ConfigError
 from seer_ray.engine.parallel import follow
 from seer_ray.models.group import Group, listen
-from seer_ray.models.shard import check_shards
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +50,6 @@ def test_a_rank_with_other_tokens_ends() -> None:
     engine: Any = SimpleNamespace(model=SimpleNamespace(group=group), step=lambda: [])
     with pytest.raises(RuntimeError, match="rank 1 has other tokens"):
         follow(engine)
-
-
-@pytest.mark.parametrize(
-    ("ranks", "shape", "message"),
-    [
-        (3, {}, "engine.tensor_parallel=3: must divide what the model has, 8 KV heads"),
-        (4, {"intermediate_size": 130}, "tensor_parallel=4: must divide what the model has, 130 channels"),
-        (2, {"num_experts": 8, "model_type": "qwen3_moe"}, "tensor_parallel=2: qwen3_moe is a mixture"),
-    ],
-)
-def test_models_that_cannot_be_cut(ranks: int, shape: dict[str, Any], message: str) -> None:
-    config = {"num_key_value_heads": 8, "intermediate_size": 128} | shape
-    with pytest.raises(ConfigError, match=message):
-        check_shards(SimpleNamespace(**config), ranks)
 
 
 def test_an_engine_has_the_ranks_that_its_model_has() -> None:
