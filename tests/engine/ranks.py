@@ -7,17 +7,21 @@ import socket
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from engines import TinyModel, outcome, request, tokens
+from models.test_architecture import DensePass, random_model
 from tiny import make_tiny, tiny_tokenizer
 
-from seer_ray.config import EngineConfig, SelectorConfig
+from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.parallel import Leader, follow
+from seer_ray.models.architecture import SUPPORTED
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.group import ALONE, Group, join
+from seer_ray.models.patch import forward_tokens, patch_attention
 from seer_ray.models.shard import shard_gates, shard_model
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -101,6 +105,17 @@ def decode(engine: Any, wanted: list[Any]) -> dict[str, Any]:
     return {id: (*outcome(item), item.attended_layers, traces[id]) for id, item in done.items()}
 
 
+def logits(model_type: str, group: Group = ALONE) -> torch.Tensor:
+    """Of a model of a supported type."""
+    model = random_model(model_type)
+    if group.size > 1:
+        shard_model(model, group)
+    patch_attention(model)
+    prompt = torch.tensor(tokens(40))
+    with torch.inference_mode():
+        return model.lm_head(forward_tokens(model, prompt, DensePass(model.config, 40)))
+
+
 def rank(number: int, meeting: socket.socket, folder: str) -> None:
     torch.set_num_threads(1)
     cpu = torch.device("cpu")
@@ -108,6 +123,8 @@ def rank(number: int, meeting: socket.socket, folder: str) -> None:
     made = {}
     for case in CASES:
         made[case] = together(engine_of(*case, group), requests())
+    made["logits"] = {model_type: logits(model_type, group) for model_type in SUPPORTED}
+    made["configured"] = together(engine_of("g2", "dense", group), requests(), SelectorConfig("quest", 48))
     made["alone"] = {
         item.id: together(engine_of(*EXACT, group, exact=True), [item]) for item in requests()[2:4]
     }
@@ -117,14 +134,18 @@ def rank(number: int, meeting: socket.socket, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def together(engine: Stoppable, wanted: list[Any]) -> dict[str, Any]:
-    """What rank 0 gets."""
+def together(engine: Stoppable, wanted: list[Any], then: SelectorConfig | None = None) -> dict[str, Any]:
+    """What rank 0 gets, with another selector where there is one ``then``."""
     if engine.model.group.rank:
         with contextlib.suppress(StopIteration):
             follow(engine)
         return {}
     leader = Leader(engine)
     leader.warm_up()
+    if then is not None:
+        for memory, refused in (("1KB", pytest.raises(ConfigError)), ("auto", contextlib.nullcontext())):
+            with refused:
+                leader.configure(replace(engine.settings, kv_memory=memory), then)
     found = decode(leader, wanted)
     found["bytes"] = leader.stats()["decode_bytes"]
     with contextlib.suppress(StopIteration):

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from engine.ranks import CASES, decode, engine_of, rank, requests
+from engine.ranks import CASES, decode, engine_of, logits, rank, requests
 
 from seer_ray.config import ConfigError
 from seer_ray.engine.parallel import follow
+from seer_ray.models.architecture import SUPPORTED
 from seer_ray.models.group import Group, listen
 
 
@@ -37,6 +38,19 @@ def test_two_ranks_decode_what_one_process_does(case: tuple[str, str], made: dic
     # Both ranks read the embeddings of the vocabulary and the norms whole, the rest between them.
     alone = engine.stats()
     assert alone["decode_bytes"] < read < 1.5 * alone["decode_bytes"]
+
+
+def test_settings_change_on_all_ranks(made: dict[Any, Any]) -> None:
+    found = dict(made["configured"])
+    del found["bytes"]
+    assert found == decode(engine_of("g2", "quest"), requests())
+
+
+@pytest.mark.parametrize("model_type", SUPPORTED)
+def test_models_of_all_types_can_be_cut(model_type: str, made: dict[Any, Any]) -> None:
+    expected = logits(model_type)
+    limit = 1e-5 * expected.abs().max().item()
+    torch.testing.assert_close(made["logits"][model_type], expected, atol=limit, rtol=0)
 
 
 def test_exact_tokens_do_not_depend_on_the_batch(made: dict[Any, Any]) -> None:

@@ -90,5 +90,5 @@ def test_points_on_other_ranks_have_workers_of_their_own() -> None:
 
 def test_a_model_that_cannot_be_cut_is_a_bad_option(config: RunConfig) -> None:
     config.engine.tensor_parallel = 4
-    with pytest.raises(ConfigError, match=r"engine.tensor_parallel=4: must divide .* 2 KV heads"):
+    with pytest.raises(ConfigError, match=r"engine.tensor_parallel=4: must divide .* num_key_value_heads=2"):
         reason.main(config)

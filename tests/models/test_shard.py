@@ -60,9 +60,9 @@ def test_a_sum_is_in_order_of_rank_and_rounded_once(
 @pytest.mark.parametrize(
     ("ranks", "shape", "message"),
     [
-        (3, {}, "engine.tensor_parallel=3: must divide what the model has, 8 KV heads"),
-        (4, {"intermediate_size": 130}, "tensor_parallel=4: must divide what the model has, 130 channels"),
-        (2, {"num_experts": 8, "model_type": "qwen3_moe"}, "tensor_parallel=2: qwen3_moe is a mixture"),
+        (3, {}, "engine.tensor_parallel=3: must divide the model's num_key_value_heads=8"),
+        (4, {"intermediate_size": 130}, "tensor_parallel=4: must divide the model's intermediate_size=130"),
+        (8, {"moe_intermediate_size": 12}, "=8: must divide the model's moe_intermediate_size=12"),
     ],
 )
 def test_models_that_cannot_be_cut(ranks: int, shape: dict[str, Any], message: str) -> None:
