@@ -113,7 +113,9 @@ class Job:
         try:
             session.monitor.phase("starting Ray")
             with connected(config.cluster), self.stop.listening():
-                plan = plan_workers(cluster_nodes(), config.cluster, lane.unfinished)
+                plan = plan_workers(
+                    cluster_nodes(), config.cluster, lane.unfinished, config.engine.tensor_parallel
+                )
                 fleet = Fleet(config, plan, self.build)
                 session.monitor.phase("starting workers")
                 try:

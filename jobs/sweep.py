@@ -196,7 +196,7 @@ class Sweep:
         config = sessions[0].config
         with ExitStack() as stack, connected(config.cluster), self.stop.listening():
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
-            plan = plan_workers(cluster_nodes(), config.cluster, rows)
+            plan = plan_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
             self.board.phase("reading the prompts")
             prompts: dict[str, Any] = {}
             pools: dict[str, SharedPool] = {}
@@ -317,10 +317,11 @@ class PointReporter(NullReporter):
 
 
 def _groups(sessions: Sequence[Session]) -> list[list[Session]]:
-    """Those of one model together."""
+    """Those of one model, on as many ranks, together."""
     groups: dict[str, list[Session]] = {}
     for session in sessions:
-        groups.setdefault(repr(asdict(session.config.model)), []).append(session)
+        key = repr((asdict(session.config.model), session.config.engine.tensor_parallel))
+        groups.setdefault(key, []).append(session)
     return list(groups.values())
 
 

@@ -122,6 +122,9 @@ class EngineConfig:
     exact: bool = option(
         False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower"
     )
+    tensor_parallel: int = option(
+        1, "GPUs of one node that hold a worker's model together, each some of its heads", minimum=1
+    )
     record_selection: int = option(
         0,
         "sample 0 of the first so many problems: keep which blocks each step attended, for the report's map",
@@ -182,11 +185,13 @@ class ClusterConfig:
     address: str | None = option(None, "Ray cluster; None: RAY_ADDRESS, else a local one")
     workers: int | None = option(None, "model replicas; None: as many as fit", minimum=1)
     num_gpus: float | None = option(
-        None, "GPUs a worker; None: 1 where the cluster has GPUs, else 0", minimum=0
+        None,
+        "GPUs a worker (a rank, see engine.tensor_parallel); None: 1 where the cluster has GPUs, else 0",
+        minimum=0,
     )
     num_cpus: float | None = option(
         None,
-        "CPUs a worker; None: 1 with a GPU, else all of the smallest node, shared by its workers",
+        "CPUs a worker (a rank); None: 1 with a GPU, else all of the smallest node, shared by its workers",
         minimum=0,
     )
     max_attempts: int = option(
@@ -293,6 +298,7 @@ OPERATIONAL = (
     "tracking",
     "engine.kv_memory",
     "engine.max_batch",
+    "engine.tensor_parallel",
     "engine.record_selection",
     "engine.record_requests",
     "model.device",

@@ -153,16 +153,23 @@ class WorkerPlan:
 
     workers: int
     num_cpus: float
+    """Of each rank of a worker."""
     num_gpus: float
+    """Likewise."""
+    ranks: int = 1
+    """Processes of a worker, which share one model on one node."""
 
 
-def plan_workers(nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int) -> WorkerPlan:
+def plan_workers(
+    nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int, ranks: int = 1
+) -> WorkerPlan:
     """As many workers as fit, or as told; never more than there are requests.
 
     Args:
         nodes: Resources of each node, as Ray names them.
         config: What the user wants.
         requests: How many requests there are.
+        ranks: Of each worker, ``engine.tensor_parallel``.
 
     Raises:
         ConfigError: more is asked for than the nodes have.
@@ -175,15 +182,19 @@ def plan_workers(nodes: Sequence[Mapping[str, float]], config: ClusterConfig, re
             cpus = 1.0
         else:
             smallest = min((node.get("CPU", 0.0) for node in nodes), default=0.0)
-            neighbours = math.ceil((config.workers or 1) / max(1, len(nodes)))
+            neighbours = ranks * math.ceil((config.workers or 1) / max(1, len(nodes)))
             cpus = max(1.0, smallest // neighbours)
-    fit = sum(_fit(node, cpus, gpus) for node in nodes)
     each = f"cluster.num_cpus={cpus:g}, cluster.num_gpus={gpus:g}"
+    if ranks > 1:
+        each += f", engine.tensor_parallel={ranks}"
+        if 0 < gpus < 1 or not gpus + cpus:
+            raise ConfigError(f"{each}: every rank must have a GPU of its own, or without GPUs some CPU")
+    fit = sum(_fit(node, ranks * cpus, ranks * gpus) for node in nodes)
     if fit < (config.workers or 1):
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         asked = f"cluster.workers={config.workers}" if config.workers else each
         raise ConfigError(f"{asked}: {fit} workers fit with {each}; the nodes have {have or 'nothing'}")
-    return WorkerPlan(min(config.workers or fit, max(1, requests)), cpus, gpus)
+    return WorkerPlan(min(config.workers or fit, max(1, requests)), cpus, gpus, ranks)
 
 
 def cluster_nodes() -> list[dict[str, float]]:

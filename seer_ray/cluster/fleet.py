@@ -11,7 +11,8 @@ from typing import Any
 from seer_ray.cluster import JobError
 from seer_ray.cluster.connect import WorkerPlan, first_line
 from seer_ray.cluster.loop import Built, Setting, WorkReport
-from seer_ray.cluster.worker import Builder, Worker, build_engine
+from seer_ray.cluster.ranks import Ranks
+from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config import ConfigError, RunConfig
 from seer_ray.engine.request import Request
 
@@ -65,13 +66,24 @@ class _Place:
     """Starts in a row after which no token came."""
     not_before: float = 0.0
     given_up: bool = False
-    actor: Any = None
+    ranks: Ranks | None = None
     ready: bool = False
     call: Any = None
-    """The one call in flight."""
+    """The one call of rank 0 in flight."""
     called: float = 0.0
     loaded: bool = False
     """It has requests: if it dies the coordinator keeps count, not the place."""
+
+    @property
+    def actor(self) -> Any:
+        """Of rank 0; None: there is no worker."""
+        return self.ranks.first if self.ranks is not None else None
+
+    @property
+    def calls(self) -> list[Any]:
+        """Of all ranks; that of rank 0, which knows best what is wrong, comes first."""
+        mine = [self.call] if self.call is not None else []
+        return mine + (self.ranks.following if self.ranks is not None else [])
 
     @property
     def name(self) -> str:
@@ -140,14 +152,17 @@ class Fleet:
         """
         import ray
 
-        calls = {place.call: place for place in self._places if place.call is not None}
+        calls = {call: place for place in self._places for call in place.calls}
         if not calls:
             time.sleep(min(seconds, 0.05))
             return []
         done, _ = ray.wait(list(calls), num_returns=1, timeout=seconds)
         if done:
             done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
-        events = [self._result(calls[call]) for call in done]
+        events = []
+        for call, place in calls.items():
+            if call in done and call in place.calls:  # else the worker has just ended by another call
+                events.append(self._result(place, call))
         return events + [self._overdue(place) for place in self._places if self._late(place)]
 
     def close(self) -> None:
@@ -156,24 +171,16 @@ class Fleet:
             self._end(place)
 
     def _start(self, place: _Place) -> None:
-        import ray
-
         place.generation += 1
-        options = {
-            "num_cpus": self._plan.num_cpus,
-            "num_gpus": self._plan.num_gpus,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-        }
-        actor = ray.remote(Worker).options(**options)
-        place.actor = actor.remote(self._config, self._plan.num_cpus, self._plan.num_gpus, self._build)
-        place.call, place.called = place.actor.start.remote(), time.monotonic()
+        place.ranks = Ranks(self._config, self._plan, self._build)
+        place.call, place.called = place.ranks.started, time.monotonic()
 
-    def _result(self, place: _Place) -> Event:
+    def _result(self, place: _Place, call: Any) -> Event:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        call, place.call = place.call, None
+        if call == place.call:
+            place.call = None
         try:
             value = ray.get(call)
         except RayTaskError as error:
@@ -213,11 +220,9 @@ class Fleet:
         return Lost(name, reason) if was_ready else Failed(name, reason, place.given_up)
 
     def _end(self, place: _Place) -> None:
-        import ray
-
-        if place.actor is not None:
-            ray.kill(place.actor, no_restart=True)
-        place.actor, place.call, place.ready, place.loaded = None, None, False, False
+        if place.ranks is not None:
+            place.ranks.kill()
+        place.ranks, place.call, place.ready, place.loaded = None, None, False, False
 
     def _by_name(self, worker: str) -> _Place:
         return next(place for place in self._places if place.actor is not None and place.name == worker)

@@ -1,47 +1,70 @@
-"""The Ray actor: one model replica that decodes whatever it is given."""
+"""The Ray actor: one model replica, or one rank of it, that decodes whatever it is given."""
 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from seer_ray.cluster.loop import Built, EngineLoop, Setting, Steppable, WorkReport
 from seer_ray.config import RunConfig
 from seer_ray.engine.request import Request
 
-Builder = Callable[[RunConfig], Steppable]
+if TYPE_CHECKING:
+    from seer_ray.models.group import Group
+
+Builder = Callable[..., Steppable]
+"""(config of the job) -> engine; on several ranks (config, group)."""
 
 GRACE = 5.0
 """Seconds that a worker whose engine failed has to say so."""
 
 
-def build_engine(config: RunConfig) -> Steppable:
-    """Loads the model and makes an engine of it."""
+def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
+    """Loads the model, or this rank's part of it, and makes an engine of it."""
     from seer_ray.engine import Engine
+    from seer_ray.models.group import ALONE
     from seer_ray.models.load import load_model
 
-    return Engine(load_model(config.model), config.engine, config.selector)
+    return Engine(load_model(config.model, group or ALONE), config.engine, config.selector)
 
 
 class Worker:
     """Plain class; ``fleet`` makes an actor of it.
+
+    Of several ranks, number 0 is the worker as others see it. The others are told where it listens and then
+    do what it does.
 
     Args:
         config: The job's.
         cpus: Threads for torch.
         gpus: 0: the worker has none, even if the machine does.
         build: What makes the engine.
+        rank: Which of the worker's ranks this is.
     """
 
-    def __init__(self, config: RunConfig, cpus: float, gpus: float, build: Builder = build_engine) -> None:
+    def __init__(
+        self, config: RunConfig, cpus: float, gpus: float, build: Builder = build_engine, rank: int = 0
+    ) -> None:
         if gpus == 0 and config.model.device == "auto":
             config = replace(config, model=replace(config.model, device="cpu"))
         self._config = config
         self._threads = max(1, int(cpus))
         self._build = build
+        self._rank = rank
+        self._meeting: socket.socket | int | None = None
         self._loop: EngineLoop | None = None
+
+    def listen(self) -> int:
+        """Of rank 0, before it starts. The port where it waits for the other ranks."""
+        from seer_ray.models.group import listen
+
+        self._meeting = meeting = listen()
+        port: int = meeting.getsockname()[1]
+        return port
 
     def start(self) -> Built:
         """Loads the model."""
@@ -63,8 +86,24 @@ class Worker:
             timer.start()
             raise
 
+    def follow(self, port: int) -> None:
+        """Of the other ranks. Loads the model and does what rank 0 does; ends only by an error."""
+        from seer_ray.engine.parallel import follow
+
+        self._meeting = port
+        engine: Any = self._built()
+        follow(engine)
+
     def _built(self) -> Steppable:
         import torch
 
         torch.set_num_threads(self._threads)
-        return self._build(self._config)
+        if self._meeting is None:
+            return self._build(self._config)
+        from seer_ray.engine.parallel import Leader
+        from seer_ray.models.group import join
+        from seer_ray.models.load import resolve_device
+
+        device, ranks = resolve_device(self._config.model.device), self._config.engine.tensor_parallel
+        engine: Any = self._build(self._config, join(self._rank, ranks, self._meeting, device))
+        return Leader(engine) if self._rank == 0 else engine

@@ -14,6 +14,7 @@ from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import Chunks, prefill
 from seer_ray.kernels.select import select
 from seer_ray.kernels.upload import upload
+from seer_ray.models.group import ALONE, Group
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import CurrentPages, FullKeys, Query, Selector, StepView
@@ -27,6 +28,8 @@ class Attention:
     rope: RopeTable
     plan: LayerPlan
     selectors: list[Selector | None]
+    group: Group = ALONE
+    """Ranks, each with KV heads of its own."""
 
 
 class FullPages:
@@ -117,7 +120,7 @@ class DecodePass:
         self.identity = table.unsqueeze(1).expand(-1, self.heads, -1)
         self.all_blocks = self.blocks.unsqueeze(1).expand(-1, self.heads)
         self.selected = position.new_zeros(len(position), len(attention.plan.layers))
-        """Blocks read by each row, summed over KV heads, ``[rows, layers]``."""
+        """Blocks read by each row, summed over the KV heads of this rank, ``[rows, layers]``."""
 
     def attend(
         self, layer: int, q_nope: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
@@ -146,7 +149,7 @@ class DecodePass:
         return attend(q, kv, page_ids, counts, self.tails, scale)
 
     def tokens_read(self) -> torch.Tensor:
-        """KV tokens read by each row in each layer, summed over KV heads: counted from the selections,
-        ``[rows, layers]``."""
+        """KV tokens read by each row in each layer, summed over the KV heads of all ranks: counted from the
+        selections, ``[rows, layers]``."""
         missing = (self.view.block - self.tails) * self.heads
-        return self.selected * self.view.block - missing.unsqueeze(1)
+        return self.attention.group.total(self.selected * self.view.block - missing.unsqueeze(1))

@@ -46,28 +46,30 @@ def copy_rate(device: torch.device) -> float:
 
 class StepBytes:
     """Counts the bytes that decode steps cannot do without: weights, K and V of what was selected, summaries
-    of the blocks that were ranked. A mixture of experts counts with all of them."""
+    of the blocks that were ranked; of all ranks together, each with as many weights as this one. A mixture of
+    experts counts with all of them."""
 
     def __init__(self, loaded: LoadedModel, attention: Attention) -> None:
         model: Any = loaded.model
+        ranks = attention.group.size
         table = model.get_input_embeddings().weight
         tied = model.get_output_embeddings().weight is table
         # Of the embeddings a step reads a row, unless they are the last product's weights too.
-        self.weights = sum(_size(p) for p in model.parameters() if tied or p is not table)
+        self.weights = ranks * sum(_size(p) for p in model.parameters() if tied or p is not table)
         cache = attention.cache
         heads, block, dim = cache.kv[0].shape[1], cache.block, cache.kv[0].shape[4]
         self.token = 2 * dim * cache.kv[0].element_size()
         """K and V of one token and KV head of a layer."""
         self.block_size = block
         widths = [s.shape[2] * s.element_size() for s in cache.summary if s is not None]
-        self.block = heads * sum(widths)
+        self.block = ranks * heads * sum(widths)
         """Summaries of one block in all layers."""
 
     def of(self, read: list[list[int]], lengths: list[int], passes: int) -> int:
         """Of one step.
 
         Args:
-            read: KV tokens of each row by layer, summed over KV heads.
+            read: KV tokens of each row by layer, summed over the KV heads of all ranks.
             lengths: tokens of each row in the cache.
             passes: over the weights.
         """

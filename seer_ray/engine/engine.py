@@ -82,7 +82,7 @@ class Engine:
     def warm_up(self) -> None:
         """Decode two tokens after a block of nothing, and forget it: what compiles or loads at the first step
         has done so before anything is measured. Measures the device's copy rate, for ``stats``."""
-        self._copy_rate = copy_rate(self.model.device)
+        self._copy_rate = copy_rate(self.model.device) * self.model.group.size
         counters = dict(self._counters)
         prompt = (0,) * min(self.settings.block_size, self.runner.capacity.max_length - 2)
         self.submit(Request("warm-up", prompt, SamplingParams(2)))
@@ -219,7 +219,8 @@ class Engine:
         """Counters since the start, and what is in use now.
 
         ``decode_bytes`` is what decode steps could not do without reading (weights, selected K and V, block
-        summaries); ``decode_floor_s`` the time of that at the device's copy rate, known after a ``warm_up``:
+        summaries; on all ranks); ``decode_floor_s`` the time of that at the device's copy rate (all ranks at
+        once), known after a ``warm_up``:
         ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
         """
         scheduler, rate = self.scheduler, self._copy_rate

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check, check_selector, parse_bytes
@@ -42,6 +43,7 @@ class Capacity:
     """Tokens of one sequence, prompt included."""
     pages: int
     page_bytes: int
+    """On this rank."""
 
 
 class Runner:
@@ -53,9 +55,14 @@ class Runner:
         check_selector(selector, settings)
         self.loaded, self.settings = loaded, settings
         self.device = loaded.device
+        if settings.tensor_parallel != loaded.group.size:
+            raise ConfigError(
+                f"engine.tensor_parallel={settings.tensor_parallel}: the model is loaded over "
+                f"{loaded.group.size}; seer-ray run starts the ranks, with an engine alone see load_model"
+            )
         self.vocabulary: int = loaded.model.config.vocab_size
         patch_attention(loaded.model)
-        shape = attention_shape(loaded.model)
+        shape = attention_shape(loaded.model, loaded.group)
         self.plan = resolve_plan(selector, shape.native, settings.block_size)
         selectors = self._selectors(shape)
         self.capacity = self._capacity(shape, selectors)
@@ -73,7 +80,7 @@ class Runner:
         rope = RopeTable.from_config(loaded.model.config, positions=self.capacity.max_length).to(
             loaded.device
         )
-        self.attention = Attention(self.cache, rope, self.plan, selectors)
+        self.attention = Attention(self.cache, rope, self.plan, selectors, loaded.group)
         self.step_bytes, self.bytes_read = StepBytes(loaded, self.attention), 0
         """What decode steps could not do without reading, since the start."""
         self.graphs = make_graphs(loaded, self.attention, settings)
@@ -115,7 +122,7 @@ class Runner:
     def collect(self, flight: Flight) -> list[tuple[Sequence, Row]]:
         """Waits for a step: the results of those that made a token. Counts what they read."""
         results = flight.results()
-        heads = self.cache.kv[0].shape[1]
+        heads = self.cache.kv[0].shape[1] * self.loaded.group.size
         for sequence, position, row in results:
             sequence.count(row.read, (position + 1) * heads * len(self.plan.layers))
         if results:
@@ -156,8 +163,9 @@ class Runner:
         read = step.tokens_read().tolist()
         if watch is not None:
             seen = watch.attended([row.pages[: row.cached // block + 1] for _, row in watched])
-            for (_, row), attended in zip(watched, seen, strict=True):
-                row.record(attended)
+            parts = self.loaded.group.gathered(seen)
+            for (_, row), *attended in zip(watched, *parts, strict=True):
+                row.record(np.concatenate(attended, axis=2))
         return {row.slot: Row(token, read[index]) for (index, row), token in zip(ready, sampled, strict=True)}
 
     def _groups(self, sequences: list[Sequence]) -> list[Seq[Sequence | None]]:
@@ -209,19 +217,22 @@ class Runner:
             raise ConfigError(f"engine.max_length={length}: the model's context is {context} tokens")
         page_bytes = PagedCache.page_bytes(shape, selectors, settings.block_size, self.loaded.dtype)
         memory = parse_bytes(settings.kv_memory, "engine.kv_memory")
-        # Never more than the batch could fill.
+        ranks = shape.group.size
+        own = memory // ranks if memory is not None else free_memory(self.device, ranks)
+        # Never more than the batch could fill, and on all ranks the same.
         most = settings.max_batch * -(-length // settings.block_size)
-        pages = min(most, (memory if memory is not None else free_memory(self.device)) // page_bytes - 1)
+        pages = min(most, *shape.group.gathered(own // page_bytes - 1))
         if pages < 2:
             raise ConfigError(
                 f"engine.kv_memory={settings.kv_memory}: too small for two blocks; "
-                f"one takes {page_bytes / 2**20:.1f} MiB with engine.block_size={settings.block_size}"
+                f"one takes {ranks * page_bytes / 2**20:.1f} MiB with engine.block_size={settings.block_size}"
             )
         return Capacity(length, pages, page_bytes)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that the cache may take by default: 90 % of a GPU's free memory, half of a host's."""
+def free_memory(device: torch.device, ranks: int = 1) -> int:
+    """Bytes that the cache may take by default: 90 % of a GPU's free memory, half of what a host has for all
+    ranks."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * 0.9)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // ranks

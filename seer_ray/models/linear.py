@@ -9,9 +9,30 @@ from torch import nn
 from transformers.activations import SiLUActivation
 
 from seer_ray.kernels.linear import Weight, linear, mlp
+from seer_ray.models.group import Group
 
 GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 """Parts of the gated MLP ``down(act(gate(x)) * up(x))``, and of no other in a supported architecture."""
+
+
+class RowParallel(nn.Linear):
+    """A rank's input channels of a linear layer; the ranks' products are summed.
+
+    Args:
+        whole: the layer, with the channels of all ranks.
+        group: the ranks.
+    """
+
+    def __init__(self, whole: nn.Linear, group: Group) -> None:
+        nn.Module.__init__(self)
+        self.group = group
+        self.in_features, self.out_features = whole.in_features // group.size, whole.out_features
+        part = whole.weight.data.chunk(group.size, dim=1)[group.rank].clone()
+        self.weight = nn.Parameter(part, requires_grad=False)
+        self.register_parameter("bias", whole.bias if group.rank == 0 else None)  # added once
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.group.total(super().forward(x))
 
 
 def project(x: torch.Tensor, *layers: Any) -> list[torch.Tensor]:
@@ -20,7 +41,9 @@ def project(x: torch.Tensor, *layers: Any) -> list[torch.Tensor]:
     Modules are called under autograd, and where one is of a subclass (LoRA, quantised) or has hooks.
     """
     weights = _weights(*layers)
-    return linear(x, weights) if weights is not None else [layer(x) for layer in layers]
+    if weights is None:
+        return [layer(x) for layer in layers]
+    return [_whole(layer, y) for layer, y in zip(layers, linear(x, weights), strict=True)]
 
 
 def feed_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -29,8 +52,13 @@ def feed_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
     if parts.keys() == GATED and not module.training and not _called(module):
         act, weights = parts["act_fn"], _weights(parts["gate_proj"], parts["up_proj"], parts["down_proj"])
         if weights is not None and type(act) in (SiLUActivation, nn.SiLU) and not _called(act):
-            return mlp(x, *weights)
+            return _whole(parts["down_proj"], mlp(x, *weights))
     return module(x)
+
+
+def _whole(layer: Any, y: torch.Tensor) -> torch.Tensor:
+    """The output of a layer, of which this rank has computed ``y``."""
+    return layer.group.total(y) if type(layer) is RowParallel else y
 
 
 def _weights(*layers: Any) -> list[Weight] | None:
@@ -39,7 +67,7 @@ def _weights(*layers: Any) -> list[Weight] | None:
         return None
     weights = []
     for layer in layers:
-        if type(layer) is not nn.Linear or _called(layer):
+        if type(layer) not in (nn.Linear, RowParallel) or _called(layer):
             return None
         weight, bias = layer._parameters["weight"], layer._parameters["bias"]
         if type(weight) is not nn.Parameter:

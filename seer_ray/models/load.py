@@ -22,8 +22,10 @@ from seer_ray.models.architecture import check_architecture, check_config, max_c
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, seer_without_gates
 from seer_ray.models.generation import GenerationDefaults
+from seer_ray.models.group import ALONE, Group
 from seer_ray.models.hub import first_line
 from seer_ray.models.quiet import quiet
+from seer_ray.models.shard import check_shards, shard_gates, shard_model
 from seer_ray.models.source import Source, locate
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,6 +45,8 @@ class LoadedModel:
     device: torch.device
     gates: str | None = None
     """Where its gates are: ``model.gates`` of the config."""
+    group: Group = ALONE
+    """The ranks that hold it together; alone, all of it is here."""
     _gates: dict[int, tuple[AttnGate | None, ...]] = field(default_factory=dict, repr=False, compare=False)
     """Those that were loaded, by block size."""
 
@@ -61,14 +65,19 @@ class LoadedModel:
             raise seer_without_gates(self.name)
         if block_size not in self._gates:
             # In float32 however they are stored: gates compute in it, and would cast their weights each step.
-            self._gates[block_size] = load_gates(
-                self.gates, self.hf_config, block_size, torch.float32, self.device
-            )
+            gates = load_gates(self.gates, self.hf_config, block_size, torch.float32, self.device)
+            if self.group.size > 1:
+                shard_gates(gates, self.group)
+            self._gates[block_size] = gates
         return self._gates[block_size]
 
 
-def load_model(config: ModelConfig) -> LoadedModel:
+def load_model(config: ModelConfig, group: Group = ALONE) -> LoadedModel:
     """Weights, config and tokenizer, on the device and in the dtype that the config says.
+
+    Args:
+        config: which, and where.
+        group: ranks that share it: this one keeps its part, and only that reaches the device.
 
     Raises:
         ConfigError: the model, the dtype or the device cannot be had, or the architecture is not supported.
@@ -77,6 +86,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     option = _option(config)
     # All that is small comes first: a model that is refused costs no download of weights.
     hf_config = load_config(config)
+    check_shards(hf_config, group.size)
     tokenizer = load_tokenizer(config)
     if config.tokenizer is not None and len(tokenizer) > hf_config.vocab_size:
         sizes = f"{len(tokenizer)} tokens, {config.name} only {hf_config.vocab_size}"
@@ -87,9 +97,11 @@ def load_model(config: ModelConfig) -> LoadedModel:
         raise ConfigError(f"{option}: has no .safetensors weights, and other formats are not read")
     model: Any = _load_weights(config, hf_config, source, dtype)
     check_architecture(model, option)
+    if group.size > 1:
+        shard_model(model, group)
     model.config.name_or_path = config.name
     model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, model.config, config.name, dtype, device, config.gates)
+    return LoadedModel(model, tokenizer, model.config, config.name, dtype, device, config.gates, group)
 
 
 def load_config(config: ModelConfig) -> PreTrainedConfig:

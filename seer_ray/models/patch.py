@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from seer_ray.kernels.norm import rms_norm
+from seer_ray.models.group import ALONE, Group
 from seer_ray.models.linear import feed_forward, project
 
 
@@ -98,23 +99,28 @@ def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class AttentionShape:
+    """Heads are those of this rank."""
+
     layers: int
     q_heads: int
     kv_heads: int
     head_dim: int
     native: tuple[str, ...]
     """The checkpoint's kind of attention, per layer."""
+    group: Group = ALONE
+    """The ranks among which the model's heads are divided, in order."""
 
 
-def attention_shape(model: Any) -> AttentionShape:
+def attention_shape(model: Any, group: Group = ALONE) -> AttentionShape:
     """What cache and selectors must know of a model."""
     config = model.config
     return AttentionShape(
         layers=config.num_hidden_layers,
-        q_heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
+        q_heads=config.num_attention_heads // group.size,
+        kv_heads=config.num_key_value_heads // group.size,
         head_dim=model.model.layers[0].self_attn.head_dim,
         native=tuple(native_attention(config)),
+        group=group,
     )
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from seer_ray.config import OPERATIONAL, ConfigError, RunConfig, options
 
-BITS = ("engine.max_batch", "model.device")
+BITS = ("engine.max_batch", "engine.tensor_parallel", "model.device")
 """Operational options that change the last bits of a result: fixed where ``engine.exact`` promises them."""
 
 

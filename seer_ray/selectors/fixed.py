@@ -20,17 +20,22 @@ class Window(WithoutSummary):
 
 
 class Random(Window):
-    """A ranking by chance that is the same for the same step, layer, head and block: the floor."""
+    """A ranking by chance that is the same for the same step, layer, head and block: the floor.
 
-    def __init__(self, kv_heads: int, layer: int) -> None:
+    Args:
+        kv_heads: here.
+        place: of these heads among all that there are, in units of ``kv_heads``: the layer, on one rank.
+    """
+
+    def __init__(self, kv_heads: int, place: int) -> None:
         super().__init__(kv_heads)
-        self.layer = layer
+        self.place = place
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         rows, width = view.page_table.shape
         head = (
             torch.arange(self.kv_heads, device=view.page_table.device).view(1, -1, 1)
-            + self.kv_heads * self.layer
+            + self.kv_heads * self.place
         )
         block = torch.arange(width, device=view.page_table.device)
         x = (view.positions.view(rows, 1, 1) * 1_000_003 + head) * 65_537 + block

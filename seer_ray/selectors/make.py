@@ -33,5 +33,5 @@ def make_selector(
         case "window":
             return Window(shape.kv_heads)
         case "random":
-            return Random(shape.kv_heads, layer)
+            return Random(shape.kv_heads, layer * shape.group.size + shape.group.rank)
     return None

@@ -39,6 +39,33 @@ def test_plan(nodes: list[dict[str, float]], config: ClusterConfig, requests: in
 
 
 @pytest.mark.parametrize(
+    ("nodes", "config", "plan"),
+    [
+        ([BIG, SMALL, HEAD], cluster(), WorkerPlan(2, 1, 1, 4)),  # no worker spans two nodes
+        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(), WorkerPlan(2, 2, 0, 4)),
+        ([{"CPU": 8.0}], cluster(workers=2), WorkerPlan(2, 1, 0, 4)),
+    ],
+)
+def test_plan_of_workers_with_ranks(
+    nodes: list[dict[str, float]], config: ClusterConfig, plan: WorkerPlan
+) -> None:
+    assert plan_workers(nodes, config, 100, ranks=4) == plan
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (cluster(), "engine.tensor_parallel=4: 0 workers fit.*2 GPUs"),
+        (cluster(num_gpus=0.5), "engine.tensor_parallel=4: every rank must have a GPU of its own"),
+        (cluster(num_gpus=0, num_cpus=0), "engine.tensor_parallel=4: every rank must have"),
+    ],
+)
+def test_ranks_that_do_not_fit(config: ClusterConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_workers([SMALL, SMALL], config, 100, ranks=4)
+
+
+@pytest.mark.parametrize(
     ("nodes", "config", "message"),
     [
         ([{"CPU": 2.0}], cluster(workers=3), "cluster.workers=3: 2 workers fit.*2 CPUs and 0 GPUs"),

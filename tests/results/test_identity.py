@@ -56,6 +56,7 @@ def test_a_difference_is_named(here: str, folder: str, difference: str) -> None:
     [
         ("{name: a, cluster: {workers: 1}}", "{name: b, cluster: {workers: 2}, results: {folder: x}}"),
         ("engine: {max_batch: 4, kv_memory: 1GiB}", "engine: {max_batch: 8, kv_memory: auto}"),
+        ("engine: {tensor_parallel: 2}", "{}"),
         ("model: {device: cpu}", "model: {device: cuda}"),
         ("selector: {budget: 2048}", "{}"),
         ("engine: {exact: true, kv_memory: 1GiB}", "engine: {exact: true}"),
@@ -67,11 +68,16 @@ def test_what_changes_no_row_may_differ(here: str, folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["engine.max_batch: 4 here, 8 in the folder", "model.device: cpu here, cuda"]
+    "option",
+    [
+        "engine.max_batch: 4 here, 8 in the folder",
+        "model.device: cpu here, cuda",
+        "engine.tensor_parallel: 2 here, 1 in the folder",
+    ],
 )
 def test_exact_runs_fix_what_changes_bits(option: str) -> None:
     message = compare(
-        "{engine: {exact: true, max_batch: 4}, model: {device: cpu}}",
+        "{engine: {exact: true, max_batch: 4, tensor_parallel: 2}, model: {device: cpu}}",
         "{engine: {exact: true, max_batch: 8}, model: {device: cuda}}",
     )
     assert message is not None and option in message

@@ -1,0 +1,71 @@
+"""Parts of models, and their sums; whole models over real ranks are in ``tests/engine/test_parallel.py``."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.models import group
+from seer_ray.models.group import Group
+from seer_ray.models.load import load_model
+from seer_ray.models.shard import check_shards
+
+
+def test_a_rank_loads_its_part() -> None:
+    """The second KV head with its two query heads, its gate, and half of the MLP."""
+    config = ModelConfig(name="reasoner", gates="reasoner", device="cpu")
+    whole, part = load_model(config), load_model(config, Group(1, 2))
+    model: Any = whole.model
+    half: Any = part.model
+    for layer, mine in zip(model.model.layers, half.model.layers, strict=True):
+        for owner, name in (
+            ("self_attn", "q_proj"),
+            ("self_attn", "k_proj"),
+            ("self_attn", "v_proj"),
+            ("mlp", "gate_proj"),
+            ("mlp", "up_proj"),
+        ):
+            weight, kept = (getattr(getattr(one, owner), name).weight for one in (layer, mine))
+            assert torch.equal(kept, weight[len(weight) // 2 :])
+        for owner, name in (("self_attn", "o_proj"), ("mlp", "down_proj")):
+            weight, kept = (getattr(getattr(one, owner), name).weight for one in (layer, mine))
+            assert torch.equal(kept, weight[:, weight.shape[1] // 2 :])
+    assert torch.equal(half.lm_head.weight, model.lm_head.weight)
+    block = 16
+    for gate, mine in zip(whole.load_gates(block), part.load_gates(block), strict=True):
+        assert gate is not None and mine is not None
+        assert (mine.num_query_heads, mine.num_kv_heads) == (2, 1)
+        for name, weight in gate.named_parameters():
+            kept = mine.get_parameter(name)
+            assert torch.equal(kept, weight if "norm" in name else weight[1:]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64])
+def test_a_sum_is_in_order_of_rank_and_rounded_once(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [(torch.randn(1, 5, 7) * 100).to(dtype) for _ in range(4)]
+    monkeypatch.setattr(group, "_gather", lambda out, x: out.copy_(torch.cat(parts)))
+    wide = [part.long() if dtype == torch.int64 else part.float() for part in parts]
+    expected = (((wide[0] + wide[1]) + wide[2]) + wide[3]).to(dtype)
+    for rank in range(4):
+        total = Group(rank, 4).total(parts[rank])
+        assert total.dtype == dtype and torch.equal(total, expected)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shape", "message"),
+    [
+        (3, {}, "engine.tensor_parallel=3: must divide the model's num_key_value_heads=8"),
+        (4, {"intermediate_size": 130}, "tensor_parallel=4: must divide the model's intermediate_size=130"),
+        (8, {"moe_intermediate_size": 12}, "=8: must divide the model's moe_intermediate_size=12"),
+    ],
+)
+def test_models_that_cannot_be_cut(ranks: int, shape: dict[str, Any], message: str) -> None:
+    config = {"num_key_value_heads": 8, "intermediate_size": 128} | shape
+    with pytest.raises(ConfigError, match=message):
+        check_shards(SimpleNamespace(**config), ranks)
