@@ -46,8 +46,10 @@ template <typename T>
 void quantise(const T* x, int8_t* out, float* scale, int64_t dim) {
   float largest = 0x1p-100f;
   for (int64_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(load(x[i])));
-  *scale = largest * (1.0f / 127.0f);
-  const float inverse = 1.0f / *scale;
+  // Rounded before it divides: volatile, or the compiler would make 127 / largest of it.
+  const volatile float by = largest * (1.0f / 127.0f);
+  const float inverse = 1.0f / by;
+  *scale = by;
   for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<int8_t>(std::nearbyint(load(x[i]) * inverse));
 }
 

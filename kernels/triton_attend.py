@@ -21,7 +21,8 @@ FOLD = 16
 """Partial results that are read at once when they are folded."""
 TILE_NUMBERS = {2: 8192, 4: 2048}
 """Of a K tile, by bytes a number of q. In 16 bits, two buffers of K and V and three programs fit on one
-processor of an H100 or H200; in fp32 (no tensor cores) what fits in the registers."""
+processor of an H100 or H200; in fp32 (no tensor cores) what fits in the registers. Half of it where K and V are in
+8 bits: they are converted in registers."""
 STAGES = 3
 WARPS = 4
 # Whether one of these is a multiple of 16 is not worth a kernel of its own.
@@ -48,7 +49,7 @@ def attend(
         q = q.to(kv.dtype)
     if q.stride(2) != 1:
         q = q.contiguous()
-    shape = tiling(dim, group, block, q.element_size())
+    shape = tiling(dim, group, block, q.element_size(), scales is not None)
     splits = -(-width // shape["SPLIT_PAGES"])
     out = torch.empty(rows, q_heads, dim, dtype=q.dtype, device=q.device)
     # Sums and peaks lie behind the weighted values.
@@ -73,10 +74,8 @@ def attend(
         counts.stride(1),
         tails.stride(0),
         **shape,
-        QUANTISED=scales is not None,
         STAGES=STAGES,
         INTERPRETED=INTERPRETED,
-        num_warps=WARPS,
     )
     if splits > 1:
         fold_splits[(q_heads, rows)](
@@ -96,7 +95,7 @@ def attend(
     return out
 
 
-def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
+def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> dict[str, int]:
     """Constants of the kernel for these shapes; nothing else may enter, or rows would depend on mates."""
     padded = max(16, power_of_two(dim))
     return {
@@ -105,8 +104,10 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
         "DIM": dim,
         "DIM_PADDED": padded,
         "BLOCK": block,
-        "TILE": max(16, min(64, TILE_NUMBERS[itemsize] // padded)),
+        "TILE": max(16, min(64, TILE_NUMBERS[itemsize] // (1 + quantised) // padded)),
         "SPLIT_PAGES": max(1, SPLIT_TOKENS // block),
+        "QUANTISED": quantised,
+        "num_warps": 2 * WARPS if quantised and itemsize == 4 else WARPS,
     }
 
 

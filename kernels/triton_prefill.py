@@ -46,7 +46,7 @@ def prefill(
     lists = page_ids if page_ids is not None else chunks.table.unsqueeze(1).expand(-1, heads, -1)
     if counts is None:
         counts = chunks.work  # not read
-    shape = tiling(dim, group, block, q.element_size())
+    shape = tiling(dim, group, block, q.element_size(), scales is not None)
     parts = triton.cdiv(block * group, shape["ROWS"])
     out = torch.empty(tokens, q_heads, dim, dtype=q.dtype, device=q.device)
     prefill_tiles[(len(chunks.tiles) * heads * parts,)](
@@ -71,20 +71,21 @@ def prefill(
         BLOCK=block,
         PARTS=parts,
         SELECTED=selected,
-        QUANTISED=scales is not None,
         INTERPRETED=INTERPRETED,
         **shape,
     )
     return out
 
 
-def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
+def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> dict[str, int]:
     """Constants of the kernel for these shapes; nothing else may enter, or tokens would depend on mates."""
     padded = max(16, power_of_two(dim))
     if itemsize == 2:
         rows, tile = (128, 64) if padded <= 128 else (64, 32)
     else:  # no tensor cores: what fits into the registers
         rows, tile = 16, max(16, 2048 // padded)
+    if quantised:  # converted in registers
+        tile = max(16, tile // 2)
     rows = min(rows, max(16, power_of_two(block * group)))
     # More than two pages at once would need more addresses than an A100 has registers for.
     tile = min(tile, max(32, block))
@@ -93,7 +94,8 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
         "ROWS": rows,
         "TILE": tile,
         "STAGES": 3,
-        "num_warps": 8 if rows >= 64 else 4,
+        "QUANTISED": quantised,
+        "num_warps": 8 if rows >= 64 or (quantised and itemsize == 4) else 4,
     }
 
 
