@@ -1,4 +1,4 @@
-"""K and V in 8 bits: what is kept of a vector, and that attention reads just that, on every path of the CPU."""
+"""K and V in 8 bits: what is kept of a vector, and that attention reads just that, by every path of a CPU."""
 
 from __future__ import annotations
 
