@@ -54,8 +54,8 @@ def rotate_append(
         from seer_ray.kernels import triton_append
 
         return triton_append.rotate_append(q, k, v, cos, sin, kv, pages, offsets)
-    kept = q.dtype if kv.dtype == torch.int8 else kv.dtype  # before it is quantised
-    same = all(tensor.dtype == kept for tensor in (q, k, v)) and cos.dtype == torch.float32
+    dtype = q.dtype if kv.dtype == torch.int8 else kv.dtype
+    same = all(tensor.dtype == dtype for tensor in (q, k, v)) and cos.dtype == torch.float32
     if same and cpu.takes_rows(q, k, v):
         return cpu.rotate_append(q, k, v, cos, sin, kv, pages, offsets)
     append(rotate(k, cos, sin), v, kv, pages, offsets)

@@ -59,7 +59,7 @@ def reference(
     # Reading one scalar of a CPU tensor is free; on a device the full capacity is walked instead.
     used = page_ids.shape[2] if q.is_cuda else int(counts.max())
     head = torch.arange(heads, device=q.device).view(1, heads, 1)
-    slots = 2 * (page_ids * heads + head)  # of K, V one below
+    slots = 2 * (page_ids * heads + head)  # of K; that of V is one below
     valid = ((counts - 1) * block + tails.unsqueeze(1)).view(rows * heads, 1, 1)  # tokens
     # Products in fp32: logits of 80 have steps of 0.5 in bfloat16.
     grouped = q.reshape(rows * heads, q_heads // heads, dim).float()

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from seer_ray.kernels.launch import INTERPRETED, power_of_two
+from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
 from seer_ray.kernels.quantise import KV, tensors
 
 SPLIT_TOKENS = 256
@@ -21,8 +21,8 @@ FOLD = 16
 """Partial results that are read at once when they are folded."""
 TILE_NUMBERS = {2: 8192, 4: 2048}
 """Of a K tile, by bytes a number of q. In 16 bits, two buffers of K and V and three programs fit on one
-processor of an H100 or H200; in fp32 (no tensor cores) what fits in the registers. Half of it where K and V are in
-8 bits: they are converted in registers."""
+processor of an H100 or H200; in fp32 (no tensor cores) what fits in the registers. Half of it for
+K and V in 8 bits, which are converted in registers."""
 STAGES = 3
 WARPS = 4
 # Whether one of these is a multiple of 16 is not worth a kernel of its own.
@@ -208,10 +208,12 @@ def attend_splits(
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(p, 1)
         if QUANTISED:
-            p *= tl.load(scales_at + BLOCK, mask=live, other=0.0)[None, :]
+            p *= (tl.load(scales_at + BLOCK, mask=live, other=0.0) * LIFT)[None, :]
         values = tl.dot(p.to(v.dtype), v, acc=values * shrink[:, None], input_precision="ieee")
         peak = higher
 
+    if QUANTISED:
+        values *= 1.0 / LIFT
     mask = (member[:, None] < GROUP) & (channel[None, :] < DIM)
     if count <= SPLIT_PAGES:
         share = values / tl.where(total > 0, total, 1.0)[:, None]

@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from seer_ray.kernels.launch import INTERPRETED, power_of_two
+from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
 from seer_ray.kernels.prefill import Chunks
 from seer_ray.kernels.quantise import KV, tensors
 
@@ -202,10 +202,12 @@ def prefill_tiles(
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(p, 1)
         if QUANTISED:
-            p *= tl.load(scales_at + BLOCK, mask=key < end, other=0.0)[None, :]
+            p *= (tl.load(scales_at + BLOCK, mask=key < end, other=0.0) * LIFT)[None, :]
         values = tl.dot(p.to(v.dtype), v, acc=values * shrink[:, None], input_precision="ieee")
         peak = higher
 
+    if QUANTISED:
+        values *= 1.0 / LIFT
     share = values / tl.where(total > 0, total, 1.0)[:, None]
     out_ptr += first * (heads * (GROUP * DIM))
     out_at = (offset * (heads * GROUP) + own) * DIM

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from engines import TinyModel, kv_memory, make_engine, outcome, request, run, tokens
+import torch
+from engines import TinyModel, kv_memory, make_engine, outcome, request, run, tiny_model, tokens
 
-from seer_ray.config import ConfigError
+from seer_ray.config import ConfigError, EngineConfig
 from seer_ray.engine import Completion, Delta, Engine, Progress
 
 
@@ -230,6 +231,13 @@ def test_all_of_the_models_context_can_be_used() -> None:
 def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_engine(**settings)  # type: ignore[arg-type]
+
+
+def test_float8_wants_a_gpu_that_converts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    model = replace(tiny_model("qwen3"), device=torch.device("cuda"))
+    with pytest.raises(ConfigError, match=r"float8_e4m3: wants .* 8\.9, this one has 8\.6; take int8"):
+        Engine(model, EngineConfig(kv_dtype="float8_e4m3"))
 
 
 def test_gates_that_lack_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
