@@ -182,7 +182,8 @@ def _beside(config: SweepConfig, uri: str) -> list[tuple[RunConfig, Measured]]:
 def _alike(config: RunConfig, other: RunConfig) -> bool:
     def about(one: RunConfig) -> list[object]:
         task = {**vars(one.task), "limit": None, "shuffle": None}
-        return [one.model.name, one.model.dtype, task, one.sampling, one.engine.exact, one.engine.max_batch]
+        engine = [one.engine.kv_dtype, one.engine.exact, one.engine.max_batch]
+        return [one.model.name, one.model.dtype, task, one.sampling, *engine]
 
     return about(config) == about(other)
 

@@ -2,8 +2,9 @@
 
 Words used in every docstring:
 
-- ``kv``: the cache of one layer, ``[pages, kv_heads, 2, block, head_dim]``, K at 0 and V at 1 of axis 2.
-  Page 0 is nobody's: padding reads and writes it, so what it holds is finite.
+- ``kv``: the cache of one layer, ``[pages, kv_heads, 2, block, head_dim]``, K at 0 and V at 1 of axis 2: a
+  tensor, or ``quantise.Quantised``, the same in 8 bits. What is appended is read as it is kept, by its own
+  token too. Page 0 is nobody's: padding reads and writes it, so what it holds is finite.
 - ``page_table``: physical pages of each row in order of position, ``[rows, max_pages]``; entries past a
   row's last page may hold anything.
 - ``lengths``: tokens of each row that are in the cache, the current one included, ``[rows]``.

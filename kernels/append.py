@@ -5,23 +5,27 @@ from __future__ import annotations
 import torch
 
 from seer_ray.kernels import cpu, gpu
+from seer_ray.kernels.quantise import KV, quantise, tensors
 from seer_ray.kernels.rotary import rotate
 
 
-def append(
-    k: torch.Tensor, v: torch.Tensor, kv: torch.Tensor, pages: torch.Tensor, offsets: torch.Tensor
-) -> None:
+def append(k: torch.Tensor, v: torch.Tensor, kv: KV, pages: torch.Tensor, offsets: torch.Tensor) -> None:
     """In place. Several padding rows may name the same slot of the dummy page.
 
     Args:
         k: rotated keys, ``[tokens, kv_heads, head_dim]``.
         v: values, same shape.
-        kv: cache of the layer, ``[pages, kv_heads, 2, block, head_dim]``.
+        kv: cache of the layer, ``[pages, kv_heads, 2, block, head_dim]``; rounds to its dtype, or quantises.
         pages: physical page of each token, ``[tokens]``.
         offsets: slot in the page, ``[tokens]``.
     """
-    kv[:, :, 0][pages, :, offsets] = k.to(kv.dtype)
-    kv[:, :, 1][pages, :, offsets] = v.to(kv.dtype)
+    numbers, scales = tensors(kv)
+    for part, x in enumerate((k, v)):
+        if scales is None:
+            numbers[:, :, part][pages, :, offsets] = x.to(kv.dtype)
+        else:
+            kept, by = quantise(x, kv.dtype)
+            numbers[:, :, part][pages, :, offsets], scales[:, :, part][pages, :, offsets] = kept, by
 
 
 def rotate_append(
@@ -30,7 +34,7 @@ def rotate_append(
     v: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     pages: torch.Tensor,
     offsets: torch.Tensor,
 ) -> torch.Tensor:
@@ -50,8 +54,9 @@ def rotate_append(
         from seer_ray.kernels import triton_append
 
         return triton_append.rotate_append(q, k, v, cos, sin, kv, pages, offsets)
-    same = all(tensor.dtype == kv.dtype for tensor in (q, k, v)) and cos.dtype == torch.float32
-    if same and cpu.takes_rows(q, k, v, kv):
+    dtype = q.dtype if kv.dtype == torch.int8 else kv.dtype
+    same = all(tensor.dtype == dtype for tensor in (q, k, v)) and cos.dtype == torch.float32
+    if same and cpu.takes_rows(q, k, v):
         return cpu.rotate_append(q, k, v, cos, sin, kv, pages, offsets)
     append(rotate(k, cos, sin), v, kv, pages, offsets)
     return rotate(q, cos, sin)

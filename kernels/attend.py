@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.kernels import cpu, gpu
+from seer_ray.kernels.quantise import KV, tensors
 
 SPLIT = 8
 """Pages that are folded into one partial result: 512 tokens at the default block size."""
@@ -12,7 +13,7 @@ SPLIT = 8
 
 def attend(
     q: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     page_ids: torch.Tensor,
     counts: torch.Tensor,
     tails: torch.Tensor,
@@ -46,7 +47,7 @@ def attend(
 
 def reference(
     q: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     page_ids: torch.Tensor,
     counts: torch.Tensor,
     tails: torch.Tensor,
@@ -57,9 +58,8 @@ def reference(
     heads, block = kv.shape[1], kv.shape[3]
     # Reading one scalar of a CPU tensor is free; on a device the full capacity is walked instead.
     used = page_ids.shape[2] if q.is_cuda else int(counts.max())
-    flat = kv.view(-1, block * dim)  # K of (page, head) at row 2 * (page * heads + head), V one below
     head = torch.arange(heads, device=q.device).view(1, heads, 1)
-    slots = 2 * (page_ids * heads + head)
+    slots = 2 * (page_ids * heads + head)  # of K; that of V is one below
     valid = ((counts - 1) * block + tails.unsqueeze(1)).view(rows * heads, 1, 1)  # tokens
     # Products in fp32: logits of 80 have steps of 0.5 in bfloat16.
     grouped = q.reshape(rows * heads, q_heads // heads, dim).float()
@@ -72,8 +72,7 @@ def reference(
         # Slots past the count may hold anything: they read page 0.
         position = torch.arange(start, start + SPLIT, device=q.device)
         ids = torch.where(position < counts.unsqueeze(2), ids, 0).reshape(-1)
-        k = flat.index_select(0, ids).view(rows * heads, SPLIT * block, dim)
-        v = flat.index_select(0, ids + 1).view(rows * heads, SPLIT * block, dim)
+        k, v = (_take(kv, at).view(rows * heads, SPLIT * block, dim) for at in (ids, ids + 1))
         token = torch.arange(start * block, (start + SPLIT) * block, device=q.device)
         dead = token >= valid  # [rows * heads, 1, tokens]
         logits = torch.bmm(grouped, k.transpose(1, 2).float()).mul_(scale)
@@ -83,6 +82,15 @@ def reference(
     assert state is not None
     _, total, out = state
     return (out / total).to(q.dtype).view(rows, q_heads, dim)
+
+
+def _take(kv: KV, slots: torch.Tensor) -> torch.Tensor:
+    """A copy of K or V of some (page, head): ``[slots, block, head_dim]``, in fp32 if it was quantised."""
+    numbers, scales = tensors(kv)
+    found = numbers.flatten(0, 2).index_select(0, slots)
+    if scales is None:
+        return found
+    return found.float() * scales.flatten(0, 2).index_select(0, slots).unsqueeze(-1)
 
 
 def _clear_tail(v: torch.Tensor, last: torch.Tensor, dead: torch.Tensor, block: int) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from seer_ray.kernels.quantise import KV, tensors
+
 log = logging.getLogger(__name__)
 
 NAMES = ("scalar.h", "paged.cpp", "rows.cpp", "linear.cpp", "target.cpp")
@@ -85,10 +87,11 @@ def _cpu() -> str:
         return platform.machine()
 
 
-def takes(cached: torch.Tensor, group: int, block: int, dim: int) -> bool:
-    """Whether the compiled operations run on this cache and these shapes."""
+def takes(cached: KV, group: int, block: int, dim: int) -> bool:
+    """Whether the compiled operations run on this cache, or summaries, and these shapes."""
     fits = group <= MAX_GROUP and block <= MAX_BLOCK and dim <= MAX_DIM
-    return cached.device.type == "cpu" and cached.dtype in DTYPES and fits and library() is not None
+    known = cached.device.type == "cpu" and cached.dtype in (*DTYPES, torch.int8)
+    return known and fits and library() is not None
 
 
 def takes_rows(*tensors: torch.Tensor) -> bool:
@@ -127,7 +130,7 @@ def _name(dtype: torch.dtype) -> str:
 
 def attend(
     q: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     page_ids: torch.Tensor,
     counts: torch.Tensor,
     tails: torch.Tensor,
@@ -137,7 +140,9 @@ def attend(
     """See ``kernels.attend``."""
     rows, q_heads, dim = q.shape
     heads, block, width = kv.shape[1], kv.shape[3], page_ids.shape[2]
-    q, counts, tails = q.to(kv.dtype).contiguous(), counts.contiguous(), tails.contiguous()
+    numbers, scales = tensors(kv)
+    dtype, computed = (kv.dtype, kv.dtype) if scales is None else (q.dtype, torch.float32)
+    q, counts, tails = q.to(computed).contiguous(), counts.contiguous(), tails.contiguous()
     if page_ids.stride(2) != 1:
         page_ids = page_ids.contiguous()
     group = q_heads // heads
@@ -146,7 +151,8 @@ def attend(
     workspace = torch.empty(partials * group * (dim + 2), dtype=torch.float32)
     getattr(library(), f"attend_{_name(kv.dtype)}")(
         _pointer(q),
-        _pointer(kv),
+        _pointer(numbers),
+        _pointer(scales),
         _pointer(page_ids),
         ctypes.c_int64(page_ids.stride(0)),
         ctypes.c_int64(page_ids.stride(1)),
@@ -157,7 +163,7 @@ def attend(
         *map(ctypes.c_int64, (rows, heads, group, block, dim, width, split)),
         ctypes.c_float(scale),
     )
-    return out
+    return out.to(dtype)
 
 
 def score(
@@ -225,18 +231,19 @@ def rotate_append(
     v: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     pages: torch.Tensor,
     offsets: torch.Tensor,
 ) -> torch.Tensor:
-    """See ``kernels.append``; q, k, v and the cache are of one dtype, the tables float32."""
+    """See ``kernels.append``; q, k, v and a cache that is not int8 are of one dtype, the tables float32."""
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
     pages, offsets = pages.contiguous(), offsets.contiguous()
     tokens, q_heads, dim = q.shape
     out = torch.empty_like(q)
-    getattr(library(), f"rotate_append_{_name(kv.dtype)}")(
-        *map(_pointer, (q, k, v, cos, sin, kv, pages, offsets, out)),
+    numbers, scales = tensors(kv)
+    getattr(library(), f"rotate_append_{_name(q.dtype)}_{_name(kv.dtype)}")(
+        *map(_pointer, (q, k, v, cos, sin, numbers, scales, pages, offsets, out)),
         *map(ctypes.c_int64, (tokens, q_heads, k.shape[1], kv.shape[3], dim)),
     )
     return out

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -17,9 +18,10 @@ constexpr int kMaxGroup = 16, kMaxBlock = 256, kMaxDim = 256;
 
 // Online softmax of `group` queries over pages [first, last) of one row and head.
 // partial: group x (max, sum, out[dim]). DIM is the head dim where it is known at compile time, else 0.
+// scales: of each vector of kv, where it is int8.
 template <typename T, int DIM>
-void attend_split(const float* q, const T* kv, const int64_t* pages, int64_t first, int64_t last,
-                  int64_t tokens, int64_t head, int64_t heads, int64_t group, int64_t block,
+void attend_split(const float* q, const T* kv, const float* scales, const int64_t* pages, int64_t first,
+                  int64_t last, int64_t tokens, int64_t head, int64_t heads, int64_t group, int64_t block,
                   int64_t dim_, float* partial) {
   const int64_t dim = DIM ? DIM : dim_;
   float logits[kMaxGroup][kMaxBlock];
@@ -29,8 +31,8 @@ void attend_split(const float* q, const T* kv, const int64_t* pages, int64_t fir
     std::fill(state + 1, state + 2 + dim, 0.0f);
   }
   for (int64_t i = first; i < last; ++i) {
-    const T* k = kv + (pages[i] * heads + head) * 2 * block * dim;
-    const T* v = k + block * dim;
+    const int64_t at = (pages[i] * heads + head) * 2 * block;
+    const T *k = kv + at * dim, *v = k + block * dim;
     const int64_t here = std::min(block, tokens - i * block);
     if (i + 1 < last) __builtin_prefetch(kv + (pages[i + 1] * heads + head) * 2 * block * dim);
     for (int64_t t = 0; t < here; ++t) {
@@ -39,7 +41,7 @@ void attend_split(const float* q, const T* kv, const int64_t* pages, int64_t fir
       for (int64_t h = 0; h < group; ++h) {
         float dot = 0.0f;
         for (int64_t d = 0; d < dim; ++d) dot += q[h * dim + d] * key[d];
-        logits[h][t] = dot;
+        logits[h][t] = std::is_same_v<T, int8_t> ? dot * scales[at + t] : dot;
       }
     }
     for (int64_t h = 0; h < group; ++h) {
@@ -58,18 +60,19 @@ void attend_split(const float* q, const T* kv, const int64_t* pages, int64_t fir
       for (int64_t d = 0; d < dim; ++d) value[d] = load(v[t * dim + d]);
       for (int64_t h = 0; h < group; ++h) {
         float* out = partial + h * (dim + 2) + 2;
-        const float p = logits[h][t];
+        const float p =
+            std::is_same_v<T, int8_t> ? logits[h][t] * scales[at + block + t] : logits[h][t];
         for (int64_t d = 0; d < dim; ++d) out[d] += p * value[d];
       }
     }
   }
 }
 
-template <typename T>
-void attend(const T* q, const T* kv, const int64_t* page_ids, int64_t row_stride, int64_t head_stride,
-            const int64_t* counts, const int64_t* tails, T* out, float* workspace, int64_t rows,
-            int64_t heads, int64_t group, int64_t block, int64_t dim, int64_t width, int64_t split,
-            float scale) {
+template <typename Q, typename T>
+void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_ids, int64_t row_stride,
+            int64_t head_stride, const int64_t* counts, const int64_t* tails, Q* out, float* workspace,
+            int64_t rows, int64_t heads, int64_t group, int64_t block, int64_t dim, int64_t width,
+            int64_t split, float scale) {
   const int64_t splits = (width + split - 1) / split, size = group * (dim + 2);
 #pragma omp parallel
   {
@@ -79,10 +82,10 @@ void attend(const T* q, const T* kv, const int64_t* page_ids, int64_t row_stride
       const int64_t count = counts[row * heads + head], first = part * split;
       if (first >= count) continue;
       float scaled[kMaxGroup * kMaxDim];
-      const T* queries = q + (row * heads + head) * group * dim;
+      const Q* queries = q + (row * heads + head) * group * dim;
       for (int64_t d = 0; d < group * dim; ++d) scaled[d] = load(queries[d]) * scale;
       auto run = dim == 64 ? attend_split<T, 64> : dim == 128 ? attend_split<T, 128> : attend_split<T, 0>;
-      run(scaled, kv, page_ids + row * row_stride + head * head_stride, first,
+      run(scaled, kv, scales, page_ids + row * row_stride + head * head_stride, first,
           std::min(first + split, count), (count - 1) * block + tails[row], head, heads, group, block,
           dim, workspace + unit * size);
     }
@@ -176,15 +179,19 @@ void select_blocks(const float* scores, const int64_t* table, int64_t table_stri
   select(scores, table, table_stride, lengths, page_ids, counts, rows, heads, pages, block, k, sink != 0);
 }
 
-#define SEER_RAY_PAGED(NAME, T)                                                                           \
-  void attend_##NAME(const void* q, const void* kv, const int64_t* page_ids, int64_t row_stride,          \
-                     int64_t head_stride, const int64_t* counts, const int64_t* tails, void* out,         \
-                     float* workspace, int64_t rows, int64_t heads, int64_t group, int64_t block,         \
-                     int64_t dim, int64_t width, int64_t split, float scale) {                            \
-    attend(static_cast<const T*>(q), static_cast<const T*>(kv), page_ids, row_stride, head_stride,        \
-           counts, tails, static_cast<T*>(out), workspace, rows, heads, group, block, dim, width, split,  \
-           scale);                                                                                        \
-  }                                                                                                       \
+// Q: of queries and results. T: of the cache.
+#define SEER_RAY_ATTEND(NAME, Q, T)                                                                       \
+  void attend_##NAME(const void* q, const void* kv, const float* scales, const int64_t* page_ids,         \
+                     int64_t row_stride, int64_t head_stride, const int64_t* counts,                      \
+                     const int64_t* tails, void* out, float* workspace, int64_t rows, int64_t heads,      \
+                     int64_t group, int64_t block, int64_t dim, int64_t width, int64_t split,             \
+                     float scale) {                                                                       \
+    attend(static_cast<const Q*>(q), static_cast<const T*>(kv), scales, page_ids, row_stride,             \
+           head_stride, counts, tails, static_cast<Q*>(out), workspace, rows, heads, group, block, dim,   \
+           width, split, scale);                                                                          \
+  }
+
+#define SEER_RAY_SCORE(NAME, T)                                                                           \
   void score_##NAME(const float* features, const void* summary, const int64_t* table,                     \
                     int64_t table_stride, const int64_t* lengths, float* out, int64_t rows,               \
                     int64_t heads, int64_t vectors, int64_t width, int64_t pages, int64_t block) {        \
@@ -192,6 +199,9 @@ void select_blocks(const float* scores, const int64_t* table, int64_t table_stri
           vectors, width, pages, block);                                                                  \
   }
 
-SEER_RAY_PAGED(float32, float)
-SEER_RAY_PAGED(bfloat16, bf16)
+SEER_RAY_ATTEND(float32, float, float)
+SEER_RAY_ATTEND(bfloat16, bf16, bf16)
+SEER_RAY_ATTEND(int8, float, int8_t)
+SEER_RAY_SCORE(float32, float)
+SEER_RAY_SCORE(bfloat16, bf16)
 }

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels import gpu
+from seer_ray.kernels.quantise import KV, Quantised
 from seer_ray.kernels.upload import upload
 
 
@@ -74,7 +75,7 @@ class Chunks:
 
 def prefill(
     q: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     chunks: Chunks,
     scale: float,
     page_ids: torch.Tensor | None = None,
@@ -103,13 +104,16 @@ def prefill(
 
 def reference(
     q: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     chunks: Chunks,
     scale: float,
     page_ids: torch.Tensor | None = None,
     counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The definition of ``prefill`` in torch."""
+    dtype = q.dtype
+    if isinstance(kv, Quantised):
+        q = q.float()
     if page_ids is None or counts is None:
         out = [_dense(part, kv, pages, start, scale) for part, pages, start in chunks.split(q)]
     else:
@@ -117,10 +121,10 @@ def reference(
             _sparse(q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale)
             for t, ids, count in zip(chunks.tiles, page_ids, counts, strict=True)
         ]
-    return torch.cat(out) if len(out) > 1 else out[0]
+    return (torch.cat(out) if len(out) > 1 else out[0]).to(dtype)
 
 
-def _dense(q: torch.Tensor, kv: torch.Tensor, pages: torch.Tensor, start: int, scale: float) -> torch.Tensor:
+def _dense(q: torch.Tensor, kv: KV, pages: torch.Tensor, start: int, scale: float) -> torch.Tensor:
     """One chunk, ``pages [n]`` up to its end."""
     tokens, _, dim = q.shape
     heads, end = kv.shape[1], start + tokens
@@ -138,7 +142,7 @@ def _dense(q: torch.Tensor, kv: torch.Tensor, pages: torch.Tensor, start: int, s
 
 
 def _sparse(
-    q: torch.Tensor, kv: torch.Tensor, ids: torch.Tensor, counts: torch.Tensor, offset: int, scale: float
+    q: torch.Tensor, kv: KV, ids: torch.Tensor, counts: torch.Tensor, offset: int, scale: float
 ) -> torch.Tensor:
     """One tile, its first token at ``offset`` in the last of the pages ``ids [kv_heads, k]``."""
     (tokens, _, dim), (heads, width), block = q.shape, ids.shape, kv.shape[3]

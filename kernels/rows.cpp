@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
+#include <vector>
 
 #include "scalar.h"
 
@@ -39,10 +41,23 @@ void rotate(const T* x, const float* cos, const float* sin, T* out, int64_t dim)
   }
 }
 
+// See quantise.py, which rounds in the same places.
 template <typename T>
-void rotate_append(const T* q, const T* k, const T* v, const float* cos, const float* sin, T* kv,
-                   const int64_t* pages, const int64_t* offsets, T* out, int64_t tokens, int64_t q_heads,
-                   int64_t heads, int64_t block, int64_t dim) {
+void quantise(const T* x, int8_t* out, float* scale, int64_t dim) {
+  float largest = 0x1p-100f;
+  for (int64_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(load(x[i])));
+  // Rounded before it divides: volatile, or the compiler would make 127 / largest of it.
+  const volatile float by = largest * (1.0f / 127.0f);
+  const float inverse = 1.0f / by;
+  *scale = by;
+  for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<int8_t>(std::nearbyint(load(x[i]) * inverse));
+}
+
+// S: of the cache, T or int8 with scales.
+template <typename T, typename S>
+void rotate_append(const T* q, const T* k, const T* v, const float* cos, const float* sin, S* kv,
+                   float* scales, const int64_t* pages, const int64_t* offsets, T* out, int64_t tokens,
+                   int64_t q_heads, int64_t heads, int64_t block, int64_t dim) {
 #pragma omp parallel for schedule(static) if (tokens * q_heads * dim > kSerial)
   for (int64_t token = 0; token < tokens; ++token) {
     const float *c = cos + token * dim, *s = sin + token * dim;
@@ -52,9 +67,17 @@ void rotate_append(const T* q, const T* k, const T* v, const float* cos, const f
     }
     for (int64_t h = 0; h < heads; ++h) {
       const int64_t at = (token * heads + h) * dim;
-      T* slot = kv + (((pages[token] * heads + h) * 2) * block + offsets[token]) * dim;
-      rotate(k + at, c, s, slot, dim);
-      std::memcpy(slot + block * dim, v + at, dim * sizeof(T));
+      const int64_t slot = ((pages[token] * heads + h) * 2) * block + offsets[token];
+      S *key = kv + slot * dim, *value = key + block * dim;
+      if constexpr (std::is_same_v<S, T>) {
+        rotate(k + at, c, s, key, dim);
+        std::memcpy(value, v + at, dim * sizeof(T));
+      } else {
+        std::vector<T> rotated(dim);
+        rotate(k + at, c, s, rotated.data(), dim);
+        quantise(rotated.data(), key, scales + slot, dim);
+        quantise(v + at, value, scales + slot + block, dim);
+      }
     }
   }
 }
@@ -94,19 +117,21 @@ void gate_query(const T* q, const W* weight, const W* norm, const float* cos, co
 
 extern "C" {
 
-#define SEER_RAY_ROWS(NAME, T)                                                                              \
+#define SEER_RAY_NORM(NAME, T)                                                                              \
   void rms_norm_##NAME(const void* x, const void* weight, void* out, int64_t rows, int64_t width,           \
                        float eps) {                                                                         \
     rms_norm(static_cast<const T*>(x), static_cast<const T*>(weight), static_cast<T*>(out), rows, width,    \
              eps);                                                                                          \
-  }                                                                                                         \
-  void rotate_append_##NAME(const void* q, const void* k, const void* v, const float* cos,                  \
-                            const float* sin, void* kv, const int64_t* pages, const int64_t* offsets,       \
-                            void* out, int64_t tokens, int64_t q_heads, int64_t heads, int64_t block,       \
-                            int64_t dim) {                                                                  \
-    rotate_append(static_cast<const T*>(q), static_cast<const T*>(k), static_cast<const T*>(v), cos, sin,   \
-                  static_cast<T*>(kv), pages, offsets, static_cast<T*>(out), tokens, q_heads, heads, block, \
-                  dim);                                                                                     \
+  }
+
+#define SEER_RAY_APPEND(NAME, T, S)                                                                        \
+  void rotate_append_##NAME(const void* q, const void* k, const void* v, const float* cos,                 \
+                            const float* sin, void* kv, float* scales, const int64_t* pages,               \
+                            const int64_t* offsets, void* out, int64_t tokens, int64_t q_heads,            \
+                            int64_t heads, int64_t block, int64_t dim) {                                   \
+    rotate_append(static_cast<const T*>(q), static_cast<const T*>(k), static_cast<const T*>(v), cos, sin,  \
+                  static_cast<S*>(kv), scales, pages, offsets, static_cast<T*>(out), tokens, q_heads,      \
+                  heads, block, dim);                                                                      \
   }
 
 #define SEER_RAY_GATE(NAME, T, W)                                                                          \
@@ -117,8 +142,12 @@ extern "C" {
                sin, out, rows, heads, inputs, dim, eps, scale);                                            \
   }
 
-SEER_RAY_ROWS(float32, float)
-SEER_RAY_ROWS(bfloat16, bf16)
+SEER_RAY_NORM(float32, float)
+SEER_RAY_NORM(bfloat16, bf16)
+SEER_RAY_APPEND(float32_float32, float, float)
+SEER_RAY_APPEND(bfloat16_bfloat16, bf16, bf16)
+SEER_RAY_APPEND(float32_int8, float, int8_t)
+SEER_RAY_APPEND(bfloat16_int8, bf16, int8_t)
 SEER_RAY_GATE(float32_float32, float, float)
 SEER_RAY_GATE(float32_bfloat16, float, bf16)
 SEER_RAY_GATE(bfloat16_float32, bf16, float)

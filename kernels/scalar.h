@@ -19,6 +19,8 @@ inline float load(bf16 x) {
   return value;
 }
 
+inline float load(int8_t x) { return x; }
+
 inline void store(float* to, float value) { *to = value; }
 
 inline void store(bf16* to, float value) {

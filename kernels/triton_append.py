@@ -1,7 +1,7 @@
 """Rotary embedding and the write of K and V in Triton: ``rotate_append`` on a GPU.
 
 Rounds where the torch definition rounds, so it is equal to it bit for bit; for that, no product is fused with
-a sum.
+a sum. A cache in 8 bits gets the same numbers and scales as by ``quantise``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from seer_ray.kernels.launch import power_of_two
+from seer_ray.kernels.quantise import KV, LEAST, TOP, tensors
 
 
 def rotate_append(
@@ -19,7 +20,7 @@ def rotate_append(
     v: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     pages: torch.Tensor,
     offsets: torch.Tensor,
 ) -> torch.Tensor:
@@ -29,6 +30,7 @@ def rotate_append(
     group = q_heads // heads
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     pages, offsets = pages.contiguous(), offsets.contiguous()
+    numbers, scales = tensors(kv)
     out = torch.empty(tokens, q_heads, dim, dtype=q.dtype, device=q.device)
     rotate_append_head[(heads, tokens)](
         q,
@@ -36,7 +38,8 @@ def rotate_append(
         v,
         cos,
         sin,
-        kv,
+        numbers,
+        numbers if scales is None else scales,
         pages,
         offsets,
         out,
@@ -53,6 +56,8 @@ def rotate_append(
         HALF=dim // 2,
         HALF_PADDED=power_of_two(dim // 2),
         BLOCK=block,
+        TOP=TOP.get(kv.dtype),
+        LEAST=LEAST,
         num_warps=1,
         enable_fp_fusion=False,
     )
@@ -70,6 +75,26 @@ def _turn(x, turned, cos, sin):
 
 
 @triton.jit
+def _keep(low, high, to, scale_to, inside, HALF: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr):
+    """One vector into the cache; with a ``TOP``, the format's largest number, with its scale."""
+    if TOP is not None:
+        low = tl.where(inside, low.to(tl.float32), 0.0)
+        high = tl.where(inside, high.to(tl.float32), 0.0)
+        largest = tl.maximum(tl.max(tl.abs(low), 0), tl.max(tl.abs(high), 0))
+        scale = tl.maximum(largest, LEAST) * (1.0 / TOP)
+        tl.store(scale_to, scale)
+        inverse = tl.div_rn(1.0, scale)
+        low *= inverse
+        high *= inverse
+        if to.dtype.element_ty == tl.int8:
+            # To whole numbers, nearest even: behind the point the sum has no digits.
+            low = (low + 12582912.0) - 12582912.0
+            high = (high + 12582912.0) - 12582912.0
+    tl.store(to, low.to(to.dtype.element_ty), mask=inside)
+    tl.store(to + HALF, high.to(to.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def rotate_append_head(
     q_ptr,
     k_ptr,
@@ -77,6 +102,7 @@ def rotate_append_head(
     cos_ptr,
     sin_ptr,
     kv_ptr,
+    scales_ptr,
     pages_ptr,
     offsets_ptr,
     out_ptr,
@@ -93,6 +119,8 @@ def rotate_append_head(
     HALF: tl.constexpr,
     HALF_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
+    TOP: tl.constexpr,
+    LEAST: tl.constexpr,
 ):
     head = tl.program_id(0)
     heads = tl.num_programs(0)
@@ -106,16 +134,19 @@ def rotate_append_head(
 
     page = tl.load(pages_ptr + token).to(tl.int64)
     offset = tl.load(offsets_ptr + token).to(tl.int64)
-    to = kv_ptr + ((page * heads + head) * (2 * BLOCK) + offset) * (2 * HALF) + channel
+    slot = (page * heads + head) * (2 * BLOCK) + offset
+    to = kv_ptr + slot * (2 * HALF) + channel
     k_ptr += token * k_token + head * k_head + channel
     low = tl.load(k_ptr, mask=inside)
     high = tl.load(k_ptr + HALF, mask=inside)
-    tl.store(to, _turn(low, -high, cos_low, sin_low).to(kv_ptr.dtype.element_ty), mask=inside)
-    tl.store(to + HALF, _turn(high, low, cos_high, sin_high).to(kv_ptr.dtype.element_ty), mask=inside)
+    turned_low = _turn(low, -high, cos_low, sin_low)
+    turned_high = _turn(high, low, cos_high, sin_high)
+    _keep(turned_low, turned_high, to, scales_ptr + slot, inside, HALF, TOP, LEAST)
     to += BLOCK * (2 * HALF)
     v_ptr += token * v_token + head * v_head + channel
-    tl.store(to, tl.load(v_ptr, mask=inside).to(kv_ptr.dtype.element_ty), mask=inside)
-    tl.store(to + HALF, tl.load(v_ptr + HALF, mask=inside).to(kv_ptr.dtype.element_ty), mask=inside)
+    low = tl.load(v_ptr, mask=inside)
+    high = tl.load(v_ptr + HALF, mask=inside)
+    _keep(low, high, to, scales_ptr + slot + BLOCK, inside, HALF, TOP, LEAST)
 
     member = tl.arange(0, GROUP_PADDED)
     mask = (member < GROUP)[:, None] & inside[None, :]

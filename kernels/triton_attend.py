@@ -3,7 +3,7 @@
 One program reads one split of ``SPLIT_TOKENS`` tokens of one row and KV head with all query heads of the
 group packed into one tile. A second launch folds the partial results of a row from left to right. The tree
 of additions depends on the row's own count alone: not on its batch mates, the padded width or the
-number of processors.
+number of processors. Of a cache in 8 bits, scales of K multiply the logits and those of V the shares.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import torch
 import triton
 import triton.language as tl
 
-from seer_ray.kernels.launch import INTERPRETED, power_of_two
+from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
+from seer_ray.kernels.quantise import KV, tensors
 
 SPLIT_TOKENS = 256
 """Tokens behind one partial result. For a group of 4 the partials cost 3 % of the bytes of K and V."""
 FOLD = 16
 """Partial results that are read at once when they are folded."""
 TILE_NUMBERS = {2: 8192, 4: 2048}
-"""Of a K tile, by bytes a number. In 16 bits, two buffers of K and V and three programs fit on one processor
-of an H100 or H200; in fp32 (no tensor cores) what fits in the registers."""
+"""Of a K tile, by bytes a number of q. In 16 bits, two buffers of K and V and three programs fit on one
+processor of an H100 or H200; in fp32 (no tensor cores) what fits in the registers. Half of it for
+K and V in 8 bits, which are converted in registers."""
 STAGES = 3
 WARPS = 4
 # Whether one of these is a multiple of 16 is not worth a kernel of its own.
@@ -29,7 +31,7 @@ VARYING = ["splits", "ids_row", "ids_head", "counts_row", "counts_head", "tails_
 
 def attend(
     q: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     page_ids: torch.Tensor,
     counts: torch.Tensor,
     tails: torch.Tensor,
@@ -42,17 +44,20 @@ def attend(
     rows, q_heads, dim = q.shape
     heads, block, width = kv.shape[1], kv.shape[3], page_ids.shape[2]
     group = q_heads // heads
-    q = q.to(kv.dtype)
+    numbers, scales = tensors(kv)
+    if scales is None:
+        q = q.to(kv.dtype)
     if q.stride(2) != 1:
         q = q.contiguous()
-    shape = tiling(dim, group, block, kv.element_size())
+    shape = tiling(dim, group, block, q.element_size(), scales is not None)
     splits = -(-width // shape["SPLIT_PAGES"])
-    out = torch.empty(rows, q_heads, dim, dtype=kv.dtype, device=q.device)
+    out = torch.empty(rows, q_heads, dim, dtype=q.dtype, device=q.device)
     # Sums and peaks lie behind the weighted values.
     partials = torch.empty(rows * q_heads * splits * (dim + 2), dtype=torch.float32, device=q.device)
     attend_splits[(splits, heads, rows)](
         q,
-        kv,
+        numbers,
+        numbers if scales is None else scales,
         page_ids,
         counts,
         tails,
@@ -71,7 +76,6 @@ def attend(
         **shape,
         STAGES=STAGES,
         INTERPRETED=INTERPRETED,
-        num_warps=WARPS,
     )
     if splits > 1:
         fold_splits[(q_heads, rows)](
@@ -91,7 +95,7 @@ def attend(
     return out
 
 
-def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
+def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> dict[str, int]:
     """Constants of the kernel for these shapes; nothing else may enter, or rows would depend on mates."""
     padded = max(16, power_of_two(dim))
     return {
@@ -100,8 +104,10 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
         "DIM": dim,
         "DIM_PADDED": padded,
         "BLOCK": block,
-        "TILE": max(16, min(64, TILE_NUMBERS[itemsize] // padded)),
+        "TILE": max(16, min(64, TILE_NUMBERS[itemsize] // (1 + quantised) // padded)),
         "SPLIT_PAGES": max(1, SPLIT_TOKENS // block),
+        "QUANTISED": quantised,
+        "num_warps": 2 * WARPS if quantised and itemsize == 4 else WARPS,
     }
 
 
@@ -109,6 +115,7 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
 def attend_splits(
     q_ptr,
     kv_ptr,
+    scales_ptr,
     ids_ptr,
     counts_ptr,
     tails_ptr,
@@ -131,6 +138,7 @@ def attend_splits(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
     SPLIT_PAGES: tl.constexpr,
+    QUANTISED: tl.constexpr,
     STAGES: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -162,10 +170,11 @@ def attend_splits(
         mask=(member[:, None] < GROUP) & (channel[None, :] < DIM),
         other=0.0,
     )
-    if INTERPRETED:
+    if INTERPRETED:  # its products of 16-bit numbers are not to be trusted
         q = q.to(tl.float32)
-    page_stride = heads.to(tl.int64) * (2 * BLOCK * DIM)
+    page_stride = heads.to(tl.int64) * (2 * BLOCK)
     kv_head = kv_ptr + head.to(tl.int64) * (2 * BLOCK * DIM)
+    scales_ptr += head.to(tl.int64) * (2 * BLOCK)
 
     peak = tl.full([GROUP_PADDED], float("-inf"), tl.float32)
     total = tl.zeros([GROUP_PADDED], tl.float32)
@@ -174,29 +183,37 @@ def attend_splits(
         token = step * TILE + row_in_tile
         if TILE <= BLOCK:  # a part of one page
             page = tl.sum(tl.where(slot == step // (BLOCK // TILE), ids, 0), 0)
-            k_ptr = kv_head + page * page_stride + (step % (BLOCK // TILE)) * (TILE * DIM)
+            first_in_page = (step % (BLOCK // TILE)) * TILE
+            k_ptr = kv_head + page * (page_stride * DIM) + first_in_page * DIM
             at = k_ptr + (row_in_tile[:, None] * DIM + channel[None, :])
+            scales_at = scales_ptr + page * page_stride + first_in_page + row_in_tile
         else:  # several pages
             page = tl.sum(tl.where(slot[None, :] == (token // BLOCK)[:, None], ids[None, :], 0), 1)
-            start = page * page_stride + (token % BLOCK) * DIM
-            at = kv_head + start[:, None] + channel[None, :]
+            start = page * page_stride + token % BLOCK
+            at = kv_head + (start * DIM)[:, None] + channel[None, :]
+            scales_at = scales_ptr + start
         # What was never written may be NaN: it is not loaded.
         live = token < tokens
         mask = live[:, None] & (channel[None, :] < DIM)
         k = tl.load(at, mask=mask, other=0.0)
         v = tl.load(at + BLOCK * DIM, mask=mask, other=0.0)
-        if INTERPRETED:  # the interpreter's products of 16-bit numbers are not to be trusted
-            k = k.to(tl.float32)
-            v = v.to(tl.float32)
+        k = k.to(q.dtype)  # of 8 bits: exactly
+        v = v.to(q.dtype)
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if QUANTISED:
+            logits *= tl.load(scales_at, mask=live, other=0.0)[None, :]
         logits = tl.where(live[None, :], logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 1))
         p = tl.exp2(logits - higher[:, None])
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(p, 1)
+        if QUANTISED:
+            p *= (tl.load(scales_at + BLOCK, mask=live, other=0.0) * LIFT)[None, :]
         values = tl.dot(p.to(v.dtype), v, acc=values * shrink[:, None], input_precision="ieee")
         peak = higher
 
+    if QUANTISED:
+        values *= 1.0 / LIFT
     mask = (member[:, None] < GROUP) & (channel[None, :] < DIM)
     if count <= SPLIT_PAGES:
         share = values / tl.where(total > 0, total, 1.0)[:, None]

@@ -16,8 +16,9 @@ import torch
 import triton
 import triton.language as tl
 
-from seer_ray.kernels.launch import INTERPRETED, power_of_two
+from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
 from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.quantise import KV, tensors
 
 FIELDS = tl.constexpr(6)
 """Of a row of ``Chunks.work``."""
@@ -25,7 +26,7 @@ FIELDS = tl.constexpr(6)
 
 def prefill(
     q: torch.Tensor,
-    kv: torch.Tensor,
+    kv: KV,
     chunks: Chunks,
     scale: float,
     page_ids: torch.Tensor | None = None,
@@ -35,7 +36,9 @@ def prefill(
     tokens, q_heads, dim = q.shape
     heads, block = kv.shape[1], kv.shape[3]
     group = q_heads // heads
-    q = q.to(kv.dtype)
+    numbers, scales = tensors(kv)
+    if scales is None:
+        q = q.to(kv.dtype)
     if q.stride(2) != 1:
         q = q.contiguous()
     selected = page_ids is not None and counts is not None
@@ -43,12 +46,13 @@ def prefill(
     lists = page_ids if page_ids is not None else chunks.table.unsqueeze(1).expand(-1, heads, -1)
     if counts is None:
         counts = chunks.work  # not read
-    shape = tiling(dim, group, block, kv.element_size())
+    shape = tiling(dim, group, block, q.element_size(), scales is not None)
     parts = triton.cdiv(block * group, shape["ROWS"])
-    out = torch.empty(tokens, q_heads, dim, dtype=kv.dtype, device=q.device)
+    out = torch.empty(tokens, q_heads, dim, dtype=q.dtype, device=q.device)
     prefill_tiles[(len(chunks.tiles) * heads * parts,)](
         q,
-        kv,
+        numbers,
+        numbers if scales is None else scales,
         lists,
         counts,
         chunks.work,
@@ -73,13 +77,15 @@ def prefill(
     return out
 
 
-def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
+def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> dict[str, int]:
     """Constants of the kernel for these shapes; nothing else may enter, or tokens would depend on mates."""
     padded = max(16, power_of_two(dim))
     if itemsize == 2:
         rows, tile = (128, 64) if padded <= 128 else (64, 32)
     else:  # no tensor cores: what fits into the registers
         rows, tile = 16, max(16, 2048 // padded)
+    if quantised:  # converted in registers
+        tile = max(16, tile // 2)
     rows = min(rows, max(16, power_of_two(block * group)))
     # More than two pages at once would need more addresses than an A100 has registers for.
     tile = min(tile, max(32, block))
@@ -88,7 +94,8 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
         "ROWS": rows,
         "TILE": tile,
         "STAGES": 3,
-        "num_warps": 8 if rows >= 64 else 4,
+        "QUANTISED": quantised,
+        "num_warps": 8 if rows >= 64 or (quantised and itemsize == 4) else 4,
     }
 
 
@@ -96,6 +103,7 @@ def tiling(dim: int, group: int, block: int, itemsize: int) -> dict[str, int]:
 def prefill_tiles(
     q_ptr,
     kv_ptr,
+    scales_ptr,
     ids_ptr,
     counts_ptr,
     work_ptr,
@@ -117,6 +125,7 @@ def prefill_tiles(
     ROWS: tl.constexpr,
     TILE: tl.constexpr,
     SELECTED: tl.constexpr,
+    QUANTISED: tl.constexpr,
     STAGES: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -155,8 +164,9 @@ def prefill_tiles(
     q = tl.load(q_ptr + first * q_row + (q_at[:, None] + channel[None, :]), mask=mask, other=0.0)
     if INTERPRETED:  # the interpreter's products of 16-bit numbers are not to be trusted
         q = q.to(tl.float32)
-    page_stride = heads.to(tl.int64) * (2 * BLOCK * DIM)
+    page_stride = heads.to(tl.int64) * (2 * BLOCK)
     kv_head = kv_ptr + head.to(tl.int64) * (2 * BLOCK * DIM)
+    scales_ptr += head.to(tl.int64) * (2 * BLOCK)
 
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -168,28 +178,36 @@ def prefill_tiles(
         start = page * page_stride
         page = _page(ids_ptr, ids_slot, step + 1, in_tile, count, BLOCK, TILE)
         if TILE <= BLOCK:  # a part of one page
-            at = kv_head + start + (step % (BLOCK // TILE)) * (TILE * DIM)
+            first_in_page = (step % (BLOCK // TILE)) * TILE
+            at = kv_head + start * DIM + first_in_page * DIM
             at = at + (in_tile[:, None] * DIM + channel[None, :])
+            scales_at = scales_ptr + start + first_in_page + in_tile
         else:  # several pages
-            at = kv_head + (start + (key % BLOCK) * DIM)[:, None] + channel[None, :]
+            at = kv_head + ((start + key % BLOCK) * DIM)[:, None] + channel[None, :]
+            scales_at = scales_ptr + start + key % BLOCK
         # What was never written may be NaN: it is not loaded.
         there = (key < end)[:, None]
         if DIM < DIM_PADDED:
             there = there & (channel[None, :] < DIM)
         k = tl.load(at, mask=there, other=0.0)
         v = tl.load(at + BLOCK * DIM, mask=there, other=0.0)
-        if INTERPRETED:
-            k = k.to(tl.float32)
-            v = v.to(tl.float32)
+        k = k.to(q.dtype)  # of 8 bits: exactly
+        v = v.to(q.dtype)
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if QUANTISED:
+            logits *= tl.load(scales_at, mask=key < end, other=0.0)[None, :]
         logits = tl.where(key[None, :] <= before + offset[:, None], logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 1))
         p = tl.exp2(logits - higher[:, None])
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(p, 1)
+        if QUANTISED:
+            p *= (tl.load(scales_at + BLOCK, mask=key < end, other=0.0) * LIFT)[None, :]
         values = tl.dot(p.to(v.dtype), v, acc=values * shrink[:, None], input_precision="ieee")
         peak = higher
 
+    if QUANTISED:
+        values *= 1.0 / LIFT
     share = values / tl.where(total > 0, total, 1.0)[:, None]
     out_ptr += first * (heads * (GROUP * DIM))
     out_at = (offset * (heads * GROUP) + own) * DIM

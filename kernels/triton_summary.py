@@ -12,13 +12,14 @@ import triton
 import triton.language as tl
 
 from seer_ray.kernels.launch import power_of_two
+from seer_ray.kernels.quantise import KV, tensors
 
 WARPS = 4
 TILE_NUMBERS = 2048
 """Of half a tile of keys: what the registers hold beside the running pools."""
 
 
-def extremes(kv: torch.Tensor, summary: torch.Tensor, pages: torch.Tensor, positions: torch.Tensor) -> None:
+def extremes(kv: KV, summary: torch.Tensor, pages: torch.Tensor, positions: torch.Tensor) -> None:
     """Largest and smallest K of the full pages, in place.
 
     Args:
@@ -28,8 +29,10 @@ def extremes(kv: torch.Tensor, summary: torch.Tensor, pages: torch.Tensor, posit
         positions: of the current tokens, ``[rows]``.
     """
     heads, block, dim = kv.shape[1], kv.shape[3], kv.shape[4]
+    numbers, scales = tensors(kv)
     extremes_page[(heads, len(pages))](
-        kv,
+        numbers,
+        numbers if scales is None else scales,
         summary,
         pages.contiguous(),
         positions.contiguous(),
@@ -37,12 +40,13 @@ def extremes(kv: torch.Tensor, summary: torch.Tensor, pages: torch.Tensor, posit
         DIM_PADDED=power_of_two(dim),
         BLOCK=block,
         BLOCK_PADDED=power_of_two(block),
+        QUANTISED=scales is not None,
         num_warps=WARPS,
     )
 
 
 def compress(
-    kv: torch.Tensor,
+    kv: KV,
     summary: torch.Tensor,
     pages: torch.Tensor,
     positions: torch.Tensor,
@@ -66,10 +70,12 @@ def compress(
         gate_rotary: the gate's table rows of the pages' first positions, fp32 ``[rows, gate_dim]``, or None.
     """
     heads, block, dim = kv.shape[1], kv.shape[3], kv.shape[4]
+    numbers, scales = tensors(kv)
     gate_dim = weight.shape[2]
     cos, sin = gate_rotary if gate_rotary is not None else rotary
     compress_page[(heads, len(pages))](
-        kv,
+        numbers,
+        numbers if scales is None else scales,
         summary,
         pages.contiguous(),
         positions.contiguous(),
@@ -89,6 +95,7 @@ def compress(
         GATE_HALF=gate_dim // 2,
         GATE_HALF_PADDED=power_of_two(gate_dim // 2),
         BLOCK=block,
+        QUANTISED=scales is not None,
         TILE=max(1, min(power_of_two(block), TILE_NUMBERS // power_of_two(dim // 2))),
         num_warps=WARPS if dim * gate_dim <= 128 * 128 else 2 * WARPS,
     )
@@ -97,6 +104,7 @@ def compress(
 @triton.jit
 def extremes_page(
     kv_ptr,
+    scales_ptr,
     summary_ptr,
     pages_ptr,
     positions_ptr,
@@ -104,6 +112,7 @@ def extremes_page(
     DIM_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_PADDED: tl.constexpr,
+    QUANTISED: tl.constexpr,
 ):
     head = tl.program_id(0)
     row = tl.program_id(1)
@@ -114,9 +123,12 @@ def extremes_page(
     page = tl.load(pages_ptr + row).to(tl.int64)
     token = tl.arange(0, BLOCK_PADDED)[:, None]
     channel = tl.arange(0, DIM_PADDED)
-    at = kv_ptr + (page * heads + head) * (2 * BLOCK * DIM) + token * DIM + channel[None, :]
+    first = (page * heads + head) * (2 * BLOCK)
+    at = kv_ptr + first * DIM + token * DIM + channel[None, :]
     mask = (token < BLOCK) & (channel[None, :] < DIM)
     k = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    if QUANTISED:
+        k *= tl.load(scales_ptr + first + token, mask=token < BLOCK, other=0.0)
     out = summary_ptr + (page * heads + head) * (2 * DIM) + channel
     highest = tl.max(tl.where(token < BLOCK, k, float("-inf")), 0)
     lowest = tl.min(tl.where(token < BLOCK, k, float("inf")), 0)
@@ -137,6 +149,7 @@ def _half_products(low, high, weight_ptr, HALF, GATE_HALF, inner, outer):
 @triton.jit
 def compress_page(
     kv_ptr,
+    scales_ptr,
     summary_ptr,
     pages_ptr,
     positions_ptr,
@@ -157,6 +170,7 @@ def compress_page(
     GATE_HALF: tl.constexpr,
     GATE_HALF_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
+    QUANTISED: tl.constexpr,
     TILE: tl.constexpr,
 ):
     head = tl.program_id(0)
@@ -168,7 +182,8 @@ def compress_page(
     page = tl.load(pages_ptr + row).to(tl.int64)
 
     inner = tl.arange(0, HALF_PADDED)
-    keys = kv_ptr + (page * heads + head) * (4 * BLOCK * HALF)
+    first_slot = (page * heads + head) * (2 * BLOCK)
+    keys = kv_ptr + first_slot * (2 * HALF)
     max_low = tl.full([HALF_PADDED], float("-inf"), tl.float32)
     max_high = tl.full([HALF_PADDED], float("-inf"), tl.float32)
     min_low = tl.full([HALF_PADDED], float("inf"), tl.float32)
@@ -182,6 +197,10 @@ def compress_page(
         at = keys + token * (2 * HALF) + inner[None, :]
         turned_low = tl.load(at, mask=mask, other=0.0).to(tl.float32)
         turned_high = tl.load(at + HALF, mask=mask, other=0.0).to(tl.float32)
+        if QUANTISED:
+            by = tl.load(scales_ptr + first_slot + token, mask=live, other=0.0)
+            turned_low *= by
+            turned_high *= by
         # As they were before rotation.
         start = (position + 1 - BLOCK + token) * (2 * HALF)
         at = start + inner[None, :]

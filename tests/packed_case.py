@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from paged_case import kept_as
 
 from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.quantise import KV
 
 SPANS = ((0, 37), (21, 22), (5, 71), (32, 48), (63, 65))
 """From position 0; one token; from within a page over several borders; one whole page; over a border."""
@@ -14,7 +16,8 @@ class PackedCase:
     """A cache in which everything is NaN but page 0 and the tokens that some chunk may read.
 
     Every chunk is of a sequence of its own. With ``k``, each tile and KV head reads up to ``k`` pages drawn
-    at random; slots past the count hold garbage. Drawn on the CPU: the same on every device.
+    at random; slots past the count hold garbage. Drawn on the CPU: the same on every device. With a
+    ``kv_dtype`` the cache is quantised, and the scales are NaN instead.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class PackedCase:
         block: int = 16,
         seed: int = 0,
         device: str = "cpu",
+        kv_dtype: torch.dtype | None = None,
     ) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.scale, self.block, self.dim, self.group = dim**-0.5, block, dim, group
@@ -37,7 +41,7 @@ class PackedCase:
         for row, own in enumerate(order[: sum(widths)].split(widths)):
             table[row, : len(own)] = own
         live = torch.randn(len(order) + 1, heads, 2, block, dim, generator=draw).to(dtype)
-        self.kv = torch.full_like(live, float("nan"))
+        self.kv: KV = torch.full_like(live, float("nan"))
         self.kv[0] = 0
         for row, (_, end) in enumerate(spans):
             for index in range(widths[row]):
@@ -52,7 +56,7 @@ class PackedCase:
         self.chunks = Chunks(spans, table.to(device), block)
         if k:
             self._select(k, table, draw)
-        self.kv = self.kv.to(device)
+        self.kv = kept_as(self.kv.to(device), kv_dtype)
 
     def _select(self, k: int, table: torch.Tensor, draw: torch.Generator) -> None:
         heads, tiles, device = self.kv.shape[1], self.chunks.tiles, self.q.device

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from seer_ray.kernels.quantise import KV, Quantised, quantise
+
 
 class Case:
     """A cache in which everything is NaN but page 0 and the tokens that may be read.
 
     ``page_ids [rows, heads, k]``: rows share pages, slots past the count hold garbage. Drawn on the CPU: the
-    same on every device.
+    same on every device. With a ``kv_dtype`` it is quantised, and the scales are NaN instead.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class Case:
         k: int = 11,
         seed: int = 0,
         device: str = "cpu",
+        kv_dtype: torch.dtype | None = None,
     ) -> None:
         draw = torch.Generator().manual_seed(seed)
         pages = 4 * k
@@ -35,7 +38,7 @@ class Case:
         self.page_ids = torch.full((rows, heads, k), 2**40)
         self.q = (2 * torch.randn(rows, heads * group, dim, generator=draw)).to(dtype)
         live = torch.randn(pages, heads, 2, block, dim, generator=draw).to(dtype)
-        self.kv = torch.full_like(live, float("nan"))
+        self.kv: KV = torch.full_like(live, float("nan"))
         self.kv[0] = 0
         # A row's last page is its own: others would read its unwritten tail. The rest is drawn from all.
         for row in range(rows):
@@ -48,6 +51,7 @@ class Case:
                 self.kv[ids[:-1], head] = live[ids[:-1], head]
                 self.kv[1 + row, head, :, :tail] = live[1 + row, head, :, :tail]
         self.to(device)
+        self.kv = kept_as(self.kv, kv_dtype)
 
     def to(self, device: str) -> None:
         for name in ("counts", "tails", "page_ids", "q", "kv"):
@@ -74,6 +78,11 @@ class Case:
                     logits = k @ self.q[row, h].double() * self.scale
                     out[row, h] = torch.softmax(logits, 0) @ v
         return out
+
+
+def kept_as(kv: torch.Tensor, dtype: torch.dtype | None) -> KV:
+    """A cache with what this one holds, quantised if there is a dtype."""
+    return kv if dtype is None else Quantised(*quantise(kv, dtype))
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ from packed_case import PackedCase
 from paged_case import error, limit
 
 from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.quantise import TOP
 from seer_ray.kernels.triton_prefill import prefill
 
 
@@ -134,4 +136,9 @@ def gpu_cases() -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
             cuts = ((1,), (64, 512), (63, 65, 500), (999,))
             yield prefill_cuts_do_not_matter, (dtype, 1000, cuts), shape
             yield prefill_large_and_equal_logits, (dtype,), shape | {"spans": spans}
+    for kept, k in itertools.product(TOP, (0, 9)):
+        for dim, block in ((64, 16), (80, 32), (128, 64), (256, 128)):
+            shape = {"spans": spans, "k": k, "dim": dim, "block": block, "group": 4, "kv_dtype": kept}
+            yield prefill_is_its_definition, (torch.bfloat16,), shape
+            yield prefill_chunks_stand_alone, (torch.bfloat16,), shape
     yield prefill_offsets_beyond_32_bits, (), {}

@@ -5,12 +5,13 @@ Every check raises AssertionError. No pytest here: a GPU machine may have none.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
-from paged_case import Case, error, limit
+from paged_case import Case, error, kept_as, limit
 from prefill_checks import gpu_cases as prefill_cases
 
 from seer_ray.kernels import gpu, triton_append, triton_attend, triton_score, triton_select, triton_target
@@ -18,6 +19,7 @@ from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
 from seer_ray.kernels import target as target_module
 from seer_ray.kernels.append import append
+from seer_ray.kernels.quantise import TOP
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable
@@ -203,7 +205,14 @@ def select_rows_stand_alone(device: str, width: int, rows: int = 6) -> None:
 # -- append ----------------------------------------------------------------------------------------------
 
 
-def append_is_its_definition(device: str, dtype: torch.dtype, dim: int, group: int, tokens: int = 4) -> None:
+def append_is_its_definition(
+    device: str,
+    dtype: torch.dtype,
+    dim: int,
+    group: int,
+    tokens: int = 4,
+    kv_dtype: torch.dtype | None = None,
+) -> None:
     """Bit for bit, in the slots named and nowhere else; strided inputs; padding rows share the dummy page."""
     heads, block = 2, 16
     draw = torch.Generator().manual_seed(dim)
@@ -216,12 +225,12 @@ def append_is_its_definition(device: str, dtype: torch.dtype, dim: int, group: i
     pages = torch.randperm(tokens, generator=draw).to(device) + 1
     offsets = torch.randint(0, block, (tokens,), generator=draw).to(device)
     pages[-2:], offsets[-2:] = 0, 0
-    found = torch.zeros(tokens + 2, heads, 2, block, dim, dtype=dtype, device=device)
-    expected = found.clone()
+    zeros = torch.zeros(tokens + 2, heads, 2, block, dim, dtype=dtype, device=device)
+    found, expected = kept_as(zeros.clone(), kv_dtype), kept_as(zeros, kv_dtype)
     turned = triton_append.rotate_append(q, k, v, cos, sin, found, pages, offsets)
     append(rotate(k, cos, sin), v, expected, pages, offsets)
     assert torch.equal(turned, rotate(q, cos, sin))
-    assert torch.equal(found[1:], expected[1:]) and found.isfinite().all()
+    assert torch.equal(found[1:], expected[1:]) and found[:].isfinite().all()
 
 
 # -- summaries -------------------------------------------------------------------------------------------
@@ -235,6 +244,7 @@ def fill_is_its_definition(
     gate_dim: int = 32,
     block: int = 16,
     heads: int = 2,
+    kv_dtype: torch.dtype | None = None,
     **gate: Any,
 ) -> None:
     """Rows at, before and behind the end of a page, two of them padding, beside NaN in what is not written.
@@ -264,7 +274,7 @@ def fill_is_its_definition(
             made.attngate_knorm.weight.uniform_(0.5, 2.0, generator=draw)
         selector = Seer(made.to(device))
     summary = torch.full((9, heads, selector.summary_width), 7.0, dtype=dtype)
-    kv, found, expected = kv.to(device), summary.to(device), summary.clone().to(device)
+    kv, found, expected = kept_as(kv.to(device), kv_dtype), summary.to(device), summary.clone().to(device)
     current = CurrentPages(pages.to(device), positions.to(device), block, rope.to(device))
     with patch.object(gpu, "takes", lambda tensor: True):
         selector.fill(kv, found, current)
@@ -399,6 +409,14 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
                 shape = {"heads": 2, "group": group, "dim": dim, "block": 64}
                 add(target_is_its_definition, dtype, kind, tokens=3000, first=700, **shape)
             add(target_is_its_definition, dtype, kind, tokens=777, dim=128, block=128)
+    for kept, dtype in itertools.product(TOP, (torch.bfloat16, torch.float16, torch.float32)):
+        for dim, block in ((64, 16), (80, 32), (128, 64), (256, 128)):
+            shape = {"dim": dim, "block": block, "heads": 8, "kv_dtype": kept}
+            add(attend_is_its_definition, dtype, rows=4, k=70, **shape)
+            add(fill_is_its_definition, "quest", dtype, **shape)
+            add(fill_is_its_definition, "seer", dtype, gate_dim=128, **shape)
+            add(append_is_its_definition, dtype, dim, 4, tokens=37, kv_dtype=kept)
+        add(attend_rows_stand_alone, dtype, rows=16, heads=8, dim=128, block=64, k=150, kv_dtype=kept)
     for check, arguments, shape in prefill_cases():
         add(check, *arguments, **shape)
     for seed, width in enumerate((1, 7, 40, 512, 2048, 2049, 5000, 40_000)):

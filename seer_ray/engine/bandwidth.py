@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from seer_ray.engine.attention import Attention
+from seer_ray.kernels.quantise import vector_bytes
 from seer_ray.models.load import LoadedModel
 
 COPY_BYTES = {"cpu": 96 << 20, "cuda": 1 << 30}
@@ -58,7 +59,7 @@ class StepBytes:
         self.weights = ranks * sum(_size(p) for p in model.parameters() if tied or p is not table)
         cache = attention.cache
         heads, block, dim = cache.kv[0].shape[1], cache.block, cache.kv[0].shape[4]
-        self.token = 2 * dim * cache.kv[0].element_size()
+        self.token = 2 * vector_bytes(cache.kv[0].dtype, dim)
         """K and V of one token and KV head of a layer."""
         self.block_size = block
         widths = [s.shape[2] * s.element_size() for s in cache.summary if s is not None]

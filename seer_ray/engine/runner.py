@@ -33,6 +33,9 @@ from seer_ray.selectors import Selector, make_selector
 
 EXACT_ROWS = 16
 """Rows of a decode pass in exact mode."""
+KV_DTYPES = {"int8": torch.int8, "float8_e4m3": torch.float8_e4m3fn}
+FLOAT8_CAPABILITY = (8, 9)
+"""Of the GPUs that convert it; Triton compiles it for no others."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Runner:
         self.vocabulary: int = loaded.model.config.vocab_size
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
+        self.kv_dtype = self._kv_dtype()
         self.plan = resolve_plan(selector, shape.native, settings.block_size)
         selectors = self._selectors(shape)
         self.capacity = self._capacity(shape, selectors)
@@ -76,6 +80,7 @@ class Runner:
             max_pages,
             loaded.dtype,
             loaded.device,
+            self.kv_dtype,
         )
         rope = RopeTable.from_config(loaded.model.config, positions=self.capacity.max_length).to(
             loaded.device
@@ -196,6 +201,20 @@ class Runner:
 
     # -- set-up --------------------------------------------------------------------------------------
 
+    def _kv_dtype(self) -> torch.dtype:
+        """What K and V are kept in."""
+        name = self.settings.kv_dtype
+        dtype = KV_DTYPES.get(name, self.loaded.dtype)
+        if dtype == torch.float8_e4m3fn and self.device.type == "cuda":
+            capability = torch.cuda.get_device_capability(self.device)
+            if capability < FLOAT8_CAPABILITY:
+                has, needs = (".".join(map(str, pair)) for pair in (capability, FLOAT8_CAPABILITY))
+                raise ConfigError(
+                    f"engine.kv_dtype={name}: wants a GPU of compute capability {needs}, this one has {has}; "
+                    "take int8"
+                )
+        return dtype
+
     def _selectors(self, shape: AttentionShape) -> list[Selector | None]:
         gates: Any = self.loaded.load_gates(self.settings.block_size) if self.plan.uses("seer") else ()
         without = [layer for layer, gate in enumerate(gates) if gate is None]
@@ -215,7 +234,9 @@ class Runner:
         length = settings.max_length or context
         if length > context:
             raise ConfigError(f"engine.max_length={length}: the model's context is {context} tokens")
-        page_bytes = PagedCache.page_bytes(shape, selectors, settings.block_size, self.loaded.dtype)
+        page_bytes = PagedCache.page_bytes(
+            shape, selectors, settings.block_size, self.loaded.dtype, self.kv_dtype
+        )
         memory = parse_bytes(settings.kv_memory, "engine.kv_memory")
         ranks = shape.group.size
         own = memory // ranks if memory is not None else free_memory(self.device, ranks)

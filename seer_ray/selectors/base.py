@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from seer_ray.kernels.quantise import KV
 from seer_ray.models.rope import RopeTable
 
 
@@ -89,7 +90,7 @@ class Query:
     """Before rotation, ``[rows, q_heads, head_dim]``."""
     q: torch.Tensor
     """After it."""
-    kv: torch.Tensor
+    kv: KV
     """The layer's cache, see ``kernels``."""
     summary: torch.Tensor | None
     """``[pages, kv_heads, summary_width]``."""
@@ -107,7 +108,7 @@ class Selector(Protocol):
         """Summaries of the pages: ``[n, kv_heads, summary_width]``."""
         ...
 
-    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
         """``summarise`` of those current pages that are full, into ``summary``; asks nothing of the host."""
         ...
 
@@ -116,7 +117,7 @@ class Selector(Protocol):
         ...
 
 
-def fill_all(selector: Selector, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+def fill_all(selector: Selector, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
     """The definition of ``Selector.fill``: summarises every current page and keeps what is of a full one."""
     full = FullKeys(kv[current.pages, :, 0], *current.tables, current.first)
     summary[current.target] = selector.summarise(full).to(summary.dtype)
@@ -130,5 +131,5 @@ class WithoutSummary:
     def summarise(self, full: FullKeys) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__} keeps no summaries")
 
-    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
         raise NotImplementedError(f"{type(self).__name__} keeps no summaries")

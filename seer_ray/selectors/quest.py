@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.kernels import gpu
+from seer_ray.kernels.quantise import KV
 from seer_ray.kernels.score import score
 from seer_ray.selectors.base import CurrentPages, FullKeys, Query, StepView, fill_all
 
@@ -24,7 +25,7 @@ class Quest:
     def summarise(self, full: FullKeys) -> torch.Tensor:
         return torch.cat((full.k.amax(2), full.k.amin(2)), dim=-1)
 
-    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
         if gpu.takes(kv):
             from seer_ray.kernels import triton_summary
 

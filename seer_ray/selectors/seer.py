@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.kernels import gpu
+from seer_ray.kernels.quantise import KV
 from seer_ray.kernels.rotary import unrotate
 from seer_ray.kernels.score import score
 from seer_ray.models.gate import NORM_EPS, AttnGate
@@ -24,7 +25,7 @@ class Seer:
         k_nope = unrotate(full.k.transpose(1, 2), full.cos, full.sin)
         return self.gate.compress_pages(k_nope.to(self.gate.dtype), full.first)
 
-    def fill(self, kv: torch.Tensor, summary: torch.Tensor, current: CurrentPages) -> None:
+    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
         gate = self.gate
         if not (gpu.takes(kv) and gate.dtype == torch.float32):
             fill_all(self, kv, summary, current)

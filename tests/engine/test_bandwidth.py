@@ -10,17 +10,20 @@ from seer_ray.config import EngineConfig
 from seer_ray.engine import Engine, bandwidth
 
 
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
 @pytest.mark.parametrize("selector", ["dense", "seer", "quest"])
-def test_bytes_of_the_steps(selector: str) -> None:
-    """Two layers, two KV heads of 16 channels in fp32; 8 (gate) or 32 (Quest) numbers a block."""
-    engine = make_engine(selector=selector, budget=32)
+def test_bytes_of_the_steps(selector: str, kv_dtype: str) -> None:
+    """Two layers, two KV heads of 16 channels in fp32, or in 8 bits with a scale; 8 (gate) or 32 (Quest)
+    numbers a block."""
+    engine = make_engine(selector=selector, budget=32, kv_dtype=kv_dtype)
     (done,) = run(engine, [request("a", tokens(40), 20)]).values()
     model = engine.model.model
     weights = sum(p.nbytes for p in model.parameters()) - model.get_input_embeddings().weight.nbytes
     assert not model.config.tie_word_embeddings
     width = {"dense": 0, "seer": 8, "quest": 32}[selector]
     blocks = sum(length // 16 for length in range(40, 60))
-    expected = 20 * weights + done.attended_kv * 2 * 16 * 4 + blocks * 2 * 2 * width * 4
+    vector = 16 * 4 if kv_dtype == "auto" else 16 + 4
+    expected = 20 * weights + done.attended_kv * 2 * vector + blocks * 2 * 2 * width * 4
     assert engine.stats()["decode_bytes"] == expected
 
 

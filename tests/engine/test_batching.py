@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from engines import TinyModel, kv_memory, make_engine, outcome, request, run, tokens
+import torch
+from engines import TinyModel, kv_memory, make_engine, outcome, request, run, tiny_model, tokens
 
-from seer_ray.config import ConfigError
+from seer_ray.config import ConfigError, EngineConfig
 from seer_ray.engine import Completion, Delta, Engine, Progress
 
 
@@ -218,6 +219,7 @@ def test_all_of_the_models_context_can_be_used() -> None:
         ({"max_length": 2000}, "engine.max_length=2000: the model's context is 1024"),
         ({"kv_memory": "3KB"}, "engine.kv_memory=3KB: too small for two blocks"),
         ({"kv_memory": "much"}, "engine.kv_memory=much: must be"),
+        ({"kv_dtype": "int4"}, "engine.kv_dtype=int4: must be one of auto, int8, float8_e4m3"),
         ({"max_batch": 0}, "engine.max_batch=0: must be at least 1"),
         ({"selector": "quest", "budget": 31}, "selector.budget=31: must be at least two blocks, 32 tokens"),
         ({"selector": "sear"}, "selector.name=sear: must be one of"),
@@ -229,6 +231,13 @@ def test_all_of_the_models_context_can_be_used() -> None:
 def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_engine(**settings)  # type: ignore[arg-type]
+
+
+def test_float8_wants_a_gpu_that_converts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    model = replace(tiny_model("qwen3"), device=torch.device("cuda"))
+    with pytest.raises(ConfigError, match=r"float8_e4m3: wants .* 8\.9, this one has 8\.6; take int8"):
+        Engine(model, EngineConfig(kv_dtype="float8_e4m3"))
 
 
 def test_gates_that_lack_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +330,14 @@ def test_the_cache_is_as_large_as_told_or_as_the_batch_could_fill() -> None:
     size = engine.runner.capacity.page_bytes
     cache = engine.runner.cache
     assert sum(kv.nbytes for kv in cache.kv) == (2 * 10 + 1) * size
-    small = make_engine(max_batch=2, max_length=160, selector="seer", budget=32, kv_memory="60KB")
-    cache = small.runner.cache
-    held = sum(kv.nbytes for kv in cache.kv) + sum(s.nbytes for s in cache.summary if s is not None)
-    assert held == (small.stats()["pages"] + 1) * small.runner.capacity.page_bytes <= 60_000
+    pages = {}
+    for kv_dtype in ("auto", "int8", "float8_e4m3"):
+        seer = {"selector": "seer", "budget": 32, "kv_dtype": kv_dtype}
+        small = make_engine(max_batch=9, max_length=160, kv_memory="60KB", **seer)
+        cache = small.runner.cache
+        held = sum(kv.nbytes for kv in cache.kv) + sum(s.nbytes for s in cache.summary if s is not None)
+        assert held == (small.stats()["pages"] + 1) * small.runner.capacity.page_bytes <= 60_000
+        pages[kv_dtype] = small.stats()["pages"]
+    # Two layers and KV heads: 32 vectors of 16 channels, and 8 numbers of a gate.
+    room = {bytes: 60_000 // (2 * 2 * (32 * bytes + 8 * 4)) - 1 for bytes in (16 * 4, 16 + 4)}
+    assert pages == {"auto": room[16 * 4], "int8": room[16 + 4], "float8_e4m3": room[16 + 4]}

@@ -23,6 +23,8 @@ from seer_ray.kernels import cpu
 
 KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 32} for name in SELECTORS]
 KINDS.append({"selector": "quest", "budget": 64, "threshold": 0.1})
+KINDS += [{"selector": "seer", "budget": 32, "kv_dtype": "int8"}]
+KINDS += [{"selector": "quest", "budget": 32, "kv_dtype": "float8_e4m3"}]
 KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 
 
@@ -117,8 +119,8 @@ def interrupted(kind: dict[str, Any], steps: int) -> list[Completion]:
     return [*done, *run(make_engine(**kind, exact=True, max_batch=5), rest).values()]
 
 
-def engine_of(model: TinyModel, max_batch: int) -> Engine:
-    settings = EngineConfig(block_size=16, max_batch=max_batch, prefill_chunk=32, exact=True)
+def engine_of(model: TinyModel, max_batch: int, kv_dtype: str) -> Engine:
+    settings = EngineConfig(16, max_batch, kv_dtype=kv_dtype, prefill_chunk=32, exact=True)
     return Engine(model, settings, SelectorConfig(name="quest", budget=32))
 
 
@@ -141,14 +143,16 @@ def wide() -> TinyModel:
     return tiny_model("llama", intermediate_size=11008)
 
 
-@pytest.mark.parametrize("make", [mixture, in_bfloat16, wide])
-def test_models(make: Any) -> None:
+@pytest.mark.parametrize(
+    ("make", "kv_dtype"),
+    [(mixture, "auto"), (in_bfloat16, "auto"), (in_bfloat16, "int8"), (wide, "auto")],
+)
+def test_models(make: Any, kv_dtype: str) -> None:
     model = make()
-    expected = outcomes(
-        completion for item in requests() for completion in run(engine_of(model, 1), [item]).values()
-    )
+    one_by_one = (run(engine_of(model, 1, kv_dtype), [item]) for item in requests())
+    expected = outcomes(completion for done in one_by_one for completion in done.values())
     torch.set_num_threads(3)
-    assert outcomes(run(engine_of(model, 7), requests()).values()) == expected
+    assert outcomes(run(engine_of(model, 7, kv_dtype), requests()).values()) == expected
 
 
 @pytest.mark.parametrize("selector", ["dense", "seer", "quest"])

@@ -20,6 +20,7 @@ KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 48} for name in SELE
 KINDS += [
     {"selector": "quest", "budget": 64, "threshold": 0.1},
     {"selector": "seer", "budget": 48, "layers": {"0": "dense"}},
+    {"selector": "seer", "budget": 48, "kv_dtype": "int8"},
 ]
 KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 SAMPLING: list[dict[str, Any]] = [

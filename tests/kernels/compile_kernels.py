@@ -27,6 +27,7 @@ from seer_ray.kernels import (
     triton_target,
 )
 from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.quantise import KV, TOP, Quantised
 
 TYPES = {
     torch.float32: "*fp32",
@@ -34,6 +35,8 @@ TYPES = {
     torch.bfloat16: "*bf16",
     torch.int64: "*i64",
     torch.int32: "*i32",
+    torch.int8: "*i8",
+    torch.float8_e4m3fn: "*fp8e4nv",
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
@@ -112,12 +115,19 @@ def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def attend(arch: int, dtype: torch.dtype, dim: int, group: int, block: int) -> dict[str, Any]:
+def cache(heads: int, block: int, dim: int, dtype: torch.dtype) -> KV:
+    zeros = Quantised.zeros if dtype in TOP else torch.zeros
+    return zeros((9000, heads, 2, block, dim), dtype=dtype, device=torch.device("meta"))
+
+
+def attend(
+    arch: int, dtype: torch.dtype, dim: int, group: int, block: int, kept: torch.dtype | None = None
+) -> dict[str, Any]:
     rows, heads, k = 16, 8, 4096 // block
     integers = (empty(rows, heads, k, dtype=torch.int64), empty(rows, heads, dtype=torch.int64))
     arguments = (
         empty(rows, heads * group, dim, dtype=dtype),
-        empty(9000, heads, 2, block, dim, dtype=dtype),
+        cache(heads, block, dim, kept or dtype),
         *integers,
         empty(rows, dtype=torch.int64),
         dim**-0.5,
@@ -153,7 +163,9 @@ def select(arch: int, width: int, threshold: float | None) -> dict[str, Any]:
     )
 
 
-def append(arch: int, dtype: torch.dtype, dim: int, group: int) -> dict[str, Any]:
+def append(
+    arch: int, dtype: torch.dtype, dim: int, group: int, kept: torch.dtype | None = None
+) -> dict[str, Any]:
     rows, heads = 16, 8
     arguments = (
         empty(rows, heads * group, dim, dtype=dtype),
@@ -161,7 +173,7 @@ def append(arch: int, dtype: torch.dtype, dim: int, group: int) -> dict[str, Any
         empty(rows, heads, dim, dtype=dtype),
         empty(rows, dim, dtype=torch.float32),
         empty(rows, dim, dtype=torch.float32),
-        empty(9000, heads, 2, 64, dim, dtype=dtype),
+        cache(heads, 64, dim, kept or dtype),
         empty(rows, dtype=torch.int64),
         empty(rows, dtype=torch.int64),
     )
@@ -171,7 +183,13 @@ def append(arch: int, dtype: torch.dtype, dim: int, group: int) -> dict[str, Any
 
 
 def prefill(
-    arch: int, dtype: torch.dtype, dim: int, group: int, block: int, selected: bool = False
+    arch: int,
+    dtype: torch.dtype,
+    dim: int,
+    group: int,
+    block: int,
+    selected: bool = False,
+    kept: torch.dtype | None = None,
 ) -> dict[str, Any]:
     heads = 8
     chunks = Chunks(((0, 512), (1000, 1512)), empty(2, -(-1512 // block), dtype=torch.int64), block)
@@ -179,7 +197,7 @@ def prefill(
     selection = (empty(tiles, heads, 16, dtype=torch.int64), empty(tiles, heads, dtype=torch.int64))
     arguments = (
         empty(1024, heads * group, dim, dtype=dtype),
-        empty(9000, heads, 2, block, dim, dtype=dtype),
+        cache(heads, block, dim, kept or dtype),
         chunks,
         dim**-0.5,
         *(selection if selected else ()),
@@ -187,9 +205,11 @@ def prefill(
     return compiled(triton_prefill, "prefill_tiles", arch, lambda: triton_prefill.prefill(*arguments))
 
 
-def fill(arch: int, dtype: torch.dtype, dim: int, block: int, kind: str) -> dict[str, Any]:
+def fill(
+    arch: int, dtype: torch.dtype, dim: int, block: int, kind: str, kept: torch.dtype | None = None
+) -> dict[str, Any]:
     rows, heads, gate_dim = 16, 8, 128
-    kv = empty(9000, heads, 2, block, dim, dtype=dtype)
+    kv = cache(heads, block, dim, kept or dtype)
     current = (empty(rows, dtype=torch.int64), empty(rows, dtype=torch.int64))
     if kind == "quest":
         summary = empty(9000, heads, 2 * dim, dtype=dtype)
@@ -222,6 +242,7 @@ def target(arch: int, dtype: torch.dtype, dim: int, group: int, block: int, kind
 
 def cases() -> list[tuple[Any, ...]]:
     bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
+    int8, fp8 = torch.int8, torch.float8_e4m3fn
     return [
         *((attend, 90, bf16, dim, group, 64) for dim, group in ((128, 4), (64, 3), (80, 1), (256, 16))),
         *((attend, 90, bf16, 128, 5, block) for block in (8, 16, 128)),
@@ -254,6 +275,26 @@ def cases() -> list[tuple[Any, ...]]:
         *((append, arch, bf16, 128, 4) for arch in (80, 90)),
         *((fill, arch, bf16, 128, 64, kind) for arch in (80, 90) for kind in ("seer", "quest")),
         *((fill, 90, dtype, 256, 128, kind) for dtype in (bf16, fp32) for kind in ("seer", "quest")),
+        # In 8 bits; float8 is for 8.9 and later.
+        *(
+            (attend, 90, dtype, dim, 4, block, kept)
+            for dtype in (bf16, fp16)
+            for dim, block in ((128, 64), (64, 16), (256, 64))
+            for kept in (int8, fp8)
+        ),
+        *((attend, 90, fp32, dim, 4, 64, int8) for dim in (64, 128)),
+        (prefill, 90, fp32, 128, 4, 64, False, int8),
+        (attend, 80, bf16, 128, 4, 64, int8),
+        *(
+            (prefill, 90, bf16, dim, 4, block, False, kept)
+            for dim, block in ((128, 64), (64, 16), (256, 64))
+            for kept in (int8, fp8)
+        ),
+        (prefill, 90, fp16, 128, 4, 64, True, fp8),
+        (prefill, 80, bf16, 128, 4, 64, False, int8),
+        *((append, 90, bf16, 128, 4, kept) for kept in (int8, fp8)),
+        *((fill, 90, bf16, dim, 64, "seer", kept) for dim in (128, 256) for kept in (int8, fp8)),
+        *((fill, 90, bf16, 128, 64, "quest", kept) for kept in (int8, fp8)),
     ]
 
 

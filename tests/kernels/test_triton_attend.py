@@ -51,6 +51,15 @@ def test_a_row_does_not_depend_on_its_mates(dtype: torch.dtype) -> None:
     checks.attend_rows_stand_alone("cpu", dtype, **LONG | {"rows": 5})
 
 
+@DTYPES
+@pytest.mark.parametrize(("dim", "block"), [(80, 16), (64, 128)], ids=str)
+def test_eight_bits(dtype: torch.dtype, dim: int, block: int) -> None:
+    """Several pages a tile, and several tiles a page."""
+    shape = {"heads": 2, "dim": dim, "block": block, "k": 272 // block + 1, "kv_dtype": torch.int8}
+    checks.attend_is_its_definition("cpu", dtype, rows=2, **shape)
+    checks.attend_rows_stand_alone("cpu", dtype, rows=3, **shape)
+
+
 def test_order_of_pages_is_rounding() -> None:
     checks.attend_order_is_rounding("cpu", torch.float32, **LONG)
 

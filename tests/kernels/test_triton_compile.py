@@ -57,7 +57,8 @@ def test_attention_reads_ahead(compiled: dict[str, dict[str, Any]]) -> None:
         if kernel is None:
             continue
         assert kernel["buffers"] in ([2, 2], [3, 3]), case
-        assert kernel["copies_of_16_bytes"] > 0, case
+        if not ("int8" in case or "float8" in case):  # a tile of those may be less than 16 bytes a thread
+            assert kernel["copies_of_16_bytes"] > 0, case
         assert kernel["copies_ahead"] > 0, case
         assert ("float32" in case) == (kernel["products"] == 0), case
 

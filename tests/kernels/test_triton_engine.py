@@ -15,13 +15,15 @@ from engines import make_engine, outcome, request, run, tokens  # noqa: E402
 from seer_ray.kernels import gpu, triton_attend, triton_prefill  # noqa: E402
 
 
-@pytest.mark.parametrize("selector", ["dense", "seer", "quest"])
-def test_completions(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("selector", "kv_dtype"), [("dense", "auto"), ("seer", "auto"), ("quest", "auto"), ("quest", "int8")]
+)
+def test_completions(selector: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts that end before, at and after the end of a page; two pages of budget."""
 
     def completions() -> list[object]:
         requests = [request(f"p{n}", tokens(n, seed=n), new=4) for n in (15, 47, 64)]
-        done = run(make_engine(selector=selector, budget=32), requests)
+        done = run(make_engine(selector=selector, budget=32, kv_dtype=kv_dtype), requests)
         return [outcome(done[item.id]) for item in requests]
 
     expected = completions()
@@ -38,6 +40,6 @@ def test_completions(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     watch(triton_attend, "attend")
     watch(triton_prefill, "prefill")
-    monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype == torch.float32)
+    monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype in (torch.float32, torch.int8))
     assert completions() == expected
     assert launched == {"attend", "prefill"}

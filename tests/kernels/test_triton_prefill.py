@@ -46,6 +46,15 @@ def test_blocks(dtype: torch.dtype, block: int, k: int) -> None:
 
 
 @DTYPES
+@SELECTED
+@pytest.mark.parametrize("block", [16, 64])
+def test_eight_bits(dtype: torch.dtype, block: int, k: int) -> None:
+    shape = {"spans": FEW, "heads": 2, "block": block, "k": k, "kv_dtype": torch.int8}
+    checks.prefill_is_its_definition("cpu", dtype, **shape)
+    checks.prefill_chunks_stand_alone("cpu", dtype, **shape)
+
+
+@DTYPES
 @pytest.mark.parametrize("block", [16, 64])
 def test_identity_lists_are_dense_attention(dtype: torch.dtype, block: int) -> None:
     checks.prefill_identity_is_dense("cpu", dtype, spans=FEW, block=block)

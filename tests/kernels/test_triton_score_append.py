@@ -23,3 +23,9 @@ def test_score(dtype: torch.dtype, vectors: int, dim: int) -> None:
 @pytest.mark.parametrize(("dim", "group"), [(64, 3), (80, 1), (96, 8), (128, 4), (256, 16)])
 def test_append(dtype: torch.dtype, dim: int, group: int) -> None:
     checks.append_is_its_definition("cpu", dtype, dim, group)
+
+
+@DTYPES
+@pytest.mark.parametrize("dim", [64, 80])
+def test_append_in_eight_bits(dtype: torch.dtype, dim: int) -> None:
+    checks.append_is_its_definition("cpu", dtype, dim, 2, kv_dtype=torch.int8)

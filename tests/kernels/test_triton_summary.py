@@ -29,6 +29,11 @@ def test_compressed_keys(dtype: torch.dtype, dim: int, gate_dim: int, block: int
     checks.fill_is_its_definition("cpu", "seer", dtype, dim, gate_dim, block)
 
 
+@pytest.mark.parametrize("kind", ["quest", "seer"])
+def test_eight_bits(kind: str) -> None:
+    checks.fill_is_its_definition("cpu", kind, torch.float32, 80, block=48, kv_dtype=torch.int8)
+
+
 @pytest.mark.parametrize(
     "gate",
     [{"k_pooling": "Kmax"}, {"k_pooling": "Kminavg"}, {"use_qk_norm": False}, {"use_rope": False}],

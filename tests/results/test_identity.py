@@ -36,6 +36,7 @@ def compare(here: str, folder: str) -> str | None:
         ("sampling: {stop: [a]}", "sampling: {stop: [a, b]}", 'sampling.stop: ["a"] here, ["a", "b"] in the'),
         ("model: {dtype: auto}", "model: {dtype: float32}", "model.dtype: auto here, float32 in the folder"),
         ("engine: {exact: true}", "{}", "engine.exact: true here, false in the folder"),
+        ("engine: {kv_dtype: int8}", "{}", "engine.kv_dtype: int8 here, auto in the folder"),
         (f"task: {{system: {'x' * 99}}}", "{}", f"task.system: {'x' * 59}… here"),
         (
             "{seed: 1, samples: 2}",
