@@ -40,8 +40,8 @@ def test_the_default_is_the_demo_that_needs_no_download():
     config = compose()
     assert type(config) is RunConfig and type(config.task.columns).__name__ == "ColumnsConfig"
     assert (config.model.name, config.task.name, config.task.data) == ("reasoner", "program", None)
-    assert (config.model.gates, config.engine.block_size) == ("reasoner", 16)
-    assert (config.selector.name, config.selector.budget) == ("seer", 416)
+    assert (config.model.gates, config.engine.block_size) == ("reasoner", 8)
+    assert (config.selector.name, config.selector.budget) == ("seer", 208)
     assert config.samples == 2
 
 
@@ -257,7 +257,7 @@ def test_digest_is_of_what_decides_the_rows():
 
 def test_run_names_tell_the_settings_apart_and_are_folder_names():
     name = run_name(compose())
-    assert name.startswith("program-reasoner-seer416-") and name == run_name(compose())
+    assert name.startswith("program-reasoner-seer208-") and name == run_name(compose())
     assert run_name(compose(["seed=1"])) != name
     assert run_name(compose(["selector=dense"])).startswith("program-reasoner-dense-")
     assert run_name(compose(["selector.threshold=0.002"])).startswith("program-reasoner-seer-t0.002-")

@@ -96,7 +96,7 @@ def test_a_sweep_that_is_gone_on_with_keeps_what_was_begun() -> None:
         (["selector=quest"], "nothing to sweep: give an option several values"),
         (["selector=qest,dense"], "selector=qest: no such choice"),
         (["selector.buget=1,2"], "selector.buget=1: no such option; did you mean selector.budget?"),
-        (["selector.budget=20,512"], "selector.budget=20: must be at least two blocks"),
+        (["selector.budget=12,512"], "selector.budget=12: must be at least two blocks"),
         (["selector=window,quest", "selector.threshold=0.01"], "selector.threshold=0.01: window gives"),
         (["seed=1,2", "sweep.rund=3"], "sweep.rund=3: no such option; did you mean sweep.round?"),
         (["sweep=bugets"], "sweep=bugets: no such choice"),

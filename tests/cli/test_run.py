@@ -28,7 +28,7 @@ def test_done(invoke, job):
 
 def test_the_job_gets_the_name_that_the_settings_make(invoke, job):
     invoke("run")
-    assert job.config.name.startswith("program-reasoner-seer416-")
+    assert job.config.name.startswith("program-reasoner-seer208-")
 
 
 def test_json_is_all_there_is_on_stdout(invoke, job):
@@ -174,6 +174,6 @@ def test_no_command_shows_the_help(invoke):
 def test_options_are_listed_with_type_default_and_meaning(invoke):
     result = invoke("options", "engine.bl")
     text = " ".join(result.stdout.split())
-    assert "engine.block_size=16 page of the KV cache" in text and "(whole number, tokens)" in text
+    assert "engine.block_size=8 page of the KV cache" in text and "(whole number, tokens)" in text
     assert "selector" not in invoke("options", "engine.").stdout.split("\n")[3]
     assert one_error(invoke("options", "engin.")).startswith("engin.: no option begins so")

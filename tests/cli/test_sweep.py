@@ -103,7 +103,7 @@ def test_interrupted(invoke, job):
 def test_points_by_name_and_from_a_file(invoke, job, tmp_path):
     quest = "selector=quest selector.budget=256"
     assert invoke("sweep", "--point", quest, "--point", "selector=window").exit_code == 0
-    assert [point.slug for point in points_of(job.config)] == ["dense", "quest-256", "window-416"]
+    assert [point.slug for point in points_of(job.config)] == ["dense", "quest-256", "window-208"]
     (tmp_path / "mine.yaml").write_text(to_yaml(job.config))
     wanted = points_of(job.config)
     assert invoke("sweep", "--config", "mine.yaml").exit_code == 0
@@ -118,7 +118,7 @@ def test_points_by_name_and_from_a_file(invoke, job, tmp_path):
     [
         (["selector=quest"], "nothing to sweep: give an option several values"),
         (["selector=qest,dense"], "selector=qest: no such choice"),
-        (["selector.budget=16,512"], "selector.budget=16: must be at least two blocks"),
+        (["selector.budget=12,512"], "selector.budget=12: must be at least two blocks"),
         (["sweep.rounds=3"], "sweep.rounds=3: no such option; did you mean sweep.round?"),
         (["--config", "no.yaml"], "--config no.yaml: cannot be read"),
     ],
@@ -138,7 +138,7 @@ finally:
     heavy = {"torch", "ray", "mlflow", "transformers", "pyarrow", "datasets"} & set(sys.modules)
     assert not heavy, heavy
 """
-    command = [sys.executable, "-c", script, "sweep", "selector=quest", "selector.budget=16,512"]
+    command = [sys.executable, "-c", script, "sweep", "selector=quest", "selector.budget=12,512"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
 
@@ -148,7 +148,7 @@ def make_folder(state: str) -> SweepConfig:
     config = expand(["name=x", "selector=quest,window"])
     with SweepFolder.open("runs/x") as folder:
         folder.write_config(to_yaml(config))
-        states = {"dense": "running", "quest-416": "failed", "window-416": "waiting"}
+        states = {"dense": "running", "quest-208": "failed", "window-208": "waiting"}
         folder.write_points(
             [
                 {
@@ -176,18 +176,18 @@ def test_status_has_a_line_for_each_point(invoke):
     result = invoke("status", "x")
     text = " ".join(result.stdout.split())
     assert result.exit_code == 0, result.output
-    assert "dense 4/8 25.0 % 40 running" in text and "window-416 0/8 waiting" in text
-    assert "quest-416: no gates" in text and "4 of 24 rows" in text
+    assert "dense 4/8 25.0 % 40 running" in text and "window-208 0/8 waiting" in text
+    assert "quest-208: no gates" in text and "4 of 24 rows" in text
     assert f"x: running (process {os.getpid()} on" in text
     said = json.loads(invoke("status", "x", "--json").stdout)
     assert said["state"] == "running"
-    assert [point["name"] for point in said["live"]["points"]] == ["dense", "quest-416", "window-416"]
+    assert [point["name"] for point in said["live"]["points"]] == ["dense", "quest-208", "window-208"]
 
 
 def test_status_says_how_to_go_on(invoke):
     for state, message in (
         ("interrupted", "x: interrupted; continue with: seer-ray resume runs/x"),
-        ("failed", "x: done, but for quest-416; try again with: seer-ray resume runs/x"),
+        ("failed", "x: done, but for quest-208; try again with: seer-ray resume runs/x"),
     ):
         make_folder(state)
         assert message in " ".join(invoke("status", "x").stdout.split())

@@ -15,7 +15,7 @@ from seer_ray.tasks.generators import generate_problems
 
 STEPS, PROBLEMS = 40, 6
 """Questions of about 270 tokens and chains of 560."""
-BUDGET = 320
+BUDGET = 160
 """Of up to 830 tokens."""
 
 
@@ -27,7 +27,7 @@ def model() -> LoadedModel:
 def right(selector: SelectorConfig) -> int:
     """Problems answered, greedily."""
     problems = generate_problems(GeneratorConfig("program", STEPS), PROBLEMS)
-    engine = Engine(model(), EngineConfig(block_size=16, max_batch=PROBLEMS), selector)
+    engine = Engine(model(), EngineConfig(block_size=8, max_batch=PROBLEMS), selector)
     end = (model().tokenizer.eos_token_id,)
     for problem in problems:
         chat = [{"role": "user", "content": problem.question}]
