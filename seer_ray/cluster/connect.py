@@ -187,8 +187,8 @@ def plan_workers(
     each = f"cluster.num_cpus={cpus:g}, cluster.num_gpus={gpus:g}"
     if ranks > 1:
         each += f", engine.tensor_parallel={ranks}"
-        if 0 < gpus < 1 or not gpus + cpus:
-            raise ConfigError(f"{each}: every rank must have a GPU of its own, or without GPUs some CPU")
+        if gpus not in (0, 1) or not gpus + cpus:
+            raise ConfigError(f"{each}: every rank takes one GPU, or without GPUs some CPU")
     fit = sum(_fit(node, ranks * cpus, ranks * gpus) for node in nodes)
     if fit < (config.workers or 1):
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)

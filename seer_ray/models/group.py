@@ -15,7 +15,6 @@ HOST = "127.0.0.1"
 """Ranks are on one machine, and nobody else is to reach them."""
 PATIENCE = timedelta(days=365)
 """That a rank waits for the others: they may have nothing to do. Who watches the processes ends them."""
-_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,12 @@ class Group:
 
 
 ALONE = Group()
+
+
+def _gather(parts: torch.Tensor, part: torch.Tensor) -> None:
+    """All ranks' parts, one after the other."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its older name
+    gather(parts, part)
 
 
 def listen() -> socket.socket:

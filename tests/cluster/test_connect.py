@@ -56,8 +56,9 @@ def test_plan_of_workers_with_ranks(
     ("config", "message"),
     [
         (cluster(), "engine.tensor_parallel=4: 0 workers fit.*2 GPUs"),
-        (cluster(num_gpus=0.5), "engine.tensor_parallel=4: every rank must have a GPU of its own"),
-        (cluster(num_gpus=0, num_cpus=0), "engine.tensor_parallel=4: every rank must have"),
+        (cluster(num_gpus=0.5), "num_gpus=0.5, engine.tensor_parallel=4: every rank takes one GPU"),
+        (cluster(num_gpus=4), "num_gpus=4, engine.tensor_parallel=4: every rank takes one GPU"),
+        (cluster(num_gpus=0, num_cpus=0), "engine.tensor_parallel=4: every rank takes"),
     ],
 )
 def test_ranks_that_do_not_fit(config: ClusterConfig, message: str) -> None:
