@@ -86,6 +86,9 @@ class SelectorConfig:
     layers: dict[str, str] = option(
         {}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}"
     )
+    sparse_prefill: bool = option(
+        False, "prompts too: the tokens of a block share the blocks that their mean score picks"
+    )
 
 
 @dataclass
@@ -360,6 +363,17 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
         raise ConfigError(
             f"selector.threshold={selector.threshold:g}: {' and '.join(sorted(without))} gives blocks no "
             "share to compare with it; leave it out, or take seer, quest or oracle"
+        )
+    if selector.sparse_prefill and "oracle" in sparse:
+        raise ConfigError(
+            "selector.sparse_prefill=true: oracle would read all keys once for every prompt token; "
+            "leave it out, or take seer, quest or window"
+        )
+    if selector.sparse_prefill and sparse and engine.prefill_chunk % engine.block_size:
+        raise ConfigError(
+            f"engine.prefill_chunk={engine.prefill_chunk}: must be a multiple of "
+            f"engine.block_size={engine.block_size} with selector.sparse_prefill=true, "
+            "so that no block is cut in two"
         )
 
 

@@ -17,6 +17,8 @@ from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
 from seer_ray.models.load import LoadedModel
 
+SELECTOR = ("threshold", "sink", "layers", "sparse_prefill")
+"""Options of the selector that ``make_engine`` takes beside its name and budget."""
 SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 
 
@@ -38,7 +40,7 @@ def make_engine(
     family: str = "qwen3", selector: str = "dense", budget: int = 1024, block: int = 16, **settings: Any
 ) -> Engine:
     """``settings`` are options of the engine, or of the selector where it has them."""
-    ours = {name: settings.pop(name) for name in ("threshold", "sink", "layers") if name in settings}
+    ours = {name: settings.pop(name) for name in SELECTOR if name in settings}
     engine = EngineConfig(**({"block_size": block, "max_batch": 4, "prefill_chunk": 64} | settings))
     return Engine(tiny_model(family), engine, SelectorConfig(name=selector, budget=budget, **ours))
 

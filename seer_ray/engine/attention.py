@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -52,6 +53,27 @@ class FullPages:
             summary[pages] = selector.summarise(full).to(summary.dtype)
 
 
+class Tiles:
+    """The tokens of a pass by the pages that they are written to: those of one page share a selection."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        device, block = chunks.table.device, chunks.block
+        rows = [(tile.chunk, tile.block, tile.first, tile.end - tile.start) for tile in chunks.tiles]
+        chunk, index, first, self._count = upload(rows, device).unbind(1)
+        self.table = chunks.table[chunk]
+        """Pages of each tile's sequence, ``[tiles, max_pages]``."""
+        self.lengths = index * block + 1
+        """Of what a tile chooses from: the blocks before its own are complete, ``[tiles]``."""
+        slot = torch.arange(block, device=device)
+        self._used = (slot < self._count.unsqueeze(1)).view(-1, block, 1, 1)
+        self._tokens = first.unsqueeze(1) + torch.minimum(slot, self._count.unsqueeze(1) - 1)
+
+    def mean(self, scores: torch.Tensor) -> torch.Tensor:
+        """Of the tokens of each tile: ``[tokens, kv_heads, max_pages]`` -> ``[tiles, ...]``."""
+        total = scores[self._tokens].masked_fill_(~self._used, 0).sum(1)
+        return total / self._count.view(-1, 1, 1)
+
+
 class PrefillPass:
     """Chunks of one or several prompts, packed without padding; each attends to its own past."""
 
@@ -61,10 +83,11 @@ class PrefillPass:
         cache, device = attention.cache, attention.cache.table.device
         self.chunks = Chunks.pack(chunks, cache.block, device)
         tokens = [(index, at) for index, (_, start, end) in enumerate(chunks) for at in range(start, end)]
-        chunk, position = upload(tokens, device).unbind(1)
+        self.chunk, self.position = upload(tokens, device).unbind(1)
+        position = self.position
         self.cos, self.sin = attention.rope.at(position)
         self.offsets = position % cache.block
-        self.pages = self.chunks.table[chunk, position // cache.block]
+        self.pages = self.chunks.table[self.chunk, position // cache.block]
         filled = [
             (pages[index], index * cache.block)
             for pages, start, end in chunks
@@ -73,12 +96,32 @@ class PrefillPass:
         self.full = FullPages(attention, [page for page, _ in filled], [first for _, first in filled])
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+        self, layer: int, q_nope: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        kv = self.attention.cache.kv[layer]
-        q = rotate_append(q, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
+        cache, spec = self.attention.cache, self.attention.plan.layers[layer]
+        kv, selector = cache.kv[layer], self.attention.selectors[layer]
+        q = rotate_append(q_nope, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
         self.full.summarise(layer)
-        return prefill(q, kv, self.chunks, scale)
+        dense = not self.attention.plan.sparse_prefill or self.chunks.table.shape[1] <= (spec.blocks or 0)
+        if dense or selector is None or spec.blocks is None:
+            return prefill(q, kv, self.chunks, scale)
+        scores = self.tiles.mean(
+            selector.scores(Query(q_nope, q, kv, cache.summary[layer], scale), self.view)
+        )
+        table, lengths = self.tiles.table, self.tiles.lengths
+        chosen = select(scores, table, lengths, cache.block, spec.blocks, spec.sink, spec.threshold)
+        return prefill(q, kv, self.chunks, scale, *chosen)
+
+    @cached_property
+    def view(self) -> StepView:
+        """The tokens as rows of a step."""
+        table = self.chunks.table[self.chunk]
+        return StepView(self.position, self.position + 1, table, self.attention.cache.block)
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """What shares a selection."""
+        return Tiles(self.chunks)
 
 
 class DecodePass:

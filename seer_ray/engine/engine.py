@@ -218,9 +218,9 @@ class Engine:
     def stats(self) -> dict[str, float]:
         """Counters since the start, and what is in use now.
 
-        ``decode_bytes`` is what decode steps could not do without reading (weights, selected K and V, block
-        summaries; on all ranks); ``decode_floor_s`` the time of that at the device's copy rate (all ranks at
-        once), known after a ``warm_up``:
+        ``decode_s`` is the device's time for decode steps; ``decode_bytes`` what they could not do without
+        reading (weights, selected K and V, block summaries; on all ranks); ``decode_floor_s`` the time of
+        that at the device's copy rate (all ranks at once), known after a ``warm_up``:
         ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
         """
         scheduler, rate = self.scheduler, self._copy_rate

@@ -32,6 +32,8 @@ class LayerPlan:
 
     layers: tuple[LayerSpec, ...]
     block_size: int
+    sparse_prefill: bool = False
+    """Prompts are read as sparsely as steps are, by the layers that are not dense."""
 
     @property
     def code(self) -> str:
@@ -42,6 +44,7 @@ class LayerPlan:
             else f"{spec.mixer}{spec.blocks * self.block_size}b{self.block_size}"
             + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
             + ("" if spec.sink else "-nosink")
+            + ("-prefill" if self.sparse_prefill else "")
             for spec in self.layers
         )
         return f"{len(self.layers)}L:" + "+".join(
@@ -51,7 +54,8 @@ class LayerPlan:
     @property
     def digest(self) -> str:
         """Content hash: two plans that decode alike have the same."""
-        return hashlib.sha256(repr((self.layers, self.block_size)).encode()).hexdigest()[:12]
+        content = (self.layers, self.block_size, *(["sparse prefill"] if self.sparse_prefill else []))
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
     def uses(self, mixer: str) -> bool:
         return any(spec.mixer == mixer for spec in self.layers)
@@ -94,6 +98,7 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
             for layer, (mixer, kind) in enumerate(zip(mixers, native, strict=True))
         ),
         block_size,
+        selector.sparse_prefill and set(mixers) != {"dense"},
     )
 
 
