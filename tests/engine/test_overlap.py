@@ -133,8 +133,6 @@ def test_lengths_that_are_known_waste_nothing(selector: str) -> None:
     waiting, overlapping = both(requests(), selector=selector, budget=48)
     assert device(overlapping).rows == device(waiting).rows == overlapping.stats()["new_tokens"]
     assert device(overlapping).ahead == device(overlapping).launches - 1
-    if selector == "dense":  # what is not read is not counted: the same bytes but for the weights
-        assert overlapping.stats()["decode_bytes"] > 0
 
 
 def test_captured_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +206,7 @@ def test_recorded_chains_are_waited_for() -> None:
     items = requests()
     items[2] = replace(items[2], record=True)
     _, overlapping = both(items, selector="quest", budget=48)
-    assert device(overlapping).launches < overlapping.stats()["new_tokens"]
+    assert device(overlapping).rows < overlapping.stats()["new_tokens"]
 
 
 def test_exact_mode_is_waited_for() -> None:
@@ -266,8 +264,7 @@ def test_the_mode_may_change_between_steps() -> None:
 
 def test_counts_of_time_and_bytes() -> None:
     """Time of the device is less than that of the steps; what the rows read is counted once."""
-    (item,) = [request("a", tokens(40), 20)]
-    waiting, overlapping = both([item], selector="quest", budget=48)
+    waiting, overlapping = both([request("a", tokens(40), 20)], selector="quest", budget=48)
     assert overlapping.stats()["decode_bytes"] == waiting.stats()["decode_bytes"]
     for engine in (waiting, overlapping):
         assert 0 < engine.stats()["decode_s"] < engine.stats()["step_s"]
