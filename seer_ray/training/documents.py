@@ -75,6 +75,7 @@ def read_documents(
     Raises:
         ConfigError: cannot be read, or has no text.
     """
+    found: Iterator[Document]
     if runs := _runs(source.path):
         found = itertools.chain.from_iterable(_of_run(run, source, tokenizer, model, option) for run in runs)
     else:
