@@ -1,8 +1,13 @@
-"""What every test has: no network, and Triton kernels that run without a GPU, and Ctrl-C."""
+"""What every test has: no network, Triton kernels that need no GPU, Ctrl-C, and examples at any speed."""
 
 import os
 import signal
 from pathlib import Path
+
+from hypothesis import settings
+
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 # A shell starts background jobs with SIGINT ignored, and so would be every process that a test sends one.
 signal.signal(signal.SIGINT, signal.default_int_handler)

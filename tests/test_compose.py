@@ -204,7 +204,7 @@ def test_a_chosen_group_replaces_its_section_of_the_base():
     assert compose(base=base) == base
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.characters(codec="utf-8"), max_size=20))
 @example("\x85")
 @example("\udcff")

@@ -269,5 +269,5 @@ class Machine(RuleBasedStateMachine):
         assert set(self.outcomes) == set(self.requests)
 
 
-Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestMachine = Machine.TestCase

@@ -179,7 +179,7 @@ class Scheduling(RuleBasedStateMachine):
 
 
 TestScheduling = Scheduling.TestCase
-TestScheduling.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestScheduling.settings = settings(max_examples=200, stateful_step_count=30)
 
 
 @pytest.mark.parametrize("exact", [False, True])

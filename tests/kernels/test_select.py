@@ -48,7 +48,7 @@ def selections(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int, bool, 
 
 
 @pytest.mark.parametrize("select", [select, reference], ids=["as called", "torch"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=selections())
 def test_definition(select: Any, case: tuple[torch.Tensor, torch.Tensor, int, bool, float | None]) -> None:
     scores, lengths, k, sink, threshold = case

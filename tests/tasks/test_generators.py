@@ -69,7 +69,7 @@ def solve(problem: Generated, name: str) -> int:
     return SOLVERS[name](problem.question)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(configs, st.integers(0, 10**6), st.integers(0, 10**6))
 def test_answer_is_what_the_question_says(config, index, seed):
     problem = generate(config, index, seed)
@@ -78,7 +78,7 @@ def test_answer_is_what_the_question_says(config, index, seed):
     assert last_boxed(problem.solution) == [problem.answer]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 80), st.integers(1, 5), st.integers(0, 10**6))
 def test_registers_solution_is_right_line_by_line(steps, difficulty, index):
     problem = generate(GeneratorConfig("registers", steps, difficulty), index)
@@ -93,7 +93,7 @@ def test_registers_solution_is_right_line_by_line(steps, difficulty, index):
         values[target] = value
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 80), st.integers(1, 5), st.integers(0, 10**6))
 def test_lookup_solution_walks_the_path(steps, difficulty, index):
     problem = generate(GeneratorConfig("lookup", steps, difficulty), index)
@@ -103,7 +103,7 @@ def test_lookup_solution_walks_the_path(steps, difficulty, index):
     assert re.findall(r"total (\d+)", problem.solution)[-1] == str(answer)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 80), st.integers(1, 5), st.integers(0, 10**6))
 def test_program_solution_is_right_line_by_line(steps, difficulty, index):
     problem = generate(GeneratorConfig("program", steps, difficulty), index)
