@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from seer_ray.analysis.paired import Difference, PairedOutcomes
+from seer_ray.analysis.paired import Difference, PairedOutcomes, non_inferiority
 
 MOST = 64
 """Samples a problem beyond which more problems are the better advice."""
@@ -45,7 +45,8 @@ def more(
 
     Variances between and within problems come from a one-way analysis of the paired differences. The share
     of pairs that differ is taken with half a pair added on each side (Agresti and Min 2005), since none
-    seen does not mean none.
+    seen does not mean none. Since the test takes the variance that there is at the margin, it may ask for more
+    than that, the more so where all pairs agree: then the same data over as many more problems as it asks for.
 
     Returns:
         None: no amount would help if the truth is near what was seen: it lies below the margin, and the
@@ -71,13 +72,24 @@ def more(
     room = problems * target - between
     wanted = math.ceil(within / room) if room > 0 else MOST + 1
     more_problems = math.ceil((between + within / each) / target) - problems
+    repeated = _repeated(pairs, margin, alpha, problems)
     return More(
-        samples=max(1, math.ceil(wanted - each)) if wanted <= MOST else None,
-        problems=max(1, more_problems),
+        samples=max(1, math.ceil(wanted - each)) if wanted <= MOST and more_problems >= repeated else None,
+        problems=max(1, more_problems, repeated),
         assumed=assumed,
         at_least=total == problems,
         power=power,
     )
+
+
+def _repeated(pairs: PairedOutcomes, margin: float, alpha: float, problems: int) -> int:
+    """More problems like those seen until the test of non-inferiority is passed; 0: it says nothing of that."""
+    normal = NormalDist()
+    p = non_inferiority(pairs, margin).p_value
+    if not 0 < p < 0.5:
+        return 0
+    # The statistic grows with the root of the number of problems.
+    return math.ceil(problems * (normal.inv_cdf(alpha) / normal.inv_cdf(p)) ** 2) - problems
 
 
 def _variances(differences: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

@@ -172,6 +172,18 @@ def test_the_samples_asked_for_do(samples: int) -> None:
     assert 0.65 < np.mean(shown) < 0.95
 
 
+def test_pairs_that_all_agree_need_as_many_problems_as_the_test_asks_for() -> None:
+    """It once asked for one more."""
+    alpha = 0.004
+    agree = np.ones((200, 2))
+    pairs = as_pairs(agree, agree)
+    assert not non_inferiority(pairs, 0.02, alpha).shown
+    found = more(pairs, difference(pairs, resamples=0), 0.02, alpha)
+    assert found and found.samples is None and 20 < found.problems < 200
+    enough = np.ones((200 + found.problems + 5, 2))
+    assert non_inferiority(as_pairs(enough, enough), 0.02, alpha).shown
+
+
 def test_where_no_data_would_help() -> None:
     pairs = drawn(Case(400, 2, 0.7, 0.2))
     assert more(pairs, difference(pairs, resamples=0), 0.02, 0.05) is None

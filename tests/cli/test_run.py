@@ -131,7 +131,7 @@ def test_config_file_then_overrides(invoke, job, tmp_path):
             "selector.buget=1024: no such option; did you mean selector.budget?",
         ),
         (["run", "engine.max_batch=many"], "engine.max_batch=many: must be a whole number"),
-        (["run", "selector.budget=20"], "selector.budget=20: must be at least two blocks, 32 tokens"),
+        (["run", "selector.budget=12"], "selector.budget=12: must be at least two blocks, 16 tokens"),
         (["run", "selector=qest"], "selector=qest: no such choice"),
         (["run", "nonsense"], "nonsense: must be option=value"),
         (["run", "--budget", "3"], "No such option: --budget"),
