@@ -45,8 +45,8 @@ def more(
 
     Variances between and within problems come from a one-way analysis of the paired differences. The share
     of pairs that differ is taken with half a pair added on each side (Agresti and Min 2005), since none
-    seen does not mean none. Since the test takes the variance that there is at the margin, it may ask for more
-    than that, the more so where all pairs agree: then the same data over as many more problems as it asks for.
+    seen does not mean none. The test takes the variance that there is at the margin, and so may ask for more,
+    above all where all pairs agree: then as many problems more as pass it if they are like those seen.
 
     Returns:
         None: no amount would help if the truth is near what was seen: it lies below the margin, and the
@@ -83,7 +83,7 @@ def more(
 
 
 def _repeated(pairs: PairedOutcomes, margin: float, alpha: float, problems: int) -> int:
-    """More problems like those seen until the test of non-inferiority is passed; 0: it says nothing of that."""
+    """More problems like those seen until the test of non-inferiority is passed; 0: not to be told."""
     normal = NormalDist()
     p = non_inferiority(pairs, margin).p_value
     if not 0 < p < 0.5:
