@@ -35,7 +35,7 @@ def test_a_rank_loads_its_part() -> None:
             weight, kept = (getattr(getattr(one, owner), name).weight for one in (layer, mine))
             assert torch.equal(kept, weight[:, weight.shape[1] // 2 :])
     assert torch.equal(half.lm_head.weight, model.lm_head.weight)
-    block = 16
+    block = 8  # of the gates that come with the model
     for gate, mine in zip(whole.load_gates(block), part.load_gates(block), strict=True):
         assert gate is not None and mine is not None
         assert (mine.num_query_heads, mine.num_kv_heads) == (2, 1)
