@@ -164,7 +164,7 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
             "selector.name=ques",
             "selector.name=ques: must be one of dense, seer, quest, oracle, window, random",
         ),
-        ("selector.budget=16", "selector.budget=16: must be at least two blocks, 32 tokens with"),
+        ("selector.budget=12", "selector.budget=12: must be at least two blocks, 16 tokens with"),
         ("engine.kv_memory=lots", "engine.kv_memory=lots: must be 'auto' or a size such as 8GiB or 500MB"),
         ("selector.budget", "selector.budget: must be option=value, such as selector.budget=1024"),
         ("=3", "=3: must be option=value"),
