@@ -95,7 +95,7 @@ def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> 
         "TILE": tile,
         "STAGES": 3,
         "QUANTISED": quantised,
-        "num_warps": 8 if rows >= 64 or (quantised and itemsize == 4) else 4,
+        "num_warps": 8 if rows >= 64 or (itemsize == 4 and (quantised or padded > 128)) else 4,
     }
 
 
