@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cluster.test_faults import SAME
 from jobs.conftest import MakeConfig
 
 from seer_ray.cluster.worker import build_engine
@@ -19,17 +20,6 @@ from seer_ray.jobs.sweep import _groups
 from seer_ray.results.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("local_ray")
-
-SAME = (
-    "problem_id",
-    "sample",
-    "token_ids",
-    "completion",
-    "finish_reason",
-    "error",
-    "attended_kv",
-    "available_kv",
-)
 
 
 class Killer(NullReporter):
