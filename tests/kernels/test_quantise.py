@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from append_case import AppendCase, draw
 from packed_case import PackedCase
 from paged_case import Case, error, limit
 
@@ -14,15 +15,10 @@ from seer_ray.kernels.attend import SPLIT, attend, reference
 from seer_ray.kernels.prefill import Chunks, prefill
 from seer_ray.kernels.quantise import TOP, Quantised, quantise, vector_bytes
 from seer_ray.kernels.rotary import rotate
-from seer_ray.models.rope import RopeTable
 
 INT8, FLOAT8 = torch.int8, torch.float8_e4m3fn
 KEPT = pytest.mark.parametrize("kept", list(TOP), ids=["int8", "float8"])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-
-
-def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 @KEPT
@@ -62,14 +58,10 @@ def test_what_is_kept_of_a_token_depends_on_it_alone(kept: torch.dtype) -> None:
 
 @DTYPES
 def test_rotation_and_append_in_one(dtype: torch.dtype) -> None:
-    tokens, q_heads, heads, dim, block = 7, 6, 2, 48, 16
-    q, k, v = (draw(tokens, n, dim, dtype=dtype, seed=n) for n in (q_heads, heads, heads))
-    cos, sin = RopeTable.from_theta(10000.0, dim).at(torch.arange(tokens) * 31 + 5)
-    pages, offsets = torch.tensor([3, 3, 1, 0, 4, 2, 4]), torch.tensor([0, 15, 7, 3, 8, 9, 1])
+    case = AppendCase.of(dtype)
+    q, k, v, cos, sin, pages, offsets = case
     for kept in TOP:  # the first is compiled
-        found, expected = (
-            Quantised.zeros((5, heads, 2, block, dim), kept, torch.device("cpu")) for _ in range(2)
-        )
+        found, expected = (Quantised.zeros(case.cache, kept, torch.device("cpu")) for _ in range(2))
         append(rotate(k, cos, sin), v, expected, pages, offsets)
         rotated = rotate_append(q, k, v, cos, sin, found, pages, offsets)
         assert rotated.dtype == dtype

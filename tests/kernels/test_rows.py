@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from append_case import HEADS, Q_HEADS, AppendCase, draw
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from seer_ray.kernels import cpu
@@ -13,14 +14,9 @@ from seer_ray.kernels.append import append, rotate_append
 from seer_ray.kernels.norm import reference, rms_norm
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.rope import RopeTable
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-
-
-def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 @DTYPES
@@ -43,19 +39,17 @@ def test_norm_lets_gradients_through() -> None:
 
 @DTYPES
 def test_rotation_and_append_bit_for_bit(dtype: torch.dtype) -> None:
-    tokens, q_heads, heads, dim, block = 7, 6, 2, 48, 16
-    q, k, v = (draw(tokens, n, dim, dtype=dtype, seed=n) for n in (q_heads, heads, heads))
-    cos, sin = RopeTable.from_theta(10000.0, dim).at(torch.arange(tokens) * 31 + 5)
-    pages, offsets = torch.tensor([3, 3, 1, 0, 4, 2, 4]), torch.tensor([0, 15, 7, 3, 8, 9, 1])
-    expected = torch.full((5, heads, 2, block, dim), float("nan"), dtype=dtype)
+    case = AppendCase.of(dtype)
+    q, k, v, cos, sin, pages, offsets = case
+    expected = torch.full(case.cache, float("nan"), dtype=dtype)
     append(rotate(k, cos, sin), v, expected, pages, offsets)
     found = torch.full_like(expected, float("nan"))
     # Strided as slices of one product would be.
     wide = torch.cat([q, k, v], dim=1)
     rotated = rotate_append(
-        wide[:, :q_heads],
-        wide[:, q_heads : q_heads + heads],
-        wide[:, -heads:],
+        wide[:, :Q_HEADS],
+        wide[:, Q_HEADS : Q_HEADS + HEADS],
+        wide[:, -HEADS:],
         cos,
         sin,
         found,
