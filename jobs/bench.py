@@ -17,7 +17,10 @@ from rich.console import Console
 
 from seer_ray.jobs import bench_engine, bench_kernels, bench_memory
 from seer_ray.jobs.bench_case import Refused
+from seer_ray.jobs.bench_models import SHAPES
+from seer_ray.jobs.bench_show import numbers
 from seer_ray.jobs.bench_timing import machine
+from seer_ray.models.load import DTYPES
 
 WIDTH = 140
 """Of tables where no terminal says how wide it is."""
@@ -53,8 +56,8 @@ def main(arguments: list[str]) -> int:
 def _memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """In a process of its own: the peak of this one has been."""
     command = [sys.executable, "-m", "seer_ray.jobs.bench", "memory", "--json"]
-    for name in ("model", "dtype", "batch", "kv_memory"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    command += ["--batch", str(max(options.batch)), "--kv-memory", options.kv_memory]
+    command += ["--model", options.model, "--dtype", options.dtype]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(f"seer-ray bench memory failed: {result.stderr.strip()[-400:]}")
@@ -67,9 +70,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="seer-ray bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("kernels", "engine", "memory", "all"))
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
-    parser.add_argument("--batch", type=int, default=8, help="engine, memory: rows")
-    parser.add_argument("--model", default="smollm2", help="engine, memory: as model.name")
-    parser.add_argument("--dtype", default="float32", help="engine, memory: as model.dtype")
+    usual = bench_engine.defaults()
+    shapes = ", ".join(SHAPES)
+    parser.add_argument(
+        "--batch", type=numbers, default=usual.batch, help=f"engine, memory (the most): rows {usual.batch}"
+    )
+    parser.add_argument(
+        "--model",
+        default=usual.model,
+        help=f"engine, memory: as model.name, or with random weights {shapes} ({usual.model})",
+    )
+    parser.add_argument(
+        "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"engine, memory: {usual.dtype}"
+    )
     parser.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
     bench_kernels.add_options(parser.add_argument_group("kernels"))
     bench_engine.add_options(parser.add_argument_group("engine"))

@@ -1,5 +1,5 @@
 """Whole engines: batches of requests against ``model.generate`` and ``generate_batch``, and decode steps at
-long context, sparse against our own dense, selection included."""
+long context, selection included."""
 
 from __future__ import annotations
 
@@ -13,21 +13,40 @@ import torch
 import transformers
 from rich.console import Console
 
-from seer_ray.config import EngineConfig, ModelConfig, SelectorConfig
+from seer_ray.config import EngineConfig
 from seer_ray.engine import Engine, Request, SamplingParams
-from seer_ray.engine.bandwidth import copy_rate
-from seer_ray.jobs.bench_show import show
+from seer_ray.jobs.bench_models import bench_model
+from seer_ray.jobs.bench_show import numbers, show
+from seer_ray.jobs.bench_steps import bench_steps
 from seer_ray.jobs.bench_timing import seconds
-from seer_ray.models.gate_config import GateConfig
-from seer_ray.models.gates import init_gates
-from seer_ray.models.load import LoadedModel, load_model
-from seer_ray.models.rope import head_dim
+from seer_ray.models.load import LoadedModel
 
 VOCABULARY = 32_000
 """Random prompts use token ids below this."""
 STATIC_BATCH = 16
-BURST = 8
-"""Steps of one engine in a row, where each is launched before the last one is read."""
+TURNS = 5
+"""Decode steps that count, of each contender and round."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Of options that depend on the device."""
+
+    model: str
+    dtype: str
+    batch: tuple[int, ...]
+    context: tuple[int, ...]
+    budget: int
+
+
+DEFAULTS = {
+    "cpu": Defaults("smollm2", "bfloat16", (1, 8), (1000, 7000), 1024),
+    "cuda": Defaults("qwen3-8b", "bfloat16", (16,), (32768,), 4096),
+}
+
+
+def defaults() -> Defaults:
+    return DEFAULTS["cuda" if torch.cuda.is_available() else "cpu"]
 
 
 @dataclass(frozen=True)
@@ -137,137 +156,49 @@ def bench_batching(loaded: LoadedModel, count: int, longest: int, repeats: int) 
     }
 
 
-# -- decode steps at long context ----------------------------------------------------------------------
-
-
-def decoding_engine(loaded: LoadedModel, selector: SelectorConfig, batch: int, context: int) -> Engine:
-    """An engine whose ``batch`` chains stand at ``context`` tokens."""
-    engine = Engine(loaded, EngineConfig(max_batch=batch), selector)
-    for index in range(batch):
-        engine.submit(Request(str(index), (1, 2 + index), SamplingParams(max_new_tokens=context + 1000)))
-    engine.step()
-    stretch(engine, context)
-    return engine
-
-
-def stretch(engine: Engine, context: int) -> None:
-    """Moves every running chain to ``context`` tokens, over random keys and values.
-
-    Time and memory do not depend on what is in the cache, and real prompts would take hours on a CPU.
-    """
-    engine.settle()
-    pool, block = engine.scheduler.pool, engine.settings.block_size
-    for sequence in engine.scheduler.running:
-        sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
-        sequence.cached = context
-        while len(sequence.pages) * block <= context:
-            sequence.pages.append(pool.allocate())
-    noise = torch.Generator(device=engine.runner.device).manual_seed(0)
-    for part in [*engine.runner.cache.kv, *(s for s in engine.runner.cache.summary if s is not None)]:
-        part[: pool.used + 1].normal_(generator=noise)
-
-
-def step_time(engine: Engine, overlap: bool) -> tuple[float, float]:
-    """Seconds of a decode step, and those of them in which the host works and the device does not."""
-    engine.settle()
-    engine.overlap = overlap
-    count = BURST if overlap else 1
-    if overlap:
-        engine.step()  # each of those measured has one before it in flight
-    before = engine.stats()["decode_s"]
-    taken = seconds(lambda: [engine.step() for _ in range(count)])
-    return taken / count, max(0.0, taken - (engine.stats()["decode_s"] - before)) / count
-
-
-def bench_decode(loaded: LoadedModel, batch: int, context: int, budget: int, steps: int) -> dict[str, Any]:
-    """Median time of a whole decode step, engines taking turns; of it what the host takes while the device
-    waits, also where results are not read during the next step (``waiting``); and the least time that the
-    bytes it has to read would take at the device's copy rate."""
-    selectors = {
-        name: SelectorConfig(name=name, budget=budget) for name in ("dense", "seer", "quest", "window")
-    }
-    engines = {
-        name: decoding_engine(loaded, selector, batch, context) for name, selector in selectors.items()
-    }
-    overlaps = engines["dense"].overlap
-    times: dict[tuple[str, bool], list[tuple[float, float]]] = {}
-    for turn in range(steps + 2):
-        for name, engine in engines.items():
-            for overlap in {False, overlaps}:
-                taken = step_time(engine, overlap)
-                if turn >= 2:
-                    times.setdefault((name, overlap), []).append(taken)
-
-    def of(part: int, overlap: bool) -> dict[str, float]:
-        return {name: median(taken[part] for taken in times[name, overlap]) for name in engines}
-
-    medians = of(0, overlaps)
-    rate = copy_rate(loaded.device)
-    floors = {name: read_by(engine) / rate for name, engine in engines.items()}
-    return {
-        "batch": batch,
-        "context": context,
-        "budget": budget,
-        "ms_per_step": _ms(medians, 1),
-        "host_ms": _ms(of(1, overlaps), 3),
-        "waiting": {"ms_per_step": _ms(of(0, False), 1), "host_ms": _ms(of(1, False), 3)},
-        "copy_gb_s": round(rate / 1e9, 1),
-        "floor_ms": _ms(floors, 2),
-        "of_floor": {name: round(floors[name] / value, 3) for name, value in medians.items()},
-        "speedup_over_dense": {
-            name: round(medians["dense"] / value, 2) for name, value in medians.items() if name != "dense"
-        },
-    }
-
-
-def _ms(times: dict[str, float], digits: int) -> dict[str, float]:
-    return {name: round(value * 1e3, digits) for name, value in times.items()}
-
-
-def read_by(engine: Engine) -> float:
-    """Bytes that one more decode step has to read."""
-    before = engine.stats()["decode_bytes"]
-    engine.step()
-    return engine.stats()["decode_bytes"] - before
-
-
-class RandomGates(LoadedModel):
-    """Untrained gates: what they select is noise, what they cost is real."""
-
-    def load_gates(self, block_size: int) -> Any:
-        return init_gates(self.hf_config, GateConfig(block_size, head_dim(self.hf_config)))
-
-
 def add_options(parser: argparse._ArgumentGroup) -> None:
+    usual = defaults()
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--longest", type=int, default=128, help="longest completion, tokens")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--context", type=int, default=6000, help="of the decode steps, tokens")
-    parser.add_argument("--budget", type=int, default=1024, help="of the sparse selectors, tokens")
+    parser.add_argument(
+        "--context", type=numbers, default=usual.context, help=f"tokens of the decode steps {usual.context}"
+    )
+    parser.add_argument(
+        "--budget", type=int, default=usual.budget, help=f"tokens, of the sparse selectors ({usual.budget})"
+    )
 
 
 def bench_engine(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Measures and shows."""
-    loaded = load_model(ModelConfig(name=options.model, dtype=options.dtype))
-    gated = RandomGates(**vars(loaded))
-    decode = bench_decode(gated, options.batch, options.context, options.budget, steps=15)
-    title = f"Decode step, batch {options.batch}, context {options.context}, budget {options.budget}"
-    over_dense = decode["speedup_over_dense"]
-    rows = [
-        (
-            name,
-            ms,
-            over_dense.get(name, ""),
-            decode["host_ms"][name],
-            decode["waiting"]["host_ms"][name],
-            decode["floor_ms"][name],
-            decode["of_floor"][name],
-        )
-        for name, ms in decode["ms_per_step"].items()
-    ]
-    names = ("selector", "ms / step", "x dense", "host ms", "host ms, waiting", "floor ms", "floor / step")
-    show(console, title, names, rows)
+    """Measures and shows.
+
+    Raises:
+        ValueError: an option makes no sense.
+    """
+    loaded = bench_model(options.model, options.dtype)
+    steps = []
+    for context in options.context:
+        for batch in options.batch:
+            steps.append(bench_steps(loaded, batch, context, options.budget, TURNS))
+            _show_steps(console, steps[-1])
     batching = bench_batching(loaded, options.requests, options.longest, options.repeats)
     title = f"{options.requests} requests of mixed length: {batching['ratio']}x {batching['best_other']}"
     show(console, title, ("way", "new tokens / s"), list(batching["tokens_per_s"].items()))
-    return {"model": options.model, "dtype": options.dtype, "decode": decode, "batching": batching}
+    return {"model": options.model, "dtype": options.dtype, "decode": steps, "batching": batching}
+
+
+def _show_steps(console: Console, found: dict[str, Any]) -> None:
+    title = f"Decode step, batch {found['batch']}, context {found['context']}, budget {found['budget']}"
+    columns = {
+        "x dense": found["over_dense"],
+        "x generate": found["over_generate"],
+        "host ms": found["host_ms"],
+        "host ms, waiting": found["waiting"]["host_ms"],
+        "floor ms": found["floor_ms"],
+        "floor / step": found["of_floor"],
+    }
+    rows = [
+        (name, step, *(values.get(name, "") for values in columns.values()))
+        for name, step in found["ms_per_step"].items()
+    ]
+    show(console, title, ("selector", "ms / step", *columns), rows)

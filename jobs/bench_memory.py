@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import resource
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from rich.console import Console
 
-from seer_ray.config import EngineConfig, ModelConfig
+from seer_ray.config import EngineConfig
 from seer_ray.engine import Engine, Request, SamplingParams
-from seer_ray.jobs.bench_engine import VOCABULARY, stretch
+from seer_ray.jobs.bench_engine import VOCABULARY
+from seer_ray.jobs.bench_models import bench_model
 from seer_ray.jobs.bench_show import show
-from seer_ray.models.load import load_model
+from seer_ray.jobs.bench_steps import stretch
 
 
-def measure(config: ModelConfig, kv_memory: str, batch: int) -> dict[str, Any]:
-    """Peak resident memory, prompts computed and then decoding in a full cache, less what imports took."""
-    before = _resident()
-    loaded = load_model(config)
+def measure(model: str, dtype: str, kv_memory: str, batch: int) -> dict[str, Any]:
+    """Peak memory of the device, prompts computed and then decoding in a full cache, less what was in use
+    before (on a CPU: what imports took)."""
+    memory: Memory = DeviceMemory() if torch.cuda.is_available() else ResidentMemory()
+    loaded = bench_model(model, dtype)
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # forget the peak of reading the file: another format has another one
+    memory.forget_peak()  # that of reading the file: another format has another one
     engine = Engine(loaded, EngineConfig(max_batch=batch, kv_memory=kv_memory))
     capacity, block = engine.runner.capacity, engine.settings.block_size
     context = (capacity.pages // batch - 1) * block
@@ -34,30 +36,54 @@ def measure(config: ModelConfig, kv_memory: str, batch: int) -> dict[str, Any]:
     stretch(engine, context)
     for _ in range(3):
         engine.step()
-    expected = weights + capacity.pages * capacity.page_bytes
+    expected, peak = weights + capacity.pages * capacity.page_bytes, memory.peak()
     return {
         "weights_mib": round(weights / 2**20),
         "kv_mib": round(capacity.pages * capacity.page_bytes / 2**20),
-        "peak_mib": round((_peak() - before) / 2**20),
-        "over_expected": round((_peak() - before) / expected - 1, 3),
+        "peak_mib": round(peak / 2**20),
+        "over_expected": round(peak / expected - 1, 3),
         "cache_used": round(engine.stats()["pages_used"] / capacity.pages, 3),
     }
 
 
-def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+class Memory(Protocol):
+    """Bytes in use, since this was made."""
+
+    def forget_peak(self) -> None: ...
+
+    def peak(self) -> int: ...
 
 
-def _peak() -> int:
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+class DeviceMemory:
+    """What torch holds on the GPU."""
+
+    def forget_peak(self) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_reserved()
+
+
+class ResidentMemory:
+    """Of this process, by the kernel's account (Linux)."""
+
+    def __init__(self) -> None:
+        with open("/proc/self/statm") as file:
+            self.before = int(file.read().split()[1]) * resource.getpagesize()
+
+    def forget_peak(self) -> None:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+
+    def peak(self) -> int:
+        with open("/proc/self/status") as file:
+            line = next(line for line in file if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 - self.before
 
 
 def bench_memory(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Measures and shows."""
-    model = ModelConfig(name=options.model, dtype=options.dtype)
-    found = measure(model, options.kv_memory, options.batch)
+    found = measure(options.model, options.dtype, options.kv_memory, max(options.batch))
     show(console, "Peak memory", tuple(found), [tuple(found.values())])
     return {"model": options.model, "dtype": options.dtype, **found}

@@ -15,7 +15,7 @@ from engines import tiny_model
 
 from seer_ray.config import SelectorConfig
 from seer_ray.engine.graphs import DecodeGraphs
-from seer_ray.jobs import bench, bench_case, bench_engine, bench_kernels, bench_rivals
+from seer_ray.jobs import bench, bench_case, bench_kernels, bench_models, bench_rivals, bench_steps
 from seer_ray.jobs.bench_case import Case, Refused, Shape
 from seer_ray.jobs.bench_show import numbers
 
@@ -161,27 +161,43 @@ def test_options_that_make_no_sense(
 
 def test_decode_steps_beside_their_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sparse step has fewer bytes to read, weights the same."""
-    monkeypatch.setattr(bench_engine, "copy_rate", lambda device: 1e6)
-    found = bench_engine.bench_decode(tiny_model("qwen3"), batch=2, context=400, budget=128, steps=2)
-    assert set(found["ms_per_step"]) == set(found["floor_ms"]) == {"dense", "seer", "quest", "window"}
-    assert set(found["speedup_over_dense"]) == {"seer", "quest", "window"}
+    monkeypatch.setattr(bench_steps, "copy_rate", lambda device: 1e6)
+    found = bench_steps.bench_steps(tiny_model("qwen3"), batch=2, context=400, budget=128, turns=2)
+    ours = {"dense", "seer", "quest", "window"}
+    assert set(found["floor_ms"]) == set(found["host_ms"]) == set(found["of_floor"]) == ours
+    assert set(found["ms_per_step"]) == ours | {"generate"}
+    assert set(found["over_dense"]) == ours - {"dense"} | {"generate"} and set(found["over_generate"]) == ours
     assert found["floor_ms"]["window"] < found["floor_ms"]["dense"]
     assert all(share > 0 for share in found["of_floor"].values())
-    assert found["waiting"] == {"ms_per_step": found["ms_per_step"], "host_ms": found["host_ms"]}
-    assert all(0 < found["host_ms"][name] < ms for name, ms in found["ms_per_step"].items())
+    assert found["waiting"]["host_ms"] == found["host_ms"]
+    assert all(0 < found["host_ms"][name] < found["ms_per_step"][name] for name in ours)
+    with pytest.raises(ValueError, match=r"--context 5000: .* has room for"):
+        bench_steps.bench_steps(tiny_model("qwen3"), batch=2, context=5000, budget=128, turns=2)
+
+
+def test_generate_goes_on_from_a_long_cache() -> None:
+    assert len(bench_steps.generate_steps(tiny_model("qwen3"), batch=2, context=300, turns=4)) >= 4
+
+
+def test_a_shape_of_qwen3_with_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2}
+    monkeypatch.setitem(bench_models.SHAPES, "qwen3-8b", small)
+    loaded = bench_models.bench_model("qwen3-8b", "bfloat16")
+    assert loaded.model.dtype == torch.bfloat16 and loaded.max_context == 1 << 18
+    assert bench_steps.engine_steps(loaded, SelectorConfig("seer", 128), 2, 300, 2)[False].bytes > 0
 
 
 def test_steps_of_an_engine_that_reads_during_the_next() -> None:
     """As many tokens as steps; what the host does is never more than the step."""
-    engine = bench_engine.decoding_engine(tiny_model("qwen3"), SelectorConfig(), batch=2, context=100)
+    engine = bench_steps.decoding_engine(tiny_model("qwen3"), SelectorConfig(), batch=2, context=100)
     runner = engine.runner
     runner.graphs = DecodeGraphs(runner.loaded, runner.attention, 2, lambda step: step)
     for overlap in (True, False, True):
         before = engine.stats()["new_tokens"]
-        step, host = bench_engine.step_time(engine, overlap)
+        step, host = bench_steps.step_time(engine, overlap)
         assert 0 <= host < step
         engine.settle()
-        assert engine.stats()["new_tokens"] - before == 2 * (bench_engine.BURST + 1 if overlap else 1)
+        assert engine.stats()["new_tokens"] - before == 2 * (bench_steps.BURST + 1 if overlap else 1)
 
 
 def test_numbers() -> None:
