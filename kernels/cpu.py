@@ -96,22 +96,25 @@ def takes(cached: KV, group: int, block: int, dim: int) -> bool:
 
 def takes_rows(*tensors: torch.Tensor) -> bool:
     """Whether the compiled operations on single rows run on these: no gradients flow through them."""
-    known = all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
-    tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return known and not tracked and library() is not None
+    tracked = torch.is_grad_enabled()
+    for tensor in tensors:  # a loop: a step asks hundreds of times
+        if not tensor.is_cpu or tensor.dtype not in DTYPES or (tracked and tensor.requires_grad):
+            return False
+    return library() is not None
 
 
 def takes_linear(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
     """Whether products of these rows with these weights and biases are compiled."""
     if not (0 < x.numel() <= MAX_ROWS * x.shape[-1] and takes_rows(x)) or torch.is_autocast_enabled("cpu"):
         return False
-    tracked = torch.is_grad_enabled()
-    return all(
-        part is None
-        or (part.dtype == x.dtype and part.is_contiguous() and not (tracked and part.requires_grad))
-        for weight in weights
-        for part in weight
-    )
+    tracked, dtype = torch.is_grad_enabled(), x.dtype
+    for weight in weights:
+        for part in weight:
+            if part is not None and (
+                part.dtype != dtype or not part.is_contiguous() or (tracked and part.requires_grad)
+            ):
+                return False
+    return True
 
 
 def takes_target(q: torch.Tensor, block: int) -> bool:

@@ -162,8 +162,8 @@ class DecodePass:
         self.heads = attention.cache.kv[0].shape[1]
         self.identity = table.unsqueeze(1).expand(-1, self.heads, -1)
         self.all_blocks = self.blocks.unsqueeze(1).expand(-1, self.heads)
-        self.selected = position.new_zeros(len(position), len(attention.plan.layers))
-        """Blocks read by each row, summed over the KV heads of this rank, ``[rows, layers]``."""
+        self.counts: list[torch.Tensor] = []
+        """Blocks read by each row and KV head of this rank, of each layer so far, ``[rows, kv_heads]``."""
 
     def attend(
         self, layer: int, q_nope: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
@@ -186,7 +186,7 @@ class DecodePass:
             page_ids, counts = select(
                 scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
             )
-        self.selected[:, layer] = counts.sum(1)
+        self.counts.append(counts)
         if self.watch is not None:
             self.watch.note(page_ids, counts)
         return attend(q, kv, page_ids, counts, self.tails, scale)
@@ -195,4 +195,5 @@ class DecodePass:
         """KV tokens read by each row in each layer, summed over the KV heads of all ranks: counted from the
         selections, ``[rows, layers]``."""
         missing = (self.view.block - self.tails) * self.heads
-        return self.attention.group.total(self.selected * self.view.block - missing.unsqueeze(1))
+        blocks = torch.stack(self.counts, dim=1).sum(2)  # [rows, layers]
+        return self.attention.group.total(blocks * self.view.block - missing.unsqueeze(1))

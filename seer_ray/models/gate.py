@@ -160,9 +160,9 @@ class AttnGate(nn.Module):
         """
         if self.rope is not None and table is None:
             table = self.rope.at(positions)
-        if self._compiled(q_nope):
-            norm = self.attngate_qnorm.weight if self.use_qk_norm else None
-            weight = self.attngate_linear_q.weight
+        weights = self._compiled(q_nope)
+        if weights is not None:
+            weight, norm = weights
             return cpu.gate_query(q_nope, weight, norm, table, NORM_EPS, self.gate_dim**-0.5)
         # [batch, kv_heads, group, head_dim]
         q = q_nope.float().reshape(q_nope.shape[0], self.num_kv_heads, -1, self.head_dim)
@@ -180,10 +180,13 @@ class AttnGate(nn.Module):
                 q = rotate(q, *table)
         return q / math.sqrt(self.gate_dim)
 
-    def _compiled(self, q_nope: Tensor) -> bool:
-        """Whether the CPU's compiled operation takes these queries."""
-        plain = self.q_pooling == "Qproj" and self.gate_dim <= cpu.MAX_DIM
-        return plain and cpu.takes_rows(q_nope, *self.parameters())
+    def _compiled(self, q_nope: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """The projection and the norm, if the CPU's compiled operation takes them and these queries."""
+        if self.q_pooling != "Qproj" or self.gate_dim > cpu.MAX_DIM:
+            return None
+        weight = self.attngate_linear_q.weight
+        norm = self.attngate_qnorm.weight if self.use_qk_norm else None
+        return (weight, norm) if cpu.takes_rows(q_nope, weight, *([] if norm is None else [norm])) else None
 
     def score(self, q_nope: Tensor, positions: Tensor, compressed: Tensor) -> Tensor:
         """Logits of blocks; their softmax over a row's complete blocks is the gate's attention.
