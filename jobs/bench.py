@@ -28,7 +28,7 @@ WIDTH = 140
 
 def main(arguments: list[str]) -> int:
     """``seer-ray bench``. Returns the exit code: 1 where an operation's own check failed, 2: bad options."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console = Console(stderr=options.json, width=WIDTH)
@@ -66,27 +66,28 @@ def _memory_alone(options: argparse.Namespace, console: Console) -> dict[str, An
     return found
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="seer-ray bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("kernels", "engine", "memory", "all"))
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
+def parser() -> argparse.ArgumentParser:
+    """Of all that can be measured; defaults are those of this machine."""
+    made = argparse.ArgumentParser(prog="seer-ray bench", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("what", choices=("kernels", "engine", "memory", "all"))
+    made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()
     shapes = ", ".join(SHAPES)
-    parser.add_argument(
+    made.add_argument(
         "--batch", type=numbers, default=usual.batch, help=f"engine, memory (the most): rows {usual.batch}"
     )
-    parser.add_argument(
+    made.add_argument(
         "--model",
         default=usual.model,
         help=f"engine, memory: as model.name, or with random weights {shapes} ({usual.model})",
     )
-    parser.add_argument(
+    made.add_argument(
         "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"engine, memory: {usual.dtype}"
     )
-    parser.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
-    bench_kernels.add_options(parser.add_argument_group("kernels"))
-    bench_engine.add_options(parser.add_argument_group("engine"))
-    return parser
+    made.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
+    bench_kernels.add_options(made.add_argument_group("kernels"))
+    bench_engine.add_options(made.add_argument_group("engine"))
+    return made
 
 
 if __name__ == "__main__":

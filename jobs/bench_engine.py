@@ -37,11 +37,12 @@ class Defaults:
     batch: tuple[int, ...]
     context: tuple[int, ...]
     budget: int
+    requests: int
 
 
 DEFAULTS = {
-    "cpu": Defaults("smollm2", "bfloat16", (1, 8), (1000, 7000), 1024),
-    "cuda": Defaults("qwen3-8b", "bfloat16", (16,), (32768,), 4096),
+    "cpu": Defaults("smollm2", "bfloat16", (1, 8), (1000, 7000), 1024, 32),
+    "cuda": Defaults("qwen3-8b", "bfloat16", (16,), (32768,), 4096, 256),
 }
 
 
@@ -158,7 +159,9 @@ def bench_batching(loaded: LoadedModel, count: int, longest: int, repeats: int) 
 
 def add_options(parser: argparse._ArgumentGroup) -> None:
     usual = defaults()
-    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument(
+        "--requests", type=int, default=usual.requests, help=f"of mixed length ({usual.requests})"
+    )
     parser.add_argument("--longest", type=int, default=128, help="longest completion, tokens")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(

@@ -159,7 +159,7 @@ def _gathered(case: Case) -> Call:
         for part, buffer in enumerate(buffers):
             at = rows[i % case.variants] + part
             torch.index_select(flat, 0, at, out=buffer.view(-1, flat.shape[1]))
-        return scaled_dot_product_attention(_queries(case, i), *buffers, scale=case.scale)
+        return scaled_dot_product_attention(_queries(case, i), buffers[0], buffers[1], scale=case.scale)
 
     return run
 

@@ -24,6 +24,8 @@ GENERATE = "generate"
 """``model.generate`` with the cache that it makes by default."""
 ROUNDS = 3
 """Every contender is set up so many times, one at a time: a cache of this length may fit once only."""
+ROOM = 1024
+"""Tokens that an engine's chains may grow by while they are measured."""
 BURST = 8
 """Steps of one engine in a row, where each is launched before the last one is read."""
 
@@ -43,7 +45,7 @@ def bench_steps(loaded: LoadedModel, batch: int, context: int, budget: int, turn
     Raises:
         ValueError: the model is not made for so long a context.
     """
-    if context + (ROUNDS + turns) * BURST > loaded.max_context:
+    if context + 2 * (turns + 3) * BURST > loaded.max_context:
         raise ValueError(f"--context {context}: {loaded.name} has room for {loaded.max_context} tokens")
     taken: dict[bool, dict[str, Taken]] = {False: {}, True: {}}
     generate: list[float] = []
@@ -131,9 +133,10 @@ def engine_steps(
 
 def decoding_engine(loaded: LoadedModel, selector: SelectorConfig, batch: int, context: int) -> Engine:
     """An engine whose ``batch`` chains stand at ``context`` tokens."""
-    engine = Engine(loaded, EngineConfig(max_batch=batch), selector)
+    length = min(context + ROOM, loaded.max_context)
+    engine = Engine(loaded, EngineConfig(max_batch=batch, max_length=length), selector)
     for index in range(batch):
-        engine.submit(Request(str(index), (1, 2 + index), SamplingParams(max_new_tokens=context + 1000)))
+        engine.submit(Request(str(index), (1, 2 + index), SamplingParams(max_new_tokens=length - 2)))
     engine.step()
     stretch(engine, context)
     return engine

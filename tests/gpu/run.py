@@ -1,8 +1,8 @@
-"""All kernel checks and timings on one GPU, unattended: ``python tests/gpu/run.py [--json FILE]``.
+"""All checks and timings on one GPU, unattended: ``python tests/gpu/run.py [--json FILE]``.
 
 Needs torch, triton, transformers and rich; neither pytest nor an installed package. Prints what fails, then
-the table of ``seer-ray bench kernels``, and one JSON line at the end. Exit code 1: a check failed (times are
-taken all the same).
+the tables of ``seer-ray bench kernels`` and ``seer-ray bench engine``, and one JSON line at the end. Exit
+code 1: a check failed (times are taken all the same).
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from gpu.graph_checks import graph_checks
 from gpu.overlap_checks import overlap_checks
 from triton_checks import gpu_checks
 
+PARTS = ("checks", "kernels", "engine")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the JSON line to this file")
-    parser.add_argument("--only", choices=("checks", "times"), help="leave out the other half")
+    parser.add_argument("--only", choices=PARTS, help="one part of it")
     parser.add_argument("--filter", default="", help="only checks whose name contains this")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("no CUDA GPU")
         return 2
+    parts = (options.only,) if options.only else PARTS
     report: dict[str, object] = {}
     failed: list[str] = []
-    if options.only != "times":
+    if "checks" in parts:
         start = time.monotonic()
         checks = [
             check
@@ -52,18 +55,22 @@ def main() -> int:
         seconds = time.monotonic() - start
         print(f"checks: {len(checks)}, failed: {len(failed)}, {seconds:.0f} s", flush=True)
         report |= {"checks": len(checks), "failed": failed, "check_seconds": round(seconds)}
-    if options.only != "checks":
+    if "kernels" in parts or "engine" in parts:
         from rich.console import Console
         from timing import SHAPES, sweep
 
-        from seer_ray.jobs import bench_kernels
+        from seer_ray.jobs import bench
+        from seer_ray.jobs.bench_engine import bench_engine
+        from seer_ray.jobs.bench_kernels import bench_kernels
         from seer_ray.jobs.bench_timing import machine
 
-        defaults = argparse.ArgumentParser()
-        bench_kernels.add_options(defaults.add_argument_group())
+        defaults, console = bench.parser().parse_args(["all"]), Console(width=bench.WIDTH)
         report |= machine()
-        report["kernels"] = bench_kernels.bench_kernels(defaults.parse_args([]), Console(width=140))
-        report["sweeps"] = [sweep(shape) for shape in SHAPES]
+        if "kernels" in parts:
+            report["kernels"] = bench_kernels(defaults, console)
+            report["sweeps"] = [sweep(shape) for shape in SHAPES]
+        if "engine" in parts:
+            report["engine"] = bench_engine(defaults, console)
     line = json.dumps(report)
     if options.json:
         options.json.write_text(line + "\n")
