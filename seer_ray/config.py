@@ -59,7 +59,7 @@ class ModelConfig:
     )
     device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N")
     gates: str | None = option(
-        None, "attention gates: hub id, folder, .pth file, or 'reasoner' (those of that model)"
+        None, "attention gates: hub id, folder, .pth file, or 'reasoner', 'smollm2' (those of that model)"
     )
     trust_remote_code: bool = option(False, "run Python code that comes with the model")
 

@@ -50,8 +50,8 @@ def test_the_default_is_the_demo_that_needs_no_download():
     [
         (["model=qwen3-4b"], "seer"),
         (["model=qwen3-4b", "model.gates=null"], "quest"),
-        (["model=smollm2"], "quest"),
-        (["model=smollm2", "model.gates=own"], "seer"),
+        (["model=smollm2"], "seer"),
+        (["model=smollm2", "model.gates=null"], "quest"),
         (["model.name=some/folder"], "quest"),
         (["model.name=some/folder", "model.gates=own"], "seer"),
         (["model.gates=null", "selector=seer"], "seer"),

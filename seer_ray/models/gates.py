@@ -22,7 +22,7 @@ from seer_ray.models.gate_config import (
     write_gate_config,
 )
 from seer_ray.models.hub import download, first_line, is_hub_id
-from seer_ray.models.source import REASONER, reasoner
+from seer_ray.models.source import packaged_gates
 
 WEIGHTS = ("attn_gate_weights.safetensors", "attn_gate_weights.pth")
 """Names of the weights in a gate folder; the first that is there counts."""
@@ -196,7 +196,7 @@ def _key(layer: int, name: str) -> str:
 
 def _find(source: str, option: str) -> Path:
     """The file of weights; ``config.json`` belongs beside it."""
-    path = reasoner() / "gates" if source == REASONER else Path(source).expanduser()
+    path = packaged_gates(source) or Path(source).expanduser()
     if path.is_file():
         if path.suffix not in (".pth", ".safetensors"):
             raise ConfigError(f"{option}: must be a .pth or .safetensors file, a folder or a hub id")

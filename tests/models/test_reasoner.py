@@ -9,7 +9,7 @@ import pytest
 from seer_ray.config import EngineConfig, GeneratorConfig, ModelConfig, SelectorConfig
 from seer_ray.engine import Engine, Request, SamplingParams
 from seer_ray.models.load import LoadedModel, load_model
-from seer_ray.models.source import reasoner
+from seer_ray.models.source import ASSETS
 from seer_ray.tasks.extraction import final_text
 from seer_ray.tasks.generators import generate_problems
 
@@ -48,8 +48,9 @@ def test_a_window_does_not_reach_far_enough():
 
 
 def test_it_says_what_it_is_and_how_it_was_made():
-    card = (reasoner() / "README.md").read_text()
+    folder = ASSETS / "reasoner"
+    card = (folder / "README.md").read_text()
     assert "seer-ray pretrain" in card and "It knows no language and no facts" in card
-    gates = (reasoner() / "gates" / "README.md").read_text()
+    gates = (folder / "gates" / "README.md").read_text()
     assert "seer-ray distill" in gates and "Attention gates for reasoner" in gates
-    assert sum(file.stat().st_size for file in reasoner().rglob("*") if file.is_file()) < 9_000_000
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 9_000_000
