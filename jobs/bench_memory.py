@@ -47,7 +47,7 @@ def measure(model: str, dtype: str, kv_memory: str, batch: int) -> dict[str, Any
 
 
 class Memory(Protocol):
-    """Bytes in use, since this was made."""
+    """Bytes in use, above what was before this was made."""
 
     def forget_peak(self) -> None: ...
 
@@ -57,12 +57,15 @@ class Memory(Protocol):
 class DeviceMemory:
     """What torch holds on the GPU."""
 
+    def __init__(self) -> None:
+        self.before = torch.cuda.memory_reserved()
+
     def forget_peak(self) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int:
-        return torch.cuda.max_memory_reserved()
+        return torch.cuda.max_memory_reserved() - self.before
 
 
 class ResidentMemory:
