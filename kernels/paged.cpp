@@ -16,6 +16,15 @@ namespace {
 
 constexpr int kMaxGroup = 16, kMaxBlock = 256, kMaxDim = 256;
 
+constexpr int64_t kAhead = 4096;  // bytes between what is read and what is asked for: pages lie anywhere
+constexpr int64_t kLine = 64;
+
+template <typename T>
+inline void prefetch(const T* from, int64_t count) {
+  const char* at = reinterpret_cast<const char*>(from);
+  for (const char* end = reinterpret_cast<const char*>(from + count); at < end; at += kLine) __builtin_prefetch(at);
+}
+
 // Online softmax of `group` queries over pages [first, last) of one row and head.
 // partial: group x (max, sum, out[dim]). DIM is the head dim where it is known at compile time, else 0.
 // scales: of each vector of kv, where it is int8.
@@ -24,6 +33,7 @@ void attend_split(const float* q, const T* kv, const float* scales, const int64_
                   int64_t last, int64_t tokens, int64_t head, int64_t heads, int64_t group, int64_t block,
                   int64_t dim_, float* partial) {
   const int64_t dim = DIM ? DIM : dim_;
+  const int64_t ahead = std::min(block, kAhead / static_cast<int64_t>(dim * sizeof(T)));
   float logits[kMaxGroup][kMaxBlock];
   for (int64_t h = 0; h < group; ++h) {
     float* state = partial + h * (dim + 2);
@@ -34,8 +44,9 @@ void attend_split(const float* q, const T* kv, const float* scales, const int64_
     const int64_t at = (pages[i] * heads + head) * 2 * block;
     const T *k = kv + at * dim, *v = k + block * dim;
     const int64_t here = std::min(block, tokens - i * block);
-    if (i + 1 < last) __builtin_prefetch(kv + (pages[i + 1] * heads + head) * 2 * block * dim);
+    const T* next = i + 1 < last ? kv + (pages[i + 1] * heads + head) * 2 * block * dim : k;
     for (int64_t t = 0; t < here; ++t) {
+      prefetch(t + ahead < here ? k + (t + ahead) * dim : v + (t + ahead - here) * dim, dim);
       float key[kMaxDim];
       for (int64_t d = 0; d < dim; ++d) key[d] = load(k[t * dim + d]);
       for (int64_t h = 0; h < group; ++h) {
@@ -56,6 +67,7 @@ void attend_split(const float* q, const T* kv, const float* scales, const int64_
       for (int64_t d = 0; d < dim; ++d) state[2 + d] *= shrink;
     }
     for (int64_t t = 0; t < here; ++t) {
+      prefetch(t + ahead < here ? v + (t + ahead) * dim : next + (t + ahead - here) * dim, dim);
       float value[kMaxDim];
       for (int64_t d = 0; d < dim; ++d) value[d] = load(v[t * dim + d]);
       for (int64_t h = 0; h < group; ++h) {
@@ -107,20 +119,26 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
   }
 }
 
-template <typename T>
+// WIDTH is the summaries' width where it is known at compile time, else 0.
+template <typename T, int WIDTH>
 void score(const float* features, const T* summary, const int64_t* table, int64_t table_stride,
            const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors,
-           int64_t width, int64_t pages, int64_t block) {
+           int64_t width_, int64_t pages, int64_t block) {
+  const int64_t width = WIDTH ? WIDTH : width_;
+  const int64_t ahead = std::max<int64_t>(1, kAhead / static_cast<int64_t>(width * sizeof(T)));
 #pragma omp parallel for collapse(2) schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t head = 0; head < heads; ++head) {
       const int64_t complete = lengths[row] / block;
+      const int64_t* physical = table + row * table_stride;
       const float* f = features + (row * heads + head) * vectors * width;
       float* to = out + (row * heads + head) * pages;
+      auto at = [&](int64_t i) { return summary + (physical[i] * heads + head) * width; };
       for (int64_t i = 0; i < pages; ++i) {
         float best = -std::numeric_limits<float>::infinity();
+        if (i + ahead < complete) prefetch(at(i + ahead), width);
         if (i < complete) {
-          const T* s = summary + (table[row * table_stride + i] * heads + head) * width;
+          const T* s = at(i);
           for (int64_t n = 0; n < vectors; ++n) {
             float dot = 0.0f;
             for (int64_t d = 0; d < width; ++d) dot += f[n * width + d] * load(s[d]);
@@ -195,8 +213,9 @@ void select_blocks(const float* scores, const int64_t* table, int64_t table_stri
   void score_##NAME(const float* features, const void* summary, const int64_t* table,                     \
                     int64_t table_stride, const int64_t* lengths, float* out, int64_t rows,               \
                     int64_t heads, int64_t vectors, int64_t width, int64_t pages, int64_t block) {        \
-    score(features, static_cast<const T*>(summary), table, table_stride, lengths, out, rows, heads,       \
-          vectors, width, pages, block);                                                                  \
+    auto run = width == 64 ? score<T, 64> : width == 128 ? score<T, 128> : score<T, 0>;                   \
+    run(features, static_cast<const T*>(summary), table, table_stride, lengths, out, rows, heads,         \
+        vectors, width, pages, block);                                                                    \
   }
 
 SEER_RAY_ATTEND(float32, float, float)

@@ -83,15 +83,17 @@ void rotate_append(const T* q, const T* k, const T* v, const float* cos, const f
 }
 
 // The q branch of a gate: projection of a group's queries, RMSNorm (weight null: none), rotation (cos null: none).
-template <typename T, typename W>
+// DIM is the gate's where it is known at compile time, else 0: the sums then stay in registers.
+template <typename T, typename W, int DIM>
 void gate_query(const T* q, const W* weight, const W* norm, const float* cos, const float* sin, float* out,
-                int64_t rows, int64_t heads, int64_t inputs, int64_t dim, float eps, float scale) {
+                int64_t rows, int64_t heads, int64_t inputs, int64_t dim_, float eps, float scale) {
+  const int64_t dim = DIM ? DIM : dim_;
 #pragma omp parallel for collapse(2) schedule(static)
   for (int64_t head = 0; head < heads; ++head) {
     for (int64_t row = 0; row < rows; ++row) {
       const T* x = q + (row * heads + head) * inputs;
       const W* w = weight + head * inputs * dim;
-      float y[kMaxDim] = {};
+      float y[DIM ? DIM : kMaxDim] = {};
       for (int64_t i = 0; i < inputs; ++i) {
         const float value = load(x[i]);
         for (int64_t d = 0; d < dim; ++d) y[d] += value * load(w[i * dim + d]);
@@ -138,8 +140,9 @@ extern "C" {
   void gate_query_##NAME(const void* q, const void* weight, const void* norm, const float* cos,            \
                          const float* sin, float* out, int64_t rows, int64_t heads, int64_t inputs,        \
                          int64_t dim, float eps, float scale) {                                            \
-    gate_query(static_cast<const T*>(q), static_cast<const W*>(weight), static_cast<const W*>(norm), cos,  \
-               sin, out, rows, heads, inputs, dim, eps, scale);                                            \
+    auto run = dim == 64 ? gate_query<T, W, 64> : dim == 128 ? gate_query<T, W, 128> : gate_query<T, W, 0>;  \
+    run(static_cast<const T*>(q), static_cast<const W*>(weight), static_cast<const W*>(norm), cos, sin,    \
+        out, rows, heads, inputs, dim, eps, scale);                                                        \
   }
 
 SEER_RAY_NORM(float32, float)
