@@ -86,6 +86,9 @@ class SelectorConfig:
     layers: dict[str, str] = option(
         {}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}"
     )
+    shares: dict[str, float] = option(
+        {}, "of single layers: their budget as a multiple of budget, by index or range, e.g. {'0-2': 0.5}"
+    )
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
     )
@@ -354,11 +357,16 @@ def check(config: Any, prefix: str = "") -> None:
 def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
     """A sparse budget must hold the open block and one more; a threshold needs scores that are shares."""
     sparse = {selector.name, *selector.layers.values()} - {"dense"}
-    if sparse and selector.budget < 2 * engine.block_size:
-        raise ConfigError(
-            f"selector.budget={selector.budget}: must be at least two blocks, "
-            f"{2 * engine.block_size} tokens with engine.block_size={engine.block_size}"
-        )
+    least = 2 * engine.block_size
+    needed = f"must be at least two blocks, {least} tokens with engine.block_size={engine.block_size}"
+    if sparse and selector.budget < least:
+        raise ConfigError(f"selector.budget={selector.budget}: {needed}")
+    for layer, share in selector.shares.items():
+        if sparse and selector.budget * share < least:
+            raise ConfigError(
+                f"selector.shares.{layer}={share:g}: {needed}; of selector.budget={selector.budget} that is"
+                f" {least / selector.budget:.2g}"
+            )
     if selector.threshold is not None and (without := sparse & {"window", "random"}):
         raise ConfigError(
             f"selector.threshold={selector.threshold:g}: {' and '.join(sorted(without))} gives blocks no "

@@ -17,7 +17,7 @@ from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
 from seer_ray.models.load import LoadedModel
 
-SELECTOR = ("threshold", "sink", "layers", "sparse_prefill")
+SELECTOR = ("threshold", "sink", "layers", "shares", "sparse_prefill")
 """Options of the selector that ``make_engine`` takes beside its name and budget."""
 SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 

@@ -64,7 +64,8 @@ class LayerPlan:
 def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: int) -> LayerPlan:
     """The config's selector for the layers of a checkpoint.
 
-    Later settings win: the selector for all layers, then ``dense_layers``, then ``layers``.
+    Later settings win: the selector for all layers, then ``dense_layers``, then ``layers``; in ``layers`` and
+    ``shares`` the later entry.
 
     Args:
         selector: the config.
@@ -88,13 +89,17 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
             raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
         chosen = layer_range(key, len(native), option)
         mixers[chosen.start : chosen.stop] = [name] * len(chosen)
+    budgets = [selector.budget // block_size] * len(native)
+    for key, share in selector.shares.items():
+        chosen = layer_range(key, len(native), f"selector.shares.{key}={share:g}")
+        # To the nearest block, not below what is forced: shares with a mean of 1 keep the mean budget.
+        blocks = max(2, round(selector.budget * share / block_size))
+        budgets[chosen.start : chosen.stop] = [blocks] * len(chosen)
     return LayerPlan(
         tuple(
             LayerSpec(layer, kind, "dense")
             if mixer == "dense"
-            else LayerSpec(
-                layer, kind, mixer, selector.budget // block_size, selector.threshold, selector.sink
-            )
+            else LayerSpec(layer, kind, mixer, budgets[layer], selector.threshold, selector.sink)
             for layer, (mixer, kind) in enumerate(zip(mixers, native, strict=True))
         ),
         block_size,

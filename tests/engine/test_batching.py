@@ -225,6 +225,10 @@ def test_all_of_the_models_context_can_be_used() -> None:
         ({"selector": "sear"}, "selector.name=sear: must be one of"),
         ({"selector": "quest", "threshold": 1.5}, "selector.threshold=1.5: must be at most"),
         ({"selector": "window", "threshold": 0.1}, "selector.threshold=0.1: window gives blocks no share"),
+        (
+            {"selector": "quest", "budget": 64, "shares": {"0": 0.25}},
+            "selector.shares.0=0.25: must be at least two blocks, .*; of selector.budget=64 that is 0.5",
+        ),
         ({"layers": {"2": "quest"}}, "selector.layers.2=quest: must name layers 0 to 1"),
     ],
 )

@@ -64,6 +64,13 @@ def test_attended_tokens(selector: str, exact: bool) -> None:
         assert done[str(prompt)].attended_kv == expected
 
 
+def test_attended_tokens_of_shares() -> None:
+    """Two and six blocks of 16 instead of four in both layers."""
+    engine = make_engine(selector="quest", budget=64, shares={"0": 0.5, "1": 1.5})
+    (completion,) = run(engine, [request("a", tokens(120), 40)]).values()
+    assert completion.attended_kv == sum(read(n, 16, 2) + read(n, 16, 6) for n in range(120, 160)) * HEADS
+
+
 def test_attended_tokens_of_a_threshold_are_those_of_its_selections(monkeypatch: pytest.MonkeyPatch) -> None:
     selections: list[int] = []
 

@@ -57,6 +57,16 @@ def test_later_settings_win() -> None:
     assert mixers(layers={"0-5": "window"}) == ["window"] * 6
 
 
+def test_shares_divide_the_budget_among_layers() -> None:
+    shared = plan(name="seer", budget=1024, shares={"0": 0.25, "1-2": 1.5, "2": 1.74, "4": 0.01})
+    assert [spec.blocks for spec in shared.layers] == [4, 24, 28, 16, 2, 16]  # two at least are forced
+    assert shared.code == "6L:2seer1024b64+1seer256b64+1seer1536b64+1seer1792b64+1seer128b64"
+    assert shared.digest != plan(name="seer", budget=1024).digest
+    even = plan(name="seer", budget=1024, shares={"0-5": 1.0})
+    assert even.digest == plan(name="seer", budget=1024).digest
+    assert plan(shares={"0": 0.5}).digest == plan().digest  # dense has no budget
+
+
 def test_digest_is_of_what_is_decoded_not_of_how_it_was_said() -> None:
     one = plan(name="quest", dense_layers=2)
     assert one.digest == plan(name="quest", layers={"0-1": "dense"}).digest
@@ -90,6 +100,7 @@ def test_plans_are_immutable() -> None:
         ({"layers": {"-1": "dense"}}, "selector.layers.-1=dense: must name"),
         ({"layers": {"first": "dense"}}, "selector.layers.first=dense: must name"),
         ({"layers": {"3": "sparse"}}, "selector.layers.3=sparse: must be one of dense, seer"),
+        ({"shares": {"2-6": 0.5}}, "selector.shares.2-6=0.5: must name layers 0 to 5"),
         ({"name": "sear"}, "selector.name=sear: must be one of dense, seer"),
     ],
 )
