@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -122,13 +122,33 @@ def takes_target(q: torch.Tensor, block: int) -> bool:
     return takes_rows(q) and block % LANES == 0
 
 
-def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+AT, INT, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+ARGUMENTS: dict[str, tuple[type, ...]] = {
+    "attend": (*[AT] * 4, INT, INT, *[AT] * 4, *[INT] * 7, REAL),
+    "score": (AT, AT, AT, INT, AT, AT, *[INT] * 6),
+    "select_blocks": (AT, AT, INT, AT, AT, AT, *[INT] * 6),
+    "rms_norm": (AT, AT, AT, INT, INT, REAL),
+    "rotate_append": (*[AT] * 10, *[INT] * 5),
+    "gate_query": (*[AT] * 6, *[INT] * 4, REAL, REAL),
+    "linear": (AT,),
+    "mlp": (AT,),
+    "target_max": (*[AT] * 4, *[INT] * 7),
+}
+"""Of the compiled operations: told once, so that a step's hundreds of calls pass plain numbers."""
 
 
 @cache
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _operation(name: str, *dtypes: torch.dtype) -> Callable[..., None]:
+    """A compiled operation for these dtypes; takes addresses, sizes and factors as numbers."""
+    compiled = library()
+    assert compiled is not None
+    operation = compiled["_".join([name, *(str(dtype).removeprefix("torch.") for dtype in dtypes)])]
+    operation.argtypes, operation.restype = ARGUMENTS[name], None
+    return operation
+
+
+def _at(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def attend(
@@ -152,19 +172,19 @@ def attend(
     out = torch.empty_like(q)
     partials = rows * heads * -(-width // split)
     workspace = torch.empty(partials * group * (dim + 2), dtype=torch.float32)
-    getattr(library(), f"attend_{_name(kv.dtype)}")(
-        _pointer(q),
-        _pointer(numbers),
-        _pointer(scales),
-        _pointer(page_ids),
-        ctypes.c_int64(page_ids.stride(0)),
-        ctypes.c_int64(page_ids.stride(1)),
-        _pointer(counts),
-        _pointer(tails),
-        _pointer(out),
-        _pointer(workspace),
-        *map(ctypes.c_int64, (rows, heads, group, block, dim, width, split)),
-        ctypes.c_float(scale),
+    _operation("attend", kv.dtype)(
+        q.data_ptr(),
+        numbers.data_ptr(),
+        _at(scales),
+        page_ids.data_ptr(),
+        page_ids.stride(0),
+        page_ids.stride(1),
+        counts.data_ptr(),
+        tails.data_ptr(),
+        out.data_ptr(),
+        workspace.data_ptr(),
+        *(rows, heads, group, block, dim, width, split),
+        scale,
     )
     return out.to(dtype)
 
@@ -177,14 +197,14 @@ def score(
     features, lengths = features.float().contiguous(), lengths.contiguous()
     pages = page_table.shape[1]
     out = torch.empty(rows, heads, pages, dtype=torch.float32)
-    getattr(library(), f"score_{_name(summary.dtype)}")(
-        _pointer(features),
-        _pointer(summary),
-        _pointer(page_table),
-        ctypes.c_int64(page_table.stride(0)),
-        _pointer(lengths),
-        _pointer(out),
-        *map(ctypes.c_int64, (rows, heads, vectors, width, pages, block)),
+    _operation("score", summary.dtype)(
+        features.data_ptr(),
+        summary.data_ptr(),
+        page_table.data_ptr(),
+        page_table.stride(0),
+        lengths.data_ptr(),
+        out.data_ptr(),
+        *(rows, heads, vectors, width, pages, block),
     )
     return out
 
@@ -193,21 +213,19 @@ def select(
     scores: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int, k: int, sink: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See ``kernels.select``, without a threshold; ``k`` is at least the number of forced blocks."""
-    compiled = library()
-    assert compiled is not None
     rows, heads, width = scores.shape
     k = min(k, width)
     scores, lengths = scores.float().contiguous(), lengths.contiguous()
     page_ids = torch.empty(rows, heads, k, dtype=torch.int64)
     counts = torch.empty(rows, heads, dtype=torch.int64)
-    compiled.select_blocks(
-        _pointer(scores),
-        _pointer(page_table),
-        ctypes.c_int64(page_table.stride(0)),
-        _pointer(lengths),
-        _pointer(page_ids),
-        _pointer(counts),
-        *map(ctypes.c_int64, (rows, heads, width, block, k, sink)),
+    _operation("select_blocks")(
+        scores.data_ptr(),
+        page_table.data_ptr(),
+        page_table.stride(0),
+        lengths.data_ptr(),
+        page_ids.data_ptr(),
+        counts.data_ptr(),
+        *(rows, heads, width, block, k, sink),
     )
     return page_ids, counts
 
@@ -217,14 +235,8 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     width = x.shape[-1]
-    getattr(library(), f"rms_norm_{_name(x.dtype)}")(
-        _pointer(x),
-        _pointer(weight),
-        _pointer(out),
-        ctypes.c_int64(x.numel() // width),
-        ctypes.c_int64(width),
-        ctypes.c_float(eps),
-    )
+    at = x.data_ptr(), weight.data_ptr(), out.data_ptr()
+    _operation("rms_norm", x.dtype)(*at, x.numel() // width, width, eps)
     return out
 
 
@@ -245,9 +257,9 @@ def rotate_append(
     tokens, q_heads, dim = q.shape
     out = torch.empty_like(q)
     numbers, scales = tensors(kv)
-    getattr(library(), f"rotate_append_{_name(q.dtype)}_{_name(kv.dtype)}")(
-        *map(_pointer, (q, k, v, cos, sin, numbers, scales, pages, offsets, out)),
-        *map(ctypes.c_int64, (tokens, q_heads, k.shape[1], kv.shape[3], dim)),
+    _operation("rotate_append", q.dtype, kv.dtype)(
+        *map(_at, (q, k, v, cos, sin, numbers, scales, pages, offsets, out)),
+        *(tokens, q_heads, k.shape[1], kv.shape[3], dim),
     )
     return out
 
@@ -265,12 +277,8 @@ def gate_query(
     cos, sin = (part.contiguous() for part in table) if table is not None else (None, None)
     rows, heads, inputs, dim = q.shape[0], weight.shape[0], weight[0, ..., 0].numel(), weight.shape[-1]
     out = torch.empty(rows, heads, dim, dtype=torch.float32)
-    getattr(library(), f"gate_query_{_name(q.dtype)}_{_name(weight.dtype)}")(
-        *map(_pointer, (q, weight, norm, cos, sin, out)),
-        *map(ctypes.c_int64, (rows, heads, inputs, dim)),
-        ctypes.c_float(eps),
-        ctypes.c_float(scale),
-    )
+    at = map(_at, (q, weight, norm, cos, sin, out))
+    _operation("gate_query", q.dtype, weight.dtype)(*at, rows, heads, inputs, dim, eps, scale)
     return out
 
 
@@ -280,7 +288,7 @@ def linear(
     """See ``kernels.linear``."""
     x = x.contiguous()
     outs = [x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in weights]
-    getattr(library(), f"linear_{_name(x.dtype)}")(_products(x, weights, outs))
+    _operation("linear", x.dtype)(_products(x, weights, outs))
     return outs
 
 
@@ -293,7 +301,7 @@ def mlp(
     """See ``kernels.linear``."""
     x = x.contiguous()
     inner, out = (x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in (up, down))
-    getattr(library(), f"mlp_{_name(x.dtype)}")(_products(x, (gate, up, down), (inner, inner, out)))
+    _operation("mlp", x.dtype)(_products(x, (gate, up, down), (inner, inner, out)))
     return out
 
 
@@ -315,15 +323,11 @@ def target_max(
     q: torch.Tensor, k: torch.Tensor, sums: torch.Tensor, block: int, scale: float, first: int
 ) -> torch.Tensor:
     """The target of ``kernels.target``, kind ``max``; ``sums [q_heads, tokens]`` are the rows' log sums."""
-    compiled = library()
-    assert compiled is not None
     (tokens, q_heads, dim), heads = q.shape, k.shape[1]
     blocks = (tokens - 1) // block
     keys = k[: blocks * block].float().view(blocks, block, heads, dim).permute(2, 0, 3, 1).contiguous()
     q, sums = (q.float() * scale).contiguous(), sums.contiguous()
     out = torch.zeros(tokens - first, heads, blocks)
-    compiled.target_max(
-        *map(_pointer, (q, keys, sums, out)),
-        *map(ctypes.c_int64, (tokens, first, heads, q_heads // heads, dim, block, blocks)),
-    )
+    at = map(_at, (q, keys, sums, out))
+    _operation("target_max")(*at, tokens, first, heads, q_heads // heads, dim, block, blocks)
     return out
