@@ -16,10 +16,18 @@ from seer_ray.config import EngineConfig, SelectorConfig
 from seer_ray.engine import Engine, Request, SamplingParams
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.jobs.bench_timing import seconds
+from seer_ray.kernels.quantise import tensors
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import attention_shape
 
-SELECTORS = ("dense", "seer", "quest", "window")
+CONTENDERS = {
+    "dense": ("dense", "auto"),
+    "seer": ("seer", "auto"),
+    "seer, int8": ("seer", "int8"),
+    "quest": ("quest", "auto"),
+    "window": ("window", "auto"),
+}
+"""Selector and ``engine.kv_dtype``."""
 GENERATE = "generate"
 """``model.generate`` with the cache that it makes by default."""
 ROUNDS = 3
@@ -50,10 +58,10 @@ def bench_steps(loaded: LoadedModel, batch: int, context: int, budget: int, turn
     taken: dict[bool, dict[str, Taken]] = {False: {}, True: {}}
     generate: list[float] = []
     for _ in range(ROUNDS):
-        for name in SELECTORS:
+        for name, (selected_by, kv_dtype) in CONTENDERS.items():
             free_memory()
-            selector = SelectorConfig(name=name, budget=budget)
-            for overlap, steps in engine_steps(loaded, selector, batch, context, turns).items():
+            selector = SelectorConfig(name=selected_by, budget=budget)
+            for overlap, steps in engine_steps(loaded, selector, batch, context, turns, kv_dtype).items():
                 taken[overlap].setdefault(name, Taken([], [], 0.0)).add(steps)
         free_memory()
         # It copies the cache of a layer in each step: what fits our engines may not fit it.
@@ -118,10 +126,15 @@ class Taken:
 
 
 def engine_steps(
-    loaded: LoadedModel, selector: SelectorConfig, batch: int, context: int, turns: int
+    loaded: LoadedModel,
+    selector: SelectorConfig,
+    batch: int,
+    context: int,
+    turns: int,
+    kv_dtype: str = "auto",
 ) -> dict[bool, Taken]:
     """With and, where the engine can, without waiting for each step's result."""
-    engine = decoding_engine(loaded, selector, batch, context)
+    engine = decoding_engine(loaded, selector, batch, context, kv_dtype)
     modes = {False, engine.overlap}
     pairs = {overlap: [step_time(engine, overlap) for _ in range(turns + 2)][2:] for overlap in modes}
     read = read_by(engine)
@@ -131,10 +144,13 @@ def engine_steps(
     }
 
 
-def decoding_engine(loaded: LoadedModel, selector: SelectorConfig, batch: int, context: int) -> Engine:
+def decoding_engine(
+    loaded: LoadedModel, selector: SelectorConfig, batch: int, context: int, kv_dtype: str = "auto"
+) -> Engine:
     """An engine whose ``batch`` chains stand at ``context`` tokens."""
     length = min(context + ROOM, loaded.max_context)
-    engine = Engine(loaded, EngineConfig(max_batch=batch, max_length=length), selector)
+    settings = EngineConfig(max_batch=batch, max_length=length, kv_dtype=kv_dtype)
+    engine = Engine(loaded, settings, selector)
     for index in range(batch):
         engine.submit(Request(str(index), (1, 2 + index), SamplingParams(max_new_tokens=length - 2)))
     engine.step()
@@ -155,8 +171,17 @@ def stretch(engine: Engine, context: int) -> None:
         while len(sequence.pages) * block <= context:
             sequence.pages.append(pool.allocate())
     noise = torch.Generator(device=engine.runner.device).manual_seed(0)
-    for part in [*engine.runner.cache.kv, *(s for s in engine.runner.cache.summary if s is not None)]:
-        part[: pool.used + 1].normal_(generator=noise)
+    for kv in engine.runner.cache.kv:
+        numbers, scales = tensors(kv)
+        used = numbers[: pool.used + 1]
+        if scales is None:
+            used.normal_(generator=noise)
+        else:
+            used.copy_(torch.randint(-99, 100, used.shape, generator=noise, device=used.device))
+            scales[: pool.used + 1] = 1 / 99
+    for summary in engine.runner.cache.summary:
+        if summary is not None:
+            summary[: pool.used + 1].normal_(generator=noise)
 
 
 def step_time(engine: Engine, overlap: bool) -> tuple[float, float]:

@@ -163,11 +163,12 @@ def test_decode_steps_beside_their_floor(monkeypatch: pytest.MonkeyPatch) -> Non
     """The sparse step has fewer bytes to read, weights the same."""
     monkeypatch.setattr(bench_steps, "copy_rate", lambda device: 1e6)
     found = bench_steps.bench_steps(tiny_model("qwen3"), batch=2, context=400, budget=128, turns=2)
-    ours = {"dense", "seer", "quest", "window"}
+    ours = {"dense", "seer", "seer, int8", "quest", "window"}
     assert set(found["floor_ms"]) == set(found["host_ms"]) == set(found["of_floor"]) == ours
     assert set(found["ms_per_step"]) == ours | {"generate"}
     assert set(found["over_dense"]) == ours - {"dense"} | {"generate"} and set(found["over_generate"]) == ours
     assert found["floor_ms"]["window"] < found["floor_ms"]["dense"]
+    assert found["floor_ms"]["seer, int8"] < found["floor_ms"]["seer"]
     assert all(share > 0 for share in found["of_floor"].values())
     assert found["waiting"]["host_ms"] == found["host_ms"]
     assert all(0 < found["host_ms"][name] < found["ms_per_step"][name] for name in ours)
