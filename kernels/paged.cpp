@@ -22,7 +22,8 @@ constexpr int64_t kLine = 64;
 template <typename T>
 inline void prefetch(const T* from, int64_t count) {
   const char* at = reinterpret_cast<const char*>(from);
-  for (const char* end = reinterpret_cast<const char*>(from + count); at < end; at += kLine) __builtin_prefetch(at);
+  const char* end = reinterpret_cast<const char*>(from + count);
+  for (; at < end; at += kLine) __builtin_prefetch(at);
 }
 
 // Online softmax of `group` queries over pages [first, last) of one row and head.

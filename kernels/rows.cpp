@@ -140,7 +140,9 @@ extern "C" {
   void gate_query_##NAME(const void* q, const void* weight, const void* norm, const float* cos,            \
                          const float* sin, float* out, int64_t rows, int64_t heads, int64_t inputs,        \
                          int64_t dim, float eps, float scale) {                                            \
-    auto run = dim == 64 ? gate_query<T, W, 64> : dim == 128 ? gate_query<T, W, 128> : gate_query<T, W, 0>;  \
+    auto run = gate_query<T, W, 0>;                                                                        \
+    if (dim == 64) run = gate_query<T, W, 64>;                                                             \
+    if (dim == 128) run = gate_query<T, W, 128>;                                                           \
     run(static_cast<const T*>(q), static_cast<const W*>(weight), static_cast<const W*>(norm), cos, sin,    \
         out, rows, heads, inputs, dim, eps, scale);                                                        \
   }
