@@ -13,8 +13,9 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -137,9 +138,28 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
 """Of the compiled operations: told once, so that a step's hundreds of calls pass plain numbers."""
 
 
-@cache
+class _Told(threading.local):
+    """Who is told of this thread's calls."""
+
+    who: Callable[..., None] | None = None
+
+
+_told = _Told()
+
+
+def tell(who: Callable[..., None] | None) -> None:
+    """From now on ``who(operation, *arguments)`` is called, by this thread, where an operation would be."""
+    _told.who = who
+
+
 def _operation(name: str, *dtypes: torch.dtype) -> Callable[..., None]:
     """A compiled operation for these dtypes; takes addresses, sizes and factors as numbers."""
+    operation = _compiled(name, *dtypes)
+    return operation if _told.who is None else partial(_told.who, operation)
+
+
+@cache
+def _compiled(name: str, *dtypes: torch.dtype) -> Callable[..., None]:
     compiled = library()
     assert compiled is not None
     operation = compiled["_".join([name, *(str(dtype).removeprefix("torch.") for dtype in dtypes)])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -45,6 +45,12 @@ def make_engine(
     return Engine(tiny_model(family), engine, SelectorConfig(name=selector, budget=budget, **ours))
 
 
+def eager(engine: Engine) -> Engine:
+    """The engine, decoding operation by operation."""
+    engine.runner.graphs = None
+    return engine
+
+
 def kv_memory(engine: Engine, pages: int) -> str:
     """The setting that gives an engine like this one so many pages."""
     return str((pages + 1) * engine.runner.capacity.page_bytes)
@@ -60,6 +66,15 @@ def request(id: str, prompt: Iterable[int], new: int = 20, **sampling: Any) -> R
     """Greedy unless ``sampling`` says otherwise; ``problem/sample`` as id gives both."""
     problem, _, sample = id.partition("/")
     return Request(id, tuple(prompt), SamplingParams(new, **sampling), 7, problem, int(sample or 0))
+
+
+def around_pages(*sampling: dict[str, Any]) -> list[Request]:
+    """Prompts that end before, at and after the end of a page of 16, sampled in these ways by turns."""
+    ways = sampling or ({},)
+    return [
+        request(f"{n}/0", tokens(length, seed=n), 12 + 5 * n, **ways[n % len(ways)])
+        for n, length in enumerate((1, 15, 16, 17, 33, 63, 64, 100))
+    ]
 
 
 def run(engine: Engine, requests: Iterable[Request]) -> dict[str, Completion]:
@@ -82,3 +97,8 @@ def outcome(completion: Completion) -> tuple[Any, ...]:
         completion.attended_kv,
         completion.available_kv,
     )
+
+
+def outcomes(done: Mapping[str, Completion]) -> dict[str, tuple[Any, ...]]:
+    """By request."""
+    return {id: outcome(completion) for id, completion in done.items()}

@@ -137,7 +137,7 @@ def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> lis
             if option.get("selector.threshold") is not None:
                 words.append(f"t{option['selector.threshold']:g}")
             rest = varying
-        words += [f"{name.rpartition('.')[2]}={option.get(name)}" for name in rest]
+        words += [f"{_short(name)}={option[name]}" for name in rest if name in option]
         made.append(" ".join(words))
     if len(set(made)) == len(made):
         return made
@@ -149,6 +149,12 @@ def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> lis
         f"{label} #{longer[:i].count(label) + 1}" if longer.count(label) > 1 else label
         for i, label in enumerate(longer)
     ]
+
+
+def _short(name: str) -> str:
+    """Of an option; entries of mappings are named by layers, which say nothing alone."""
+    mapped = name.startswith(("selector.layers.", "selector.shares."))
+    return name.removeprefix("selector.") if mapped else name.rpartition(".")[2]
 
 
 def baseline_of(settings: Sequence[Contender], of: Contender | None = None) -> Contender | None:

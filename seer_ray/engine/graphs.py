@@ -1,24 +1,26 @@
-"""Decode steps over buffers at fixed addresses: on a GPU one CUDA graph for each size of batch.
+"""Decode steps over buffers at fixed addresses: CUDA graphs on a GPU, recordings on a CPU.
 
 A step is embedding, layers, ``lm_head`` and sampling. What the host knows of a step (tokens, positions, rows
 of the page table, sampling) is copied into the buffers; the step itself asks nothing of the host, takes
 memory from the graph's own pool alone and has shapes of the configuration, so it can be captured once and
-replayed. What comes out (tokens, KV tokens read) is copied to the host together.
+replayed. What comes out (tokens, KV tokens read) is copied to the host together. On a GPU there is a graph
+for each of a few sizes of batch; on a CPU, where a recording costs no more than a step and memory is not
+reserved, one for each number of rows, for page tables of powers of two, and with and without a page to fill.
 
 The sampled tokens stay on the device too. A step that is launched before the host has read the last one takes
 them from there; the copies from the host come from memory of their own for each step, so that the host may
 fill those of the next step while this one has not begun.
 
 Not captured, but run by the ``Runner`` operation by operation: exact mode, steps of which a selection is
-recorded, mixtures of experts (they ask the host how many tokens go to each expert) and the oracle (it reads
-all keys of all rows).
+recorded, mixtures of experts (they ask the host how many tokens go to each expert), the oracle (it reads
+all keys of all rows), and on a CPU tensor parallelism and whatever is not compiled.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ import torch
 from seer_ray.config import EngineConfig
 from seer_ray.engine.attention import Attention, DecodePass
 from seer_ray.engine.flight import Flight, Mark, Readback, Row
+from seer_ray.engine.recording import record
 from seer_ray.engine.sampler import (
     NEUTRAL,
     Needs,
@@ -37,11 +40,13 @@ from seer_ray.engine.sampler import (
     settings_of,
 )
 from seer_ray.engine.sequence import Sequence
+from seer_ray.kernels import cpu
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import forward_tokens
+from seer_ray.selectors import Seer
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,19 @@ SLOTS, TOP_K = 2, 3
 UNREAD = -1
 """In place of a token that the host has not read."""
 EAGER_MIXERS = ("oracle",)
+RECORDINGS = 32
+"""That are kept on a CPU, of the forms used last."""
+
+
+class Form(NamedTuple):
+    """What is the same in all steps of a graph."""
+
+    rows: int
+    needs: Needs
+    pages: int
+    """Of the page table's rows, those that are looked at."""
+    fills: bool
+    """Whether it summarises pages that are full."""
 
 
 def buckets(max_batch: int) -> list[int]:
@@ -64,9 +82,13 @@ def buckets(max_batch: int) -> list[int]:
 
 def make_graphs(loaded: LoadedModel, attention: Attention, settings: EngineConfig) -> DecodeGraphs | None:
     """None where decoding runs operation by operation."""
-    if loaded.device.type != "cuda" or settings.exact or not capturable(loaded, attention):
+    if settings.exact or not capturable(loaded, attention):
         return None
-    return DecodeGraphs(loaded, attention, settings.max_batch, CudaCapture())
+    if loaded.device.type == "cuda":
+        return DecodeGraphs(loaded, attention, settings.max_batch, CudaCapture())
+    if loaded.group.size > 1 or cpu.library() is None:
+        return None
+    return DecodeGraphs(loaded, attention, settings.max_batch, record, RECORDINGS)
 
 
 def capturable(loaded: LoadedModel, attention: Attention) -> bool:
@@ -104,16 +126,28 @@ class DecodeGraphs:
         loaded: model; patched.
         attention: cache, plan and selectors.
         max_batch: most sequences of a step.
-        capture: ``CudaCapture()``; anything that returns what it is given runs the same step uncaptured.
+        capture: ``CudaCapture()`` or ``record``; what returns what it is given runs the same step uncaptured.
+        most: graphs that are kept, where there is one for every form that comes; None: for few forms.
     """
 
-    def __init__(self, loaded: LoadedModel, attention: Attention, max_batch: int, capture: Capture) -> None:
-        self.loaded, self.attention, self.capture = loaded, attention, capture
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        attention: Attention,
+        max_batch: int,
+        capture: Capture,
+        most: int | None = None,
+    ) -> None:
+        self.loaded, self.attention, self.capture, self.most = loaded, attention, capture, most
         self.buckets = buckets(max_batch)
         self.vocabulary: int = loaded.model.config.vocab_size
         self.usable = True
         """False once a capture has failed."""
-        self._graphs: dict[tuple[int, Needs], Step] = {}
+        self._graphs: dict[Form, Step] = {}
+        """The one used last comes last."""
+        # A graph knows where the weights lie, whatever becomes of the modules.
+        gates = [s.gate for s in attention.selectors if isinstance(s, Seer)]
+        self._weights = [part.data for module in (loaded.model, *gates) for part in module.parameters()]
         device, layers = loaded.device, len(attention.plan.layers)
         self._integers = torch.zeros(5, max_batch, dtype=torch.int64, device=device)
         self._floats = torch.zeros(4, max_batch, dtype=torch.float32, device=device)
@@ -136,13 +170,12 @@ class DecodeGraphs:
             sequences: those of which a step is not read have their last token on the device.
             ahead: the next step may be launched before this one is read.
         """
-        needs, count, device = Needs.of(sequences), len(sequences), self._out.device
-        rows = next(size for size in self.buckets if size >= count)
-        began = Mark(device)
+        form, count, device = self._form(sequences), len(sequences), self._out.device
+        needs, began = form.needs, Mark(device)
         if needs.penalty:
             self._mark(sequences)
-        self._fill(sequences, rows)
-        self._run(rows, needs)
+        self._fill(sequences, form.rows)
+        self._run(form)
         self._given.copy_(self._sampled)
         logits, settings = self._logits[:count], self._settings(count)
         if ahead and any(may_fall_short(sequence, self.vocabulary) for sequence in sequences):
@@ -161,6 +194,16 @@ class DecodeGraphs:
         return Flight(sequences, began, out.there, read)
 
     # -- what the host knows -------------------------------------------------------------------------
+
+    def _form(self, sequences: list[Sequence]) -> Form:
+        needs, count = Needs.of(sequences), len(sequences)
+        cache = self.attention.cache
+        width: int = cache.table.shape[1]
+        if self.most is None:
+            return Form(next(size for size in self.buckets if size >= count), needs, width, True)
+        last = max(sequence.cached for sequence in sequences) // cache.block
+        fills = any((sequence.cached + 1) % cache.block == 0 for sequence in sequences)
+        return Form(count, needs, min(width, 1 << last.bit_length()), fills)
 
     def _fill(self, sequences: list[Sequence], rows: int) -> None:
         """Everything of this step in two copies. Padding stands at position 0 of no row (-1): page 0."""
@@ -191,29 +234,32 @@ class DecodeGraphs:
 
     # -- the step ------------------------------------------------------------------------------------
 
-    def _run(self, rows: int, needs: Needs) -> None:
-        if (rows, needs) not in self._graphs:
+    def _run(self, form: Form) -> None:
+        graph = self._graphs.pop(form, None)
+        if graph is None:
             try:
-                self._graphs[rows, needs] = self.capture(lambda: self._step(rows, needs))
+                graph = self.capture(lambda: self._step(form))
             except RuntimeError as error:
                 self.usable = False
                 self._graphs.clear()
                 reason = str(error).strip().splitlines()[0]
-                log.warning(
-                    "decoding without CUDA graphs, slower: capture of %d rows failed: %s", rows, reason
-                )
-                self._step(rows, needs)
+                log.warning("decoding uncaptured, slower: capture of %d rows failed: %s", form.rows, reason)
+                self._step(form)
                 return
-        self._graphs[rows, needs]()
+            if self.most is not None and len(self._graphs) >= self.most:
+                del self._graphs[next(iter(self._graphs))]
+        self._graphs[form] = graph
+        graph()
 
-    def _step(self, rows: int, needs: Needs) -> None:
+    def _step(self, form: Form) -> None:
         model: Any = self.loaded.model
+        rows, needs = form.rows, form.needs
         ids, positions, slots = self._integers[:TOP_K, :rows].unbind()
         ids = torch.where(ids == UNREAD, self._given[slots], ids)
-        table = self.attention.cache.table
+        table = self.attention.cache.table[:, : form.pages]
         live = (slots >= 0).unsqueeze(1)
         table = torch.where(live, table[slots.clamp(min=0)], 0)
-        step = DecodePass(self.attention, table, positions, None)
+        step = DecodePass(self.attention, table, positions, None if form.fills else [])
         (logits,) = project(forward_tokens(model, ids, step), model.lm_head)
         logits = logits.float()
         settings = self._settings(rows)

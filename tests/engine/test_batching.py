@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engines import TinyModel, kv_memory, make_engine, outcome, request, run, tiny_model, tokens
+from engines import TinyModel, eager, kv_memory, make_engine, outcome, request, run, tiny_model, tokens
 
 from seer_ray.config import ConfigError, EngineConfig
 from seer_ray.engine import Completion, Delta, Engine, Progress
@@ -41,7 +41,7 @@ def test_completions_come_as_they_finish() -> None:
 
 def test_a_step_costs_the_rows_that_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the default mode nothing is padded."""
-    engine = make_engine(max_batch=16)
+    engine = eager(make_engine(max_batch=16))
     rows = []
     lm_head = engine.runner.loaded.model.lm_head
     hook = lm_head.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))

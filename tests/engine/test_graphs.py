@@ -1,4 +1,5 @@
-"""The captured decode step gives what the step of separate operations gives. No GPU: see ``tape``."""
+"""The captured decode step gives what the step of separate operations gives. No GPU: see ``tape``; what a CPU
+captures itself is in test_recording.py."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from engines import SELECTORS, kv_memory, make_engine, outcome, request, run, tokens
+from engines import SELECTORS, around_pages, eager, kv_memory, make_engine, outcomes, request, run, tokens
 from tape import Capture, tape
 
-from seer_ray.engine import Completion, Engine, Request, attention, sampler
+from seer_ray.engine import Engine, attention, sampler
 from seer_ray.engine.graphs import DecodeGraphs, Step, buckets
 from seer_ray.selectors import CurrentPages
 
@@ -41,21 +42,8 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
 def captured(engine: Engine, capture: Callable[[Step], Step]) -> Engine:
     """The engine with its decode steps captured."""
     runner = engine.runner
-    assert runner.graphs is None  # on a CPU it decodes operation by operation
     runner.graphs = DecodeGraphs(runner.loaded, runner.attention, engine.settings.max_batch, capture)
     return engine
-
-
-def requests(**sampling: Any) -> list[Request]:
-    """Prompts that end before, at and after the end of a page."""
-    lengths = (1, 15, 16, 17, 33, 63, 64, 100)
-    return [
-        request(f"{n}/0", tokens(length, seed=n), 12 + 5 * n, **sampling) for n, length in enumerate(lengths)
-    ]
-
-
-def outcomes(done: dict[str, Completion]) -> dict[str, tuple[Any, ...]]:
-    return {id: outcome(completion) for id, completion in done.items()}
 
 
 @KIND
@@ -63,9 +51,9 @@ def test_rows_that_join_and_leave(kind: dict[str, Any], capture: Capture) -> Non
     """Eight chains of different lengths in five rows: rows change, and pages fill at any time."""
     mixed = [
         replace(item, sampling=request("", (), item.sampling.max_new_tokens, **SAMPLING[n % 3]).sampling)
-        for n, item in enumerate(requests())
+        for n, item in enumerate(around_pages())
     ]
-    expected = outcomes(run(make_engine(**kind, max_batch=5), mixed))
+    expected = outcomes(run(eager(make_engine(**kind, max_batch=5)), mixed))
     engine = captured(make_engine(**kind, max_batch=5), capture)
     assert outcomes(run(engine, mixed)) == expected
     assert capture.captures < 12 and capture.replays > 60
@@ -74,8 +62,8 @@ def test_rows_that_join_and_leave(kind: dict[str, Any], capture: Capture) -> Non
 
 @pytest.mark.parametrize("sampling", SAMPLING, ids=str)
 def test_sampling(sampling: dict[str, Any], capture: Capture) -> None:
-    expected = outcomes(run(make_engine(), requests(**sampling)))
-    assert outcomes(run(captured(make_engine(), capture), requests(**sampling))) == expected
+    expected = outcomes(run(eager(make_engine()), around_pages(sampling)))
+    assert outcomes(run(captured(make_engine(), capture), around_pages(sampling))) == expected
 
 
 def test_all_ways_of_sampling_in_one_batch(capture: Capture) -> None:
@@ -83,20 +71,24 @@ def test_all_ways_of_sampling_in_one_batch(capture: Capture) -> None:
     mixed = [
         request(f"{n}/0", tokens(20, seed=n), 10 + 3 * n, **SAMPLING[n % len(SAMPLING)]) for n in range(12)
     ]
-    expected = outcomes(run(make_engine(max_batch=3), mixed))
+    expected = outcomes(run(eager(make_engine(max_batch=3)), mixed))
     assert outcomes(run(captured(make_engine(max_batch=3), capture), mixed)) == expected
 
 
 def test_settings_that_reach_beyond_the_candidates(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """With eight candidates most draws need the whole vocabulary, which is chosen from after the replay."""
-    expected = outcomes(run(make_engine(), requests(temperature=1.5, top_p=0.97)))
+    mixed = around_pages({"temperature": 1.5, "top_p": 0.97})
+    expected = outcomes(run(eager(make_engine()), mixed))
     completed = []
     complete = sampler.complete
     monkeypatch.setattr(sampler, "NUCLEUS", 8)
     monkeypatch.setattr(
         "seer_ray.engine.graphs.complete", lambda *most: (completed.append(most[1]), complete(*most))
     )
-    assert outcomes(run(captured(make_engine(), capture), requests(temperature=1.5, top_p=0.97))) == expected
+    assert (
+        outcomes(run(captured(make_engine(), capture), around_pages({"temperature": 1.5, "top_p": 0.97})))
+        == expected
+    )
     assert completed
 
 
@@ -107,24 +99,24 @@ def test_preempted_chains(selector: str, capture: Capture) -> None:
         "budget": 48,
         "kv_memory": kv_memory(make_engine(selector=selector), 14),
     }
-    expected = outcomes(run(make_engine(**settings), requests(temperature=0.8)))
+    expected = outcomes(run(eager(make_engine(**settings)), around_pages({"temperature": 0.8})))
     engine = captured(make_engine(**settings), capture)
-    assert outcomes(run(engine, requests(temperature=0.8))) == expected
+    assert outcomes(run(engine, around_pages({"temperature": 0.8}))) == expected
     assert engine.stats()["preemptions"] > 0
 
 
 def test_samples_share_prompt_pages(capture: Capture) -> None:
     mixed = [request(f"p/{n}", tokens(69), 30, temperature=1.0) for n in range(6)]
     kind = {"selector": "seer", "budget": 48, "max_batch": 4}
-    expected = outcomes(run(make_engine(**kind), mixed))
+    expected = outcomes(run(eager(make_engine(**kind)), mixed))
     assert outcomes(run(captured(make_engine(**kind), capture), mixed)) == expected
 
 
 def test_a_recorded_row_takes_its_step_out_of_the_graphs(capture: Capture) -> None:
-    mixed = requests()
+    mixed = around_pages()
     mixed[2] = replace(mixed[2], record=True)
     kind = {"selector": "quest", "budget": 48, "max_batch": 8}
-    expected = outcomes(run(make_engine(**kind), mixed))
+    expected = outcomes(run(eager(make_engine(**kind)), mixed))
     engine = captured(make_engine(**kind), capture)
     assert outcomes(run(engine, mixed)) == expected
     steps = engine.stats()["steps"]
@@ -137,12 +129,12 @@ def test_capture_that_fails_is_said_once(caplog: pytest.LogCaptureFixture) -> No
     def refuse(step: Step) -> Step:
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    expected = outcomes(run(make_engine(selector="seer", budget=48), requests()))
+    expected = outcomes(run(eager(make_engine(selector="seer", budget=48)), around_pages()))
     engine = captured(make_engine(selector="seer", budget=48), refuse)
     with caplog.at_level(logging.WARNING):
-        assert outcomes(run(engine, requests())) == expected
+        assert outcomes(run(engine, around_pages())) == expected
     (record,) = caplog.records
-    assert "without CUDA graphs" in record.message and "stream is capturing" in record.message
+    assert "decoding uncaptured" in record.message and "stream is capturing" in record.message
     assert "and more" not in record.message
 
 
@@ -152,7 +144,7 @@ def test_the_tape_tells_what_the_host_decides(
 ) -> None:
     """Which pages are full, decided on the host: refused where it asks, else frozen in the replays."""
     chain = request("a", tokens(100), 60)
-    expected = outcomes(run(make_engine(selector="quest", budget=48), [chain]))
+    expected = outcomes(run(eager(make_engine(selector="quest", budget=48)), [chain]))
     engine = captured(make_engine(selector="quest", budget=48), capture)
 
     class Decided(CurrentPages):

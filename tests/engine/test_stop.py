@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engines import make_engine, request, run, tiny_model, tokens
+from engines import eager, make_engine, request, run, tiny_model, tokens
 from tiny import IM_END, IM_START, tiny_tokenizer
 
 from seer_ray.engine import Completion, Progress, runner
@@ -36,7 +36,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Script:
         monkeypatch.setattr(runner, "sample", sample)
         item = request("a", tokens(20), len(script), **sampling)
         item = replace(item, progress=Progress(tuple(script[:begun])))
-        return run(make_engine(), [item])["a"]
+        return run(eager(make_engine()), [item])["a"]
 
     return run_script
 
