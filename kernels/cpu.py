@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -138,24 +139,35 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
 """Of the compiled operations: told once, so that a step's hundreds of calls pass plain numbers."""
 
 
-class _Told(threading.local):
-    """Who is told of this thread's calls."""
+class Recorder(Protocol):
+    """Does in place of this thread what it would do itself."""
 
-    who: Callable[..., None] | None = None
+    def call(self, operation: Callable[..., None], *arguments: Any) -> None: ...
+
+    def workspace(self, numbers: int) -> torch.Tensor: ...
+
+
+class _Told(threading.local):
+    recorder: Recorder | None = None
 
 
 _told = _Told()
 
 
-def tell(who: Callable[..., None] | None) -> None:
-    """From now on ``who(operation, *arguments)`` is called, by this thread, where an operation would be."""
-    _told.who = who
+def tell(recorder: Recorder | None) -> None:
+    """From now on, of what this thread calls."""
+    _told.recorder = recorder
+
+
+def _workspace(numbers: int) -> torch.Tensor:
+    recorder = _told.recorder
+    return torch.empty(numbers, dtype=torch.float32) if recorder is None else recorder.workspace(numbers)
 
 
 def _operation(name: str, *dtypes: torch.dtype) -> Callable[..., None]:
     """A compiled operation for these dtypes; takes addresses, sizes and factors as numbers."""
-    operation = _compiled(name, *dtypes)
-    return operation if _told.who is None else partial(_told.who, operation)
+    operation, recorder = _compiled(name, *dtypes), _told.recorder
+    return operation if recorder is None else partial(recorder.call, operation)
 
 
 @cache
@@ -191,7 +203,7 @@ def attend(
     group = q_heads // heads
     out = torch.empty_like(q)
     partials = rows * heads * -(-width // split)
-    workspace = torch.empty(partials * group * (dim + 2), dtype=torch.float32)
+    workspace = _workspace(partials * group * (dim + 2))
     _operation("attend", kv.dtype)(
         q.data_ptr(),
         numbers.data_ptr(),

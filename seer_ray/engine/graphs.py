@@ -3,9 +3,11 @@
 A step is embedding, layers, ``lm_head`` and sampling. What the host knows of a step (tokens, positions, rows
 of the page table, sampling) is copied into the buffers; the step itself asks nothing of the host, takes
 memory from the graph's own pool alone and has shapes of the configuration, so it can be captured once and
-replayed. What comes out (tokens, KV tokens read) is copied to the host together. On a GPU there is a graph
-for each of a few sizes of batch; on a CPU, where a recording costs no more than a step and memory is not
-reserved, one for each number of rows, for page tables of powers of two, and with and without a page to fill.
+replayed. What comes out (tokens, KV tokens read) is copied to the host together.
+
+On a GPU there is a graph of whole steps for each of a few sizes of batch. On a CPU a recording costs no more
+than a step: there is one for each number of rows, for page tables of powers of two, and with and without
+pages to fill, of the layers alone, since what comes after them has little Python and large tensors.
 
 The sampled tokens stay on the device too. A step that is launched before the host has read the last one takes
 them from there; the copies from the host come from memory of their own for each step, so that the host may
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,19 +62,20 @@ SLOTS, TOP_K = 2, 3
 UNREAD = -1
 """In place of a token that the host has not read."""
 EAGER_MIXERS = ("oracle",)
-RECORDINGS = 32
-"""That are kept on a CPU, of the forms used last."""
+RECORDINGS = 8
+"""That are kept on a CPU, of the forms used last: each keeps what its layers compute."""
 
 
 class Form(NamedTuple):
     """What is the same in all steps of a graph."""
 
     rows: int
-    needs: Needs
     pages: int
     """Of the page table's rows, those that are looked at."""
     fills: bool
     """Whether it summarises pages that are full."""
+    needs: Needs | None
+    """Of the sampling, where that is part of it."""
 
 
 def buckets(max_batch: int) -> list[int]:
@@ -127,7 +131,7 @@ class DecodeGraphs:
         attention: cache, plan and selectors.
         max_batch: most sequences of a step.
         capture: ``CudaCapture()`` or ``record``; what returns what it is given runs the same step uncaptured.
-        most: graphs that are kept, where there is one for every form that comes; None: for few forms.
+        recordings: on a CPU, how many are kept; None: graphs of whole steps, for few sizes, are all kept.
     """
 
     def __init__(
@@ -136,9 +140,9 @@ class DecodeGraphs:
         attention: Attention,
         max_batch: int,
         capture: Capture,
-        most: int | None = None,
+        recordings: int | None = None,
     ) -> None:
-        self.loaded, self.attention, self.capture, self.most = loaded, attention, capture, most
+        self.loaded, self.attention, self.capture, self.recordings = loaded, attention, capture, recordings
         self.buckets = buckets(max_batch)
         self.vocabulary: int = loaded.model.config.vocab_size
         self.usable = True
@@ -152,6 +156,8 @@ class DecodeGraphs:
         self._integers = torch.zeros(5, max_batch, dtype=torch.int64, device=device)
         self._floats = torch.zeros(4, max_batch, dtype=torch.float32, device=device)
         self._out = torch.zeros(max_batch, 2 + layers, dtype=torch.int64, device=device)
+        hidden: int = loaded.model.config.hidden_size
+        self._hidden = torch.zeros(max_batch, hidden, dtype=loaded.dtype, device=device)
         self._logits = torch.zeros(max_batch, self.vocabulary, dtype=torch.float32, device=device)
         # Tokens by row of the page table, the last one padding's. Two buffers: a step reads those that the
         # last one sampled and writes the other, so that running it again gives the same.
@@ -170,12 +176,12 @@ class DecodeGraphs:
             sequences: those of which a step is not read have their last token on the device.
             ahead: the next step may be launched before this one is read.
         """
-        form, count, device = self._form(sequences), len(sequences), self._out.device
-        needs, began = form.needs, Mark(device)
+        needs, count, device = Needs.of(sequences), len(sequences), self._out.device
+        form, began = self._form(sequences, needs), Mark(device)
         if needs.penalty:
             self._mark(sequences)
         self._fill(sequences, form.rows)
-        self._run(form)
+        self._run(form, needs)
         self._given.copy_(self._sampled)
         logits, settings = self._logits[:count], self._settings(count)
         if ahead and any(may_fall_short(sequence, self.vocabulary) for sequence in sequences):
@@ -195,15 +201,14 @@ class DecodeGraphs:
 
     # -- what the host knows -------------------------------------------------------------------------
 
-    def _form(self, sequences: list[Sequence]) -> Form:
-        needs, count = Needs.of(sequences), len(sequences)
-        cache = self.attention.cache
+    def _form(self, sequences: list[Sequence], needs: Needs) -> Form:
+        cache, count = self.attention.cache, len(sequences)
         width: int = cache.table.shape[1]
-        if self.most is None:
-            return Form(next(size for size in self.buckets if size >= count), needs, width, True)
+        if self.recordings is None:
+            return Form(next(size for size in self.buckets if size >= count), width, True, needs)
         last = max(sequence.cached for sequence in sequences) // cache.block
         fills = any((sequence.cached + 1) % cache.block == 0 for sequence in sequences)
-        return Form(count, needs, min(width, 1 << last.bit_length()), fills)
+        return Form(count, min(width, 1 << last.bit_length()), fills, None)
 
     def _fill(self, sequences: list[Sequence], rows: int) -> None:
         """Everything of this step in two copies. Padding stands at position 0 of no row (-1): page 0."""
@@ -234,35 +239,50 @@ class DecodeGraphs:
 
     # -- the step ------------------------------------------------------------------------------------
 
-    def _run(self, form: Form) -> None:
+    def _run(self, form: Form, needs: Needs) -> None:
+        whole = self.recordings is None
+        step = partial(self._step, form, needs) if whole else partial(self._layers, form)
         graph = self._graphs.pop(form, None)
         if graph is None:
             try:
-                graph = self.capture(lambda: self._step(form))
+                graph = self.capture(step)
             except RuntimeError as error:
                 self.usable = False
                 self._graphs.clear()
                 reason = str(error).strip().splitlines()[0]
                 log.warning("decoding uncaptured, slower: capture of %d rows failed: %s", form.rows, reason)
-                self._step(form)
+                self._step(form, needs)
                 return
-            if self.most is not None and len(self._graphs) >= self.most:
+            if self.recordings is not None and len(self._graphs) >= self.recordings:
                 del self._graphs[next(iter(self._graphs))]
         self._graphs[form] = graph
         graph()
+        if not whole:
+            self._sample(form.rows, needs)
 
-    def _step(self, form: Form) -> None:
-        model: Any = self.loaded.model
-        rows, needs = form.rows, form.needs
+    def _step(self, form: Form, needs: Needs) -> None:
+        self._layers(form)
+        self._sample(form.rows, needs)
+
+    def _given_to(self, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens, positions and rows of the page table."""
         ids, positions, slots = self._integers[:TOP_K, :rows].unbind()
-        ids = torch.where(ids == UNREAD, self._given[slots], ids)
+        return torch.where(ids == UNREAD, self._given[slots], ids), positions, slots
+
+    def _layers(self, form: Form) -> None:
+        ids, positions, slots = self._given_to(form.rows)
         table = self.attention.cache.table[:, : form.pages]
         live = (slots >= 0).unsqueeze(1)
         table = torch.where(live, table[slots.clamp(min=0)], 0)
         step = DecodePass(self.attention, table, positions, None if form.fills else [])
-        (logits,) = project(forward_tokens(model, ids, step), model.lm_head)
-        logits = logits.float()
-        settings = self._settings(rows)
+        self._hidden[: form.rows] = forward_tokens(self.loaded.model, ids, step)
+        self._out[: form.rows, 2:] = step.tokens_read()
+
+    def _sample(self, rows: int, needs: Needs) -> None:
+        model: Any = self.loaded.model
+        ids, _, slots = self._given_to(rows)
+        (logits,) = project(self._hidden[:rows], model.lm_head)
+        logits, settings = logits.float(), self._settings(rows)
         if needs.penalty:
             assert self._seen is not None
             self._seen[slots, ids] = torch.ones_like(ids, dtype=torch.bool)
@@ -271,8 +291,7 @@ class DecodeGraphs:
         if needs.ranked:
             self._logits[:rows] = logits
         self._sampled[slots] = tokens
-        out = self._out[:rows]
-        out[:, 0], out[:, 1], out[:, 2:] = tokens, short, step.tokens_read()
+        self._out[:rows, 0], self._out[:rows, 1] = tokens, short
 
 
 def _staging(buffer: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:

@@ -34,9 +34,10 @@ class Recording(TorchDispatchMode):
         self._calls: list[Call] = []
         self._memory: list[torch.Tensor] = []
         """Compiled operations know addresses alone: what lies there must stay."""
+        self._workspace = torch.empty(0)
 
     def __enter__(self) -> Any:
-        cpu.tell(self._compiled)
+        cpu.tell(self)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -56,9 +57,16 @@ class Recording(TorchDispatchMode):
             self._calls.append((func, args, kwargs, fresh))
         return out
 
-    def _compiled(self, operation: Callable[..., None], *arguments: Any) -> None:
+    def call(self, operation: Callable[..., None], *arguments: Any) -> None:
+        """A compiled operation."""
         operation(*arguments)
         self._calls.append((operation, arguments, {}, []))
+
+    def workspace(self, numbers: int) -> torch.Tensor:
+        """Memory that an operation writes before it reads it, fp32: the same for all of them."""
+        if self._workspace.numel() < numbers:
+            self._workspace = torch.empty(numbers, dtype=torch.float32)  # dispatched: what was there stays
+        return self._workspace
 
     def run(self) -> None:
         """All of it again."""

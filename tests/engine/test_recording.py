@@ -63,8 +63,9 @@ def counted(engine: Engine) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
-def test_rows_that_join_and_leave(kind: dict[str, Any]) -> None:
+def test_rows_that_join_and_leave(kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight chains of different lengths in five rows: rows change, and pages fill at any time."""
+    monkeypatch.setattr(graphs, "RECORDINGS", 99)
     expected = outcomes(run(eager(make_engine(**kind, max_batch=5)), requests()))
     engine = make_engine(**kind, max_batch=5)
     steps = counted(engine)
