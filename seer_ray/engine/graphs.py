@@ -15,7 +15,8 @@ fill those of the next step while this one has not begun.
 
 Not captured, but run by the ``Runner`` operation by operation: exact mode, steps of which a selection is
 recorded, mixtures of experts (they ask the host how many tokens go to each expert), the oracle (it reads
-all keys of all rows), and on a CPU tensor parallelism and whatever is not compiled.
+all keys of all rows), and on a CPU tensor parallelism and whatever is not compiled. Hooks of modules run when
+a step is captured, not when it is run again.
 """
 
 from __future__ import annotations
