@@ -23,7 +23,7 @@ ASKING = {ops._local_scalar_dense, ops.equal, ops.is_nonzero, ops.item, ops.nonz
 """They ask what a tensor holds, so what follows may differ from step to step."""
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[tuple[int, torch.Tensor]]]
-"""An operation, its arguments, and which of its outputs go to memory that is there already."""
+"""An operation, its arguments, and which of what it gives goes to memory that is there already."""
 
 
 class Recording(TorchDispatchMode):
@@ -49,7 +49,7 @@ class Recording(TorchDispatchMode):
             raise RuntimeError(f"{func} asks what a tensor holds")
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        made = list(enumerate(leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)))
+        made = [(i, leaf) for i, leaf in enumerate(tree_leaves(out)) if isinstance(leaf, torch.Tensor)]
         self._memory += [tensor for _, tensor in made]
         given = {_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
         fresh = [(index, tensor) for index, tensor in made if _memory(tensor) not in given]
