@@ -10,7 +10,7 @@ from interpreter import need_interpreter
 
 need_interpreter()
 
-from engines import make_engine, outcome, request, run, tokens  # noqa: E402
+from engines import eager, make_engine, outcome, request, run, tokens  # noqa: E402
 
 from seer_ray.kernels import gpu, triton_attend, triton_prefill  # noqa: E402
 
@@ -23,7 +23,7 @@ def test_completions(selector: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
 
     def completions() -> list[object]:
         requests = [request(f"p{n}", tokens(n, seed=n), new=4) for n in (15, 47, 64)]
-        done = run(make_engine(selector=selector, budget=32, kv_dtype=kv_dtype), requests)
+        done = run(eager(make_engine(selector=selector, budget=32, kv_dtype=kv_dtype)), requests)
         return [outcome(done[item.id]) for item in requests]
 
     expected = completions()
