@@ -44,7 +44,7 @@ from seer_ray.engine.sampler import (
     settings_of,
 )
 from seer_ray.engine.sequence import Sequence
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.linear import project
@@ -91,7 +91,7 @@ def make_graphs(loaded: LoadedModel, attention: Attention, settings: EngineConfi
         return None
     if loaded.device.type == "cuda":
         return DecodeGraphs(loaded, attention, settings.max_batch, CudaCapture())
-    if loaded.group.size > 1 or cpu.library() is None:
+    if loaded.group.size > 1 or compiled.binary() is None:
         return None
     return DecodeGraphs(loaded, attention, settings.max_batch, record, RECORDINGS)
 

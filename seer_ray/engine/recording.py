@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled
 
 ops = torch.ops.aten
 EMPTY = {ops.empty, ops.empty_like, ops.empty_strided, ops.new_empty, ops.new_empty_strided}
@@ -37,11 +37,11 @@ class Recording(TorchDispatchMode):
         self._workspace = torch.empty(0)
 
     def __enter__(self) -> Any:
-        cpu.tell(self)
+        compiled.tell(self)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        cpu.tell(None)
+        compiled.tell(None)
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

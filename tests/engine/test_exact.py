@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from seer_ray.config import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine, Progress, Request, runner
 from seer_ray.engine.sequence import Sequence
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled, cpu
 
 KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 32} for name in SELECTORS]
 KINDS.append({"selector": "quest", "budget": 64, "threshold": 0.1})
@@ -158,7 +158,7 @@ def test_models(make: Any, kv_dtype: str) -> None:
 @pytest.mark.parametrize("selector", ["dense", "seer", "quest"])
 def test_compiled_decode_steps_are_so_without_it(selector: str) -> None:
     """Prompts of one token, since prompts are products of torch's."""
-    if cpu.library() is None:
+    if compiled.binary() is None:
         pytest.skip("no C++ compiler")
     ours = [request(str(seed), tokens(1, seed), 36, temperature=seed / 3) for seed in range(3)]
 

@@ -15,10 +15,10 @@ from engines import around_pages, eager, make_engine, outcomes, run
 from seer_ray.engine import Engine, Request, attention, graphs
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.recording import record
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled
 from seer_ray.kernels.norm import reference, rms_norm
 
-pytestmark = pytest.mark.skipif(cpu.library() is None, reason="no C++ compiler: steps are not recorded")
+pytestmark = pytest.mark.skipif(compiled.binary() is None, reason="no C++ compiler: steps are not recorded")
 
 KINDS: list[dict[str, Any]] = [
     *({"selector": name, "budget": 48} for name in ("dense", "seer", "quest", "window", "random")),

@@ -12,12 +12,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from seer_ray.kernels import attend as module
 from seer_ray.kernels import cpu
 from seer_ray.kernels.attend import SPLIT, attend, reference
+from seer_ray.kernels.compiled import binary
 
 Attend = Callable[..., torch.Tensor]
 
 
 def compiled(*arguments: object) -> torch.Tensor:
-    if cpu.library() is None:
+    if binary() is None:
         pytest.skip("no C++ compiler")
     return cpu.attend(*arguments, SPLIT)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled, cpu
 from seer_ray.kernels.attend import attend, reference
 from seer_ray.kernels.score import score
 
@@ -18,9 +18,9 @@ from seer_ray.kernels.score import score
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """Every test finds the library not looked for yet, and leaves it so."""
-    cpu.library.cache_clear()
+    compiled.binary.cache_clear()
     yield
-    cpu.library.cache_clear()
+    compiled.binary.cache_clear()
 
 
 def arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
@@ -51,7 +51,7 @@ def assert_falls_back(caplog: pytest.LogCaptureFixture, reason: str) -> None:
 @needs_compiler
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     expected, scores = attend(*arguments()), score(*scoring())
-    cpu.library.cache_clear()
+    compiled.binary.cache_clear()
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert_falls_back(caplog, "no C++ compiler")
     torch.testing.assert_close(attend(*arguments()), expected)
@@ -82,30 +82,30 @@ def test_torn_library(
     torn = tmp_path / "paged.so"
     torn.write_bytes(b"\x7fELF")
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setattr(cpu, "_build", lambda compiler: torn)
+    monkeypatch.setattr(compiled, "_build", lambda compiler: torn)
     assert_falls_back(caplog, "paged.so")
 
 
 @needs_compiler
 def test_builds_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cpu.library() is not None
+    assert compiled.binary() is not None
     (built,) = (tmp_path / "seer-ray").iterdir()  # and no draft is left
     changed = built.stat().st_mtime_ns
-    cpu.library.cache_clear()
-    assert cpu.library() is not None
+    compiled.binary.cache_clear()
+    assert compiled.binary() is not None
     assert built.stat().st_mtime_ns == changed
 
 
 @needs_compiler
 def test_loading_it_does_not_flush_denormal_numbers() -> None:
     """A library linked with -ffast-math sets the processor's flush-to-zero mode for the whole process."""
-    assert cpu.library() is not None
+    assert compiled.binary() is not None
     assert (torch.tensor([1e-39]) * 0.5).item() > 0
 
 
 def test_shapes_that_it_takes() -> None:
-    if cpu.library() is None:
+    if compiled.binary() is None:
         pytest.skip("no C++ compiler")
     cache = torch.zeros(1)
     assert cpu.takes(cache, cpu.MAX_GROUP, cpu.MAX_BLOCK, cpu.MAX_DIM)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled, cpu
 from seer_ray.kernels.linear import Weight, linear, mlp, reference, reference_mlp
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
@@ -30,11 +30,13 @@ def slack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         pytest.skip("for x86")
     cache: Path = request.getfixturevalue("tmp_path_factory").getbasetemp() / "narrow"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr(cpu, "FLAGS", [*cpu.FLAGS, request.param])
-    monkeypatch.setattr(cpu, "SOURCES", [path for path in cpu.SOURCES if path.stem in ("scalar", "linear")])
-    cpu.library.cache_clear()
+    monkeypatch.setattr(compiled, "FLAGS", [*compiled.FLAGS, request.param])
+    monkeypatch.setattr(
+        compiled, "SOURCES", [path for path in compiled.SOURCES if path.stem in ("scalar", "linear")]
+    )
+    compiled.binary.cache_clear()
     yield 1.7
-    cpu.library.cache_clear()
+    compiled.binary.cache_clear()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from packed_case import PackedCase
 from paged_case import Case, error, limit
 
 from seer_ray.kernels import attend as attend_module
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled
 from seer_ray.kernels.append import append, rotate_append
 from seer_ray.kernels.attend import SPLIT, attend, reference
 from seer_ray.kernels.prefill import Chunks, prefill
@@ -88,7 +88,7 @@ def test_attend(
     found = reference(*case.arguments())  # type: ignore[arg-type]
     assert found.dtype == dtype
     assert error(found, case.expected()) < limit(dtype)
-    if kept == INT8 and cpu.library() is not None:
+    if kept == INT8 and compiled.binary() is not None:
         monkeypatch.setattr(attend_module, "reference", None)
     found = attend(*case.arguments())  # type: ignore[arg-type]
     assert found.dtype == dtype

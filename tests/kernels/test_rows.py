@@ -9,7 +9,7 @@ import torch
 from append_case import HEADS, Q_HEADS, AppendCase, draw
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled
 from seer_ray.kernels.append import append, rotate_append
 from seer_ray.kernels.norm import reference, rms_norm
 from seer_ray.kernels.rotary import rotate
@@ -87,7 +87,7 @@ def test_gate_query_is_its_definition(
         gate.attngate_qnorm.weight.data = draw(40, dtype=weights, seed=3)
     q, positions = draw(9, 6, 24, dtype=dtype), torch.arange(9) * 1000
     found = gate.gate_query(q, positions)
-    monkeypatch.setattr(cpu, "library", lambda: None)
+    monkeypatch.setattr(compiled, "binary", lambda: None)
     torch.testing.assert_close(found, gate.gate_query(q, positions), atol=2e-6, rtol=2e-6)
 
 

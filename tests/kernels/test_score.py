@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from seer_ray.kernels import cpu
+from seer_ray.kernels.compiled import binary
 from seer_ray.kernels.score import reference, score
 
 BLOCK, WIDTH = 16, 24
 
 
 def compiled(*arguments: torch.Tensor | int) -> torch.Tensor:
-    if cpu.library() is None:
+    if binary() is None:
         pytest.skip("no C++ compiler")
     return cpu.score(*arguments)  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ import torch
 from tiny import FAMILIES, make_tiny
 from torch import nn
 
-from seer_ray.kernels import cpu
+from seer_ray.kernels import compiled, cpu
 from seer_ray.models.linear import feed_forward, project
 
 
@@ -31,7 +31,7 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    if cpu.library() is None:
+    if compiled.binary() is None:
         pytest.skip("no C++ compiler")
     return Calls(monkeypatch)
 
