@@ -10,6 +10,7 @@ from tiny import FAMILIES, make_tiny
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
+from seer_ray.kernels import compiled as built
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
 from seer_ray.models.rope import RopeTable
