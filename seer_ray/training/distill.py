@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,18 @@ from seer_ray.training.gate_training import GateTraining
 from seer_ray.training.layers import parse_layers
 from seer_ray.training.memory import MemoryPlan, is_out_of_memory, out_of_memory, plan_memory
 from seer_ray.training.options import DistillConfig, GatesConfig
-from seer_ray.training.pack import Pack
+from seer_ray.training.pack import Pack, Share
 from seer_ray.training.quality import Rows, measure
 
 SEER = "seer"
 SETTINGS = ("block_size", "q_pooling", "k_pooling", "use_qk_norm", "use_rope")
+
+
+class Batch(NamedTuple):
+    """What one update learns from."""
+
+    packs: list[Pack]
+    share: Share
 
 
 class Distillation:
@@ -65,26 +72,23 @@ class Distillation:
         self.mixture = Mixture(parts, config.train.length, self.shape.block_size, config.train.seed)
         self.held_out = longest(self.corpora, config.evaluation.documents)
 
-    def batch(self, step: int, rank: int, world: int) -> list[Pack]:
-        """This rank's rows of a step."""
-        rows = self.rows_per_step
+    def batch(self, step: int, rank: int, world: int) -> Batch:
+        """This rank's packs, and the share of their rows that the step learns from."""
+        rows = rows_per_step(self.config, self.config.train.length)
         if rows % world:
             raise ConfigError(
                 f"train.batch_tokens={self.config.train.batch_tokens}: holds {rows} rows of train.length="
                 f"{self.config.train.length} tokens, which {world} workers cannot share evenly; set"
                 f" {-(-rows // world) * world * self.config.train.length}"
             )
-        return [self.mixture.row(step * rows + row) for row in range(rank, rows, world)]
+        number, part = divmod(step, self.config.objective.updates)
+        packs = [self.mixture.row(number * rows + row) for row in range(rank, rows, world)]
+        return Batch(packs, Share(number, part, self.config.objective.updates))
 
-    @property
-    def rows_per_step(self) -> int:
-        """Of all workers together."""
-        return max(1, self.config.train.batch_tokens // self.config.train.length)
-
-    def loss(self, batch: Sequence[Pack]) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """See ``GateTraining.loss``."""
         with self._out_of_memory_explained():
-            return self.training.loss(batch)
+            return self.training.loss(batch.packs, batch.share)
 
     def evaluate(self) -> dict[str, float]:
         """On the longest held-out documents: the distillation loss, and what a budget keeps.
@@ -164,16 +168,23 @@ def plan_of(
         dtype: of the model.
         weights: bytes of the model; None: from its config.
     """
+    length = length or config.train.length
     return plan_memory(
         hf_config,
-        length or config.train.length,
+        length,
         shape.block_size,
         shape.gate_dim,
         config.objective,
         dtype,
         len(parse_layers(config.gates.layers, hf_config.num_hidden_layers)),
         weights,
+        -(-rows_per_step(config, length) // (config.cluster.workers or 1)),
     )
+
+
+def rows_per_step(config: DistillConfig, length: int) -> int:
+    """Of ``length`` tokens each, of all workers together."""
+    return max(1, config.train.batch_tokens // length)
 
 
 def check_distill(config: DistillConfig) -> None:
@@ -188,6 +199,11 @@ def check_distill(config: DistillConfig) -> None:
     if not config.objective.distill and not config.objective.lm:
         raise ConfigError(
             "objective.distill=0, objective.lm=0: nothing to train for; set one of them above 0"
+        )
+    if config.objective.lm and config.objective.updates > 1:
+        raise ConfigError(
+            f"objective.updates={config.objective.updates}: objective.lm={config.objective.lm:g} needs a pass"
+            " of the model for each update; set objective.updates=1, or objective.lm=0"
         )
     if config.objective.skip >= 1:
         raise ConfigError("objective.skip=1: leaves no row to train on; the published recipe leaves out 0.5")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seer_ray.models.gate import AttnGate
-from seer_ray.training.pack import Pack, first_row
+from seer_ray.training.pack import EVERY_ROW, Pack, Share, first_row
 
 NUMBERS = 2**24
 """Of the row chunk's logits, ``rows * kv_heads * blocks``, at most: 64 MiB in fp32, a few times in memory."""
@@ -20,6 +20,7 @@ def imitate(
     targets: list[Tensor],
     skip: float,
     weight: float | None,
+    share: Share = EVERY_ROW,
 ) -> float:
     """KL(target || softmax of the gate's logits over the blocks before the row's own), in nats.
 
@@ -33,6 +34,7 @@ def imitate(
         targets: of each document, ``[rows, kv_heads, blocks]``, for its rows from ``first_row`` on.
         skip: see ``first_row``.
         weight: of the sum in the loss whose gradient is added to the gate's weights; None: no gradient.
+        share: of the rows.
 
     Returns:
         The sum over rows of the mean over KV heads, without the weight.
@@ -47,9 +49,9 @@ def imitate(
         # The chunks' gradients meet here; the pooled keys are gone through once.
         leaf = keys.detach().requires_grad_(weight is not None)
         length = d.stop - d.start
-        rows = torch.arange(first_row(length, block, skip), length, device=q.device)
+        rows = share.of(torch.arange(first_row(length, block, skip), length, device=q.device))
         size = max(1, NUMBERS // (gate.num_kv_heads * blocks))
-        for some, wanted in zip(rows.split(size), target.split(size), strict=True):
+        for some, wanted in zip(rows.split(size), share.of(target).split(size), strict=True):
             with torch.set_grad_enabled(weight is not None):
                 logits = gate.score(q[d][some], some, leaf)  # [rows, kv_heads, blocks]
                 loss = kl(wanted, logits, some // block).mean(1).sum()

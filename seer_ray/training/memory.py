@@ -32,12 +32,19 @@ class MemoryPlan:
     """Block shares of one layer's rows, fp32, and what computes them."""
     imitation: int
     """Logits of a chunk of the gate's rows, and what their gradient needs."""
+    lessons: int
+    """With several updates a pass: queries, keys and targets of all layers, kept for them."""
     language: int
     """With the next-token loss: every layer's input, one layer again with its gradient, next-token logits."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gates + max(self.layer + self.target + self.imitation, self.language)
+        return (
+            self.weights
+            + self.gates
+            + self.lessons
+            + max(self.layer + self.target + self.imitation, self.language)
+        )
 
     def lines(self) -> list[str]:
         """For a person, largest first."""
@@ -56,6 +63,7 @@ def plan_memory(
     dtype: torch.dtype,
     layers: int | None = None,
     weights: int | None = None,
+    rows_held: int = 1,
 ) -> MemoryPlan:
     """The plan for a row that is one document, which needs the most.
 
@@ -68,6 +76,7 @@ def plan_memory(
         dtype: of the model's weights and activations.
         layers: that have a gate; None: all.
         weights: bytes of the model's weights; None: from the config (no mixture of experts).
+        rows_held: rows of a batch that a worker has, whose lessons it keeps between updates.
     """
     size, width = dtype.itemsize, head_dim(config)
     heads, kv_heads, hidden = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
@@ -87,6 +96,7 @@ def plan_memory(
     if objective.lm:
         again = 2 * (attention + mlp) + 6 * 4 * max(LOGITS, heads * length)
         language = count * length * hidden * size + again + 3 * 4 * LOGIT_ROWS * config.vocab_size
+    lesson = length * size * (q + kv) + 4 * rows * kv_heads * blocks
     chunk = min(NUMBERS, rows * kv_heads * blocks)
     return MemoryPlan(
         weights=weights,
@@ -94,6 +104,7 @@ def plan_memory(
         layer=max(attention, mlp),
         target=target if objective.distill else 0,
         imitation=4 * (8 * chunk + 3 * (chunk // max(1, kv_heads * blocks)) * q) if objective.distill else 0,
+        lessons=lesson * gated * rows_held if objective.updates > 1 else 0,
         language=language,
     )
 

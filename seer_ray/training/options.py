@@ -193,6 +193,12 @@ class ObjectiveConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    updates: int = option(
+        1,
+        "steps that one pass of the model serves, each with its own share of the rows: the pass is what "
+        "costs; what it says of all layers is kept for them",
+        minimum=1,
+    )
 
 
 @dataclass

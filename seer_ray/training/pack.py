@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Rows = TypeVar("Rows", Tensor, range)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,23 @@ class Pack:
         """Of the tokens in their documents, ``[tokens]``."""
         lengths = [d.stop - d.start for d in self.documents()]
         return torch.cat([torch.arange(length, device=self.tokens.device) for length in lengths])
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows of a batch that one update learns from: every ``parts``-th, from the ``part``-th on."""
+
+    batch: int = 0
+    """Number of the batch; its shares follow each other."""
+    part: int = 0
+    parts: int = 1
+
+    def of(self, rows: Rows) -> Rows:
+        """Those of a document's rows, or of what is known of each, ``[rows, ...]``."""
+        return rows[self.part :: self.parts]
+
+
+EVERY_ROW = Share()
 
 
 def first_row(length: int, block: int, skip: float) -> int:

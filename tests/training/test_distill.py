@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,18 @@ def test_interrupted_and_resumed_is_the_uninterrupted_curve(
     assert curve(tmp_path) == curve(trained)
     for name in ("attn_gate_weights.safetensors", "config.json"):
         assert (tmp_path / "gates" / name).read_bytes() == (trained / "gates" / name).read_bytes()
+
+
+def test_resumed_between_two_updates_of_one_pass(model: Path, data: Path, tmp_path: Path) -> None:
+    """What was kept of the pass is gone: it is made again, and the curve goes on as if it were not."""
+    made = config(model, data, "objective={lm: 0, updates: 3}")
+    assert fit(Distillation(made, "cpu"), made.train, tmp_path / "whole", product="gates").finished
+    stopped = tmp_path / "stopped"
+    assert not fit(Distillation(made, "cpu"), made.train, stopped, lambda step, _: step == 4).finished
+    assert fit(Distillation(made, "cpu"), made.train, stopped, product="gates").finished
+    assert curve(stopped) == curve(tmp_path / "whole")
+    steps = [Distillation(made, "cpu").batch(step, 0, 1).share for step in range(7)]
+    assert [(share.batch, share.part) for share in steps] == [*product(range(2), range(3)), (2, 0)]
 
 
 def test_the_curve_has_every_layer_and_what_a_budget_keeps(trained: Path) -> None:
@@ -204,6 +217,7 @@ def test_saved_in_half_precision_training_goes_on_in_full(model: Path, data: Pat
         (("gates.layers='5'",), "gates.layers=5: must name layers 0 to 1"),
         (("gates.layers='1-0'",), "gates.layers=1-0: must name layers 0 to 1"),
         (("objective.distill=0", "objective.lm=0"), "nothing to train for"),
+        (("objective.updates=4",), "objective.updates=4: objective.lm=0.1 needs a pass"),
         (("objective.skip=1",), "objective.skip=1: leaves no row"),
         (("evaluation.budgets=[x]",), "evaluation.budgets: 'x' must be tokens"),
         (("model.gates={trained}",), "gates.block_size=32: the gates of .* have 16; leave it out"),
@@ -240,7 +254,7 @@ def test_short_documents_joined(model: Path, tmp_path: Path) -> None:
         for part in (corpus.train, corpus.held_out)
     )
     assert held_out and not train & held_out
-    assert objective.batch(0, 0, 1)[0].bounds == (0, 200)
+    assert objective.batch(0, 0, 1).packs[0].bounds == (0, 200)
     few = tmp_path / "few.jsonl"
     few.write_text(json.dumps({"text": "short"}))
     with pytest.raises(ConfigError, match=r"joined, less than two blocks, 32 tokens"):
@@ -249,8 +263,8 @@ def test_short_documents_joined(model: Path, tmp_path: Path) -> None:
 
 def test_rows_are_shared_by_workers(model: Path, data: Path) -> None:
     objective = Distillation(config(model, data, "train.batch_tokens=800"), "cpu")
-    whole = [pack.tokens.tolist() for pack in objective.batch(3, 0, 1)]
-    shared = [[p.tokens.tolist() for p in objective.batch(3, rank, 2)] for rank in (0, 1)]
+    whole = [pack.tokens.tolist() for pack in objective.batch(3, 0, 1).packs]
+    shared = [[p.tokens.tolist() for p in objective.batch(3, rank, 2).packs] for rank in (0, 1)]
     assert len(whole) == 4 and [shared[0][0], shared[1][0], shared[0][1], shared[1][1]] == whole
     with pytest.raises(ConfigError, match=r"holds 4 rows of train.length=200 .* 3 workers .* set 1200"):
         objective.batch(0, 0, 3)

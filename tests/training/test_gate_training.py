@@ -14,11 +14,11 @@ from torch import Tensor
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
-from seer_ray.training import imitation, soft_gate
+from seer_ray.training import gate_training, imitation, soft_gate
 from seer_ray.training.gate_training import GateTraining
 from seer_ray.training.layers import parse_layers
 from seer_ray.training.options import ObjectiveConfig
-from seer_ray.training.pack import Pack, first_row
+from seer_ray.training.pack import Pack, Share, first_row
 from seer_ray.training.soft_gate import block_bias
 
 BLOCK = 8
@@ -230,3 +230,39 @@ def expected_loss(gates: Any, document: Tensor) -> float:
 def test_layers_by_number_and_range() -> None:
     assert parse_layers("0-2,5, 4", 6) == (0, 1, 2, 4, 5)
     assert parse_layers(None, 3) == (0, 1, 2) and parse_layers("1,1", 3) == (1,)
+
+
+def test_the_shares_of_a_batch_are_its_rows_and_one_pass_serves_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    packs = [Pack.of(documents(61, 1, 33)), Pack.of(documents(40))]
+    whole = training()
+    loss, values = whole.loss(packs)
+
+    found, passes = training(), []
+    teach = gate_training.teach
+    monkeypatch.setattr(gate_training, "teach", lambda *given: (passes.append(given), teach(*given)))
+    total, told = 0.0, []
+    for part in range(3):
+        share = Share(batch=7, part=part, parts=3)
+        rows = found.rows(packs, share)
+        partial, parts = found.loss(packs, share)
+        total += partial.item() * rows
+        told.append(parts["tokens"])
+        assert parts.keys() == values.keys()
+    assert len(passes) == len(packs)
+    assert total / whole.rows(packs) == pytest.approx(loss.item(), rel=1e-5)
+    assert sum(found.rows(packs, Share(7, part, 3)) for part in range(3)) == whole.rows(packs)
+    assert told == [values["tokens"], 0, 0]
+    # The gradients of the parts' sums add up to that of the sum over all rows.
+    again, summed = training(), dict.fromkeys(gradients(whole), torch.zeros(()))
+    for part in range(3):
+        share = Share(batch=7, part=part, parts=3)
+        again.module.zero_grad()
+        again.loss(packs, share)
+        for name, gradient in gradients(again).items():
+            summed[name] = summed[name] + gradient * again.rows(packs, share)
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(summed[name] / whole.rows(packs), gradient, rtol=1e-3, atol=1e-5)
+
+    passes.clear()
+    found.loss(packs[:1], Share(batch=8, part=0, parts=3))
+    assert len(passes) == 1

@@ -40,6 +40,14 @@ def test_what_costs_more() -> None:
     assert plan(distill=0.0, lm=1.0).target == 0
 
 
+def test_several_updates_a_pass_keep_what_it_says_of_every_layer() -> None:
+    """Queries and keys in bf16, and shares of 512 blocks in fp32 for half the rows."""
+    kept = plan(updates=4)
+    assert plan().lessons == 0
+    assert kept.lessons == 36 * (32768 * (32 + 8) * 128 * 2 + 16384 * 8 * 512 * 4)
+    assert kept.total == plan().total + kept.lessons
+
+
 def test_the_longest_row_that_fits() -> None:
     limit = plan(20_000).total
     found = fitting_length(plan, limit, 32768, 64)
