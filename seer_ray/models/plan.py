@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seer_ray.config import SELECTORS, ConfigError, SelectorConfig
@@ -89,12 +89,7 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
             raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
         chosen = layer_range(key, len(native), option)
         mixers[chosen.start : chosen.stop] = [name] * len(chosen)
-    budgets = [selector.budget // block_size] * len(native)
-    for key, share in selector.shares.items():
-        chosen = layer_range(key, len(native), f"selector.shares.{key}={share:g}")
-        # To the nearest block, not below what is forced: shares with a mean of 1 keep the mean budget.
-        blocks = max(2, round(selector.budget * share / block_size))
-        budgets[chosen.start : chosen.stop] = [blocks] * len(chosen)
+    budgets = layer_budgets(selector.budget, block_size, selector.shares, len(native), "selector.shares")
     return LayerPlan(
         tuple(
             LayerSpec(layer, kind, "dense")
@@ -105,6 +100,29 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
         block_size,
         selector.sparse_prefill and set(mixers) != {"dense"},
     )
+
+
+def layer_budgets(
+    budget: int, block_size: int, shares: Mapping[str, float], layers: int, option: str
+) -> list[int]:
+    """Blocks that each layer may read.
+
+    Args:
+        budget: tokens.
+        block_size: tokens a block.
+        shares: of single layers, by index or range: their budget as a multiple of ``budget``.
+        layers: of the model.
+        option: what ``shares`` is called.
+
+    Raises:
+        ConfigError: a layer that is not there.
+    """
+    blocks = [budget // block_size] * layers
+    for key, share in shares.items():
+        chosen = layer_range(key, layers, f"{option}.{key}={share:g}")
+        # To the nearest block, not below what is forced: shares with a mean of 1 keep the mean budget.
+        blocks[chosen.start : chosen.stop] = [max(2, round(budget * share / block_size))] * len(chosen)
+    return blocks
 
 
 def layer_range(key: str, layers: int, option: str) -> range:

@@ -14,12 +14,13 @@ from seer_ray.config import ConfigError, did_you_mean
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import LoadedModel, load_model
+from seer_ray.models.plan import layer_budgets
 from seer_ray.training.budget import Budget
 from seer_ray.training.data import join, split_documents
 from seer_ray.training.documents import Document, parse_sources, read_documents
 from seer_ray.training.figures import Figures
 from seer_ray.training.options import GatesEvalConfig
-from seer_ray.training.quality import BEST, REFERENCES, Rows, measure
+from seer_ray.training.quality import BEST, REFERENCES, SHARING, Rows, measure
 
 GATES = "seer"
 """Label of the only gate set."""
@@ -79,6 +80,8 @@ def evaluate(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> E
             block_size=block,
             sink=config.sink,
             dense_layers=config.dense_layers,
+            shares=config.shares,
+            threshold=config.threshold,
             rows=Rows(config.skip, config.stride, config.beyond),
             outputs=config.outputs,
             progress=count,
@@ -103,6 +106,13 @@ def check_evaluation(config: GatesEvalConfig) -> list[Budget]:
         if name not in REFERENCES:
             near = did_you_mean(name, REFERENCES)
             raise ConfigError(f"selectors: {name!r} must be one of {', '.join(REFERENCES)}{near}")
+    sharing = [name for name in config.selectors if name in SHARING]
+    if config.threshold is not None and len(sharing) < len(config.selectors):
+        without = ", ".join(name for name in config.selectors if name not in SHARING)
+        raise ConfigError(
+            f"threshold={config.threshold:g}: nothing to compare with it, no shares come from {without};"
+            f" set selectors=[{','.join(sharing)}]"
+        )
     if not config.budgets:
         raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
     budgets = [Budget.parse(budget) for budget in config.budgets]
@@ -169,6 +179,7 @@ def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> Non
     layers = loaded.hf_config.num_hidden_layers
     if config.dense_layers > layers:
         raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
+    layer_budgets(2 * block, block, config.shares, layers, "shares")
 
 
 def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> list[Document]:

@@ -275,6 +275,15 @@ class GatesEvalConfig:
     dense_layers: int = option(
         0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
     )
+    shares: dict[str, float] = option(
+        {}, "of single layers: their budgets as multiples of budgets, as in selector.shares"
+    )
+    threshold: float | None = option(
+        None,
+        "as selector.threshold: blocks whose share of the block scores is above this; budgets cap them",
+        minimum=0.0,
+        maximum=1.0,
+    )
     results: ResultsConfig = field(default_factory=ResultsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 

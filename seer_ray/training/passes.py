@@ -131,10 +131,12 @@ class Layer:
         query = Query(self.q_nope[rows], self.q[rows], self.pages.kv, summary, self.scale)
         return selector.scores(query, self.pages.view(rows))
 
-    def select(self, scores: Tensor, rows: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+    def select(
+        self, scores: Tensor, rows: Tensor, blocks: int, threshold: float | None
+    ) -> tuple[Tensor, Tensor]:
         """Page ids and counts, see ``kernels.select``."""
         view = self.pages.view(rows)
-        return select(scores, view.page_table, view.lengths, view.block, blocks, self.pages.sink)
+        return select(scores, view.page_table, view.lengths, view.block, blocks, self.pages.sink, threshold)
 
 
 @dataclass
@@ -164,24 +166,35 @@ class DensePass:
 class SparsePass:
     """Every token attends to the blocks that the layer's selector gives it, from the first token on."""
 
-    def __init__(self, pages: Pages, selectors: Sequence[Selector | None], blocks: int) -> None:
+    def __init__(
+        self,
+        pages: Pages,
+        selectors: Sequence[Selector | None],
+        blocks: Sequence[int],
+        threshold: float | None = None,
+    ) -> None:
         """
         Args:
             pages: of the document.
             selectors: one per layer; None: dense.
-            blocks: budget.
+            blocks: budget of each layer.
+            threshold: see ``kernels.select``.
         """
-        self.pages, self.selectors, self.blocks = pages, selectors, blocks
+        self.pages, self.selectors, self.blocks, self.threshold = pages, selectors, blocks, threshold
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         pages, selector = self.pages, self.selectors[layer]
         seen = Layer(layer, pages, q, pages.write(q, k, v), scale)
-        dense = pages.length if selector is None else min(self.blocks * pages.block, pages.length)
-        out = [pages.dense(seen.q[:dense], scale)]  # at most `blocks` blocks: all are read
+        blocks = self.blocks[layer]
+        # All of so many blocks are read, unless a threshold says otherwise.
+        dense = (blocks if self.threshold is None else 1) * pages.block
+        dense = pages.length if selector is None else min(dense, pages.length)
+        out = [pages.dense(seen.q[:dense], scale)]
         if selector is not None and dense < pages.length:
             summary = pages.summarise(selector)
             for rows in seen.chunks(pages.positions[dense:], isinstance(selector, Oracle)):
-                page_ids, counts = seen.select(seen.scores(selector, rows, summary), rows, self.blocks)
+                scores = seen.scores(selector, rows, summary)
+                page_ids, counts = seen.select(scores, rows, blocks, self.threshold)
                 tails = rows % pages.block + 1
                 out.append(attend(seen.q[rows], pages.kv, page_ids, counts, tails, scale))
         return torch.cat(out)

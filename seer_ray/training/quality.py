@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
+from seer_ray.models.plan import layer_budgets
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import Seer, Selector, make_selector
 from seer_ray.training.budget import Budget
@@ -31,6 +33,8 @@ from seer_ray.training.passes import DensePass, Layer, Pages, SparsePass
 ORACLE, BEST = "oracle", "best"
 REFERENCES = (ORACLE, BEST, "quest", "window", "random")
 """Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
+SHARING = (ORACLE, "quest")
+"""Those whose scores are shares after a softmax, which a threshold can be compared with."""
 LOGIT_ROWS = 64
 """Rows of next-token logits that are held at a time."""
 
@@ -66,6 +70,8 @@ def measure(
     block_size: int,
     sink: bool = True,
     dense_layers: int = 0,
+    shares: Mapping[str, float] = MappingProxyType({}),
+    threshold: float | None = None,
     rows: Rows = Rows(),
     outputs: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -81,6 +87,8 @@ def measure(
         block_size: tokens a block, that of the gates.
         sink: force the first block, inside the budget.
         dense_layers: the first so many layers of the sparse models stay dense.
+        shares: of single layers, see ``models.plan.layer_budgets``.
+        threshold: see ``kernels.select``; ``references`` are then of ``SHARING``.
         rows: which tokens count.
         outputs: run the sparse models too; layer figures alone cost one pass a document.
         progress: told what is being computed.
@@ -101,19 +109,25 @@ def measure(
         tokens = document.tokens.to(weight.device)
         pages = Pages(shape, rope, length, block_size, weight, sink)
         chosen = rows.of(length, weight.device)
-        blocks = {budget.label: budget.blocks(length, block_size) for budget in budgets}
+        blocks = {
+            budget.label: layer_budgets(
+                budget.blocks(length, block_size) * block_size, block_size, shares, shape.layers, "shares"
+            )
+            for budget in budgets
+        }
         groups = rows.groups(chosen)
         progress(f"document {number}: dense")
-        look = LayerQuality(document, chosen, groups, blocks, contenders, figures)
+        look = LayerQuality(document, chosen, groups, blocks, threshold, contenders, figures)
         dense = forward_tokens(model, tokens, DensePass(pages, look))[chosen]
         if not outputs:
             continue
         for label, selectors in contenders.items():
             if label == BEST:
                 continue
-            for budget, count in blocks.items():
+            sparse_layers = [None] * dense_layers + selectors[dense_layers:]
+            for budget, counts in blocks.items():
                 progress(f"document {number}: {label} at {budget}")
-                step = SparsePass(pages, [None] * dense_layers + selectors[dense_layers:], count)
+                step = SparsePass(pages, sparse_layers, counts, threshold)
                 sparse = forward_tokens(model, tokens, step)[chosen]
                 kl, same = compare(model.lm_head, dense, sparse)
                 for positions, members in groups.items():
@@ -140,11 +154,13 @@ class LayerQuality:
         document: Document,
         rows: Tensor,
         groups: Mapping[str, Tensor],
-        blocks: Mapping[str, int],
+        blocks: Mapping[str, Sequence[int]],
+        threshold: float | None,
         contenders: Mapping[str, Sequence[Selector | None]],
         figures: Figures,
     ) -> None:
-        self.document, self.rows, self.groups, self.blocks = document, rows, groups, blocks
+        self.document, self.rows, self.groups = document, rows, groups
+        self.blocks, self.threshold = blocks, threshold
         self.contenders, self.figures = contenders, figures
 
     def __call__(self, layer: Layer) -> None:
@@ -152,14 +168,18 @@ class LayerQuality:
         asked = {label: s for label, s in selectors.items() if s is not None or label == BEST}
         summaries = {label: layer.pages.summarise(s) for label, s in asked.items() if s is not None}
         found: dict[tuple[str, int], list[Tensor]] = {}
+        blocks = {budget: counts[layer.index] for budget, counts in self.blocks.items()}
+        distinct = set(blocks.values())
         for rows in layer.chunks(self.rows, logits=True):
             shares = layer.shares(rows)
             mass = shares.mass.mean(2)  # [rows, kv_heads, blocks]
-            oracle = {k: chosen(*layer.select(shares.log_max, rows, k), mass) for k in self._distinct()}
+            oracle = {
+                k: chosen(*layer.select(shares.log_max, rows, k, self.threshold), mass) for k in distinct
+            }
             for label, selector in asked.items():
                 scores = layer.scores(selector, rows, summaries[label], shares) if selector else mass
-                for k in self._distinct():
-                    page_ids, counts = layer.select(scores, rows, k)
+                for k in distinct:
+                    page_ids, counts = layer.select(scores, rows, k, self.threshold)
                     mask = chosen(page_ids, counts, mass)
                     recall = (mask & oracle[k]).sum(-1).double() / oracle[k].sum(-1)
                     tails = (rows % layer.pages.block + 1).unsqueeze(1)
@@ -168,11 +188,8 @@ class LayerQuality:
                     means = torch.stack([x.double().mean(1) for x in (recall, kept, read)])  # [3, rows]
                     found.setdefault((label, k), []).append(means)
         for label in asked:
-            for budget, k in self.blocks.items():
+            for budget, k in blocks.items():
                 self._add(layer.index, label, budget, torch.cat(found[label, k], dim=1))
-
-    def _distinct(self) -> set[int]:
-        return set(self.blocks.values())
 
     def _add(self, layer: int, selector: str, budget: str, values: Tensor) -> None:
         for positions, members in self.groups.items():

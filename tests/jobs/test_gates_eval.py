@@ -172,6 +172,11 @@ def test_selectors_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "length=4096: the model's context is 1024 tokens",
         ),
         (("data=prose.jsonl", "runs/a/gates", "dense_layers=3"), "dense_layers=3: the model has 2 layers"),
+        (("data=prose.jsonl", "runs/a/gates", "shares={2: 2}"), "shares.2=2: must name layers 0 to 1"),
+        (
+            ("data=prose.jsonl", "runs/a/gates", "threshold=0.01"),
+            r"threshold=0.01: .* no shares come from window; set selectors=\[oracle\]",
+        ),
         (("data=one.jsonl", "runs/a/gates"), "data=one.jsonl: no document is held out .* set held_out=1"),
         (("runs/a/gates",), "data: not set"),
         (("data=prose.jsonl", "selectors=[]"), "gates, selectors: nothing to measure"),

@@ -190,9 +190,8 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             assert x == pytest.approx(y, abs=1e-5, nan_ok=True)
 
 
-def engine_steps(selector: str, budget: int, length: int) -> tuple[Tensor, list[list[set[int]]]]:
+def engine_steps(selector: str, length: int, **options: Any) -> tuple[Tensor, list[list[set[int]]]]:
     """The engine's decode steps of the same tokens: hidden states, and the blocks by layer, row and head."""
-    options = {} if selector == "dense" else {"budget": budget}
     runner = make_engine("qwen3", selector, block=BLOCK, **options).runner
     model: Any = runner.loaded.model
     own = 1 + torch.arange(-(-length // BLOCK)).flip(0)  # physical pages in another order than positions
@@ -223,18 +222,24 @@ def engine_steps(selector: str, budget: int, length: int) -> tuple[Tensor, list[
     return torch.cat(hidden), chosen
 
 
-@pytest.mark.parametrize("selector", GATED)
-def test_a_row_is_a_decode_step_of_the_engine(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("selector", "threshold", "shares"),
+    [(name, None, {}) for name in GATED] + [("seer", 0.12, {"1": 1.5}), ("quest", None, {"0": 0.5})],
+)
+def test_a_row_is_a_decode_step_of_the_engine(
+    selector: str, threshold: float | None, shares: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Hidden states of all tokens, and the blocks of all that have a choice, as the engine makes them."""
-    length, blocks = 150, 4
+    length, budget = 150, 4 * BLOCK
     loaded = tiny_model("qwen3")
     model: Any = loaded.model
-    expected, by_engine = engine_steps(selector, blocks * BLOCK, length)
+    expected, by_engine = engine_steps(selector, length, budget=budget, threshold=threshold, shares=shares)
+    blocks = [int(4 * shares.get(str(layer), 1)) for layer in range(2)]
     ours: dict[int, list[set[int]]] = {}
     original = passes.Layer.select
 
-    def spy(self: Layer, scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        pages, counts = original(self, scores, rows, k)
+    def spy(self: Layer, scores: Tensor, rows: Tensor, *how: Any) -> tuple[Tensor, Tensor]:
+        pages, counts = original(self, scores, rows, *how)
         for row in range(len(rows)):
             for head in range(pages.shape[1]):
                 count = int(counts[row, head])
@@ -246,12 +251,14 @@ def test_a_row_is_a_decode_step_of_the_engine(selector: str, monkeypatch: pytest
     selectors = [make_selector(selector, layer, shape, gates[layer]) for layer in range(2)]
     with torch.inference_mode():
         found = forward_tokens(
-            model, torch.tensor(tokens(length)), SparsePass(pages_of(length), selectors, blocks)
+            model, torch.tensor(tokens(length)), SparsePass(pages_of(length), selectors, blocks, threshold)
         )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    free = (length - blocks * BLOCK) * shape.kv_heads
     for layer in range(2):
+        free = (length - (1 if threshold else blocks[layer]) * BLOCK) * shape.kv_heads
         assert len(ours[layer]) == free
+        if threshold:
+            assert {len(some) for some in ours[layer]} >= {2, 3, blocks[layer]}
         assert ours[layer] == by_engine[layer][-free:]
 
 
@@ -263,7 +270,7 @@ def test_outputs_are_distances_from_dense() -> None:
     ids = torch.tensor(tokens(LENGTH))
     selectors = [make_selector("window", layer, attention_shape(model)) for layer in range(2)]
     dense = torch.log_softmax(model(ids.unsqueeze(0)).logits[0].double(), -1)
-    hidden = forward_tokens(model, ids, SparsePass(pages_of(LENGTH), selectors, LENGTH // 4 // BLOCK))
+    hidden = forward_tokens(model, ids, SparsePass(pages_of(LENGTH), selectors, 2 * [LENGTH // 4 // BLOCK]))
     sparse = torch.log_softmax(model.lm_head(hidden).double(), -1)
     kl = (dense.exp() * (dense - sparse)).sum(-1)
     same = (dense.argmax(-1) == sparse.argmax(-1)).double()
@@ -273,6 +280,23 @@ def test_outputs_are_distances_from_dense() -> None:
         assert row["kl"] == pytest.approx(float(kl[list(index)].mean()), rel=1e-3)
         assert row["top1"] == pytest.approx(float(same[list(index)].mean()))
     assert found["window", "all"]["kl"] > 0.01
+
+
+def test_shares_and_a_threshold_are_of_layers_and_outputs_alike() -> None:
+    """What a layer reads, by layer and by hand; outputs change with it."""
+    plain = figures(("1/4",), references=("quest",), outputs=True)
+    wide = figures(("1/4",), references=("quest",), outputs=True, shares={"1": 2})
+    few = figures(("1/2",), references=("quest",), outputs=True, threshold=0.08)
+    read = {name: by_selector(found, "layer") for name, found in (("plain", plain), ("wide", wide))}
+    for selector in ("seer", "quest"):
+        assert read["wide"][0, selector]["read"] == read["plain"][0, selector]["read"]
+        assert read["wide"][1, selector]["read"] == read["plain"][1, selector]["read"] + 5 * BLOCK
+    for layer in few.layer_table("layer"):
+        half = LENGTH // 2 // BLOCK
+        assert 2 * BLOCK < layer["read"] < half * BLOCK
+    kl = [{row["selector"]: row["kl"] for row in found.output_table()} for found in (plain, wide, few)]
+    for selector in ("seer", "quest"):
+        assert kl[1][selector] < kl[0][selector] != kl[2][selector]
 
 
 def test_layers_without_a_gate_are_dense() -> None:
