@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seer_ray.jobs.gates_eval import GatesReport
 
 EXPLAINED = (
-    "In %. budget: (KV tokens read per head and step). mass: attention probability inside the blocks read. "
+    "In %. KV: tokens read per head and step. mass: attention probability inside the blocks read. "
     "of oracle: as a share of what the oracle keeps, which ranks blocks by their largest probability (best: "
     "by the sum); worst (layer). recall: of the oracle's blocks. KL in nats and top-1, the same next token "
     "as dense: every token sparse in every layer. ±: standard error over documents."
@@ -87,7 +87,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     table.add_column("budget", no_wrap=True)
     table.add_column("", overflow="fold")
-    for name in ("mass", "of oracle", "worst", "recall", "KL", "top-1"):
+    for name in ("KV", "mass", "of oracle", "worst", "recall", "KL", "top-1"):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
     for row in rows:
@@ -95,13 +95,13 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         if first and before is not None:
             table.add_section()
         before = row["budget"]
-        budget = f"{row['budget']} ({row['read']:,.0f})" if first else ""
         worst = _share(row["worst_of_oracle"])
         if worst:
             worst += f" ({row['worst_layer']})"
-        cells = [_share(row["mass"]), _share(row["of_oracle"]), worst, _share(row["recall"])]
+        read = f"{row['read']:,.0f}"
+        cells = [read, _share(row["mass"]), _share(row["of_oracle"]), worst, _share(row["recall"])]
         kl = "" if row["kl"] is None else f"{row['kl']:.4f}"
-        table.add_row(budget, row["selector"], *cells, kl, _agreement(row))
+        table.add_row(row["budget"] if first else "", row["selector"], *cells, kl, _agreement(row))
     return table
 
 

@@ -100,7 +100,8 @@ def test_what_is_printed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in (
         "all positions",
         ">200",
-        "1/4 (",
+        "1/4",
+        "KV",
         "seer",
         "oracle",
         "window",
