@@ -87,7 +87,9 @@ class SelectorConfig:
         {}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}"
     )
     shares: dict[str, float] = option(
-        {}, "of single layers: their budget as a multiple of budget, by index or range, e.g. {'0-2': 0.5}"
+        {},
+        "of single layers, by index or range, e.g. {'0-2': 0.5}: what they may read as a multiple of the "
+        "others; it multiplies budget, or, where there is a threshold, divides that",
     )
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
@@ -362,7 +364,9 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
     if sparse and selector.budget < least:
         raise ConfigError(f"selector.budget={selector.budget}: {needed}")
     for layer, share in selector.shares.items():
-        if sparse and selector.budget * share < least:
+        if share <= 0:
+            raise ConfigError(f"selector.shares.{layer}={share:g}: must be above 0")
+        if sparse and selector.threshold is None and selector.budget * share < least:
             raise ConfigError(
                 f"selector.shares.{layer}={share:g}: {needed}; of selector.budget={selector.budget} that is"
                 f" {least / selector.budget:.2g}"

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from seer_ray.config import SELECTORS, ConfigError, SelectorConfig
 
@@ -89,12 +90,14 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
             raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
         chosen = layer_range(key, len(native), option)
         mixers[chosen.start : chosen.stop] = [name] * len(chosen)
-    budgets = layer_budgets(selector.budget, block_size, selector.shares, len(native), "selector.shares")
+    limits = layer_limits(
+        selector.budget, block_size, selector.shares, selector.threshold, len(native), "selector.shares"
+    )
     return LayerPlan(
         tuple(
             LayerSpec(layer, kind, "dense")
             if mixer == "dense"
-            else LayerSpec(layer, kind, mixer, budgets[layer], selector.threshold, selector.sink)
+            else LayerSpec(layer, kind, mixer, *limits[layer], selector.sink)
             for layer, (mixer, kind) in enumerate(zip(mixers, native, strict=True))
         ),
         block_size,
@@ -102,27 +105,47 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
     )
 
 
-def layer_budgets(
-    budget: int, block_size: int, shares: Mapping[str, float], layers: int, option: str
-) -> list[int]:
-    """Blocks that each layer may read.
+class Limit(NamedTuple):
+    """How much of the KV a layer may read in a step."""
+
+    blocks: int
+    """At most."""
+    threshold: float | None = None
+    """Of those only the ones whose share of the block scores is above this; see ``kernels.select``."""
+
+
+def layer_limits(
+    budget: int,
+    block_size: int,
+    shares: Mapping[str, float],
+    threshold: float | None,
+    layers: int,
+    option: str,
+) -> list[Limit]:
+    """What each layer may read.
 
     Args:
         budget: tokens.
         block_size: tokens a block.
-        shares: of single layers, by index or range: their budget as a multiple of ``budget``.
+        shares: of single layers, by index or range, what they may read as a multiple of the others. With a
+            threshold, theirs is divided by it, and the budget stays; else it multiplies the budget.
+        threshold: of layers without a share; None: the budget alone limits.
         layers: of the model.
         option: what ``shares`` is called.
 
     Raises:
         ConfigError: a layer that is not there.
     """
-    blocks = [budget // block_size] * layers
+    limits = [Limit(budget // block_size, threshold)] * layers
     for key, share in shares.items():
         chosen = layer_range(key, layers, f"{option}.{key}={share:g}")
-        # To the nearest block, not below what is forced: shares with a mean of 1 keep the mean budget.
-        blocks[chosen.start : chosen.stop] = [max(2, round(budget * share / block_size))] * len(chosen)
-    return blocks
+        if threshold is None:
+            # To the nearest block, not below what is forced: shares with a mean of 1 keep the mean budget.
+            limit = Limit(max(2, round(budget * share / block_size)))
+        else:
+            limit = Limit(budget // block_size, threshold / share)
+        limits[chosen.start : chosen.stop] = [limit] * len(chosen)
+    return limits
 
 
 def layer_range(key: str, layers: int, option: str) -> range:

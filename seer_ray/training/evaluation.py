@@ -14,7 +14,7 @@ from seer_ray.config import ConfigError, did_you_mean
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import LoadedModel, load_model
-from seer_ray.models.plan import layer_budgets
+from seer_ray.models.plan import layer_limits
 from seer_ray.training.budget import Budget
 from seer_ray.training.data import join, split_documents
 from seer_ray.training.documents import Document, parse_sources, read_documents
@@ -113,6 +113,8 @@ def check_evaluation(config: GatesEvalConfig) -> list[Budget]:
             f"threshold={config.threshold:g}: nothing to compare with it, no shares come from {without};"
             f" set selectors=[{','.join(sharing)}]"
         )
+    if bad := [layer for layer, share in config.shares.items() if share <= 0]:
+        raise ConfigError(f"shares.{bad[0]}={config.shares[bad[0]]:g}: must be above 0")
     if not config.budgets:
         raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
     budgets = [Budget.parse(budget) for budget in config.budgets]
@@ -179,7 +181,7 @@ def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> Non
     layers = loaded.hf_config.num_hidden_layers
     if config.dense_layers > layers:
         raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
-    layer_budgets(2 * block, block, config.shares, layers, "shares")
+    layer_limits(2 * block, block, config.shares, config.threshold, layers, "shares")
 
 
 def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> list[Document]:

@@ -276,7 +276,7 @@ class GatesEvalConfig:
         0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
     )
     shares: dict[str, float] = option(
-        {}, "of single layers: their budgets as multiples of budgets, as in selector.shares"
+        {}, "as selector.shares: of single layers, what they may read as a multiple of the others"
     )
     threshold: float | None = option(
         None,

@@ -19,6 +19,7 @@ from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import Chunks, prefill
 from seer_ray.kernels.select import select
 from seer_ray.models.patch import AttentionShape
+from seer_ray.models.plan import Limit
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import FullKeys, Oracle, Query, Selector, StepView
 
@@ -131,12 +132,10 @@ class Layer:
         query = Query(self.q_nope[rows], self.q[rows], self.pages.kv, summary, self.scale)
         return selector.scores(query, self.pages.view(rows))
 
-    def select(
-        self, scores: Tensor, rows: Tensor, blocks: int, threshold: float | None
-    ) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Tensor, rows: Tensor, limit: Limit) -> tuple[Tensor, Tensor]:
         """Page ids and counts, see ``kernels.select``."""
-        view = self.pages.view(rows)
-        return select(scores, view.page_table, view.lengths, view.block, blocks, self.pages.sink, threshold)
+        view, sink = self.pages.view(rows), self.pages.sink
+        return select(scores, view.page_table, view.lengths, view.block, limit.blocks, sink, limit.threshold)
 
 
 @dataclass
@@ -166,35 +165,28 @@ class DensePass:
 class SparsePass:
     """Every token attends to the blocks that the layer's selector gives it, from the first token on."""
 
-    def __init__(
-        self,
-        pages: Pages,
-        selectors: Sequence[Selector | None],
-        blocks: Sequence[int],
-        threshold: float | None = None,
-    ) -> None:
+    def __init__(self, pages: Pages, selectors: Sequence[Selector | None], limits: Sequence[Limit]) -> None:
         """
         Args:
             pages: of the document.
             selectors: one per layer; None: dense.
-            blocks: budget of each layer.
-            threshold: see ``kernels.select``.
+            limits: of each layer.
         """
-        self.pages, self.selectors, self.blocks, self.threshold = pages, selectors, blocks, threshold
+        self.pages, self.selectors, self.limits = pages, selectors, limits
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         pages, selector = self.pages, self.selectors[layer]
         seen = Layer(layer, pages, q, pages.write(q, k, v), scale)
-        blocks = self.blocks[layer]
+        limit = self.limits[layer]
         # All of so many blocks are read, unless a threshold says otherwise.
-        dense = (blocks if self.threshold is None else 1) * pages.block
+        dense = (limit.blocks if limit.threshold is None else 1) * pages.block
         dense = pages.length if selector is None else min(dense, pages.length)
         out = [pages.dense(seen.q[:dense], scale)]
         if selector is not None and dense < pages.length:
             summary = pages.summarise(selector)
             for rows in seen.chunks(pages.positions[dense:], isinstance(selector, Oracle)):
                 scores = seen.scores(selector, rows, summary)
-                page_ids, counts = seen.select(scores, rows, blocks, self.threshold)
+                page_ids, counts = seen.select(scores, rows, limit)
                 tails = rows % pages.block + 1
                 out.append(attend(seen.q[rows], pages.kv, page_ids, counts, tails, scale))
         return torch.cat(out)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
-from seer_ray.models.plan import layer_budgets
+from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import Seer, Selector, make_selector
 from seer_ray.training.budget import Budget
@@ -87,7 +87,7 @@ def measure(
         block_size: tokens a block, that of the gates.
         sink: force the first block, inside the budget.
         dense_layers: the first so many layers of the sparse models stay dense.
-        shares: of single layers, see ``models.plan.layer_budgets``.
+        shares: of single layers, see ``models.plan.layer_limits``.
         threshold: see ``kernels.select``; ``references`` are then of ``SHARING``.
         rows: which tokens count.
         outputs: run the sparse models too; layer figures alone cost one pass a document.
@@ -104,20 +104,19 @@ def measure(
         contenders[name] = [make_selector(name, layer, shape) for layer in layers]
     figures, rope, weight = Figures(), RopeTable.from_config(model.config), next(model.parameters())
     rope = rope.to(weight.device)
+
+    def limits_of(blocks: int) -> list[Limit]:
+        return layer_limits(blocks * block_size, block_size, shares, threshold, shape.layers, "shares")
+
     for number, document in enumerate(documents, 1):
         length = len(document.tokens)
         tokens = document.tokens.to(weight.device)
         pages = Pages(shape, rope, length, block_size, weight, sink)
         chosen = rows.of(length, weight.device)
-        blocks = {
-            budget.label: layer_budgets(
-                budget.blocks(length, block_size) * block_size, block_size, shares, shape.layers, "shares"
-            )
-            for budget in budgets
-        }
+        limits = {budget.label: limits_of(budget.blocks(length, block_size)) for budget in budgets}
         groups = rows.groups(chosen)
         progress(f"document {number}: dense")
-        look = LayerQuality(document, chosen, groups, blocks, threshold, contenders, figures)
+        look = LayerQuality(document, chosen, groups, limits, contenders, figures)
         dense = forward_tokens(model, tokens, DensePass(pages, look))[chosen]
         if not outputs:
             continue
@@ -125,9 +124,9 @@ def measure(
             if label == BEST:
                 continue
             sparse_layers = [None] * dense_layers + selectors[dense_layers:]
-            for budget, counts in blocks.items():
+            for budget, each in limits.items():
                 progress(f"document {number}: {label} at {budget}")
-                step = SparsePass(pages, sparse_layers, counts, threshold)
+                step = SparsePass(pages, sparse_layers, each)
                 sparse = forward_tokens(model, tokens, step)[chosen]
                 kl, same = compare(model.lm_head, dense, sparse)
                 for positions, members in groups.items():
@@ -154,42 +153,38 @@ class LayerQuality:
         document: Document,
         rows: Tensor,
         groups: Mapping[str, Tensor],
-        blocks: Mapping[str, Sequence[int]],
-        threshold: float | None,
+        limits: Mapping[str, Sequence[Limit]],
         contenders: Mapping[str, Sequence[Selector | None]],
         figures: Figures,
     ) -> None:
-        self.document, self.rows, self.groups = document, rows, groups
-        self.blocks, self.threshold = blocks, threshold
+        self.document, self.rows, self.groups, self.limits = document, rows, groups, limits
         self.contenders, self.figures = contenders, figures
 
     def __call__(self, layer: Layer) -> None:
         selectors = {label: each[layer.index] for label, each in self.contenders.items()}
         asked = {label: s for label, s in selectors.items() if s is not None or label == BEST}
         summaries = {label: layer.pages.summarise(s) for label, s in asked.items() if s is not None}
-        found: dict[tuple[str, int], list[Tensor]] = {}
-        blocks = {budget: counts[layer.index] for budget, counts in self.blocks.items()}
-        distinct = set(blocks.values())
+        found: dict[tuple[str, Limit], list[Tensor]] = {}
+        limits = {budget: each[layer.index] for budget, each in self.limits.items()}
+        distinct = set(limits.values())
         for rows in layer.chunks(self.rows, logits=True):
             shares = layer.shares(rows)
             mass = shares.mass.mean(2)  # [rows, kv_heads, blocks]
-            oracle = {
-                k: chosen(*layer.select(shares.log_max, rows, k, self.threshold), mass) for k in distinct
-            }
+            oracle = {one: chosen(*layer.select(shares.log_max, rows, one), mass) for one in distinct}
             for label, selector in asked.items():
                 scores = layer.scores(selector, rows, summaries[label], shares) if selector else mass
-                for k in distinct:
-                    page_ids, counts = layer.select(scores, rows, k, self.threshold)
+                for limit in distinct:
+                    page_ids, counts = layer.select(scores, rows, limit)
                     mask = chosen(page_ids, counts, mass)
-                    recall = (mask & oracle[k]).sum(-1).double() / oracle[k].sum(-1)
+                    recall = (mask & oracle[limit]).sum(-1).double() / oracle[limit].sum(-1)
                     tails = (rows % layer.pages.block + 1).unsqueeze(1)
                     read = (counts - 1) * layer.pages.block + tails
                     kept = (mass * mask).sum(-1)
                     means = torch.stack([x.double().mean(1) for x in (recall, kept, read)])  # [3, rows]
-                    found.setdefault((label, k), []).append(means)
+                    found.setdefault((label, limit), []).append(means)
         for label in asked:
-            for budget, k in blocks.items():
-                self._add(layer.index, label, budget, torch.cat(found[label, k], dim=1))
+            for budget, limit in limits.items():
+                self._add(layer.index, label, budget, torch.cat(found[label, limit], dim=1))
 
     def _add(self, layer: int, selector: str, budget: str, values: Tensor) -> None:
         for positions, members in self.groups.items():

@@ -229,6 +229,7 @@ def test_all_of_the_models_context_can_be_used() -> None:
             {"selector": "quest", "budget": 64, "shares": {"0": 0.25}},
             "selector.shares.0=0.25: must be at least two blocks, .*; of selector.budget=64 that is 0.5",
         ),
+        ({"selector": "quest", "shares": {"1": 0}}, "selector.shares.1=0: must be above 0"),
         ({"layers": {"2": "quest"}}, "selector.layers.2=quest: must name layers 0 to 1"),
     ],
 )

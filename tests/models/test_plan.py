@@ -67,6 +67,12 @@ def test_shares_divide_the_budget_among_layers() -> None:
     assert plan(shares={"0": 0.5}).digest == plan().digest  # dense has no budget
 
 
+def test_shares_divide_a_threshold_and_leave_the_cap() -> None:
+    shared = plan(name="seer", budget=1024, threshold=0.01, shares={"0": 0.25, "1-2": 2})
+    assert [spec.threshold for spec in shared.layers] == [0.04, 0.005, 0.005, 0.01, 0.01, 0.01]
+    assert {spec.blocks for spec in shared.layers} == {16}
+
+
 def test_digest_is_of_what_is_decoded_not_of_how_it_was_said() -> None:
     one = plan(name="quest", dense_layers=2)
     assert one.digest == plan(name="quest", layers={"0-1": "dense"}).digest

@@ -14,6 +14,7 @@ from seer_ray.engine.attention import DecodePass
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
+from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors import Oracle, Query, make_selector
 from seer_ray.training import passes
@@ -234,7 +235,7 @@ def test_a_row_is_a_decode_step_of_the_engine(
     loaded = tiny_model("qwen3")
     model: Any = loaded.model
     expected, by_engine = engine_steps(selector, length, budget=budget, threshold=threshold, shares=shares)
-    blocks = [int(4 * shares.get(str(layer), 1)) for layer in range(2)]
+    limits = layer_limits(budget, BLOCK, shares, threshold, 2, "shares")
     ours: dict[int, list[set[int]]] = {}
     original = passes.Layer.select
 
@@ -251,14 +252,14 @@ def test_a_row_is_a_decode_step_of_the_engine(
     selectors = [make_selector(selector, layer, shape, gates[layer]) for layer in range(2)]
     with torch.inference_mode():
         found = forward_tokens(
-            model, torch.tensor(tokens(length)), SparsePass(pages_of(length), selectors, blocks, threshold)
+            model, torch.tensor(tokens(length)), SparsePass(pages_of(length), selectors, limits)
         )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     for layer in range(2):
-        free = (length - (1 if threshold else blocks[layer]) * BLOCK) * shape.kv_heads
+        free = (length - (1 if threshold else limits[layer].blocks) * BLOCK) * shape.kv_heads
         assert len(ours[layer]) == free
         if threshold:
-            assert {len(some) for some in ours[layer]} >= {2, 3, blocks[layer]}
+            assert {len(some) for some in ours[layer]} >= {2, 3, 4}
         assert ours[layer] == by_engine[layer][-free:]
 
 
@@ -270,7 +271,9 @@ def test_outputs_are_distances_from_dense() -> None:
     ids = torch.tensor(tokens(LENGTH))
     selectors = [make_selector("window", layer, attention_shape(model)) for layer in range(2)]
     dense = torch.log_softmax(model(ids.unsqueeze(0)).logits[0].double(), -1)
-    hidden = forward_tokens(model, ids, SparsePass(pages_of(LENGTH), selectors, 2 * [LENGTH // 4 // BLOCK]))
+    hidden = forward_tokens(
+        model, ids, SparsePass(pages_of(LENGTH), selectors, 2 * [Limit(LENGTH // 4 // BLOCK)])
+    )
     sparse = torch.log_softmax(model.lm_head(hidden).double(), -1)
     kl = (dense.exp() * (dense - sparse)).sum(-1)
     same = (dense.argmax(-1) == sparse.argmax(-1)).double()
@@ -291,9 +294,12 @@ def test_shares_and_a_threshold_are_of_layers_and_outputs_alike() -> None:
     for selector in ("seer", "quest"):
         assert read["wide"][0, selector]["read"] == read["plain"][0, selector]["read"]
         assert read["wide"][1, selector]["read"] == read["plain"][1, selector]["read"] + 5 * BLOCK
-    for layer in few.layer_table("layer"):
-        half = LENGTH // 2 // BLOCK
-        assert 2 * BLOCK < layer["read"] < half * BLOCK
+    half = LENGTH // 2 // BLOCK
+    fewer = figures(("1/2",), references=("quest",), threshold=0.08, shares={"0": 0.8})
+    before, after = by_selector(few, "layer"), by_selector(fewer, "layer")
+    for selector in ("seer", "quest"):
+        assert after[0, selector]["read"] < before[0, selector]["read"] < half * BLOCK
+        assert 2 * BLOCK < after[1, selector]["read"] == before[1, selector]["read"] < half * BLOCK
     kl = [{row["selector"]: row["kl"] for row in found.output_table()} for found in (plain, wide, few)]
     for selector in ("seer", "quest"):
         assert kl[1][selector] < kl[0][selector] != kl[2][selector]
