@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import time
@@ -15,18 +14,12 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from seer_ray.analysis.gate_plots import draw_gates
-from seer_ray.cluster import Interrupted
-from seer_ray.compose import run_name
-from seer_ray.config import check, options
-from seer_ray.jobs.stopping import StopRequest
-from seer_ray.results.store import join
-from seer_ray.tracking.mlflow_tracker import open_tracker
-from seer_ray.tracking.tracker import Dataset, Tracker
+from seer_ray.jobs.measuring import REPORT, begin, measuring
+from seer_ray.tracking.tracker import Tracker
 from seer_ray.training.evaluation import Evaluation, Progress, check_evaluation, evaluate, flat
 from seer_ray.training.folder import TrainFolder
 from seer_ray.training.options import GatesEvalConfig
 
-REPORT = "figures.json"
 VALUES = ("recall", "mass", "of_oracle", "worst_of_oracle", "kl", "top1")
 
 
@@ -61,30 +54,18 @@ def main(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> Gates
         ConfigError: An option, or what it names, is wrong.
         Interrupted: SIGINT or SIGTERM.
     """
-    check(config)
     check_evaluation(config)
-    config.name = run_name(config)
-    uri, stop, began = join(config.results.folder, config.name), StopRequest(), time.monotonic()
-
-    with stop.listening(), TrainFolder.open(uri, config, "gates eval") as folder:
-        tracker = open_tracker(folder, config.tracking)
-        try:
-            found = evaluate(config, progress)
-            report = _report(config, folder, found)
-            report.elapsed_s = time.monotonic() - began
-            tracker.start(config.name, {name: value for name, value, _ in options(config)}, _dataset(found))
-            _write(folder, report, found)
-            _track(tracker, report)
-        except Interrupted:
-            tracker.finish("KILLED")
-            raise
-        except BaseException:
-            tracker.finish("FAILED")
-            raise
-        tracker.finish()
-        report.tracking_uri = getattr(tracker, "uri", None)
-        report.tracking_run_id = getattr(tracker, "run_id", None)
-        return report
+    began = time.monotonic()
+    with measuring(config, "gates eval") as (folder, tracker):
+        found = evaluate(config, progress)
+        report = _report(config, folder, found)
+        report.elapsed_s = time.monotonic() - began
+        begin(tracker, config, found.documents)
+        _write(folder, report, found)
+        _track(tracker, report)
+    report.tracking_uri = getattr(tracker, "uri", None)
+    report.tracking_run_id = getattr(tracker, "run_id", None)
+    return report
 
 
 def _report(config: GatesEvalConfig, folder: TrainFolder, found: Evaluation) -> GatesReport:
@@ -137,9 +118,3 @@ def _track(tracker: Tracker, report: GatesReport) -> None:
         tracker.log({f"by_layer/{name}": value for name, value in metrics.items()}, step=layer)
     for name in ("config.yaml", *report.files):
         tracker.artifact(name)
-
-
-def _dataset(found: Evaluation) -> Dataset:
-    sources = ", ".join(dict.fromkeys(document.source for document in found.documents))
-    content = hashlib.sha256(b"".join(document.tokens.numpy().tobytes() for document in found.documents))
-    return Dataset("documents", content.hexdigest()[:36], sources, len(found.documents))

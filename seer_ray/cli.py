@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from seer_ray.arguments import ConfigOption, JsonOption, OverridesArgument, RunArgument
 from seer_ray.config import ConfigError, RunConfig, SweepConfig
 from seer_ray.execute import (
     estimate_sweep,
@@ -56,16 +57,6 @@ app = typer.Typer(
 )
 
 app.add_typer(gates, name="gates")
-
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="OVERRIDE", help="group=choice or option=value; all of them: seer-ray options"),
-]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a job's folder, or its name under runs/")]
-JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", metavar="FILE", help="YAML file with options; overrides go on top")
-]
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 
 from seer_ray.config import ConfigError, RunConfig, SweepConfig, check
 from seer_ray.overrides import Choice, Overrides, Setting, show
-from seer_ray.training.options import DistillConfig, GatesEvalConfig, PretrainConfig
+from seer_ray.training.options import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,6 +27,7 @@ JOBS: dict[type, str] = {
     PretrainConfig: "pretrain",
     DistillConfig: "distill",
     GatesEvalConfig: "gates",
+    GatesSharesConfig: "shares",
 }
 """Options of a job -> its top file in ``conf/``."""
 GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
@@ -158,9 +159,8 @@ def _about(config: RunConfig) -> list[str]:
     width = "" if selector.name == "dense" else str(selector.budget)
     if width and selector.threshold is not None:
         width = f"-t{selector.threshold:g}"
-    model = PurePosixPath(config.model.name.replace("\\", "/")).name.removesuffix(".gguf")
     kind = "sweep" if isinstance(config, SweepConfig) else f"{selector.name}{width}"
-    return [config.task.name, model, kind]
+    return [config.task.name, config.model.short, kind]
 
 
 @cache
@@ -219,9 +219,19 @@ def _schema(job: type) -> DictConfig:
 
 
 def _sections(job: type, tree: DictConfig) -> dict[Any, Any]:
-    """What of a file is this job's: a model's file may say how to sample, which not every job does."""
-    known = {item.name for item in dataclasses.fields(job)}
-    return {name: value for name, value in tree.items() if name in known}
+    """What of a file is this job's.
+
+    A model's file may say how to sample, which not every job does; and what is a section of one job's,
+    as ``gates``, may be a plain option of another's.
+    """
+    from omegaconf import DictConfig
+
+    fields = {item.name: item.default_factory for item in dataclasses.fields(job)}
+    return {
+        name: value
+        for name, value in tree.items()
+        if name in fields and (dataclasses.is_dataclass(fields[name]) or not isinstance(value, DictConfig))
+    }
 
 
 def _hydra(name: str, overrides: Iterable[str] = ()) -> DictConfig:

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -62,6 +63,11 @@ class ModelConfig:
         None, "attention gates: hub id, folder, .pth file, or 'reasoner', 'smollm2' (those of that model)"
     )
     trust_remote_code: bool = option(False, "run Python code that comes with the model")
+
+    @property
+    def short(self) -> str:
+        """The name's last part, for names of folders."""
+        return PurePosixPath(self.name.replace("\\", "/")).name.removesuffix(".gguf")
 
 
 @dataclass

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-gates = typer.Typer(help="Attention gates: formats, and how good they are.")
+from seer_ray.arguments import ConfigOption, JsonOption
+from seer_ray.config import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+gates = typer.Typer(help="Attention gates: formats, how good they are, and how layers share a budget.")
 
 SourceArgument = Annotated[str, typer.Argument(metavar="GATES", help="gate folder, .pth file or hub id")]
 FolderArgument = Annotated[str, typer.Argument(metavar="FOLDER", help="where to write; must hold no gates")]
+
+
+C = TypeVar("C")
 
 
 class GateDtype(StrEnum):
@@ -45,33 +56,68 @@ def eval_gates(
         list[str] | None,
         typer.Argument(metavar="[GATES]... [OVERRIDE]...", help="gate sets, and options such as data=FILE"),
     ] = None,
-    config: Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help="YAML file with options")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure gate sets on held-out text: attention mass kept by layer, and next tokens against dense.
 
     Examples: seer-ray gates eval runs/NAME/gates data=texts.jsonl | seer-ray gates eval A B data=runs/NAME
     """
-    from rich.console import Console
-
-    from seer_ray.execute import ending, load_config
-    from seer_ray.gates_display import PassProgress, print_gates
-    from seer_ray.terminal import kept_free, print_json
+    from seer_ray.gates_display import print_gates
     from seer_ray.training.options import GatesEvalConfig
 
-    sets = [word for word in words or [] if "=" not in word]
-    options = load_config(config, [word for word in words or [] if "=" in word], GatesEvalConfig)
+    sets, options = _options(words, config, GatesEvalConfig)
     if sets:
         options.gates = sets
+    _measure("gates_eval", options, as_json, print_gates)
+
+
+@gates.command("shares")
+def share_budget(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[GATES] [OVERRIDE]...", help="gates, and options such as data=FILE"),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Divide a budget over the layers: which should read more than others, at the same tokens in all.
+
+    Examples: seer-ray gates shares runs/NAME/gates data=texts.jsonl budget=2048
+    """
+    from seer_ray.gates_display import print_shares
+    from seer_ray.training.options import GatesSharesConfig
+
+    sets, options = _options(words, config, GatesSharesConfig)
+    if len(sets) > 1:
+        raise ConfigError(f"{' '.join(sets)}: a budget is divided for one set of gates; name one")
+    if sets:
+        options.gates = sets[0]
+    _measure("gates_shares", options, as_json, print_shares)
+
+
+def _options(words: list[str] | None, config: str | None, job: type[C]) -> tuple[list[str], C]:
+    """Words that name gates, and the options that the others set."""
+    from seer_ray.execute import load_config
+
+    given = words or []
+    named = [word for word in given if "=" not in word]
+    return named, load_config(config, [word for word in given if "=" in word], job)
+
+
+def _measure(job: str, options: Any, as_json: bool, show: Callable[[Console, Any], None]) -> None:
+    """Run the job's ``main`` with a progress bar, and show its report."""
+    from rich.console import Console
+
+    from seer_ray.execute import ending
+    from seer_ray.gates_display import PassProgress
+    from seer_ray.terminal import kept_free, print_json
+
     progress = PassProgress(Console(stderr=True))
     with kept_free(sys.stdout if as_json else None) as out:
         with ending(progress.close, "the same command"):
-            from seer_ray.jobs.gates_eval import main
-
-            report = main(options, progress)
+            report = importlib.import_module(f"seer_ray.jobs.{job}").main(options, progress)
         if as_json:
             print_json(dataclasses.asdict(report), out)
             return
-    print_gates(Console(), report)
+    show(Console(), report)

@@ -16,12 +16,18 @@ from seer_ray.tables import count
 
 if TYPE_CHECKING:
     from seer_ray.jobs.gates_eval import GatesReport
+    from seer_ray.jobs.gates_shares import SharesReport
 
 EXPLAINED = (
     "In %. KV: tokens read per head and step. mass: attention probability inside the blocks read. "
     "of oracle: as a share of what the oracle keeps, which ranks blocks by their largest probability (best: "
     "by the sum); worst (layer). recall: of the oracle's blocks. KL in nats and top-1, the same next token "
     "as dense: every token sparse in every layer. ±: standard error over documents."
+)
+SHARES_EXPLAINED = (
+    "By layer: KL of the next token in nats with that layer sparse alone, at the plain budget; KV tokens "
+    "read per head and step, in three ways to spend the same mean. KL: the sum that is expected; seer-ray "
+    "gates eval measures it, on held-out text, with shares=, threshold= and budgets= as here."
 )
 LINE_INTERVAL = 10.0
 """Seconds between two lines where nobody watches a terminal."""
@@ -81,6 +87,40 @@ def print_gates(console: Console, report: GatesReport) -> None:
     for name, source in report.gates.items():
         console.print(Text.assemble((f"{name:13}", "dim"), source), soft_wrap=True)
     console.print(Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan")), soft_wrap=True)
+
+
+def print_shares(console: Console, report: SharesReport) -> None:
+    """What to set, and what it is expected to bring."""
+    documents = (
+        f"{count(report.documents, 'document')}, {report.tokens:,} tokens, blocks of {report.block_size}"
+    )
+    console.print(Text(f"\n{report.name}", "bold"), Text(f"{report.model}: {documents}", "dim"))
+    names = [plan["name"] for plan in report.plans]
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    for name in ("layer", "KL alone", *names):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in report.layers:
+        read = [f"{row[name]['read']:,.0f}" for name in names]
+        table.add_row(str(row["layer"]), f"{row['kl']:.5f}", *read)
+    table.add_section()
+    table.add_row("mean", "", *(f"{plan['read']:,.0f}" for plan in report.plans))
+    table.add_row("KL", "", *(f"{plan['kl']:.5f}" for plan in report.plans))
+    console.print(table)
+    for plan in report.plans:
+        words = [f"selector.{key}={_word(value)}" for key, value in plan["selector"].items()]
+        console.print(Text.assemble((f"{plan['name']:13}", "dim"), " ".join(words)), soft_wrap=True)
+    console.print(Text(SHARES_EXPLAINED, "dim"))
+    files = ", ".join(name for name in report.files if name.endswith(".yaml"))
+    console.print(
+        Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan"), f" ({files}: for --config)")
+    )
+
+
+def _word(value: Any) -> str:
+    """A value as it is written on a command line."""
+    if isinstance(value, dict):
+        return "'{" + ", ".join(f"{key}: {one:g}" for key, one in value.items()) + "}'"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

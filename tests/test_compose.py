@@ -28,6 +28,7 @@ from seer_ray.config import (
     TaskConfig,
     options,
 )
+from seer_ray.training.options import DistillConfig, GatesEvalConfig, GatesSharesConfig
 
 
 def changed(*overrides: str) -> dict[str, object]:
@@ -267,3 +268,12 @@ def test_run_names_tell_the_settings_apart_and_are_folder_names():
     assert run_name(compose(["name=mine"])) == "mine"
     with pytest.raises(ConfigError, match="name=x/y: must be"):
         run_name(RunConfig(name="x/y"))
+
+
+def test_a_section_of_one_job_is_a_plain_option_of_another() -> None:
+    """A model's file sizes the gates that ``distill`` makes; an evaluation has folders of gates there."""
+    for name in ("reasoner", "smollm2"):
+        for job in (GatesEvalConfig, GatesSharesConfig):
+            made = compose(["data=x", f"model={name}"], job)
+            assert made.gates is None and made.model.gates == name
+    assert compose(["data=x", "model=smollm2"], DistillConfig).gates.block_size == 16

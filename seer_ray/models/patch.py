@@ -77,8 +77,12 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
     Returns:
         Normalised hidden states, ``[tokens, hidden]``.
     """
-    hidden = model.model.embed_tokens(tokens).unsqueeze(0)
-    for layer in model.model.layers:
+    return forward_hidden(model, model.model.embed_tokens(tokens).unsqueeze(0), step)
+
+
+def forward_hidden(model: Any, hidden: torch.Tensor, step: Step, first: int = 0) -> torch.Tensor:
+    """``forward_tokens`` from the layer ``first`` on, which ``hidden [1, tokens, hidden]`` enters."""
+    for layer in model.model.layers[first:]:
         hidden = decoder_layer(layer, hidden, step)
     return _norm(model.model.norm, hidden).squeeze(0)
 

@@ -19,7 +19,7 @@ from seer_ray.training.budget import Budget
 from seer_ray.training.data import join, split_documents
 from seer_ray.training.documents import Document, parse_sources, read_documents
 from seer_ray.training.figures import Figures
-from seer_ray.training.options import GatesEvalConfig
+from seer_ray.training.options import GatesEvalConfig, HeldOutConfig
 from seer_ray.training.quality import BEST, REFERENCES, SHARING, Rows, measure
 
 GATES = "seer"
@@ -61,7 +61,7 @@ def evaluate(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> E
         label: load_gates(source, loaded.hf_config, block, torch.float32, loaded.device)
         for label, source in sources.items()
     }
-    documents = held_out_documents(config, loaded, block)
+    documents = longest_documents(config, loaded, block)
     runs = len({*gates, *config.selectors} - {BEST}) * len(budgets) if config.outputs else 0
     total, started = len(documents) * (1 + runs), 0
 
@@ -174,18 +174,27 @@ def block_size(config: GatesEvalConfig, sources: Mapping[str, str]) -> int:
 
 def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> None:
     """What options demand of the model."""
-    if config.length > loaded.max_context:
-        raise ConfigError(f"length={config.length}: the model's context is {loaded.max_context} tokens")
-    if config.length < 2 * block:
-        raise ConfigError(f"length={config.length}: must be at least two blocks, {2 * block} tokens")
+    check_length(config, loaded, block)
     layers = loaded.hf_config.num_hidden_layers
     if config.dense_layers > layers:
         raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
     layer_limits(2 * block, block, config.shares, config.threshold, layers, "shares")
 
 
-def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> list[Document]:
-    """The longest held-out documents of each source, or what is joined of them; see the options.
+def check_length(config: HeldOutConfig, loaded: LoadedModel, block: int) -> None:
+    """Raises ConfigError: the model or the gates have no use for documents of that length."""
+    if config.length > loaded.max_context:
+        raise ConfigError(f"length={config.length}: the model's context is {loaded.max_context} tokens")
+    if config.length < 2 * block:
+        raise ConfigError(f"length={config.length}: must be at least two blocks, {2 * block} tokens")
+
+
+def longest_documents(
+    config: HeldOutConfig, loaded: LoadedModel, block: int, held_out: bool = True
+) -> list[Document]:
+    """The longest of each source that are held out, or that are not; or what is joined of them.
+
+    With ``held_out=1`` all are both.
 
     Raises:
         ConfigError: a source has none.
@@ -198,7 +207,7 @@ def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int)
         joins = config.join or source.join
         least = 1 if joins else block
         corpus = split_documents(read, config.length, least, 0.0 if whole else config.held_out, option)
-        pieces = corpus.train if whole else corpus.held_out
+        pieces = corpus.held_out if held_out and not whole else corpus.train
         if not pieces:
             raise ConfigError(
                 f"{option}: no document is held out (held_out={config.held_out:g}, {len(corpus.train)} are"
@@ -208,7 +217,7 @@ def held_out_documents(config: GatesEvalConfig, loaded: LoadedModel, block: int)
             pieces = join(pieces, config.length)
         pieces = [piece for piece in pieces if len(piece.tokens) >= 2 * block]
         if not pieces:
-            raise ConfigError(f"{option}: what is held out has not two blocks, {2 * block} tokens")
+            raise ConfigError(f"{option}: no document of these has two blocks, {2 * block} tokens")
         pieces.sort(key=lambda piece: (-len(piece.tokens), piece.rank()))
         found += pieces[: config.documents]
     return found

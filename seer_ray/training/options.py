@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from seer_ray.config import ClusterConfig, ModelConfig, ResultsConfig, TrackingConfig, option
@@ -231,31 +229,23 @@ class DistillConfig:
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
-        model = PurePosixPath(self.model.name.replace("\\", "/")).name
-        return ["distill", re.sub(r"\.gguf$", "", model)]
+        return ["distill", self.model.short]
 
 
 @dataclass
-class GatesEvalConfig:
-    """How good gate sets are, on held-out documents and beside other selectors."""
+class HeldOutConfig:
+    """Text, of which a share was held out when gates were trained, and which of its rows are looked at."""
 
     name: str | None = option(None, "name of the run folder; None: made from the settings")
     model: ModelConfig = field(default_factory=ModelConfig)
-    gates: Any = option(
-        None, "gate sets: folder, hub id, a list of these, or {label: folder}; None: model.gates"
-    )
-    data: Any = option(None, "held-out text, as in seer-ray distill")
-    selectors: list[str] = option(
-        ["oracle", "best", "quest", "window", "random"], "beside the gates; best: the most mass there is"
-    )
-    budgets: list[str] = option(["1/8", "1024"], "in tokens or as share of the document's length")
+    data: Any = option(None, "text, as in seer-ray distill")
     held_out: float = option(
         0.02,
         "share of the documents, as in training (evaluation.held_out); 1: all, for text never trained on",
         minimum=0.0,
         maximum=1.0,
     )
-    documents: int = option(4, "longest held-out ones of each source", minimum=1)
+    documents: int = option(4, "longest ones of each source", minimum=1)
     length: int = option(4096, "longer documents are cut here", unit="tokens", minimum=2)
     join: bool = option(
         False, "join short documents to sequences of that length, which are then one document each"
@@ -264,6 +254,22 @@ class GatesEvalConfig:
         0.5, "share of a document's rows, from its first, that do not count", minimum=0.0, maximum=0.99
     )
     stride: int = option(7, "every so many rows count", unit="tokens", minimum=1)
+    sink: bool = option(True, "always read the first block (inside the budget)")
+    results: ResultsConfig = field(default_factory=ResultsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class GatesEvalConfig(HeldOutConfig):
+    """How good gate sets are, on held-out documents and beside other selectors."""
+
+    gates: Any = option(
+        None, "gate sets: folder, hub id, a list of these, or {label: folder}; None: model.gates"
+    )
+    selectors: list[str] = option(
+        ["oracle", "best", "quest", "window", "random"], "beside the gates; best: the most mass there is"
+    )
+    budgets: list[str] = option(["1/8", "1024"], "in tokens or as share of the document's length")
     beyond: int = option(4096, "positions from here on are also shown apart", unit="tokens", minimum=1)
     outputs: bool = option(
         True, "next-token distributions too: one pass of the model for each selector and budget"
@@ -271,7 +277,6 @@ class GatesEvalConfig:
     block_size: int | None = option(
         None, "without gates, which have their own; None: 64", unit="tokens", minimum=1
     )
-    sink: bool = option(True, "always read the first block (inside the budget)")
     dense_layers: int = option(
         0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
     )
@@ -284,10 +289,22 @@ class GatesEvalConfig:
         minimum=0.0,
         maximum=1.0,
     )
-    results: ResultsConfig = field(default_factory=ResultsConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
-        model = PurePosixPath(self.model.name.replace("\\", "/")).name
-        return ["gates", re.sub(r"\.gguf$", "", model)]
+        return ["gates", self.model.short]
+
+
+@dataclass
+class GatesSharesConfig(HeldOutConfig):
+    """Which layers of a model should read more than others, at the same number of tokens in all."""
+
+    gates: str | None = option(None, "folder, .pth file or hub id; None: model.gates")
+    budget: int = option(
+        1024, "KV per KV head and step that is divided, mean over the layers", unit="tokens", minimum=1
+    )
+    cap: float = option(4.0, "that a threshold has, as a multiple of budget", minimum=1.0)
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        return ["shares", self.model.short]

@@ -1,0 +1,146 @@
+"""From options to the division of a budget over the layers of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Any
+
+import torch
+
+from seer_ray.config import ConfigError
+from seer_ray.models.gates import load_gates, read_settings
+from seer_ray.models.load import load_model
+from seer_ray.training.allotment import Cost, allot, by_range, total
+from seer_ray.training.documents import Document, parse_sources
+from seer_ray.training.evaluation import Progress, check_length, longest_documents
+from seer_ray.training.options import GatesSharesConfig
+from seer_ray.training.quality import Rows
+from seer_ray.training.sensitivity import ALIKE, LayerCosts, Setting, measure_layers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to spend a budget."""
+
+    name: str
+    """``alike``, ``shares`` or ``threshold``."""
+    selector: dict[str, Any]
+    """Options of ``selector`` that say it."""
+    read: float
+    """KV tokens per KV head and step, mean over the layers that have gates."""
+    kl: float
+    """Sum over layers, each alone: what to expect of the next token's KL, nats."""
+    layers: dict[int, Cost]
+
+
+@dataclass(frozen=True)
+class Division:
+    """What was measured, on what, and what follows."""
+
+    gates: str
+    block_size: int
+    documents: list[Document]
+    layers: dict[int, LayerCosts]
+    plans: list[Plan]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(document.tokens) for document in self.documents)
+
+
+def divide(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> Division:
+    """All that ``seer-ray gates shares`` finds out.
+
+    Raises:
+        ConfigError: an option is wrong, or the model, the gates or the data cannot be had or do not fit
+            together.
+    """
+    source = check_shares(config)
+    block = read_settings(source).block_size
+    budget = config.budget // block
+    if budget < 2:
+        raise ConfigError(f"budget={config.budget}: must be at least two blocks, {2 * block} tokens")
+    loaded = load_model(config.model)
+    check_length(config, loaded, block)
+    gates = load_gates(source, loaded.hf_config, block, torch.float32, loaded.device)
+    documents = longest_documents(config, loaded, block, held_out=False)
+    rows = Rows(config.skip, config.stride)
+    for document in documents:
+        length = len(document.tokens)
+        if int(rows.of(length, torch.device("cpu"))[0]) < budget * block:
+            raise ConfigError(
+                f"budget={config.budget}: a document of {document.source} has {length} tokens, of which those"
+                f" from {int(config.skip * length)} on are looked at; the first read all there is anyway;"
+                " set a smaller budget, a larger length or skip, or join=true"
+            )
+    done, passes = 0, len(documents) * (1 + sum(gate is not None for gate in gates))
+
+    def count(text: str) -> None:
+        nonlocal done
+        progress(done, passes, text)
+        done += 1
+
+    layers = measure_layers(
+        loaded.model, documents, gates, budget, cap=config.cap, sink=config.sink, rows=rows, progress=count
+    )
+    return Division(source, block, documents, layers, plans_of(layers, budget * block, config.cap))
+
+
+def check_shares(config: GatesSharesConfig) -> str:
+    """What can be checked before anything is loaded; where the gates are.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    parse_sources(config.data)
+    source = config.gates if config.gates is not None else config.model.gates
+    if source is None:
+        raise ConfigError("gates: not set; name the gates whose budget is to be divided")
+    return source
+
+
+def plans_of(layers: Mapping[int, LayerCosts], budget: int, cap: float) -> list[Plan]:
+    """Every layer alike; shares of the budget; a threshold and shares that divide it.
+
+    The last two read as much as the first, on the documents that were measured.
+
+    Args:
+        layers: costs of those that have gates.
+        budget: tokens.
+        cap: see ``sensitivity.measure_layers``.
+    """
+    alike = [ALIKE] * len(layers)
+    read = total(_only(layers, False), alike).read / len(layers)
+    by_share, by_threshold = (allot(_only(layers, sort), read) for sort in (False, True))
+    base = median_low(float(setting.threshold or 0) for setting in by_threshold)
+    shares = {layer: setting.share for layer, setting in zip(layers, by_share, strict=True)}
+    divisors = {layer: base / (one.threshold or 1) for layer, one in zip(layers, by_threshold, strict=True)}
+    threshold, capped = float(f"{base:.3g}"), round(budget * cap)
+    return [
+        _plan("alike", {"budget": budget}, layers, alike),
+        _plan("shares", {"budget": budget, "shares": by_range(shares)}, layers, by_share),
+        _plan(
+            "threshold",
+            {"budget": capped, "threshold": threshold, "shares": by_range(divisors)},
+            layers,
+            by_threshold,
+        ),
+    ]
+
+
+def _only(layers: Mapping[int, LayerCosts], threshold: bool) -> list[dict[Setting, Cost]]:
+    """Costs of the settings that have a threshold, or of those that have none."""
+    return [
+        {setting: cost for setting, cost in one.costs.items() if (setting.threshold is not None) == threshold}
+        for one in layers.values()
+    ]
+
+
+def _plan(
+    name: str, selector: dict[str, Any], layers: Mapping[int, LayerCosts], chosen: Sequence[Setting]
+) -> Plan:
+    costs = {layer: one.costs[setting] for (layer, one), setting in zip(layers.items(), chosen, strict=True)}
+    read, kl = total([one.costs for one in layers.values()], chosen)
+    return Plan(name, selector, read / len(layers), kl, costs)

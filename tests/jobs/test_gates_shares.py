@@ -1,0 +1,136 @@
+"""``seer-ray gates shares`` as it is typed, and its files as a run takes them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import string
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny, save_tiny
+from typer.testing import CliRunner, Result
+
+from seer_ray.cli import app
+from seer_ray.compose import compose, from_yaml
+from seer_ray.config import RunConfig
+from seer_ray.models.gate_config import GateConfig
+from seer_ray.models.gates import init_gates, save_gates
+
+QUICK = ("model.name=model", "data=[{path: prose.jsonl, join: true}]", "tracking.enabled=false")
+SIZES = ("length=320", "budget=96", "documents=2", "held_out=0.2")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its gates for blocks of 16, and texts."""
+    folder = tmp_path_factory.mktemp("shares")
+    save_tiny(folder / "model", "qwen3")
+    config = make_tiny("qwen3").config
+    gates = init_gates(config, GateConfig(block_size=16, gate_dim=8), seed=1)
+    save_gates(folder / "gates", gates, config, "tiny")
+    draw = random.Random(0)
+    lines = (
+        json.dumps({"id": str(n), "text": "".join(draw.choices(string.ascii_lowercase, k=150))})
+        for n in range(20)
+    )
+    (folder / "prose.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def shares(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COLUMNS", "150")
+    return CliRunner().invoke(app, ["gates", "shares", *QUICK, *words])
+
+
+def test_three_ways_to_spend_a_budget(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They read as much, the later ones cost less, and their files are options of a run."""
+    result = shares(place, monkeypatch, "gates", *SIZES, "name=one", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["documents"], report["block_size"], report["gates"]) == (2, 16, "gates")
+    alike, shared, threshold = report["plans"]
+    assert alike["selector"] == {"budget": 96}
+    assert shared["selector"]["budget"] == 96
+    assert threshold["selector"]["budget"] == 4 * 96
+    assert 0 < shared["kl"] <= alike["kl"] and threshold["kl"] > 0
+    assert shared["read"] <= alike["read"] >= threshold["read"] > 48
+    for plan in report["plans"]:
+        rows = [row[plan["name"]] for row in report["layers"]]
+        assert sum(row["read"] for row in rows) / 2 == pytest.approx(plan["read"])
+        assert sum(row["loss"] for row in rows) == pytest.approx(plan["kl"])
+    for row in report["layers"]:
+        assert row["kl"] == pytest.approx(row["alike"]["loss"])
+
+    folder = place / "runs" / "one"
+    assert json.loads((folder / "metrics.json").read_text())["kl/alike"] == alike["kl"]
+    for plan in (shared, threshold):
+        text = (folder / f"{plan['name']}.yaml").read_text()
+        run = compose(["model.gates=gates"], base=from_yaml(text, job=RunConfig, defaults=True))
+        assert (run.selector.name, run.selector.budget) == ("seer", plan["selector"]["budget"])
+        assert run.selector.threshold == plan["selector"].get("threshold")
+        assert run.selector.shares == plan["selector"]["shares"]
+
+
+def test_what_is_printed_is_what_a_run_is_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = shares(place, monkeypatch, "gates", *SIZES, "name=printed")
+    assert result.exit_code == 0, result.output
+    report = json.loads((place / "runs" / "printed" / "figures.json").read_text())
+    for plan in report["plans"]:
+        (line,) = re.findall(rf"^{plan['name']} +(selector\..*)$", result.stdout, re.MULTILINE)
+        words = [word.strip("'") for word in re.findall(r"selector\.\w+=(?:'[^']*'|\S+)", line)]
+        found = compose([word.replace("='", "=") for word in words]).selector
+        for name, value in plan["selector"].items():
+            assert getattr(found, name) == pytest.approx(value)
+    for text in ("KL alone", "mean", "results", "threshold.yaml"):
+        assert text in result.stdout
+
+
+def test_the_documents_that_are_held_out_are_not_looked_at(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seer_ray.training import evaluation
+
+    seen: dict[bool, set[tuple[int, ...]]] = {}
+    original = evaluation.join
+    ids = {False: "gates shares", True: "gates eval"}
+
+    def spy(pieces: list[evaluation.Document], length: int) -> list[evaluation.Document]:
+        seen[held_out] = {tuple(piece.tokens.tolist()) for piece in pieces}
+        return original(pieces, length)
+
+    monkeypatch.setattr(evaluation, "join", spy)
+    for held_out, job in ids.items():
+        monkeypatch.chdir(place)
+        sizes = ("length=320", "held_out=0.2", "documents=1", "name=" + job.split()[1])
+        more = ("budgets=[96]", "selectors=[oracle]") if held_out else ("budget=96",)
+        result = CliRunner().invoke(app, [*job.split(), "gates", *QUICK, *sizes, *more])
+        assert result.exit_code == 0, result.output
+    assert seen[True] and seen[False] and not seen[True] & seen[False]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "gates: not set; name the gates"),
+        (("gates", "gates"), "gates gates: a budget is divided for one set of gates"),
+        (("gates", "budget=16"), "budget=16: must be at least two blocks, 32 tokens"),
+        (
+            ("gates", "budget=320", "length=320"),
+            "budget=320: a document of prose.jsonl has 320 .* 160 on",
+        ),
+        (("gates", "length=4096"), "length=4096: the model's context is 1024 tokens"),
+        (("gates", "cap=0.5"), "cap=0.5: must be at least 1"),
+        (("nowhere",), "nowhere: no such file or folder"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    result = shares(place, monkeypatch, *words)
+    assert result.exit_code == 2, result.output
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert re.search(message, error), error
