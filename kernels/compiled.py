@@ -84,7 +84,7 @@ AT, INT, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 ARGUMENTS: dict[str, tuple[type, ...]] = {
     "attend": (*[AT] * 4, INT, INT, *[AT] * 4, *[INT] * 7, REAL),
     "score": (AT, AT, AT, INT, AT, AT, *[INT] * 6),
-    "select_blocks": (AT, AT, INT, AT, AT, AT, *[INT] * 6),
+    "select_blocks": (AT, AT, INT, AT, AT, AT, *[INT] * 6, REAL),
     "rms_norm": (AT, AT, AT, INT, INT, REAL),
     "rotate_append": (*[AT] * 10, *[INT] * 5),
     "gate_query": (*[AT] * 6, *[INT] * 4, REAL, REAL),

@@ -116,9 +116,15 @@ def score(
 
 
 def select(
-    scores: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int, k: int, sink: bool
+    scores: torch.Tensor,
+    page_table: torch.Tensor,
+    lengths: torch.Tensor,
+    block: int,
+    k: int,
+    sink: bool,
+    threshold: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See ``kernels.select``, without a threshold; ``k`` is at least the number of forced blocks."""
+    """See ``kernels.select``; ``k`` is at least the number of forced blocks."""
     rows, heads, width = scores.shape
     k = min(k, width)
     scores, lengths = scores.float().contiguous(), lengths.contiguous()
@@ -132,6 +138,7 @@ def select(
         page_ids.data_ptr(),
         counts.data_ptr(),
         *(rows, heads, width, block, k, sink),
+        -1.0 if threshold is None else threshold,
     )
     return page_ids, counts
 

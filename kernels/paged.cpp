@@ -152,30 +152,45 @@ void score(const float* features, const T* summary, const int64_t* table, int64_
   }
 }
 
-// The k best blocks of each row and head, the forced ones among them, in order of position.
+// Blocks that are not forced, from `begin` to before `last`, whose share in the softmax of the complete blocks' scores is
+// above the threshold. A NaN among those leaves none, as in the definition.
+int64_t above(const float* scores, int64_t begin, int64_t last, int64_t complete, float threshold) {
+  float peak = -std::numeric_limits<float>::infinity(), total = 0.0f;
+  for (int64_t i = 0; i < complete; ++i) peak = std::max(peak, scores[i]);
+  for (int64_t i = 0; i < complete; ++i) total += std::exp(scores[i] - peak);
+  int64_t number = 0;
+  for (int64_t i = begin; i < last; ++i) number += std::exp(scores[i] - peak) / total > threshold;
+  return number;
+}
+
+// The k best blocks of each row and head, the forced ones among them, in order of position; fewer with a threshold, which
+// is below 0 where there is none.
 void select(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
             int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages, int64_t block,
-            int64_t k, bool sink) {
+            int64_t k, bool sink, float threshold) {
 #pragma omp parallel for collapse(2) schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t head = 0; head < heads; ++head) {
       const int64_t last = (lengths[row] - 1) / block, begin = sink ? 1 : 0;
       const int64_t* physical = table + row * table_stride;
       int64_t* to = page_ids + (row * heads + head) * k;
-      const int64_t count = std::min(last + 1, k);
+      const float* own = scores + (row * heads + head) * pages;
+      int64_t count = std::min(last + 1, k);
+      if (threshold >= 0 && last > 0) {
+        count = std::min(begin + 1 + above(own, begin, last, lengths[row] / block, threshold), k);
+      }
       counts[row * heads + head] = count;
       std::fill(to, to + k, 0);
-      if (last < k) {
+      if (count > last) {
         std::copy(physical, physical + count, to);
         continue;
       }
       std::vector<std::pair<float, int64_t>> free;  // blocks that compete for what the forced ones leave
       free.reserve(last);
       for (int64_t i = begin; i < last; ++i) {
-        const float score = scores[(row * heads + head) * pages + i];
-        free.emplace_back(std::isnan(score) ? std::numeric_limits<float>::infinity() : score, i);
+        free.emplace_back(std::isnan(own[i]) ? std::numeric_limits<float>::infinity() : own[i], i);
       }
-      const int64_t room = k - begin - 1;
+      const int64_t room = count - begin - 1;
       std::nth_element(free.begin(), free.begin() + room, free.end(), [](const auto& a, const auto& b) {
         return a.first > b.first || (a.first == b.first && a.second < b.second);
       });
@@ -194,8 +209,9 @@ extern "C" {
 
 void select_blocks(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
                    int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages,
-                   int64_t block, int64_t k, int64_t sink) {
-  select(scores, table, table_stride, lengths, page_ids, counts, rows, heads, pages, block, k, sink != 0);
+                   int64_t block, int64_t k, int64_t sink, float threshold) {
+  select(scores, table, table_stride, lengths, page_ids, counts, rows, heads, pages, block, k, sink != 0,
+         threshold);
 }
 
 // Q: of queries and results. T: of the cache.

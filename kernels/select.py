@@ -38,8 +38,8 @@ def select(
         from seer_ray.kernels import triton_select
 
         return triton_select.select(scores, page_table, lengths, block, k, sink, threshold)
-    if threshold is None and k > sink and cpu.takes(scores, 1, block, 0):
-        return cpu.select(scores, page_table, lengths, block, k, sink)
+    if k > sink and cpu.takes(scores, 1, block, 0):
+        return cpu.select(scores, page_table, lengths, block, k, sink, threshold)
     return reference(scores, page_table, lengths, block, k, sink, threshold)
 
 
@@ -62,7 +62,10 @@ def reference(
         forced = forced | (index == 0)
 
     masked = torch.where(complete, scores, float("-inf"))
-    order = torch.where(forced, float("inf"), masked)
+    # Nothing ranks with what is forced, NaN and inf neither.
+    largest = torch.finfo(scores.dtype).max
+    free = masked.nan_to_num(nan=largest, posinf=largest, neginf=float("-inf"))
+    order = torch.where(forced, float("inf"), free)
     by_rank = order.sort(dim=-1, descending=True, stable=True).indices
     k = min(k, width)
     if threshold is None:

@@ -101,6 +101,17 @@ def test_threshold_is_capped_by_the_budget() -> None:
     assert select(scores, table(1, 8), length, BLOCK, 8, True, 0.15)[1].item() == 2
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_scores_without_a_share_are_below_every_threshold(odd: float) -> None:
+    """As in the definition, whose softmax they spoil; blocks that score -inf have a share of 0."""
+    scores = torch.tensor([1.0, 2, odd, 4, 3, 0, 0]).view(1, 1, 7)
+    arguments = scores, table(1, 7), torch.tensor([6 * BLOCK + 1]), BLOCK, 5, True, 0.2
+    ids, counts = select(*arguments)
+    expected, number = reference(*arguments)
+    assert torch.equal(ids, expected) and torch.equal(counts, number)
+    assert counts.item() == (4 if odd == float("-inf") else 2)
+
+
 def test_no_complete_block() -> None:
     for threshold in (None, 0.5):
         ids, counts = select(torch.randn(1, 1, 3), table(1, 3), torch.tensor([2]), BLOCK, 2, True, threshold)
