@@ -11,11 +11,11 @@ import pytest
 from seer_ray.compose import compose
 from seer_ray.config import RunConfig, SweepConfig
 from seer_ray.points import expand, points_of
-from seer_ray.training.options import DistillConfig, GatesEvalConfig, PretrainConfig
+from seer_ray.training.options import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
-    r"^seer-ray (?:run|submit|sweep|distill|gates eval|pretrain) .*$",
+    r"^seer-ray (?:run|submit|sweep|distill|gates eval|gates shares|pretrain) .*$",
     README.replace("\\\n", " ").replace("`", "\n"),
     re.MULTILINE,
 )
@@ -35,7 +35,8 @@ def test_the_readme_has_commands_and_options() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_compose(command: str) -> None:
     words = shlex.split(command, comments=True)[1:]
-    jobs = {"distill": DistillConfig, "gates": GatesEvalConfig, "pretrain": PretrainConfig}
+    gates = GatesSharesConfig if words[1] == "shares" else GatesEvalConfig
+    jobs = {"distill": DistillConfig, "gates": gates, "pretrain": PretrainConfig}
     if words[0] == "sweep":
         assert len(points_of(expand(overrides(words)))) > 2
     else:
