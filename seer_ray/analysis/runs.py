@@ -19,6 +19,9 @@ from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 SELECTION = ("selector.", "engine.block_size")
 """Options by which a setting and its dense baseline may differ."""
 BUDGET = "selector.budget"
+MAPPINGS = ("selector.layers.", "selector.shares.")
+FEW_ENTRIES = 4
+"""Of a mapping, that are spelled out in a name."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> lis
             if option.get("selector.threshold") is not None:
                 words.append(f"t{option['selector.threshold']:g}")
             rest = varying
-        words += [f"{_short(name)}={option[name]}" for name in rest if name in option]
+        words += _said([name for name in rest if name in option], option)
         made.append(" ".join(words))
     if len(set(made)) == len(made):
         return made
@@ -151,10 +154,20 @@ def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> lis
     ]
 
 
+def _said(names: Sequence[str], option: Mapping[str, Any]) -> list[str]:
+    """Options in short; many entries of one mapping by their number alone."""
+    words = []
+    for mapping in MAPPINGS:
+        entries = [name for name in names if name.startswith(mapping)]
+        if len(entries) > FEW_ENTRIES:
+            names = [name for name in names if name not in entries]
+            words.append(f"{len(entries)} {mapping.split('.')[1]}")
+    return [f"{_short(name)}={option[name]}" for name in names] + words
+
+
 def _short(name: str) -> str:
     """Of an option; entries of mappings are named by layers, which say nothing alone."""
-    mapped = name.startswith(("selector.layers.", "selector.shares."))
-    return name.removeprefix("selector.") if mapped else name.rpartition(".")[2]
+    return name.removeprefix("selector.") if name.startswith(MAPPINGS) else name.rpartition(".")[2]
 
 
 def baseline_of(settings: Sequence[Contender], of: Contender | None = None) -> Contender | None:

@@ -185,6 +185,8 @@ def test_names_tell_settings_apart() -> None:
     assert labels([quest, other], ["x", "y"]) == ["quest 2,048 seed=0", "quest 2,048 t0.01 seed=1"]
     shares = quest | {"selector.shares.0": 0.5, "selector.shares.1-3": 1.2}
     assert labels([quest, shares], ["x", "y"]) == ["quest 2,048", "quest 2,048 shares.0=0.5 shares.1-3=1.2"]
+    many = quest | {f"selector.shares.{layer}": 0.5 for layer in range(5)}
+    assert labels([quest, many], ["x", "y"]) == ["quest 2,048", "quest 2,048 5 shares"]
     assert labels([quest, quest], ["x", "y"]) == ["quest 2,048 (x)", "quest 2,048 (y)"]
     assert labels([quest, quest], ["x", "x"]) == ["quest 2,048 (x) #1", "quest 2,048 (x) #2"]
     assert differing([dense, quest]) == ["selector.name", "selector.budget"]
