@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -70,7 +71,7 @@ def evaluate(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> E
         progress(started, total, text)
         started += 1
 
-    try:
+    with out_of_memory_explained(config, documents, loaded.device):
         figures = measure(
             loaded.model,
             documents,
@@ -86,13 +87,22 @@ def evaluate(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> E
             outputs=config.outputs,
             progress=count,
         )
+    return Evaluation(figures, sources, block, documents)
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(
+    config: HeldOutConfig, documents: Sequence[Document], device: torch.device
+) -> Iterator[None]:
+    """Raises ConfigError in place of running out of memory: with what would fit."""
+    try:
+        yield
     except (torch.OutOfMemoryError, MemoryError):
         longest = max(len(document.tokens) for document in documents)
         raise ConfigError(
-            f"length={config.length}: out of memory on {loaded.device} with a document of {longest} tokens;"
+            f"length={config.length}: out of memory on {device} with a document of {longest} tokens;"
             f" set length={longest // 2}, or model.dtype=bfloat16"
         ) from None
-    return Evaluation(figures, sources, block, documents)
 
 
 def check_evaluation(config: GatesEvalConfig) -> list[Budget]:

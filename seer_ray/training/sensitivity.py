@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +38,14 @@ THRESHOLDS = tuple(2 ** (-half / 2) for half in range(2, 29))
 
 
 class Setting(NamedTuple):
-    """Of one layer: a share of the budget, or a threshold under a cap."""
+    """Of one layer."""
 
-    share: float
-    threshold: float | None = None
+    kind: Literal["share", "threshold"]
+    """A share of the budget, or a threshold under a cap."""
+    value: float
 
 
-ALIKE = Setting(1.0)
+ALIKE = Setting("share", 1.0)
 
 
 @dataclass
@@ -88,7 +89,8 @@ def measure_layers(
     rope = RopeTable.from_config(model.config).to(weight.device)
     selectors = {layer: Seer(gate) for layer, gate in enumerate(gates) if gate is not None}
     block = next(gate.block_size for gate in gates if gate is not None)
-    settings = [*(Setting(share) for share in SHARES), *(Setting(1.0, value) for value in THRESHOLDS)]
+    settings = [Setting("share", value) for value in SHARES]
+    settings += [Setting("threshold", value) for value in THRESHOLDS]
     limits = {setting: limit_of(setting, budget, cap) for setting in settings}
     limits = {setting: limit for setting, limit in limits.items() if limit.blocks >= 2}
     found = {layer: LayerCosts() for layer in selectors}
@@ -115,9 +117,9 @@ def measure_layers(
 
 def limit_of(setting: Setting, budget: int, cap: float) -> Limit:
     """Of a layer with this setting, where the plain budget is ``budget`` blocks."""
-    if setting.threshold is None:
-        return Limit(round(budget * setting.share))
-    return Limit(round(budget * cap), setting.threshold)
+    if setting.kind == "share":
+        return Limit(round(budget * setting.value))
+    return Limit(round(budget * cap), setting.value)
 
 
 class OutputErrors:

@@ -14,7 +14,7 @@ from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import load_model
 from seer_ray.training.allotment import Cost, allot, by_range, total
 from seer_ray.training.documents import Document, parse_sources
-from seer_ray.training.evaluation import Progress, check_length, longest_documents
+from seer_ray.training.evaluation import Progress, check_length, longest_documents, out_of_memory_explained
 from seer_ray.training.options import GatesSharesConfig
 from seer_ray.training.quality import Rows
 from seer_ray.training.sensitivity import ALIKE, LayerCosts, Setting, measure_layers
@@ -82,9 +82,17 @@ def divide(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> D
         progress(done, passes, text)
         done += 1
 
-    layers = measure_layers(
-        loaded.model, documents, gates, budget, cap=config.cap, sink=config.sink, rows=rows, progress=count
-    )
+    with out_of_memory_explained(config, documents, loaded.device):
+        layers = measure_layers(
+            loaded.model,
+            documents,
+            gates,
+            budget,
+            cap=config.cap,
+            sink=config.sink,
+            rows=rows,
+            progress=count,
+        )
     return Division(source, block, documents, layers, plans_of(layers, budget * block, config.cap))
 
 
@@ -112,11 +120,11 @@ def plans_of(layers: Mapping[int, LayerCosts], budget: int, cap: float) -> list[
         cap: see ``sensitivity.measure_layers``.
     """
     alike = [ALIKE] * len(layers)
-    read = total(_only(layers, False), alike).read / len(layers)
-    by_share, by_threshold = (allot(_only(layers, sort), read) for sort in (False, True))
-    base = median_low(float(setting.threshold or 0) for setting in by_threshold)
-    shares = {layer: setting.share for layer, setting in zip(layers, by_share, strict=True)}
-    divisors = {layer: base / (one.threshold or 1) for layer, one in zip(layers, by_threshold, strict=True)}
+    read = total(_only(layers, "share"), alike).read / len(layers)
+    by_share, by_threshold = (allot(_only(layers, kind), read) for kind in ("share", "threshold"))
+    base = median_low(setting.value for setting in by_threshold)
+    shares = {layer: setting.value for layer, setting in zip(layers, by_share, strict=True)}
+    divisors = {layer: base / setting.value for layer, setting in zip(layers, by_threshold, strict=True)}
     threshold, capped = float(f"{base:.3g}"), round(budget * cap)
     return [
         _plan("alike", {"budget": budget}, layers, alike),
@@ -130,10 +138,10 @@ def plans_of(layers: Mapping[int, LayerCosts], budget: int, cap: float) -> list[
     ]
 
 
-def _only(layers: Mapping[int, LayerCosts], threshold: bool) -> list[dict[Setting, Cost]]:
-    """Costs of the settings that have a threshold, or of those that have none."""
+def _only(layers: Mapping[int, LayerCosts], kind: str) -> list[dict[Setting, Cost]]:
+    """Costs of the settings of one kind."""
     return [
-        {setting: cost for setting, cost in one.costs.items() if (setting.threshold is not None) == threshold}
+        {setting: cost for setting, cost in one.costs.items() if setting.kind == kind}
         for one in layers.values()
     ]
 

@@ -58,10 +58,10 @@ def test_kl_and_reads_are_those_of_an_evaluation() -> None:
         assert found[layer].kl == pytest.approx(sum(row["kl"] for row in rows) / 2, rel=1e-3)
         assert found[layer].costs[ALIKE].loss == pytest.approx(found[layer].kl)
         for setting, options in (
-            (Setting(2.0), {"shares": {"0-1": 2.0}}),
-            (Setting(1.0, THRESHOLDS[6]), {"threshold": THRESHOLDS[6]}),
+            (Setting("share", 2.0), {"shares": {"0-1": 2.0}}),
+            (Setting("threshold", THRESHOLDS[6]), {"threshold": THRESHOLDS[6]}),
         ):
-            cap = 1 if setting.threshold is None else CAP
+            cap = 1 if setting.kind == "share" else CAP
             figures = measure(
                 model,
                 DOCUMENTS[:1],
@@ -103,7 +103,12 @@ def test_losses_follow_the_error_of_the_attention_output() -> None:
     for layer in range(2):
         dense = attention_outputs(layer, DensePass)
         errors = {}
-        for setting in (ALIKE, Setting(0.5), Setting(2.0), Setting(1.0, THRESHOLDS[7])):
+        for setting in (
+            ALIKE,
+            Setting("share", 0.5),
+            Setting("share", 2.0),
+            Setting("threshold", THRESHOLDS[7]),
+        ):
             limits = [limit_of(setting, BUDGET, CAP)] * 2
             sparse = attention_outputs(layer, partial(SparsePass, selectors=selectors, limits=limits))
             errors[setting] = float((sparse - dense)[chosen].square().sum())
@@ -115,7 +120,7 @@ def test_losses_follow_the_error_of_the_attention_output() -> None:
 def test_layers_without_gates_and_settings_below_two_blocks_are_left_out() -> None:
     found = costs((None, gates()[1]))
     assert list(found) == [1]
-    assert {setting.share for setting in found[1].costs if setting.threshold is None} == set(SHARES) - {0.25}
+    assert {setting.value for setting in found[1].costs if setting.kind == "share"} == set(SHARES) - {0.25}
     told: list[str] = []
     costs(gates(), DOCUMENTS[:1], progress=told.append)
     assert told == ["document 1: dense", "document 1: layer 0 alone", "document 1: layer 1 alone"]
@@ -124,4 +129,4 @@ def test_layers_without_gates_and_settings_below_two_blocks_are_left_out() -> No
 def test_a_budget_that_reads_all_costs_nothing() -> None:
     short = [Document("c", "noise", torch.tensor(tokens(60)))]
     found = costs(gates(), short)
-    assert found[0].kl == found[0].costs[ALIKE].loss == found[0].costs[Setting(4.0)].loss == 0
+    assert found[0].kl == found[0].costs[ALIKE].loss == found[0].costs[Setting("share", 4.0)].loss == 0
