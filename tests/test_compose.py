@@ -176,7 +176,7 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
         ("sampling=hot", "sampling=hot: is a section, with the options sampling.max_new_tokens,"),
         (
             "selector=qest",
-            "selector=qest: no such choice, there are dense, oracle, quest, random, seer, window; ",
+            "selector=qest: no such choice, there are dense, oracle, quest, random, seer, smollm2, window; ",
         ),
         ("selector=qest", "did you mean selector=quest?"),
         ("selector=dense,seer", "selector=dense,seer: must be a single choice here"),
@@ -277,3 +277,11 @@ def test_a_section_of_one_job_is_a_plain_option_of_another() -> None:
             made = compose(["data=x", f"model={name}"], job)
             assert made.gates is None and made.model.gates == name
     assert compose(["data=x", "model=smollm2"], DistillConfig).gates.block_size == 16
+
+
+def test_a_selector_made_for_gates_wins_over_what_suits_a_task() -> None:
+    made = compose(["model=smollm2", "selector=smollm2"]).selector
+    assert (made.name, made.budget) == ("seer", 4096)
+    assert made.threshold and made.shares["7"] > made.shares["0-1"]
+    assert compose(["selector=quest"]).selector.budget == compose([]).selector.budget == 208
+    assert compose(["model=smollm2", "selector=smollm2", "selector.budget=2048"]).selector.budget == 2048
