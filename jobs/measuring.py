@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 
+from seer_ray.checks import check
 from seer_ray.cluster import Interrupted
 from seer_ray.compose import run_name
-from seer_ray.config import check, options
+from seer_ray.config import options
 from seer_ray.jobs.stopping import StopRequest
 from seer_ray.results.store import join
 from seer_ray.tracking.mlflow_tracker import open_tracker

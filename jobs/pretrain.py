@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from seer_ray.config import check
+from seer_ray.checks import check
 from seer_ray.jobs.training import train
 from seer_ray.tracking.tracker import Dataset
 from seer_ray.training.display import TrainReporter, TrainSummary

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from seer_ray.analysis.report import FILE as REPORT
 from seer_ray.analysis.standing import compare
+from seer_ray.checks import check
 from seer_ray.cluster import Interrupted
 from seer_ray.cluster.connect import cluster_nodes, connected, plan_workers
 from seer_ray.cluster.crew import Crew
@@ -14,7 +15,7 @@ from seer_ray.cluster.fleet import Fleet
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.command import command_line
 from seer_ray.compose import run_name, to_yaml, usual_selector
-from seer_ray.config import ConfigError, RunConfig, check
+from seer_ray.config import ConfigError, RunConfig
 from seer_ray.jobs.dataset import refuse_other_data
 from seer_ray.jobs.decode import decode
 from seer_ray.jobs.live import NullReporter, Reporter, Summary

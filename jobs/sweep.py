@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
+from seer_ray.checks import check
 from seer_ray.cluster import Interrupted, JobError
 from seer_ray.cluster.connect import cluster_nodes, connected, plan_workers
 from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import Fleet
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.compose import from_yaml, run_name, to_yaml
-from seer_ray.config import ConfigError, RunConfig, SelectorConfig, SweepConfig, check, options
+from seer_ray.config import ConfigError, RunConfig, SelectorConfig, SweepConfig, options
 from seer_ray.jobs.board import Board
 from seer_ray.jobs.dataset import describe, refuse_other_data
 from seer_ray.jobs.decode import decode

@@ -7,10 +7,11 @@ import threading
 import time
 from typing import Any
 
+from seer_ray.checks import check
 from seer_ray.cluster import Interrupted
 from seer_ray.cluster.connect import connected
 from seer_ray.compose import run_name
-from seer_ray.config import check, options
+from seer_ray.config import options
 from seer_ray.jobs.monitor import Heartbeat, sign_of_life
 from seer_ray.jobs.stopping import StopRequest
 from seer_ray.results.store import join

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar
 
-from seer_ray.config import ConfigError, RunConfig, SweepConfig, check
+from seer_ray.checks import check
+from seer_ray.config import ConfigError, RunConfig, SweepConfig
 from seer_ray.overrides import Choice, Overrides, Setting, show
 from seer_ray.training.options import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seer_ray.config import ConfigError, EngineConfig, SelectorConfig, check, check_selector, parse_bytes
+from seer_ray.checks import check, check_selector, parse_bytes
+from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
