@@ -2,7 +2,8 @@
 
 ``kernels``: decode attention with its gate against the best dense attention. ``engine``: whole engines
 against ``model.generate`` and ``generate_batch``, decode steps at long context. ``memory``: peak memory of a
-full cache. ``all``: the three, unattended. Needs neither Ray nor MLflow nor Hydra.
+full cache. ``all``: these three, unattended. ``distill``: training steps of gates. Needs neither Ray nor
+MLflow nor Hydra.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from seer_ray.jobs import bench_engine, bench_kernels, bench_memory
+from seer_ray.jobs import bench_distill, bench_engine, bench_kernels, bench_memory
 from seer_ray.jobs.bench_case import Refused
 from seer_ray.jobs.bench_models import SHAPES
 from seer_ray.jobs.bench_show import numbers
@@ -44,7 +45,9 @@ def main(arguments: list[str]) -> int:
     except ValueError as problem:
         print(f"seer-ray bench: {problem}", file=sys.stderr)
         return 2
-    if options.what == "memory":
+    if options.what == "distill":
+        report["distill"] = bench_distill.bench_distill(options, console)
+    elif options.what == "memory":
         report["memory"] = bench_memory.bench_memory(options, console)
     elif options.what == "all":
         report["memory"] = _memory_alone(options, console)
@@ -69,7 +72,7 @@ def _memory_alone(options: argparse.Namespace, console: Console) -> dict[str, An
 def parser() -> argparse.ArgumentParser:
     """Of all that can be measured; defaults are those of this machine."""
     made = argparse.ArgumentParser(prog="seer-ray bench", description=(__doc__ or "").splitlines()[0])
-    made.add_argument("what", choices=("kernels", "engine", "memory", "all"))
+    made.add_argument("what", choices=("kernels", "engine", "memory", "all", "distill"))
     made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()
     shapes = ", ".join(SHAPES)
@@ -79,14 +82,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--model",
         default=usual.model,
-        help=f"engine, memory: as model.name, or with random weights {shapes} ({usual.model})",
+        help=f"engine, memory, distill: as model.name, or with random weights {shapes} ({usual.model})",
     )
     made.add_argument(
-        "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"engine, memory: {usual.dtype}"
+        "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"engine, memory, distill: {usual.dtype}"
     )
     made.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
     bench_kernels.add_options(made.add_argument_group("kernels"))
     bench_engine.add_options(made.add_argument_group("engine"))
+    bench_distill.add_options(made.add_argument_group("distill"))
     return made
 
 

@@ -20,7 +20,7 @@ from seer_ray.jobs.bench_steps import stretch
 def measure(model: str, dtype: str, kv_memory: str, batch: int) -> dict[str, Any]:
     """Peak memory of the device, prompts computed and then decoding in a full cache, less what was in use
     before (on a CPU: what imports took)."""
-    memory: Memory = DeviceMemory() if torch.cuda.is_available() else ResidentMemory()
+    memory = device_memory()
     loaded = bench_model(model, dtype)
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     memory.forget_peak()  # that of reading the file: another format has another one
@@ -52,6 +52,11 @@ class Memory(Protocol):
     def forget_peak(self) -> None: ...
 
     def peak(self) -> int: ...
+
+
+def device_memory() -> Memory:
+    """Of the GPU, if there is one."""
+    return DeviceMemory() if torch.cuda.is_available() else ResidentMemory()
 
 
 class DeviceMemory:

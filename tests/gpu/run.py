@@ -1,7 +1,7 @@
 """All checks and timings on one GPU, unattended: ``python tests/gpu/run.py [--json FILE]``.
 
 Needs torch, triton, transformers and rich; neither pytest nor an installed package. Prints what fails, then
-the tables of ``seer-ray bench kernels`` and ``seer-ray bench engine``, and one JSON line at the end. Exit
+the tables of ``seer-ray bench kernels``, ``engine`` and ``distill``, and one JSON line at the end. Exit
 code 1: a check failed (times are taken all the same).
 """
 
@@ -21,7 +21,8 @@ from gpu.graph_checks import graph_checks
 from gpu.overlap_checks import overlap_checks
 from triton_checks import gpu_checks
 
-PARTS = ("checks", "kernels", "engine")
+DISTILL = ["distill", "--model", "qwen3-4b", "--length", "32768"]
+PARTS = ("checks", "kernels", "engine", "distill")
 
 
 def main() -> int:
@@ -55,11 +56,12 @@ def main() -> int:
         seconds = time.monotonic() - start
         print(f"checks: {len(checks)}, failed: {len(failed)}, {seconds:.0f} s", flush=True)
         report |= {"checks": len(checks), "failed": failed, "check_seconds": round(seconds)}
-    if "kernels" in parts or "engine" in parts:
+    if set(parts) - {"checks"}:
         from rich.console import Console
         from timing import SHAPES, sweep
 
         from seer_ray.jobs import bench
+        from seer_ray.jobs.bench_distill import bench_distill
         from seer_ray.jobs.bench_engine import bench_engine
         from seer_ray.jobs.bench_kernels import bench_kernels
         from seer_ray.jobs.bench_timing import machine
@@ -71,6 +73,8 @@ def main() -> int:
             report["sweeps"] = [sweep(shape) for shape in SHAPES]
         if "engine" in parts:
             report["engine"] = bench_engine(defaults, console)
+        if "distill" in parts:
+            report["distill"] = bench_distill(bench.parser().parse_args(DISTILL), console)
     line = json.dumps(report)
     if options.json:
         options.json.write_text(line + "\n")

@@ -15,7 +15,15 @@ from engines import tiny_model
 
 from seer_ray.config import SelectorConfig
 from seer_ray.engine.graphs import DecodeGraphs
-from seer_ray.jobs import bench, bench_case, bench_kernels, bench_models, bench_rivals, bench_steps
+from seer_ray.jobs import (
+    bench,
+    bench_case,
+    bench_distill,
+    bench_kernels,
+    bench_models,
+    bench_rivals,
+    bench_steps,
+)
 from seer_ray.jobs.bench_case import Case, Refused, Shape
 from seer_ray.jobs.bench_show import numbers
 
@@ -209,13 +217,32 @@ def test_numbers() -> None:
             numbers(text)
 
 
-def test_it_needs_neither_ray_nor_mlflow_nor_hydra() -> None:
+DISTILL = ["distill", "--model", "reasoner", "--dtype", "float32", "--length", "256", "--passes", "1"]
+
+
+def test_steps_of_distillation(capsys: pytest.CaptureFixture[str]) -> None:
+    """All figures are there and agree, and training memory is near what is computed."""
+    assert bench.main([*DISTILL, "--updates", "1,4", "--json"]) == 0
+    out, err = capsys.readouterr()
+    one, four = json.loads(out)["distill"]["rows"]
+    assert (one["updates"], four["updates"]) == (1, 4)
+    assert four["plan_mib"] > one["plan_mib"]
+    for row in (one, four):
+        assert row["tokens_s"] == pytest.approx(256 / row["pass_s"], rel=0.05)
+        assert row["recipe_hours"] == pytest.approx(0.42e9 / row["tokens_s"] / 3600, rel=0.01)
+        assert row["peak_mib"] > 0
+    for heading in bench_distill.COLUMNS.values():
+        assert heading in err
+
+
+@pytest.mark.parametrize("arguments", [[*TINY, "--budgets", "128"], DISTILL], ids=["kernels", "distill"])
+def test_it_needs_neither_ray_nor_mlflow_nor_hydra(arguments: list[str]) -> None:
     script = (
         "import sys\n"
         "for name in ('ray', 'mlflow', 'hydra', 'omegaconf', 'pyarrow'): sys.modules[name] = None\n"
         "from seer_ray.jobs.bench import main\n"
-        f"sys.exit(main({[*TINY, '--budgets', '128', '--json']!r}))"
+        f"sys.exit(main({[*arguments, '--json']!r}))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert json.loads(result.stdout)["kernels"]["rows"][0]["budget"] == 128
+    assert json.loads(result.stdout)[arguments[0]]["rows"]
