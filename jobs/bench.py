@@ -39,15 +39,15 @@ def main(arguments: list[str]) -> int:
             report["kernels"] = bench_kernels.bench_kernels(options, console)
         if options.what in ("engine", "all"):
             report["engine"] = bench_engine.bench_engine(options, console)
+        if options.what == "distill":
+            report["distill"] = bench_distill.bench_distill(options, console)
     except Refused as problem:
         print(f"seer-ray bench: refused: {problem}", file=sys.stderr)
         return 1
     except ValueError as problem:
         print(f"seer-ray bench: {problem}", file=sys.stderr)
         return 2
-    if options.what == "distill":
-        report["distill"] = bench_distill.bench_distill(options, console)
-    elif options.what == "memory":
+    if options.what == "memory":
         report["memory"] = bench_memory.bench_memory(options, console)
     elif options.what == "all":
         report["memory"] = _memory_alone(options, console)

@@ -23,7 +23,7 @@ from seer_ray.training.pack import Pack, Share
 
 BLOCK = 64
 RECIPE = 0.42e9
-"""Tokens that the published gates were trained on (SeerAttention-R, section 4.1)."""
+"""Tokens that the published gates were trained on (SeerAttention-R, arXiv:2506.08889)."""
 LENGTH = {"cuda": 32768, "cpu": 2048}
 """Usual tokens of a row."""
 COLUMNS = {
@@ -104,7 +104,13 @@ def add_options(parser: argparse._ArgumentGroup) -> None:
 
 
 def bench_distill(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Measures and shows."""
+    """Measures and shows.
+
+    Raises:
+        ValueError: a row without two blocks, or a model that cannot be had.
+    """
+    if options.length < 2 * BLOCK:
+        raise ValueError(f"--length {options.length}: must be at least two blocks, {2 * BLOCK} tokens")
     loaded = bench_model(options.model, options.dtype)
     rows = [measure(loaded, options.length, updates, options.passes) for updates in options.updates]
     title = f"Distillation of {options.model}, {options.dtype}, rows of {options.length:,} tokens"

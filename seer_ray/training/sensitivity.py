@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seer_ray.kernels.attend import attend
 from seer_ray.models.gate import AttnGate
@@ -89,10 +90,10 @@ def measure_layers(
     rope = RopeTable.from_config(model.config).to(weight.device)
     selectors = {layer: Seer(gate) for layer, gate in enumerate(gates) if gate is not None}
     block = next(gate.block_size for gate in gates if gate is not None)
-    settings = [Setting("share", value) for value in SHARES]
+    # A run takes no share of less than two blocks.
+    settings = [Setting("share", value) for value in SHARES if budget * value >= 2]
     settings += [Setting("threshold", value) for value in THRESHOLDS]
     limits = {setting: limit_of(setting, budget, cap) for setting in settings}
-    limits = {setting: limit for setting, limit in limits.items() if limit.blocks >= 2}
     found = {layer: LayerCosts() for layer in selectors}
     for number, document in enumerate(documents, 1):
         length, tokens = len(document.tokens), document.tokens.to(weight.device)
@@ -130,7 +131,7 @@ class OutputErrors:
         selectors: Mapping[int, Seer],
         rows: Tensor,
         limits: Mapping[Setting, Limit],
-        o_proj: nn.Module,
+        o_proj: nn.Linear,
     ) -> None:
         self.selectors, self.rows, self.limits, self.o_proj = selectors, rows, limits, o_proj
         self.sums: dict[Setting, Tensor] = {}
@@ -146,7 +147,9 @@ class OutputErrors:
             for setting, limit in self.limits.items():
                 page_ids, counts = layer.select(scores, rows, limit)
                 sparse = attend(layer.q[rows], pages.kv, page_ids, counts, tails, layer.scale)
-                error = self.o_proj((sparse - dense[rows]).flatten(1)).double().square().sum()
+                # Without the bias: it is in both.
+                error = functional.linear((sparse - dense[rows]).flatten(1), self.o_proj.weight)
+                error = error.double().square().sum()
                 read = ((counts - 1) * pages.block + tails.unsqueeze(1)).double().mean(1).sum()
                 self.sums[setting] = self.sums.get(setting, 0) + torch.stack([read, error])
 

@@ -93,7 +93,8 @@ def divide(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> D
             rows=rows,
             progress=count,
         )
-    return Division(source, block, documents, layers, plans_of(layers, budget * block, config.cap))
+    plans = plans_of(layers, budget * block, config.cap, {} if config.sink else {"sink": False})
+    return Division(source, block, documents, layers, plans)
 
 
 def check_shares(config: GatesSharesConfig) -> str:
@@ -109,7 +110,9 @@ def check_shares(config: GatesSharesConfig) -> str:
     return source
 
 
-def plans_of(layers: Mapping[int, LayerCosts], budget: int, cap: float) -> list[Plan]:
+def plans_of(
+    layers: Mapping[int, LayerCosts], budget: int, cap: float, others: Mapping[str, Any]
+) -> list[Plan]:
     """Every layer alike; shares of the budget; a threshold and shares that divide it.
 
     The last two read as much as the first, on the documents that were measured.
@@ -118,6 +121,7 @@ def plans_of(layers: Mapping[int, LayerCosts], budget: int, cap: float) -> list[
         layers: costs of those that have gates.
         budget: tokens.
         cap: see ``sensitivity.measure_layers``.
+        others: options of ``selector`` that were measured with, and that all plans have.
     """
     alike = [ALIKE] * len(layers)
     read = total(_only(layers, "share"), alike).read / len(layers)
@@ -127,11 +131,11 @@ def plans_of(layers: Mapping[int, LayerCosts], budget: int, cap: float) -> list[
     divisors = {layer: base / setting.value for layer, setting in zip(layers, by_threshold, strict=True)}
     threshold, capped = float(f"{base:.3g}"), round(budget * cap)
     return [
-        _plan("alike", {"budget": budget}, layers, alike),
-        _plan("shares", {"budget": budget, "shares": by_range(shares)}, layers, by_share),
+        _plan("alike", {"budget": budget, **others}, layers, alike),
+        _plan("shares", {"budget": budget, **others, "shares": by_range(shares)}, layers, by_share),
         _plan(
             "threshold",
-            {"budget": capped, "threshold": threshold, "shares": by_range(divisors)},
+            {"budget": capped, **others, "threshold": threshold, "shares": by_range(divisors)},
             layers,
             by_threshold,
         ),

@@ -233,6 +233,8 @@ def test_steps_of_distillation(capsys: pytest.CaptureFixture[str]) -> None:
         assert row["peak_mib"] > 0
     for heading in bench_distill.COLUMNS.values():
         assert heading in err
+    assert bench.main([*DISTILL, "--length", "100"]) == 2
+    assert "--length 100: must be at least two blocks, 128 tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[*TINY, "--budgets", "128"], DISTILL], ids=["kernels", "distill"])
