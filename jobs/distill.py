@@ -10,19 +10,19 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.jobs.training import train
+from seer_ray.config.training import DistillConfig
+from seer_ray.corpora.documents import parse_sources
+from seer_ray.driver.train import train
+from seer_ray.status.live import TrainReporter, TrainSummary
 from seer_ray.tracking.tracker import Dataset
-from seer_ray.training.display import TrainReporter, TrainSummary
-from seer_ray.training.documents import parse_sources
-from seer_ray.training.options import DistillConfig
 
 if TYPE_CHECKING:
-    from seer_ray.training.memory import MemoryPlan
+    from seer_ray.training.gates.memory import MemoryPlan
 
 
 def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainSummary:
-    """Runs the job to its end; see ``seer_ray.jobs.training.train``."""
-    from seer_ray.training.distill import check_distill
+    """Runs the job to its end; see ``seer_ray.driver.train.train``."""
+    from seer_ray.training.gates.distillation import check_distill
 
     check_distill(config)
     if reporter is not None:
@@ -43,7 +43,7 @@ def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainS
 def plan(config: DistillConfig) -> MemoryPlan:
     """The computed peak of a worker. Reads configs, no weights."""
     from seer_ray.models.load import DTYPES, load_config
-    from seer_ray.training.distill import gate_shape, plan_of
+    from seer_ray.training.gates.distillation import gate_shape, plan_of
 
     hf_config = load_config(config.model)
     dtype = DTYPES.get(config.model.dtype) or getattr(hf_config, "dtype", None) or DTYPES["float32"]
@@ -52,7 +52,7 @@ def plan(config: DistillConfig) -> MemoryPlan:
 
 def build(config: DistillConfig, device: str, folder: str) -> Any:
     """In a worker, which Ray Train starts in a folder of its own: ``folder`` is where paths begin."""
-    from seer_ray.training.distill import Distillation
+    from seer_ray.training.gates.distillation import Distillation
 
     with contextlib.chdir(folder) if os.path.isdir(folder) else contextlib.nullcontext():
         return Distillation(config, device)

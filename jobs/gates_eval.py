@@ -7,44 +7,27 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from seer_ray.analysis.gate_plots import draw_gates
-from seer_ray.jobs.measuring import REPORT, begin, measuring
+from seer_ray.config.training import GatesEvalConfig
+from seer_ray.driver.measure import REPORT, begin, measuring
+from seer_ray.fidelity.evaluate import (
+    Evaluation,
+    GatesReport,
+    Progress,
+    _report,
+    check_evaluation,
+    evaluate,
+    flat,
+)
+from seer_ray.report.gate_plots import draw_gates
+from seer_ray.results.job import TrainFolder
 from seer_ray.tracking.tracker import Tracker
-from seer_ray.training.evaluation import Evaluation, Progress, check_evaluation, evaluate, flat
-from seer_ray.training.folder import TrainFolder
-from seer_ray.training.options import GatesEvalConfig
 
 VALUES = ("recall", "mass", "of_oracle", "worst_of_oracle", "kl", "top1")
-
-
-@dataclass
-class GatesReport:
-    """What an evaluation of gates came to. Rows are those of ``seer_ray.training.figures.Figures``."""
-
-    name: str
-    folder: str
-    model: str
-    gates: dict[str, str]
-    """Label -> where the set was."""
-    block_size: int
-    documents: int
-    tokens: int
-    table: list[dict[str, Any]]
-    """By positions, budget and selector."""
-    sources: list[dict[str, Any]]
-    """The same by source, where there are several."""
-    layers: list[dict[str, Any]]
-    """By layer too."""
-    files: list[str] = field(default_factory=list)
-    elapsed_s: float = 0.0
-    tracking_uri: str | None = None
-    tracking_run_id: str | None = None
 
 
 def main(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> GatesReport:
@@ -66,23 +49,6 @@ def main(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> Gates
     report.tracking_uri = getattr(tracker, "uri", None)
     report.tracking_run_id = getattr(tracker, "run_id", None)
     return report
-
-
-def _report(config: GatesEvalConfig, folder: TrainFolder, found: Evaluation) -> GatesReport:
-    figures = found.figures
-    several = len({document.source for document in found.documents}) > 1
-    return GatesReport(
-        name=str(config.name),
-        folder=folder.uri,
-        model=config.model.name,
-        gates=found.gates,
-        block_size=found.block_size,
-        documents=len(found.documents),
-        tokens=found.tokens,
-        table=figures.table(),
-        sources=figures.table("source") if several else [],
-        layers=figures.layer_table("layer"),
-    )
 
 
 def _write(folder: TrainFolder, report: GatesReport, found: Evaluation) -> None:

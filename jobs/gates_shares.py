@@ -5,38 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
-from seer_ray.jobs.measuring import REPORT, begin, measuring
+from seer_ray.config.training import GatesSharesConfig
+from seer_ray.driver.measure import REPORT, begin, measuring
+from seer_ray.fidelity.division import SharesReport, _report, check_shares, divide
+from seer_ray.fidelity.evaluate import Progress
+from seer_ray.results.job import TrainFolder
 from seer_ray.tracking.tracker import Tracker
-from seer_ray.training.evaluation import Progress
-from seer_ray.training.folder import TrainFolder
-from seer_ray.training.options import GatesSharesConfig
-from seer_ray.training.shares import Division, check_shares, divide
-
-
-@dataclass
-class SharesReport:
-    """What a division of a budget came to."""
-
-    name: str
-    folder: str
-    model: str
-    gates: str
-    block_size: int
-    documents: int
-    tokens: int
-    plans: list[dict[str, Any]]
-    """``name``, ``selector`` (its options), ``read`` (KV tokens per head and step), ``kl`` (expected)."""
-    layers: list[dict[str, Any]]
-    """``layer``, ``kl`` with it sparse alone, and of each plan ``read`` and ``loss``, its part of ``kl``."""
-    files: list[str] = field(default_factory=list)
-    elapsed_s: float = 0.0
-    tracking_uri: str | None = None
-    tracking_run_id: str | None = None
 
 
 def main(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> SharesReport:
@@ -58,27 +35,6 @@ def main(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> Sha
     report.tracking_uri = getattr(tracker, "uri", None)
     report.tracking_run_id = getattr(tracker, "run_id", None)
     return report
-
-
-def _report(config: GatesSharesConfig, folder: TrainFolder, found: Division) -> SharesReport:
-    return SharesReport(
-        name=str(config.name),
-        folder=folder.uri,
-        model=config.model.name,
-        gates=found.gates,
-        block_size=found.block_size,
-        documents=len(found.documents),
-        tokens=found.tokens,
-        plans=[
-            {"name": plan.name, "selector": plan.selector, "read": plan.read, "kl": plan.kl}
-            for plan in found.plans
-        ],
-        layers=[
-            {"layer": layer, "kl": costs.kl}
-            | {plan.name: plan.layers[layer]._asdict() for plan in found.plans}
-            for layer, costs in found.layers.items()
-        ],
-    )
 
 
 def _write(folder: TrainFolder, report: SharesReport) -> None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from seer_ray.checks import check
-from seer_ray.jobs.training import train
+from seer_ray.config.checks import check
+from seer_ray.config.training import PretrainConfig
+from seer_ray.driver.train import train
+from seer_ray.status.live import TrainReporter, TrainSummary
 from seer_ray.tracking.tracker import Dataset
-from seer_ray.training.display import TrainReporter, TrainSummary
-from seer_ray.training.options import PretrainConfig
 
 
 def main(config: PretrainConfig, reporter: TrainReporter | None = None) -> TrainSummary:
-    """Runs the job to its end; see ``seer_ray.jobs.training.train``."""
+    """Runs the job to its end; see ``seer_ray.driver.train.train``."""
     # Told here, before anything is started.
-    from seer_ray.training.documents import parse_sources
-    from seer_ray.training.pretrain import check_pretraining
+    from seer_ray.corpora.documents import parse_sources
+    from seer_ray.training.pretrain.objective import check_pretraining
 
     check(config)
     check_pretraining(config)
@@ -38,6 +38,6 @@ def main(config: PretrainConfig, reporter: TrainReporter | None = None) -> Train
 
 def build(config: PretrainConfig, device: str) -> Any:
     """In a worker."""
-    from seer_ray.training.pretrain import Pretraining
+    from seer_ray.training.pretrain.objective import Pretraining
 
     return Pretraining(config, device)

@@ -16,8 +16,8 @@ import torch
 import triton
 import triton.language as tl
 
+from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
-from seer_ray.kernels.prefill import Chunks
 from seer_ray.kernels.quantise import KV, tensors
 
 FIELDS = tl.constexpr(6)

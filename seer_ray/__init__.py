@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seer_ray.config import ConfigError, EngineConfig, ModelConfig, SelectorConfig
+    from seer_ray.config.errors import ConfigError
+    from seer_ray.config.options import EngineConfig, ModelConfig, SelectorConfig
     from seer_ray.engine import Completion, Delta, Engine, Progress, Request, SamplingParams
     from seer_ray.models.load import load_model
 
@@ -22,7 +23,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 # Imported when asked for: the command line must answer before torch is loaded.
 _HOMES = {
-    **dict.fromkeys(("ConfigError", "EngineConfig", "ModelConfig", "SelectorConfig"), "seer_ray.config"),
+    "ConfigError": "seer_ray.config.errors",
+    **dict.fromkeys(("EngineConfig", "ModelConfig", "SelectorConfig"), "seer_ray.config.options"),
     **dict.fromkeys(
         ("Completion", "Delta", "Engine", "Progress", "Request", "SamplingParams"), "seer_ray.engine"
     ),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tiny import make_tiny, tiny_tokenizer
 
-from seer_ray.config import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine, Request, SamplingParams
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import GateConfig

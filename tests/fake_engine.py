@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from seer_ray.cluster.connect import connected
-from seer_ray.config import ClusterConfig, ConfigError, EngineConfig, RunConfig, SelectorConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ClusterConfig, EngineConfig, RunConfig, SelectorConfig
 from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
 from seer_ray.engine.trace import TraceEncoder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from paged_case import kept_as
 
-from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV
 
 SPANS = ((0, 37), (21, 22), (5, 71), (32, 48), (63, 65))

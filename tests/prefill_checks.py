@@ -11,7 +11,7 @@ import torch
 from packed_case import PackedCase
 from paged_case import error, limit
 
-from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import TOP
 from seer_ray.kernels.triton_prefill import prefill
 

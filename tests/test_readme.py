@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from seer_ray.compose import compose
-from seer_ray.config import RunConfig, SweepConfig
-from seer_ray.points import expand, points_of
-from seer_ray.training.options import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
+from seer_ray.config.compose import compose
+from seer_ray.config.options import RunConfig, SweepConfig
+from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
+from seer_ray.sweeps.points import expand, points_of
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(

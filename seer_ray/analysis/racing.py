@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from seer_ray.analysis.paired import PairedOutcomes
 from seer_ray.analysis.wording import points
-from seer_ray.config import RacingConfig
+from seer_ray.config.options import RacingConfig
 
 SHARES = np.geomspace(0.01, 0.9, 24)
 """Of the wealth that the mixture bets on a problem, of the most that it could bet."""

@@ -32,7 +32,7 @@ from seer_ray.analysis.power import More, more
 from seer_ray.analysis.racing import Decision
 from seer_ray.analysis.racing import Verdict as Race
 from seer_ray.analysis.runs import Contender
-from seer_ray.analysis.speed import Speed
+from seer_ray.results.speed import Speed
 
 MARGIN = 0.02
 CONFIDENCE = 0.95

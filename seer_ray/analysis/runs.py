@@ -9,10 +9,10 @@ from typing import Any
 from seer_ray.analysis import outcomes
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
-from seer_ray.analysis.speed import Speed
-from seer_ray.config import ConfigError
-from seer_ray.results import identity
+from seer_ray.config import identity
+from seer_ray.config.errors import ConfigError
 from seer_ray.results.folder import RUN, RunFolder
+from seer_ray.results.speed import Speed
 from seer_ray.results.store import open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 

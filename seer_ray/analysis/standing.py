@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seer_ray.analysis import estimates, runs, style
+from seer_ray.analysis import estimates, runs
 from seer_ray.analysis.estimates import Estimate, Lengths
 from seer_ray.analysis.paired import pair
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Assessment, Recommendation, recommend
 from seer_ray.analysis.runs import Contender
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
+from seer_ray.report import style
 from seer_ray.results.folder import RunFolder
 
 

@@ -14,12 +14,13 @@ Standard errors are clustered by problem: samples of one problem are no independ
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -230,3 +231,46 @@ def _completions(columns: dict[str, list[Any]], whole: list[bool]) -> dict[str, 
     if available:
         found["kv/sparsity"] = 1 - attended / available
     return found
+
+
+@dataclasses.dataclass
+class Totals:
+    """Sums over rows, for figures that are ratios of sums."""
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "problem_id",
+        "correct",
+        "error",
+        "prompt_tokens",
+        "completion_tokens",
+        "attended_kv",
+        "available_kv",
+    )
+    """That are read of a row, here and for accuracy."""
+
+    rows: int = 0
+    tokens: int = 0
+    attended: int = 0
+    available: int = 0
+    contexts: int = 0
+    """Length of the context of each generated token, summed: what one head of one layer could have read."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """A row with a completion; what ``COLUMNS`` names is read."""
+        prompt, length = row["prompt_tokens"], row["completion_tokens"]
+        self.rows += 1
+        self.tokens += length
+        self.attended += row["attended_kv"]
+        self.available += row["available_kv"]
+        self.contexts += length * prompt + length * (length - 1) // 2
+
+    @property
+    def sparsity(self) -> float | None:
+        return 1 - self.attended / self.available if self.available else None
+
+    @property
+    def mean_attended(self) -> float | None:
+        """KV tokens read per layer, KV head and decode step."""
+        if not self.available or not self.tokens:
+            return None
+        return self.attended / self.available * self.contexts / self.tokens

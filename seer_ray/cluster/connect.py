@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-import math
 import os
 import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seer_ray.config import ClusterConfig, ConfigError
+from seer_ray.config.errors import ConfigError, first_line
+from seer_ray.config.options import ClusterConfig
 
 LOCAL_OBJECT_STORE = 200_000_000
 """Bytes. Only reports and requests pass through it."""
@@ -145,73 +144,3 @@ def _token_is_here() -> bool:
     if os.environ.get("RAY_AUTH_TOKEN"):
         return True
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser().is_file()
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """The workers of a job."""
-
-    workers: int
-    num_cpus: float
-    """Of each rank of a worker."""
-    num_gpus: float
-    """Likewise."""
-    ranks: int = 1
-    """Processes of a worker, which share one model on one node."""
-
-
-def plan_workers(
-    nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int, ranks: int = 1
-) -> WorkerPlan:
-    """As many workers as fit, or as told; never more than there are requests.
-
-    Args:
-        nodes: Resources of each node, as Ray names them.
-        config: What the user wants.
-        requests: How many requests there are.
-        ranks: Of each worker, ``engine.tensor_parallel``.
-
-    Raises:
-        ConfigError: more is asked for than the nodes have.
-    """
-    nodes = [node for node in nodes if node.get("CPU", 0) > 0 or node.get("GPU", 0) > 0]
-    gpus = config.num_gpus if config.num_gpus is not None else float(any(n.get("GPU", 0) for n in nodes))
-    cpus = config.num_cpus
-    if cpus is None:
-        if gpus:
-            cpus = 1.0
-        else:
-            smallest = min((node.get("CPU", 0.0) for node in nodes), default=0.0)
-            neighbours = ranks * math.ceil((config.workers or 1) / max(1, len(nodes)))
-            cpus = max(1.0, smallest // neighbours)
-    each = f"cluster.num_cpus={cpus:g}, cluster.num_gpus={gpus:g}"
-    if ranks > 1:
-        each += f", engine.tensor_parallel={ranks}"
-        if gpus not in (0, 1) or not gpus + cpus:
-            raise ConfigError(f"{each}: every rank takes one GPU, or without GPUs some CPU")
-    fit = sum(_fit(node, ranks * cpus, ranks * gpus) for node in nodes)
-    if fit < (config.workers or 1):
-        have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        asked = f"cluster.workers={config.workers}" if config.workers else each
-        raise ConfigError(f"{asked}: {fit} workers fit with {each}; the nodes have {have or 'nothing'}")
-    return WorkerPlan(min(config.workers or fit, max(1, requests)), cpus, gpus, ranks)
-
-
-def cluster_nodes() -> list[dict[str, float]]:
-    """Resources of the nodes that are alive."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def first_line(error: object) -> str:
-    """An error as one line of a message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
-    per_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-6) if cpus else None
-    per_gpu = math.floor(node.get("GPU", 0) / gpus + 1e-6) if gpus else None
-    limits = [limit for limit in (per_cpu, per_gpu) if limit is not None]
-    return min(limits) if limits else 1

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from seer_ray.cluster.waiting import Chain, Problem, WaitingChains
+from seer_ray.cluster.queue import Chain, Problem, WaitingChains
 from seer_ray.engine.request import Completion, Delta, Progress, Request
 
 

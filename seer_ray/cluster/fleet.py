@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import WorkerPlan, first_line
-from seer_ray.cluster.loop import Built, Setting, WorkReport
-from seer_ray.cluster.ranks import Ranks
+from seer_ray.cluster.actors import Ranks
+from seer_ray.cluster.engine_thread import Built, Setting, WorkReport
+from seer_ray.cluster.placement import WorkerPlan
 from seer_ray.cluster.worker import Builder, build_engine
-from seer_ray.config import ConfigError, RunConfig
+from seer_ray.config.errors import ConfigError, JobError, first_line
+from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
 
 MAX_FAILURES = 3

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from seer_ray.cluster.coordinator import Coordinator
-from seer_ray.cluster.loop import Setting
+from seer_ray.cluster.engine_thread import Setting
 from seer_ray.engine.request import Request
 
 COUNTERS = (

@@ -22,10 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import first_line, require_reachable
-from seer_ray.compose import digest, to_yaml
-from seer_ray.config import ConfigError
+from seer_ray.cluster.connect import require_reachable
+from seer_ray.config.compose import digest, to_yaml
+from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.tracking.address import resolve
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ def _send(client: JobSubmissionClient, id: str, config: Any, command: str) -> No
         while True:
             try:
                 client.submit_job(
-                    entrypoint=f"python -m seer_ray.cli {command} --config {JOB_FILE}",
+                    entrypoint=f"python -m seer_ray.cli.app {command} --config {JOB_FILE}",
                     submission_id=id,
                     runtime_env=environment,
                     metadata={"seer-ray": str(config.name)},

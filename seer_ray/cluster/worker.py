@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.cluster.loop import Built, EngineLoop, Setting, Steppable, WorkReport
-from seer_ray.config import RunConfig
+from seer_ray.cluster.engine_thread import Built, EngineLoop, Setting, Steppable, WorkReport
+from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
 
 if TYPE_CHECKING:

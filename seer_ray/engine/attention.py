@@ -12,7 +12,8 @@ from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
-from seer_ray.kernels.prefill import Chunks, prefill
+from seer_ray.kernels.chunks import Chunks
+from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
 from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group

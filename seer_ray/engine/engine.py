@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.flight import Flight
 from seer_ray.engine.pages import PagePool

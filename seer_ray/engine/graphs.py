@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seer_ray.config import EngineConfig
+from seer_ray.config.options import EngineConfig
 from seer_ray.engine.attention import Attention, DecodePass
 from seer_ray.engine.flight import Flight, Mark, Readback, Row
 from seer_ray.engine.recording import record

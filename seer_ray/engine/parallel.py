@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Any, NoReturn
 
-from seer_ray.config import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine.engine import Engine
 from seer_ray.engine.request import Delta, Request
 from seer_ray.models.plan import LayerPlan

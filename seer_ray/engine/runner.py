@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seer_ray.checks import check, check_selector, parse_bytes
-from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
+from seer_ray.config.checks import check, check_selector, parse_bytes
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache

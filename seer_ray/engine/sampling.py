@@ -6,7 +6,7 @@ import logging
 
 from transformers import PreTrainedTokenizerBase
 
-from seer_ray.config import ModelConfig, SamplingConfig
+from seer_ray.config.options import ModelConfig, SamplingConfig
 from seer_ray.engine.request import SamplingParams
 from seer_ray.models.generation import token_ids
 from seer_ray.models.load import generation_defaults

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.kernels import cpu
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.rope import RopeTable

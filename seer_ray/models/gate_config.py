@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable, head_dim, rope_parameters
 

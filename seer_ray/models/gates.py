@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import (
     GateConfig,
@@ -21,7 +21,7 @@ from seer_ray.models.gate_config import (
     read_gate_config,
     write_gate_config,
 )
-from seer_ray.models.hub import download, first_line, is_hub_id
+from seer_ray.models.hub import download, is_hub_id
 from seer_ray.models.source import packaged_gates
 
 WEIGHTS = ("attn_gate_weights.safetensors", "attn_gate_weights.pth")

@@ -19,8 +19,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from seer_ray.config import ConfigError
-from seer_ray.models.hub import first_line
+from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.models.quiet import quiet
 
 logger = logging.getLogger(__name__)

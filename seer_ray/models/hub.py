@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError, first_line
 
 
 def is_hub_id(name: str) -> bool:
@@ -39,9 +39,3 @@ def download(name: str, patterns: list[str], option: str, revision: str | None =
     except Exception as error:  # network, proxy, disk, offline mode: many types, one consequence
         reason = f"is not in the local cache, and the hub did not answer ({first_line(error)})"
     raise ConfigError(f"{option}: no such file or folder here, and as a hub id it {reason}")
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, short enough for a one-line error."""
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(" :.") if text else type(error).__name__

@@ -17,13 +17,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.config.errors import ConfigError, first_line
+from seer_ray.config.options import ModelConfig
 from seer_ray.models.architecture import check_architecture, check_config, max_context
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, seer_without_gates
 from seer_ray.models.generation import GenerationDefaults
 from seer_ray.models.group import ALONE, Group
-from seer_ray.models.hub import first_line
 from seer_ray.models.quiet import quiet
 from seer_ray.models.shard import check_shards, shard_gates, shard_model
 from seer_ray.models.source import Source, locate

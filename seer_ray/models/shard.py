@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.group import Group
 from seer_ray.models.linear import RowParallel

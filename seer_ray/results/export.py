@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.store import one_line, write_file
+from seer_ray.results.store import write_file
 
 COLUMNS = (
     "problem_id",

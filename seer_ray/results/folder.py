@@ -11,15 +11,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from seer_ray.config import ConfigError
-from seer_ray.results import identity, lock, schema, selections
+from seer_ray.config import identity
+from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.results import lock, schema, selections
+from seer_ray.results.base import HeldFolder
 from seer_ray.results.entry import ENTRIES, PARTS, Key
-from seer_ray.results.held import HeldFolder
 from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
-from seer_ray.results.store import Store, join, one_line, open_store
+from seer_ray.results.store import Store, join, open_store
 
 __all__ = ["RunFolder", "join"]
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.results import schema
 from seer_ray.results.entry import (
     ENTRIES,
@@ -31,7 +31,7 @@ from seer_ray.results.entry import (
     part_name,
     read_part,
 )
-from seer_ray.results.store import Store, is_temporary, one_line
+from seer_ray.results.store import Store, is_temporary
 
 FULL_PART_BYTES = 128 << 20
 """Compaction leaves parts of at least half of this alone and makes none that is much larger."""

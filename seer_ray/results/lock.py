@@ -15,7 +15,7 @@ import weakref
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.results.store import Store
 
 NAME = ".lock"

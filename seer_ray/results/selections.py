@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.results.entry import Key
-from seer_ray.results.store import Store, is_temporary, one_line
+from seer_ray.results.store import Store, is_temporary
 
 if TYPE_CHECKING:
     from seer_ray.engine.trace import Trace

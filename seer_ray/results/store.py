@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError, one_line
 
 
 class Store:
@@ -162,9 +162,3 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """An error's message on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -8,11 +8,12 @@ import time
 import uuid
 from typing import Any
 
-from seer_ray.config import ConfigError
-from seer_ray.results import identity, lock
+from seer_ray.config import identity
+from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.results import lock
+from seer_ray.results.base import HeldFolder
 from seer_ray.results.folder import CONFIG, RUN
-from seer_ray.results.held import HeldFolder
-from seer_ray.results.store import Store, join, one_line, open_store
+from seer_ray.results.store import Store, join, open_store
 
 INDEX = "sweep.json"
 POINTS = "points"

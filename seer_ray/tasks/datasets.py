@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from seer_ray.config import ColumnsConfig, ConfigError, TaskConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ColumnsConfig, TaskConfig
 from seer_ray.tasks.extraction import choice_letter
 from seer_ray.tasks.generators import generate
 from seer_ray.tasks.problem import Problem

@@ -21,7 +21,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from seer_ray.config import GeneratorConfig
+from seer_ray.config.options import GeneratorConfig
 
 # By difficulty 1 to 5.
 MODULUS = (10, 20, 50, 100, 1000)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from seer_ray.config import ConfigError, TaskConfig, did_you_mean
+from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.extraction import (
     after_hashes,
     after_thinking,

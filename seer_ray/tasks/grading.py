@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Hashable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from seer_ray.config import TaskConfig
+from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.graders import Grade, check_grader, grade
 from seer_ray.tasks.grading_process import START_LIMIT
 
@@ -213,3 +214,55 @@ class _Server:
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
+
+
+class Grader(Protocol):
+    """What a row writer needs of ``GradingPool``."""
+
+    def submit(self, key: Hashable, text: str, answer: str | None) -> None: ...
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]: ...
+
+    def close(self) -> None: ...
+
+
+class SharedPool:
+    """A grading pool for several row writers, each of which gets its own grades back.
+
+    Args:
+        pool: Closed by whoever made it.
+    """
+
+    def __init__(self, pool: GradingPool) -> None:
+        self._pool = pool
+        self._grades: dict[str, list[tuple[Any, Grade]]] = {}
+
+    def desk(self, name: str) -> Grader:
+        """The pool as the row writer of this name sees it."""
+        self._grades[name] = []
+        return _Desk(self, name)
+
+    def submit(self, name: str, key: Hashable, text: str, answer: str | None) -> None:
+        self._pool.submit((name, key), text, answer)
+
+    def collect(self, name: str, timeout: float) -> list[tuple[Any, Grade]]:
+        """The grades of one row writer. May come back early with none."""
+        for (owner, key), found in self._pool.collect(0.0 if self._grades[name] else timeout):
+            self._grades[owner].append((key, found))
+        grades, self._grades[name] = self._grades[name], []
+        return grades
+
+
+@dataclass(frozen=True)
+class _Desk:
+    shared: SharedPool
+    name: str
+
+    def submit(self, key: Hashable, text: str, answer: str | None) -> None:
+        self.shared.submit(self.name, key, text, answer)
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
+        return self.shared.collect(self.name, timeout)
+
+    def close(self) -> None:
+        """The pool goes on for the others."""

@@ -16,7 +16,7 @@ import sys
 import warnings
 from multiprocessing.connection import Connection
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.tasks.graders import GRADERS, guarded, make_grader
 
 MEMORY = 4 << 30

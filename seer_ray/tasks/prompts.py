@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seer_ray.config import ColumnsConfig, ConfigError, TaskConfig, did_you_mean
+from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.options import ColumnsConfig, TaskConfig
 from seer_ray.tasks.problem import Problem
 
 Message = dict[str, str]

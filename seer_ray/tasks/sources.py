@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from seer_ray.config import ConfigError, did_you_mean
+from seer_ray.config.errors import ConfigError, did_you_mean
 
 Row = tuple[str, dict[str, Any]]
 """(where, column -> value)"""

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from seer_ray.config import ConfigError, TrackingConfig
+from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.config.options import TrackingConfig
 from seer_ray.results.folder import TRACKING
-from seer_ray.results.store import Store, one_line, shown
+from seer_ray.results.store import Store, shown
 from seer_ray.tracking import address
 from seer_ray.tracking.pump import Pump
 from seer_ray.tracking.sender import PARENT_TAG, RUN_TAG, VALUE_LENGTH, Sender, fingerprint, reason

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from seer_ray.results.store import Store, one_line, shown
+from seer_ray.config.errors import one_line
+from seer_ray.results.store import Store, shown
 from seer_ray.tracking.address import sqlite_file
 from seer_ray.tracking.spool import Event, Sent, Spool
 

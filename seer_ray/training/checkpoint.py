@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
+from seer_ray.results.job import CHECKPOINTS as FOLDER
 from seer_ray.results.store import Store
-from seer_ray.training.folder import CHECKPOINTS as FOLDER
 from seer_ray.training.optim import Optimizer
 
 KEEP = 2

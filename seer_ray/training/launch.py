@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import WorkerPlan, cluster_nodes, first_line, plan_workers
-from seer_ray.config import ClusterConfig, ConfigError
+from seer_ray.cluster.placement import WorkerPlan, cluster_nodes, plan_workers
+from seer_ray.config.errors import ConfigError, JobError, first_line
+from seer_ray.config.options import ClusterConfig
 from seer_ray.training.loop import Objective, Report, TrainingError, TrainResult, fit
 
 POLL = 0.2

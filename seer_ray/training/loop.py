@@ -16,12 +16,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from seer_ray.config.training import TrainConfig
+from seer_ray.results.history import History
 from seer_ray.results.store import open_store
-from seer_ray.training import checkpoint, ranks
+from seer_ray.training import checkpoint
+from seer_ray.training import collectives as ranks
 from seer_ray.training.checkpoint import State
-from seer_ray.training.history import History
 from seer_ray.training.optim import Optimizer, lr_at
-from seer_ray.training.options import TrainConfig
 from seer_ray.training.product import write_product
 
 

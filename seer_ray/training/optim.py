@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seer_ray.config import ConfigError
-from seer_ray.training.options import TrainConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.training import TrainConfig
 
 
 class Optimizer:

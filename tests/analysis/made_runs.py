@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from seer_ray.analysis.statistics import summarise
-from seer_ray.compose import to_yaml
-from seer_ray.config import RunConfig
+from seer_ray.config.compose import to_yaml
+from seer_ray.config.options import RunConfig
 from seer_ray.engine.trace import Trace, TraceEncoder
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.selections import Recording

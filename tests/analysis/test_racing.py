@@ -5,7 +5,7 @@ import pytest
 from analysis.simulate import Case, as_pairs, draw
 
 from seer_ray.analysis.racing import Verdict, decide, evidence, log_wealth
-from seer_ray.config import RacingConfig
+from seer_ray.config.options import RacingConfig
 
 SETTINGS = RacingConfig(enabled=True, margin=0.02, alpha=0.05, least=20)
 

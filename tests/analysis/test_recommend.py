@@ -15,7 +15,7 @@ from seer_ray.analysis.outcomes import align
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import Answer, Keeps, Recommendation, recommend
 from seer_ray.analysis.runs import Contender, baseline_of, differing, labels
-from seer_ray.analysis.speed import Speed
+from seer_ray.results.speed import Speed
 
 LOSSES = {"quest 4,096": 0.0, "quest 2,048": 0.0, "quest 1,024": 0.25, "window 2,048": 0.3}
 

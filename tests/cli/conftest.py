@@ -9,11 +9,11 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner, Result
 
-from seer_ray.cli import app
-from seer_ray.compose import compose, run_name, to_yaml
-from seer_ray.config import RunConfig
-from seer_ray.jobs.live import LiveStats, Reporter, Summary
+from seer_ray.cli.app import app
+from seer_ray.config.compose import compose, run_name, to_yaml
+from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
+from seer_ray.status.live import LiveStats, Reporter, Summary
 
 Invoke = Callable[..., Result]
 
@@ -27,7 +27,7 @@ def invoke(tmp_path, monkeypatch) -> Invoke:
 
 
 class Job:
-    """Stands for ``seer_ray.jobs.reason``: notes what it is asked for, and does what the test says."""
+    """Stands for ``seer_ray.jobs.run``: notes what it is asked for, and does what the test says."""
 
     def __init__(self) -> None:
         self.config: RunConfig | None = None
@@ -57,7 +57,7 @@ class Job:
 @pytest.fixture
 def job(monkeypatch) -> Job:
     stand_in = Job()
-    module = types.ModuleType("seer_ray.jobs.reason")
+    module = types.ModuleType("seer_ray.jobs.run")
     module.main = stand_in.main  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return stand_in

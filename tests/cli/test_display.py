@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.panel import Panel
 
 from seer_ray.analysis.statistics import summarise
-from seer_ray.display import PLAIN_INTERVAL, PlainReporter, RichReporter, live_panel, reporter_for
-from seer_ray.jobs.live import LiveStats, Summary
-from seer_ray.tables import print_summary
+from seer_ray.cli.display.follow import PLAIN_INTERVAL
+from seer_ray.cli.display.run import PlainReporter, RichReporter, live_panel, print_summary, reporter_for
+from seer_ray.status.live import LiveStats, Summary
 
 BIG = LiveStats(
     total=1_234_567,

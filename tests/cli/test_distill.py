@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tiny import save_tiny
 
 from cli.conftest import one_error
-from seer_ray.config import ModelConfig
+from seer_ray.config.options import ModelConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
 from seer_ray.models.load import load_config

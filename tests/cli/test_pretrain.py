@@ -10,11 +10,10 @@ from dataclasses import replace
 import pytest
 
 from cli.conftest import one_error
-from seer_ray.cluster import Interrupted, JobError
-from seer_ray.compose import compose, run_name, to_yaml
-from seer_ray.config import ConfigError
-from seer_ray.training.display import TrainSummary
-from seer_ray.training.options import PretrainConfig
+from seer_ray.config.compose import compose, run_name, to_yaml
+from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.config.training import PretrainConfig
+from seer_ray.status.live import TrainSummary
 
 
 class Job:

@@ -9,9 +9,8 @@ import sys
 
 import pytest
 
-from seer_ray.cluster import Interrupted, JobError
-from seer_ray.compose import compose, to_yaml
-from seer_ray.config import ConfigError
+from seer_ray.config.compose import compose, to_yaml
+from seer_ray.config.errors import ConfigError, Interrupted, JobError
 
 from .conftest import one_error
 
@@ -45,15 +44,15 @@ def test_json_is_all_there_is_on_stdout(invoke, job):
 
 SCRIPT = """
 import os, signal, subprocess, sys, types
-from seer_ray.jobs.live import LiveStats, Summary
+from seer_ray.status.live import LiveStats, Summary
 def job(config, reporter):
     reporter.start(LiveStats())
     {body}
     return Summary("x", "runs/x")
-module = types.ModuleType("seer_ray.jobs.reason")
+module = types.ModuleType("seer_ray.jobs.run")
 module.main = job
 sys.modules[module.__name__] = module
-from seer_ray.cli import main
+from seer_ray.cli.app import main
 main()
 """
 
@@ -153,7 +152,7 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(invoke, job, args, 
 def test_a_mistake_is_told_before_anything_heavy_is_imported():
     script = """
 import sys
-from seer_ray.cli import main
+from seer_ray.cli.app import main
 try:
     main()
 finally:

@@ -10,10 +10,11 @@ import sys
 import time
 from dataclasses import asdict
 
-from seer_ray import execute
-from seer_ray.jobs.live import LiveStats
+from seer_ray.cli import watch
 from seer_ray.results.folder import RunFolder
-from seer_ray.status import STALE, read_status
+from seer_ray.status.live import LiveStats
+from seer_ray.status.pulse import STALE
+from seer_ray.status.run import read_status
 
 from .conftest import make_run, one_error
 
@@ -106,7 +107,7 @@ def test_watch_follows_to_the_end(invoke, monkeypatch, tmp_path):
     name = make_run(status=status("running"))
     path = tmp_path / "runs" / name / "status.json"
     steps = [status("running", done=7, phase="almost"), status("done", done=10)]
-    monkeypatch.setattr(execute.time, "sleep", lambda _: path.write_text(json.dumps(steps.pop(0))))
+    monkeypatch.setattr(watch.time, "sleep", lambda _: path.write_text(json.dumps(steps.pop(0))))
     result = invoke("status", name, "--watch")
     assert result.exit_code == 0 and not steps
     assert "4/10 rows" in result.stderr and "7/10 rows" in result.stderr

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from seer_ray.cluster import JobError, submit
-from seer_ray.compose import compose, run_name, to_yaml
-from seer_ray.config import RunConfig
-from seer_ray.points import points_of
-from seer_ray.training.options import DistillConfig, PretrainConfig
+from seer_ray.cluster import submit
+from seer_ray.config.compose import compose, run_name, to_yaml
+from seer_ray.config.errors import JobError
+from seer_ray.config.options import RunConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
+from seer_ray.sweeps.points import points_of
 
 from .conftest import one_error
 

@@ -12,13 +12,13 @@ import types
 
 import pytest
 
-from seer_ray.cluster import Interrupted
-from seer_ray.compose import to_yaml
-from seer_ray.config import SweepConfig, TrackingConfig
-from seer_ray.jobs.live import LiveStats, PointLive, SweepLive, SweepReporter, SweepSummary
-from seer_ray.points import expand, points_of
+from seer_ray.config.compose import to_yaml
+from seer_ray.config.errors import Interrupted
+from seer_ray.config.options import SweepConfig, TrackingConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder, point_uri
+from seer_ray.status.live import LiveStats, PointLive, SweepLive, SweepReporter, SweepSummary
+from seer_ray.sweeps.points import expand, points_of
 from seer_ray.tracking import open_tracker
 
 from .conftest import one_error
@@ -131,7 +131,7 @@ def test_mistakes(invoke, job, args, message):
 def test_a_mistake_is_told_before_anything_heavy_is_imported():
     script = """
 import sys
-from seer_ray.cli import main
+from seer_ray.cli.app import main
 try:
     main()
 finally:

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from seer_ray import execute
-from seer_ray.compose import compose, to_yaml
-from seer_ray.config import TrackingConfig
-from seer_ray.jobs.monitor import sign_of_life
+from seer_ray.cli import watch
+from seer_ray.config.compose import compose, to_yaml
+from seer_ray.config.options import TrackingConfig
+from seer_ray.config.training import DistillConfig, GatesEvalConfig, PretrainConfig
+from seer_ray.results.history import History
+from seer_ray.results.job import TrainFolder
 from seer_ray.results.store import open_store
+from seer_ray.status.live import TrainSummary
+from seer_ray.status.pulse import sign_of_life
 from seer_ray.tracking import open_tracker
-from seer_ray.training.display import TrainSummary
-from seer_ray.training.folder import TrainFolder
-from seer_ray.training.history import History
-from seer_ray.training.options import DistillConfig, GatesEvalConfig, PretrainConfig
 
 from .conftest import make_run, one_error
 
@@ -96,7 +96,7 @@ def test_watch_follows_to_the_end(invoke, monkeypatch):
     store = open_store("runs/mine")
     steps = [{**sign_of_life("running"), "step": 8}, {**sign_of_life("interrupted"), "step": 9}]
     monkeypatch.setattr(
-        execute.time, "sleep", lambda _: store.write("status.json", json.dumps(steps.pop(0)).encode())
+        watch.time, "sleep", lambda _: store.write("status.json", json.dumps(steps.pop(0)).encode())
     )
     result = invoke("status", "mine", "--watch")
     assert result.exit_code == 0 and not steps

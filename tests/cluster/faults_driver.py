@@ -15,9 +15,10 @@ from typing import Any
 
 from seer_ray.cluster import fleet
 from seer_ray.cluster.worker import build_engine
-from seer_ray.compose import from_yaml
-from seer_ray.config import RunConfig, SweepConfig
-from seer_ray.jobs import reason, sweep
+from seer_ray.config.compose import from_yaml
+from seer_ray.config.options import RunConfig, SweepConfig
+from seer_ray.jobs import run as run_job
+from seer_ray.jobs import sweep
 
 
 class Journal:
@@ -79,4 +80,4 @@ if __name__ == "__main__":
     if is_sweep:
         sweep.main(from_yaml(text, job=SweepConfig), reporter, build)
     else:
-        reason.main(from_yaml(text), reporter, build)
+        run_job.main(from_yaml(text), reporter, build)

@@ -8,8 +8,10 @@ import threading
 
 import pytest
 
-from seer_ray.cluster.connect import STAY_HERE, WorkerPlan, connected, plan_workers, require_reachable
-from seer_ray.config import ClusterConfig, ConfigError
+from seer_ray.cluster.connect import STAY_HERE, connected, require_reachable
+from seer_ray.cluster.placement import WorkerPlan, plan_workers
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ClusterConfig
 
 BIG, SMALL, HEAD = {"CPU": 32.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}
 
@@ -115,7 +117,7 @@ def test_ray_on_its_own_machine_only() -> None:
     """Ray listens on all interfaces unless told otherwise; a cluster's own address is found reachable."""
     code = (
         "from seer_ray.cluster.connect import connected, require_reachable\n"
-        "from seer_ray.config import ClusterConfig\n"
+        "from seer_ray.config.options import ClusterConfig\n"
         "with connected(ClusterConfig()):\n"
         "    import ray\n"
         "    print([node['NodeManagerAddress'] for node in ray.nodes()])\n"

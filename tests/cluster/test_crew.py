@@ -11,10 +11,11 @@ import pytest
 from fake_engine import FakeEngine, expected_tokens, make_request
 
 from seer_ray.cluster.crew import Crew
+from seer_ray.cluster.engine_thread import Built, Setting, WorkReport
 from seer_ray.cluster.fleet import Event, Lost, Ready, Reported
 from seer_ray.cluster.lane import Lane
-from seer_ray.cluster.loop import Built, Setting, WorkReport
-from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine.request import Delta, Request
 
 NAMES = ("dense", "quest", "window")

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pytest
 from tiny import save_tiny
 
-from seer_ray.compose import to_yaml
-from seer_ray.config import RunConfig
+from seer_ray.config.compose import to_yaml
+from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 
 PROBLEMS, SAMPLES, LONGEST = 12, 2, 500

@@ -12,14 +12,14 @@ import pytest
 import ray
 from fake_engine import expected_tokens, make_request
 
-from seer_ray.cluster import JobError
-from seer_ray.cluster.connect import WorkerPlan
 from seer_ray.cluster.coordinator import Outcome
 from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import MAX_FAILURES, Fleet
 from seer_ray.cluster.lane import Lane
+from seer_ray.cluster.placement import WorkerPlan
 from seer_ray.cluster.worker import Builder
-from seer_ray.config import ClusterConfig, ConfigError, EngineConfig, ResultsConfig, RunConfig
+from seer_ray.config.errors import ConfigError, JobError
+from seer_ray.config.options import ClusterConfig, EngineConfig, ResultsConfig, RunConfig
 from seer_ray.engine.request import Progress, Request
 
 

@@ -23,10 +23,11 @@ from tiny import save_tiny
 from seer_ray.cluster import submit
 from seer_ray.cluster.connect import STAY_HERE
 from seer_ray.cluster.submit import _find, follow_job, made_absolute, stage_package
-from seer_ray.config import ConfigError, RunConfig
-from seer_ray.points import expand, points_of
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import RunConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.results.folder import RunFolder
-from seer_ray.training.options import DistillConfig, PretrainConfig
+from seer_ray.sweeps.points import expand, points_of
 
 PATIENCE = 180.0
 LOOPBACK = {STAY_HERE: "0"}
@@ -111,7 +112,7 @@ def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
         options = f"model.name={tmp_path}/model name={name} task.limit=3 samples=1 sampling.max_new_tokens=10"
         more = "engine.kv_memory=8MiB tracking.enabled=false" + ("" if point else " selector=dense")
         done = subprocess.run(
-            f"{sys.executable} -m seer_ray.cli {command} {options} {more}".split(),
+            f"{sys.executable} -m seer_ray.cli.app {command} {options} {more}".split(),
             cwd=tmp_path,
             env=os.environ | LOOPBACK,
             capture_output=True,
@@ -269,7 +270,7 @@ def test_the_command_that_runs_there_is_that_of_the_job() -> None:
             seen.append(entrypoint)
 
     submit._send(Client(), "id", DistillConfig(name="x"), "distill")  # type: ignore[arg-type]
-    assert seen == ["python -m seer_ray.cli distill --config job.yaml"]
+    assert seen == ["python -m seer_ray.cli.app distill --config job.yaml"]
 
 
 def test_a_password_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,8 +283,9 @@ def test_a_password_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_staged_package_is_whole(tmp_path: Path) -> None:
     stage_package(tmp_path)
     code = (
-        "import seer_ray.cli, seer_ray.compose, seer_ray.jobs.live, seer_ray.kernels;"
-        "print(seer_ray.cli.__file__, seer_ray.jobs.live.__file__, seer_ray.compose.choices('task'))"
+        "import seer_ray.cli.app, seer_ray.config.compose, seer_ray.status.live, seer_ray.kernels;"
+        "print(seer_ray.cli.app.__file__, seer_ray.status.live.__file__);"
+        "print(seer_ray.config.compose.choices('task'))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(

@@ -14,7 +14,8 @@ from engines import TinyModel, outcome, request, tokens
 from models.test_architecture import DensePass, random_model
 from tiny import make_tiny, tiny_tokenizer
 
-from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.parallel import Leader, follow

@@ -6,7 +6,7 @@ import pytest
 import torch
 from engines import make_engine, request, run, tiny_model, tokens
 
-from seer_ray.config import EngineConfig
+from seer_ray.config.options import EngineConfig
 from seer_ray.engine import Engine, bandwidth
 
 

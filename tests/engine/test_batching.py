@@ -8,7 +8,8 @@ import pytest
 import torch
 from engines import TinyModel, eager, kv_memory, make_engine, outcome, request, run, tiny_model, tokens
 
-from seer_ray.config import ConfigError, EngineConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig
 from seer_ray.engine import Completion, Delta, Engine, Progress
 
 

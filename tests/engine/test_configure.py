@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from engines import make_engine, outcome, request, run, tiny_model, tokens
 
-from seer_ray.config import ConfigError, EngineConfig, SelectorConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
 
 SETTINGS = EngineConfig(block_size=16, max_batch=4, prefill_chunk=64)
 

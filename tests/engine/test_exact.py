@@ -16,7 +16,7 @@ from engines import SELECTORS, TinyModel, kv_memory, make_engine, outcome, reque
 from tiny import make_tiny, tiny_config, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-from seer_ray.config import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine, Progress, Request, runner
 from seer_ray.engine.sequence import Sequence
 from seer_ray.kernels import compiled, cpu

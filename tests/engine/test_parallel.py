@@ -11,7 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from engine.ranks import CASES, decode, engine_of, logits, rank, requests
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.engine.parallel import follow
 from seer_ray.models.architecture import SUPPORTED
 from seer_ray.models.group import Group, listen

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from tiny import ENDOFTEXT, IM_END, save_tiny
 
-from seer_ray.config import ConfigError, ModelConfig, SamplingConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ModelConfig, SamplingConfig
 from seer_ray.engine.request import SamplingParams
 from seer_ray.engine.sampling import resolve_sampling
 from seer_ray.models.load import load_tokenizer

@@ -8,10 +8,10 @@ import pytest
 import torch
 from engines import make_engine, outcome, request, run, tokens
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.engine import Engine, Request, attention
 from seer_ray.engine.attention import Tiles
-from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.chunks import Chunks
 from seer_ray.selectors import Query, StepView
 
 BLOCK = 16

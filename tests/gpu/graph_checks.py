@@ -10,7 +10,7 @@ from engines import TinyModel, outcome, request, run, tokens
 from tiny import make_tiny, tiny_tokenizer
 from triton_checks import Check
 
-from seer_ray.config import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Engine
 from seer_ray.engine.graphs import DecodeGraphs
 

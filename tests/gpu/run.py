@@ -60,11 +60,11 @@ def main() -> int:
         from rich.console import Console
         from timing import SHAPES, sweep
 
+        from seer_ray.bench.distill import bench_distill
+        from seer_ray.bench.engine import bench_engine
+        from seer_ray.bench.kernels import bench_kernels
+        from seer_ray.bench.timing import machine
         from seer_ray.jobs import bench
-        from seer_ray.jobs.bench_distill import bench_distill
-        from seer_ray.jobs.bench_engine import bench_engine
-        from seer_ray.jobs.bench_kernels import bench_kernels
-        from seer_ray.jobs.bench_timing import machine
 
         defaults, console = bench.parser().parse_args(["all"]), Console(width=bench.WIDTH)
         report |= machine()

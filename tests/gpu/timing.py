@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from seer_ray.jobs.bench_case import Case, Shape
-from seer_ray.jobs.bench_timing import side_by_side
+from seer_ray.bench.case import Case, Shape
+from seer_ray.bench.timing import side_by_side
 from seer_ray.kernels import triton_attend
 
 SHAPES = (Shape("qwen3-8b", 1, 32768, 4096), Shape("qwen3-8b", 8, 32768, 4096))

@@ -11,7 +11,7 @@ import fake_engine
 import pytest
 from tiny import save_tiny
 
-from seer_ray.config import RunConfig, SweepConfig
+from seer_ray.config.options import RunConfig, SweepConfig
 
 MakeConfig = Callable[..., Any]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import fake_engine
 
-from seer_ray.config import SweepConfig
+from seer_ray.config.options import SweepConfig
 from seer_ray.jobs import sweep
-from seer_ray.jobs.live import NullReporter, SweepLive, SweepSummary
-from seer_ray.points import expand
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder
+from seer_ray.status.live import NullReporter, SweepLive, SweepSummary
+from seer_ray.sweeps.points import expand
 
 
 class Recorder(NullReporter):

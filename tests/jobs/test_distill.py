@@ -9,12 +9,14 @@ import fake_engine
 import pytest
 from tiny import save_tiny
 
-from seer_ray.compose import compose
-from seer_ray.config import ConfigError, RunConfig
-from seer_ray.jobs import distill, reason
+from seer_ray.config.compose import compose
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import RunConfig
+from seer_ray.config.training import DistillConfig
+from seer_ray.jobs import distill
+from seer_ray.jobs import run as run_job
 from seer_ray.results.folder import RunFolder
-from seer_ray.training.display import SilentReporter
-from seer_ray.training.options import DistillConfig
+from seer_ray.status.live import SilentReporter
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +44,7 @@ def test_run_distill_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     run = (*usual, "task=registers", "task.limit=3", "samples=1", "sampling.max_new_tokens=60")
     run = (*run, "engine={block_size: 16, max_batch: 2}", "task.generator.steps=4")
-    reason.main(compose([*run, "selector=dense", "name=dense"], RunConfig))
+    run_job.main(compose([*run, "selector=dense", "name=dense"], RunConfig))
     settings = (*usual, "data=runs/dense", "gates={block_size: 16, dim: 8}", "name=own")
     train = "train={steps: 3, batch_tokens: 300, length: 300, dtype: float32, log_every: 1}"
     notes = Notes()
@@ -59,7 +61,7 @@ def test_run_distill_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         f"model.gates={tmp_path / summary.product}",
         "name=sparse",
     )
-    reason.main(compose([*run, *gated], RunConfig))
+    run_job.main(compose([*run, *gated], RunConfig))
     rows = RunFolder.view(str(tmp_path / "runs" / "sparse")).read().to_pylist()
     assert len(rows) == 3 and all(row["error"] is None for row in rows)
     assert all(0 < row["attended_kv"] < row["available_kv"] for row in rows)

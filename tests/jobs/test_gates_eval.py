@@ -15,11 +15,11 @@ from pyarrow import parquet
 from tiny import make_tiny, save_tiny, tiny_tokenizer
 from typer.testing import CliRunner, Result
 
-from seer_ray.cli import app
+from seer_ray.cli.app import app
+from seer_ray.corpora.documents import Document, parse_sources, read_documents
+from seer_ray.corpora.split import join, split_documents
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
-from seer_ray.training.data import join, split_documents
-from seer_ray.training.documents import Document, parse_sources, read_documents
 
 BLOCK = 16
 QUICK = ("tracking.enabled=false", "length=320", "budgets=[1/4]", "beyond=200", "selectors=[oracle,window]")

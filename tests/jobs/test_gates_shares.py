@@ -12,9 +12,9 @@ import pytest
 from tiny import make_tiny, save_tiny
 from typer.testing import CliRunner, Result
 
-from seer_ray.cli import app
-from seer_ray.compose import compose, from_yaml
-from seer_ray.config import RunConfig
+from seer_ray.cli.app import app
+from seer_ray.config.compose import compose, from_yaml
+from seer_ray.config.options import RunConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
 
@@ -91,17 +91,17 @@ def test_what_is_printed_is_what_a_run_is_given(place: Path, monkeypatch: pytest
 def test_the_documents_that_are_held_out_are_not_looked_at(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seer_ray.training import evaluation
+    from seer_ray.corpora import load as loading
 
     seen: dict[bool, set[tuple[int, ...]]] = {}
-    original = evaluation.join
+    original = loading.join
     ids = {False: "gates shares", True: "gates eval"}
 
-    def spy(pieces: list[evaluation.Document], length: int) -> list[evaluation.Document]:
+    def spy(pieces: list[loading.Document], length: int) -> list[loading.Document]:
         seen[held_out] = {tuple(piece.tokens.tolist()) for piece in pieces}
         return original(pieces, length)
 
-    monkeypatch.setattr(evaluation, "join", spy)
+    monkeypatch.setattr(loading, "join", spy)
     for held_out, job in ids.items():
         monkeypatch.chdir(place)
         sizes = ("length=320", "held_out=0.2", "documents=1", "name=" + job.split()[1])

@@ -13,11 +13,12 @@ from cluster.test_faults import SAME
 from jobs.conftest import MakeConfig
 
 from seer_ray.cluster.worker import build_engine
-from seer_ray.config import ConfigError, EngineConfig, RunConfig
-from seer_ray.jobs import reason
-from seer_ray.jobs.live import LiveStats, NullReporter
-from seer_ray.jobs.sweep import _groups
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, RunConfig
+from seer_ray.jobs import run as run_job
 from seer_ray.results.folder import RunFolder
+from seer_ray.status.live import LiveStats, NullReporter
+from seer_ray.sweeps.sweep import _groups
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -55,7 +56,7 @@ def rows(config: RunConfig) -> list[dict[str, Any]]:
 def test_two_ranks_make_the_rows_of_one_process_though_one_of_them_dies(
     config: RunConfig, tmp_path: Path
 ) -> None:
-    reason.main(config)
+    run_job.main(config)
     expected = rows(config)
     assert len(expected) == 6 and not any(row["error"] for row in expected)
 
@@ -65,7 +66,7 @@ def test_two_ranks_make_the_rows_of_one_process_though_one_of_them_dies(
 
     config.name, config.engine.tensor_parallel = "ranks", 2
     killer = Killer(tmp_path, 80)
-    summary = reason.main(config, killer, build)
+    summary = run_job.main(config, killer, build)
     assert rows(config) == expected
     assert len(killer.notes) == 1 and "worker w0 died" in killer.notes[0]
     assert summary.metrics["speed/engine_decode_of_copy_rate"] > 0
@@ -81,4 +82,4 @@ def test_points_on_other_ranks_have_workers_of_their_own() -> None:
 def test_a_model_that_cannot_be_cut_is_a_bad_option(config: RunConfig) -> None:
     config.engine.tensor_parallel = 4
     with pytest.raises(ConfigError, match=r"engine.tensor_parallel=4: must divide .* num_key_value_heads=2"):
-        reason.main(config)
+        run_job.main(config)

@@ -12,15 +12,14 @@ import fake_engine
 import pytest
 from training.small import small
 
-from seer_ray.cluster import Interrupted, JobError
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.config.training import PretrainConfig
+from seer_ray.driver import train as jobs_training
 from seer_ray.jobs import pretrain
-from seer_ray.jobs import training as jobs_training
 from seer_ray.results.folder import RunFolder
-from seer_ray.training.display import SilentReporter, TrainSummary
-from seer_ray.training.folder import TrainFolder
-from seer_ray.training.options import PretrainConfig
-from seer_ray.training_status import read_training
+from seer_ray.results.job import TrainFolder
+from seer_ray.status.live import SilentReporter, TrainSummary
+from seer_ray.status.training import read_training
 
 # Long enough to be interrupted: the driver looks five times a second.
 LONGER = ("train={steps: 100, log_every: 10, eval_every: 50, checkpoint_every: 50, batch_tokens: 400}",)

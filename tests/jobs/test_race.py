@@ -19,14 +19,14 @@ from results.sample import row
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import Keeps
 from seer_ray.analysis.standing import compare
-from seer_ray.cluster import Interrupted
 from seer_ray.cluster.worker import Builder, build_engine
-from seer_ray.config import RacingConfig, RunConfig, SweepConfig
-from seer_ray.jobs import reason
-from seer_ray.jobs.race import Race
-from seer_ray.points import Point
+from seer_ray.config.errors import Interrupted
+from seer_ray.config.options import RacingConfig, RunConfig, SweepConfig
+from seer_ray.jobs import run as run_job
 from seer_ray.results import schema
 from seer_ray.results.folder import RunFolder
+from seer_ray.sweeps.points import Point
+from seer_ray.sweeps.race import Race
 from seer_ray.tasks.problem import Problem
 
 SIZE, LEAST = 4, 8
@@ -167,7 +167,7 @@ def graded(letters: MakeConfig, tmp_path: Path) -> SweepConfig:
     data.write_text("\n".join(map(json.dumps, asked)))
     own = {name: value for name, value in vars(config).items() if name != "sweep"}
     config.task.grader = "none"
-    reason.main(RunConfig(**{**own, "name": "reference"}))
+    run_job.main(RunConfig(**{**own, "name": "reference"}))
     found = RunFolder.view(str(tmp_path / "runs" / "reference")).read().to_pylist()
     chains = {row["problem_id"]: digest(row["completion"]) for row in found}
     data.write_text("\n".join(json.dumps({**row, "answer": chains[row["id"]]}) for row in asked))

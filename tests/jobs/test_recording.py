@@ -9,12 +9,12 @@ import pytest
 from fake_engine import make_request, trace_at
 from jobs.conftest import MakeConfig
 
-from seer_ray.cluster import Interrupted
-from seer_ray.config import RunConfig
-from seer_ray.jobs import reason
-from seer_ray.jobs.live import LiveStats, NullReporter
-from seer_ray.jobs.reason import REPORT
+from seer_ray.config.errors import Interrupted
+from seer_ray.config.options import RunConfig
+from seer_ray.jobs import run as run_job
+from seer_ray.report.html import FILE as REPORT
 from seer_ray.results.folder import RunFolder
+from seer_ray.status.live import LiveStats, NullReporter
 
 TOKENS = 30
 
@@ -44,8 +44,8 @@ def test_recorded_chains_survive_being_stopped_in_their_middle(config: RunConfig
     config.engine.record_selection, config.engine.record_requests = 2, ["c/1"]
     for tokens in (TOKENS // 2, TOKENS * 2):
         with pytest.raises(Interrupted):
-            reason.main(config, Stopper(tokens), fake_engine.build_slow)
-    reason.main(config, build=fake_engine.build_fake)
+            run_job.main(config, Stopper(tokens), fake_engine.build_slow)
+    run_job.main(config, build=fake_engine.build_fake)
     folder = RunFolder.view(f"{config.results.folder}/job")
     assert sorted(folder.recorded()) == [("a", 0), ("b", 0), ("c", 1)]
     rows = {(row["problem_id"], row["sample"]): row for row in folder.read().to_pylist()}
@@ -59,16 +59,16 @@ def test_recorded_chains_survive_being_stopped_in_their_middle(config: RunConfig
 
 
 def test_nothing_is_recorded_by_default(config: RunConfig) -> None:
-    reason.main(config, build=fake_engine.build_fake)
+    run_job.main(config, build=fake_engine.build_fake)
     folder = RunFolder.view(f"{config.results.folder}/job")
     assert folder.recorded() == [] and not folder.store.list("selections")
 
 
 def test_recording_changes_no_row_so_it_may_begin_with_a_resumption(config: RunConfig) -> None:
     with pytest.raises(Interrupted):
-        reason.main(config, Stopper(TOKENS // 2), fake_engine.build_slow)
+        run_job.main(config, Stopper(TOKENS // 2), fake_engine.build_slow)
     config.engine.record_selection = 3
-    reason.main(config, build=fake_engine.build_fake)
+    run_job.main(config, build=fake_engine.build_fake)
     folder = RunFolder.view(f"{config.results.folder}/job")
     assert ("c", 0) in folder.recorded()
     for key in folder.recorded():
@@ -81,12 +81,12 @@ def test_a_report_is_written_at_the_end_and_costs_no_job(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.results.report, config.samples = True, 1
-    summary = reason.main(config, build=fake_engine.build_fake)
+    summary = run_job.main(config, build=fake_engine.build_fake)
     folder = Path(config.results.folder, "job")
     assert summary.report == str(folder / REPORT)
     assert "3 problems" in (folder / REPORT).read_text()
     assert sorted(path.suffix for path in (folder / "plots").iterdir()) == [".png", ".svg"]
-    assert reason.main(config).report == summary.report, "a finished job still says where it is"
+    assert run_job.main(config).report == summary.report, "a finished job still says where it is"
 
     class Noter(NullReporter):
         notes: list[str] = []  # noqa: RUF012
@@ -97,7 +97,7 @@ def test_a_report_is_written_at_the_end_and_costs_no_job(
     def fail(*_: object) -> None:
         raise RuntimeError("out of ink")
 
-    monkeypatch.setattr("seer_ray.analysis.figures.draw", fail)
+    monkeypatch.setattr("seer_ray.report.plots.draw", fail)
     config.name = "other"
-    assert reason.main(config, Noter(), fake_engine.build_fake).report is None
+    assert run_job.main(config, Noter(), fake_engine.build_fake).report is None
     assert Noter.notes == ["no report (RuntimeError: out of ink); what it would show is all there"]

@@ -12,15 +12,16 @@ from jobs.sweeps import Recorder, Stopper, folder, rows, run, states
 
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.standing import compare
-from seer_ray.cluster import Interrupted
-from seer_ray.compose import to_yaml
-from seer_ray.config import SweepConfig
-from seer_ray.jobs import race, sweep
-from seer_ray.jobs.estimate import estimate
-from seer_ray.points import expand
+from seer_ray.config.compose import to_yaml
+from seer_ray.config.errors import Interrupted
+from seer_ray.config.options import SweepConfig
+from seer_ray.jobs import sweep
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import point_uri
-from seer_ray.sweep_status import read_sweep
+from seer_ray.status.sweep import read_sweep
+from seer_ray.sweeps import race
+from seer_ray.sweeps.estimate import estimate
+from seer_ray.sweeps.points import expand
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

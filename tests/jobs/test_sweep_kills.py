@@ -15,15 +15,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from analysis.test_report import maps, unpack
 from cluster.test_faults import SAME, Run, all_gone
+from report.test_report import maps, unpack
 from tiny import save_tiny
 
-from seer_ray.compose import from_yaml, to_yaml
-from seer_ray.config import RunConfig, SweepConfig
-from seer_ray.points import expand, points_of
+from seer_ray.config.compose import from_yaml, to_yaml
+from seer_ray.config.options import RunConfig, SweepConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder
+from seer_ray.sweeps.points import expand, points_of
 
 PROBLEMS, SAMPLES = 5, 2
 KILLS = ("driver", "worker", "driver")

@@ -12,7 +12,7 @@ from jobs.sweeps import folder, rows, run, states
 from mlflow import MlflowClient
 from mlflow_server import Mode, Server
 
-from seer_ray.config import SweepConfig
+from seer_ray.config.options import SweepConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import mlflow_tracker, unsent
 from seer_ray.tracking.spool import Spool

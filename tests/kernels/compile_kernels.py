@@ -26,7 +26,7 @@ from seer_ray.kernels import (
     triton_summary,
     triton_target,
 )
-from seer_ray.kernels.prefill import Chunks
+from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, TOP, Quantised
 
 TYPES = {

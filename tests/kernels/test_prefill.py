@@ -11,7 +11,8 @@ from paged_case import error, limit
 from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels.append import append
-from seer_ray.kernels.prefill import Chunks, Tile, prefill
+from seer_ray.kernels.chunks import Chunks, Tile
+from seer_ray.kernels.prefill import prefill
 
 HEADS, DIM, BLOCK = 2, 32, 16
 

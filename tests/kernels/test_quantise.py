@@ -12,7 +12,8 @@ from seer_ray.kernels import attend as attend_module
 from seer_ray.kernels import compiled
 from seer_ray.kernels.append import append, rotate_append
 from seer_ray.kernels.attend import SPLIT, attend, reference
-from seer_ray.kernels.prefill import Chunks, prefill
+from seer_ray.kernels.chunks import Chunks
+from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.quantise import TOP, Quantised, quantise, vector_bytes
 from seer_ray.kernels.rotary import rotate
 

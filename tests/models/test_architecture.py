@@ -9,7 +9,7 @@ from tiny import VOCABULARY, make_tiny, tiny_config
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.models.architecture import SUPPORTED, check_architecture, check_config, max_context
 from seer_ray.models.patch import forward_tokens, patch_attention
 from seer_ray.models.rope import RopeTable

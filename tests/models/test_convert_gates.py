@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import make_tiny
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import convert_gates, init_gates, load_gates, save_gates, state_dict
 

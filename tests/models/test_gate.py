@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable
 

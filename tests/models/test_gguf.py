@@ -9,7 +9,8 @@ import torch
 from tiny import PAD, make_tiny, tiny_tokenizer
 from torch import Tensor
 
-from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ModelConfig
 from seer_ray.models import gguf as gguf_cache
 from seer_ray.models.load import generation_defaults, load_config, load_model, load_tokenizer
 

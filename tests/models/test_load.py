@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, IM_END, make_tiny, save_tiny, tiny_tokenizer
 
-from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ModelConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
 from seer_ray.models.load import generation_defaults, load_config, load_model, load_tokenizer, resolve_device

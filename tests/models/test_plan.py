@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from seer_ray.config import ConfigError, SelectorConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import SelectorConfig
 from seer_ray.models.plan import LayerPlan, resolve_plan
 
 NATIVE = ["full_attention"] * 6

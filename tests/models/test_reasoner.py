@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from seer_ray.config import EngineConfig, GeneratorConfig, ModelConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, GeneratorConfig, ModelConfig, SelectorConfig
 from seer_ray.engine import Engine, Request, SamplingParams
 from seer_ray.models.load import LoadedModel, load_model
 from seer_ray.models.source import ASSETS

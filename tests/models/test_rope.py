@@ -6,7 +6,7 @@ from tiny import FAMILIES, make_tiny, tiny_config
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.models.rope import RopeTable
 
 POSITIONS = torch.tensor([0, 1, 2, 63, 64, 100, 511, 999])

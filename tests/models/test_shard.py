@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from seer_ray.config import ConfigError, ModelConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ModelConfig
 from seer_ray.models import group
 from seer_ray.models.group import Group
 from seer_ray.models.load import load_model

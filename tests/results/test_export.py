@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from results.sample import CONFIG, row
 
-from seer_ray.config import ConfigError, TaskConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import TaskConfig
 from seer_ray.results.export import openai_batch
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.datasets import load_problems

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from results.sample import CONFIG, row
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.results import ledger, lock, schema
 from seer_ray.results.folder import RunFolder
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from results.sample import CONFIG, row
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import Store, open_store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from results.sample import CONFIG, row
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.engine.request import Progress
 from seer_ray.engine.trace import Trace, TraceEncoder
 from seer_ray.results.folder import RunFolder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seer_ray.config import SelectorConfig
+from seer_ray.config.options import SelectorConfig
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.cache import PagedCache
 from seer_ray.models.gate import AttnGate

@@ -11,7 +11,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from seer_ray.config import ColumnsConfig, ConfigError, GeneratorConfig, TaskConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ColumnsConfig, GeneratorConfig, TaskConfig
 from seer_ray.tasks.datasets import answer_text, load_problems
 
 ROWS = [{"id": f"p{i}", "question": f"{i}+1?", "answer": str(i + 1)} for i in range(6)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seer_ray.config import GeneratorConfig
+from seer_ray.config.options import GeneratorConfig
 from seer_ray.tasks.extraction import last_boxed
 from seer_ray.tasks.generators import GENERATORS, Generated, generate, generate_problems
 from seer_ray.tasks.graders import grade_math

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from seer_ray.config import ConfigError, TaskConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.grading import Grade, check_grader, grade
 
 # References as GSM8K, MATH and AIME have them; all different.

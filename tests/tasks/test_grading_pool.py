@@ -8,7 +8,8 @@ import textwrap
 
 import pytest
 
-from seer_ray.config import ConfigError, TaskConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.grading import Grade, GradingPool
 
 GRADER = """
@@ -163,7 +164,7 @@ def test_importing_is_cheap():
 
 DRIVER = """
 import os, signal, sys
-from seer_ray.config import TaskConfig
+from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.grading import GradingPool
 
 pool = GradingPool(TaskConfig(grader="pool_grader:grade", grade_timeout=3.0), processes=2)

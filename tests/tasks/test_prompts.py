@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
-from seer_ray.config import ColumnsConfig, ConfigError, TaskConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ColumnsConfig, TaskConfig
 from seer_ray.tasks.problem import Problem
 from seer_ray.tasks.prompts import build_messages, fill, render
 

@@ -13,7 +13,7 @@ import pytest
 JOB = """
 import sys
 from pathlib import Path
-from seer_ray.config import TrackingConfig
+from seer_ray.config.options import TrackingConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import open_tracker
 assert "mlflow" not in sys.modules, "mlflow takes seconds to import"

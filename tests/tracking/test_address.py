@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
 from seer_ray.tracking import address
 
 

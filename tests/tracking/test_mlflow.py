@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from tracking.conftest import Database
 
-from seer_ray.config import ConfigError, TrackingConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import TrackingConfig
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from seer_ray.compose import compose
-from seer_ray.training.options import PretrainConfig
+from seer_ray.config.compose import compose
+from seer_ray.config.training import PretrainConfig
 
 SMALL = (
     "architecture={hidden_size: 32, layers: 2, heads: 4, kv_heads: 2, head_dim: 8, intermediate_size: 64}",

@@ -12,11 +12,11 @@ import pytest
 import torch
 from training.toy import Toy
 
-from seer_ray.config import ConfigError
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.training import TrainConfig
 from seer_ray.training import checkpoint
 from seer_ray.training.loop import TrainingError, fit
 from seer_ray.training.optim import Optimizer, lr_at
-from seer_ray.training.options import TrainConfig
 
 TIMES = ("speed/tokens_per_s", "time/eta_s")
 

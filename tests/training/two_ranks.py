@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from training.toy import Toy
 
+from seer_ray.config.training import TrainConfig
 from seer_ray.training.loop import fit
-from seer_ray.training.options import TrainConfig
 
 SETTINGS: dict[str, Any] = {
     "steps": 8,

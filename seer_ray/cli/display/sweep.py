@@ -1,0 +1,226 @@
+"""A sweep that a person follows: one line a point."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from seer_ray.cli.display.follow import LineFollower, PanelFollower, print_behind
+from seer_ray.cli.display.words import count, duration, percent
+from seer_ray.status.live import PointLive, SweepLive, SweepReporter, SweepSummary
+from seer_ray.status.sweep import SweepStatus
+
+UNITS = ("", " rows", " right", " of KV read", " tokens/s", "")
+"""Of ``cells``, where no head says what they are."""
+STYLES = {"done": "green", "stopped early": "green", "failed": "red", "running": "cyan"}
+
+
+def sweep_reporter_for(progress: Console, result: Console | None, title: str) -> SweepReporter:
+    """What suits the place that ``progress`` writes to; ``result`` shows what the sweep came to."""
+    return (RichSweep if progress.is_terminal else PlainSweep)(progress, result, title)
+
+
+class RichSweep(PanelFollower[SweepLive, SweepSummary]):
+    """A table that follows the sweep."""
+
+    def panel(self, live: SweepLive) -> Panel:
+        return sweep_panel(self.title, live)
+
+    def conclude(self, result: Console, summary: SweepSummary) -> None:
+        print_sweep_summary(result, summary)
+
+
+class PlainSweep(LineFollower[SweepLive, SweepSummary]):
+    """The whole, and each point that has moved."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.told: dict[str, tuple[str, int]] = {}
+
+    def lines(self, live: SweepLive) -> Iterable[str]:
+        far = f" · {progress_text(live)}" if live.total else ""
+        yield f"{duration(live.elapsed_s):>7}  {live.phase}{far}"
+        for point in live.points:
+            said = (point.state, point.live.done)
+            if self.told.get(point.name, ("waiting", 0)) != said:
+                self.told[point.name] = said
+                yield "         " + " · ".join(
+                    f"{cell.plain}{unit}"
+                    for cell, unit in zip(cells(point), UNITS, strict=True)
+                    if cell.plain
+                )
+
+    def conclude(self, result: Console, summary: SweepSummary) -> None:
+        print_sweep_summary(result, summary)
+
+
+def progress_text(live: SweepLive) -> str:
+    """How far all points are together, in words."""
+    parts = [f"{live.done:,} of {count(live.total, 'row')}"]
+    if live.workers_wanted:
+        parts.append(f"{live.workers_ready} of {count(live.workers_wanted, 'worker')} ready")
+    if live.eta_s:
+        parts.append(f"about {duration(live.eta_s)} left")
+    return " · ".join(parts)
+
+
+def sweep_panel(title: str, live: SweepLive, state: str = "") -> Panel:
+    """The sweep at one moment."""
+    bar = Table.grid(padding=(0, 1), expand=True)
+    bar.add_column(ratio=1)
+    bar.add_column(no_wrap=True)
+    total = max(1, live.total)
+    bar.add_row(ProgressBar(total=total, completed=live.done, complete_style="cyan"), progress_text(live))
+    return Panel(
+        Group(points_table(live.points), bar),
+        title=Text(title, "bold"),
+        subtitle=Text(state or f"{live.phase} · {duration(live.elapsed_s)}", "italic"),
+        border_style="cyan",
+        padding=(0, 1),
+    )
+
+
+def points_table(points: Sequence[PointLive]) -> Table:
+    """One line a point."""
+    table = _table("point", "rows", "accuracy", "KV read", "tokens/s", "")
+    for point in points:
+        table.add_row(*cells(point))
+    return table
+
+
+def cells(point: PointLive) -> list[Text]:
+    """Name, rows, accuracy, share of the KV that is read, tokens per second, and the state."""
+    live = point.live
+    rows = f"{live.done:,}/{live.total:,}" if live.total else ""
+    state = Text(point.state, STYLES.get(point.state, "dim"))
+    if point.error and point.state != "failed":  # why it failed is told below, in full
+        state.append(f": {textwrap.shorten(point.error, 60, placeholder=' …')}")
+    elif live.errors:
+        state.append(f", {count(live.errors, 'error')}", "red")
+    return [
+        Text(point.name, "bold"),
+        Text(rows),
+        Text(_accuracy(live.accuracy, live.accuracy_se)),
+        Text(percent(1 - live.sparsity) if live.sparsity is not None else ""),
+        Text(f"{point.tokens_per_s:,.0f}" if point.tokens_per_s else ""),
+        state,
+    ]
+
+
+def print_sweep_status(console: Console, status: SweepStatus) -> None:
+    """A sweep as its folder tells."""
+    console.print(sweep_panel(status.name, status.live, status.state))
+    for point in status.live.points:
+        if point.error:
+            console.print(Text(f"{point.name}: {point.error}", "red"), soft_wrap=True)
+    console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
+    print_behind(console, status.pulse, status.folder)
+
+
+def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
+    """What a sweep came to, where it is, and what to try next."""
+    table = _table("point", "accuracy", "KV read", "tokens/s", "x dense", "tokens a chain", "")
+    rates = {point["slug"]: point["metrics"].get("speed/tokens_per_s") for point in summary.points}
+    for point in summary.points:
+        table.add_row(*_result(point, rates))
+    console.print(Text(f"\n{summary.name}\n", "bold"), table)
+    for point in summary.points:
+        if point["state"] == "failed":
+            console.print(Text(f"{point['slug']} failed: {point['error']}", "red"), soft_wrap=True)
+    note = "± is the standard error; tokens/s in the time that the workers had for the point"
+    console.print(Text(note, "dim"), "")
+    if summary.saved:
+        console.print(Text(f"{summary.saved[0].upper()}{summary.saved[1:]}."), "")
+    for line in (summary.recommendation or "").splitlines():
+        console.print(Text(line, "dim" if line.startswith("Rests on") else ""))
+    if summary.recommendation:
+        console.print()
+    places = [("results", f"{summary.folder}/points/*/completions/*.parquet")]
+    if summary.report:
+        places.append(("report", summary.report))
+    if summary.tracking_uri:
+        served = summary.tracking_uri.startswith(("http://", "https://"))
+        view = summary.tracking_uri if served else f"mlflow ui --backend-store-uri {summary.tracking_uri}"
+        places.append(("MLflow", view))
+    places += [("next" if i == 0 else "", command) for i, command in enumerate(summary.next_commands)]
+    for label, text in places:
+        console.print(Text.assemble((f"{label:13}", "dim"), (text, "cyan")), soft_wrap=True)
+
+
+def print_estimate(console: Console, estimate: Any) -> None:
+    """What a sweep would do (``seer_ray.sweeps.estimate``)."""
+    table = _table("point", "layers", "requests", "tokens", "time", "")
+    bases: dict[str, list[str]] = {}
+    for point in estimate.points:
+        done = f" ({point.done:,} done)" if point.done else ""
+        if point.basis:
+            bases.setdefault(point.basis, []).append(point.name)
+        table.add_row(
+            Text(point.name, "bold"),
+            point.plan,
+            f"{point.requests:,}{done}",
+            f"{point.tokens:,}" if point.tokens is not None else f"≤ {point.most:,}",
+            duration(point.seconds) if point.seconds is not None else "?",
+            Text(point.error or "", "red"),
+        )
+    console.print(Text(f"\n{estimate.name}\n", "bold"), table)
+    for slug, other in estimate.same.items():
+        console.print(f"{slug} reads the same blocks as {other}: one point", markup=False, highlight=False)
+    for basis, names in bases.items():
+        which = f" ({', '.join(names)})" if len(bases) > 1 else ""
+        console.print(Text(f"tokens and time are estimated from {basis}{which}", "dim"), soft_wrap=True)
+    unknown = [point.name for point in estimate.points if point.tokens is None]
+    if unknown:
+        which = "" if len(unknown) == len(estimate.points) else f" of {', '.join(unknown)}"
+        console.print(
+            Text(f"nothing like it{which} was measured yet: tokens are the most there can be", "dim"),
+            soft_wrap=True,
+        )
+    tokens = f"about {estimate.tokens:,}" if estimate.tokens is not None else f"at most {estimate.most:,}"
+    seconds = f", about {duration(estimate.seconds)}" if estimate.seconds is not None else ""
+    console.print(
+        f"{count(len(estimate.points), 'point')}, {count(estimate.requests, 'request')}, {tokens} tokens"
+        f"{seconds}; nothing is begun",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1), show_edge=False)
+    for index, head in enumerate(heads):
+        right = 0 < index < len(heads) - 1
+        table.add_column(head, justify="right" if right else "left", no_wrap=index < 2, overflow="fold")
+    return table
+
+
+def _accuracy(share: float | None, se: float | None) -> str:
+    if share is None:
+        return ""
+    return f"{100 * share:.1f}" + (f" ± {100 * se:.1f}" if se is not None else "") + " %"
+
+
+def _result(point: dict[str, Any], rates: dict[str, float | None]) -> list[str | Text]:
+    metrics = point["metrics"]
+    rate, dense = metrics.get("speed/tokens_per_s"), rates.get(point["baseline"])
+    sparsity = metrics.get("kv/sparsity")
+    length = metrics.get("length/mean_tokens")
+    state = "" if point["state"] == "done" else point["state"]
+    return [
+        Text(point["slug"], "bold"),
+        _accuracy(metrics.get("accuracy/avg"), metrics.get("accuracy/stderr")),
+        percent(1 - sparsity) if sparsity is not None else "",
+        f"{rate:,.0f}" if rate else "",
+        f"{rate / dense:.2f}" if rate and dense else "",
+        f"{length:,.0f}" if length is not None else "",
+        Text(state, STYLES.get(state, "dim")),
+    ]

@@ -1,0 +1,204 @@
+"""An engine in a thread of its own: it steps while requests and reports come and go beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.engine.request import Delta, Request
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How requests are decoded: all that may change while a model stays loaded."""
+
+    engine: EngineConfig
+    selector: SelectorConfig
+
+
+class LayerPlan(Protocol):
+    @property
+    def code(self) -> str:
+        """Which attention each layer uses, readable."""
+
+
+class Steppable(Protocol):
+    """What the loop needs of an engine: ``seer_ray.engine.Engine`` and its stand-ins in tests."""
+
+    @property
+    def plan(self) -> LayerPlan: ...
+
+    @property
+    def busy(self) -> bool: ...
+
+    def submit(self, request: Request) -> None: ...
+
+    def step(self) -> list[Delta]: ...
+
+    def room(self) -> int: ...
+
+    def stats(self) -> dict[str, float]: ...
+
+    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+        """Other settings from now on, between requests. Raises ConfigError; those of before stay then."""
+
+    def warm_up(self) -> None:
+        """What happens once happens now, and is in no counter."""
+
+
+@dataclass
+class Built:
+    """An engine that is ready."""
+
+    room: int
+    plan: str
+    """Readable form of the layer plan that it honours."""
+
+
+@dataclass
+class WorkReport:
+    """What an engine did since the last report."""
+
+    deltas: list[Delta] = field(default_factory=list)
+    """One a request."""
+    room: int = 0
+    """Requests it could take now."""
+    busy: bool = False
+    stats: dict[str, float] = field(default_factory=dict)
+    plan: str = ""
+    """Readable form of the layer plan that decoded."""
+    refused: str | None = None
+    """Why the setting cannot be had; what was handed in with it is not begun."""
+
+
+class EngineLoop:
+    """Builds an engine in a thread and steps it there for as long as it has work.
+
+    The engine never waits for whoever feeds it: requests wait in an inbox for the next step, reports in an
+    outbox for the next ``exchange``.
+    """
+
+    def __init__(self, build: Callable[[], Steppable], setting: Setting | None = None) -> None:
+        """
+        Args:
+            build: Makes the engine.
+            setting: That it is made with.
+        """
+        self._changed = threading.Condition()
+        self._wanted = self._setting = setting
+        self._refused: str | None = None
+        self._inbox: list[Request] = []
+        self._outbox: dict[str, Delta] = {}
+        self._plan: str | None = None
+        self._failure: BaseException | None = None
+        self._steps = 0
+        self._posted = 0  # requests that came into the inbox
+        self._seen = 0  # requests that room and busy know of
+        self._room, self._busy, self._stats = 0, False, dict[str, float]()
+        threading.Thread(target=self._run, args=(build,), name="engine", daemon=True).start()
+
+    def wait_until_built(self) -> Built:
+        """What was built. Raises what the builder raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._plan is not None or self._failure is not None)
+            self._raise_failure()
+            return Built(self._room, str(self._plan))
+
+    def exchange(
+        self, new: Iterable[Request], seconds: float, hungry: bool, setting: Setting | None = None
+    ) -> WorkReport:
+        """Hands requests in and takes a report out.
+
+        They are decoded with ``setting`` (None: as those before), which may change when there are no others.
+
+        Comes back when the engine has nothing to do, after ``seconds``, or as soon as it has room and the
+        caller is ``hungry`` (has more requests for it). Never before a step is done while there is work:
+        an engine that hangs keeps its caller waiting, who takes the silence for what it is.
+
+        Raises:
+            Exception: what the engine raised; it is of no use any more.
+        """
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            arrived = list(new)
+            self._inbox += arrived
+            self._wanted = setting or self._wanted
+            self._posted += len(arrived)
+            self._changed.notify_all()
+            begun = self._steps
+            while self._failure is None and (self._seen < self._posted or self._busy):
+                rest: float | None = None
+                if self._steps > begun and self._seen == self._posted:
+                    rest = deadline - time.monotonic()
+                    if rest <= 0 or (hungry and self._room > 0):
+                        break
+                self._changed.wait(rest)
+            self._raise_failure()
+            deltas, self._outbox = list(self._outbox.values()), {}
+            refused, self._refused = self._refused, None
+            return WorkReport(deltas, self._room, self._busy, self._stats, str(self._plan), refused)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self, build: Callable[[], Steppable]) -> None:
+        try:
+            engine = build()
+            engine.warm_up()
+            self._publish(engine, [], 0)
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._inbox or engine.busy)
+                    new, self._inbox = self._inbox, []
+                if not self._configured(engine):
+                    self._publish(engine, [], len(new))
+                    continue
+                for request in new:
+                    engine.submit(request)
+                self._publish(engine, engine.step(), len(new))
+        except BaseException as failure:
+            with self._changed:
+                self._failure = failure
+                self._changed.notify_all()
+
+    def _configured(self, engine: Steppable) -> bool:
+        """Whether the engine has the setting that is wanted, now."""
+        wanted = self._wanted
+        if wanted is not None and wanted != self._setting:
+            try:
+                engine.configure(wanted.engine, wanted.selector)
+                engine.warm_up()
+            except ConfigError as error:
+                self._refused = str(error)
+                return False
+            self._setting = wanted
+        return True
+
+    def _publish(self, engine: Steppable, deltas: list[Delta], submitted: int) -> None:
+        with self._changed:
+            for delta in deltas:
+                self._outbox[delta.request_id] = merge(self._outbox.get(delta.request_id), delta)
+            self._room, self._busy, self._stats = engine.room(), engine.busy, engine.stats()
+            self._seen += submitted
+            self._steps += 1
+            self._plan = engine.plan.code
+            self._changed.notify_all()
+
+
+def merge(first: Delta | None, second: Delta) -> Delta:
+    """Two consecutive deltas of a request as one."""
+    if first is None:
+        return second
+    return Delta(
+        second.request_id,
+        first.tokens + second.tokens,
+        second.progress or first.progress,
+        second.completion,
+        first.trace + second.trace,
+    )

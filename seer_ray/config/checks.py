@@ -1,0 +1,75 @@
+"""What options may say, alone and beside each other."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, RunConfig, SelectorConfig, options
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Bounds, choices and what options demand of each other.
+
+    Raises:
+        ConfigError: names the option, the value and what is allowed.
+    """
+    for name, value, meta in options(config, prefix):
+        if value is None:
+            continue
+        unit = f" {meta['unit']}" if meta.get("unit") else ""
+        if meta.get("choices") and value not in meta["choices"]:
+            raise ConfigError(f"{name}={value}: must be one of {', '.join(meta['choices'])}")
+        if meta.get("minimum") is not None and value < meta["minimum"]:
+            raise ConfigError(f"{name}={value}: must be at least {meta['minimum']}{unit}")
+        if meta.get("maximum") is not None and value > meta["maximum"]:
+            raise ConfigError(f"{name}={value}: must be at most {meta['maximum']}{unit}")
+    if isinstance(config, RunConfig):
+        check_selector(config.selector, config.engine)
+        parse_bytes(config.engine.kv_memory, "engine.kv_memory")
+
+
+def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
+    """A sparse budget must hold the open block and one more; a threshold needs scores that are shares."""
+    sparse = {selector.name, *selector.layers.values()} - {"dense"}
+    least = 2 * engine.block_size
+    needed = f"must be at least two blocks, {least} tokens with engine.block_size={engine.block_size}"
+    if sparse and selector.budget < least:
+        raise ConfigError(f"selector.budget={selector.budget}: {needed}")
+    for layer, share in selector.shares.items():
+        if share <= 0:
+            raise ConfigError(f"selector.shares.{layer}={share:g}: must be above 0")
+        if sparse and selector.threshold is None and selector.budget * share < least:
+            raise ConfigError(
+                f"selector.shares.{layer}={share:g}: {needed}; of selector.budget={selector.budget} that is"
+                f" {least / selector.budget:.2g}"
+            )
+    if selector.threshold is not None and (without := sparse & {"window", "random"}):
+        raise ConfigError(
+            f"selector.threshold={selector.threshold:g}: {' and '.join(sorted(without))} gives blocks no "
+            "share to compare with it; leave it out, or take seer, quest or oracle"
+        )
+    if selector.sparse_prefill and "oracle" in sparse:
+        raise ConfigError(
+            "selector.sparse_prefill=true: oracle would read all keys once for every prompt token; "
+            "leave it out, or take seer, quest or window"
+        )
+    if selector.sparse_prefill and sparse and engine.prefill_chunk % engine.block_size:
+        raise ConfigError(
+            f"engine.prefill_chunk={engine.prefill_chunk}: must be a multiple of "
+            f"engine.block_size={engine.block_size} with selector.sparse_prefill=true, "
+            "so that no block is cut in two"
+        )
+
+
+def parse_bytes(text: str, name: str) -> int | None:
+    """``8GiB``, ``500MB``, ``1073741824`` -> bytes; ``auto`` -> None."""
+    if text == "auto":
+        return None
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not match:
+        raise ConfigError(f"{name}={text}: must be 'auto' or a size such as 8GiB or 500MB")
+    number, prefix, binary = match.groups()
+    power = " KMGT".index(prefix.upper() or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)

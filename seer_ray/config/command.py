@@ -1,0 +1,93 @@
+"""From options back to the command line that a person would type."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from typing import Any
+
+from seer_ray.config.compose import choices, compose
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import RunConfig, options
+from seer_ray.config.overrides import show
+
+LONGEST = 160
+"""Characters; what would be longer, or has quotes in quotes, refers to the run's own config.yaml."""
+
+
+def command_line(config: RunConfig, *changes: str) -> str:
+    """The command for a run like this one, but for ``changes``.
+
+    Args:
+        config: of a run that has a folder
+        changes: choices of groups, such as ``selector=dense``, each in place of its whole section
+    """
+    replaced = {change.partition("=")[0] for change in changes}
+    words = [word for word in _choices(config) if word.partition("=")[0] not in replaced]
+    base = compose(words)
+    for (name, value, _), (_, default, _) in zip(options(config), options(base), strict=True):
+        if value != default and name != "name" and name.partition(".")[0] not in replaced:
+            words.append(f"{name}={show(value)}")
+    line = shlex.join(["seer-ray", "run", *words, *changes])
+    if len(line) <= LONGEST and '"\'"' not in line and _makes(words, config, replaced):
+        return line
+    file = f"{config.results.folder.rstrip('/')}/{config.name}/config.yaml"
+    return shlex.join(["seer-ray", "run", "--config", file, "name=null", *changes])
+
+
+def training_command(config: Any, job: str) -> str:
+    """The command of a training job with these options.
+
+    Args:
+        config: the job's; where it runs, writes and reports is left out
+        job: the command, such as ``pretrain``
+    """
+    usual = {name: value for name, value, _ in options(compose([], type(config)))}
+    places = ("cluster.", "results.", "tracking.")
+    words = [
+        f"{name}={typed(value)}"
+        for name, value, _ in options(config)
+        if value != usual[name] and name != "name" and not name.startswith(places)
+    ]
+    return shlex.join(["seer-ray", job, *words])
+
+
+def typed(value: Any) -> str:
+    """A value in the grammar of overrides, lists and mappings included, whole."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{typed(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
+        return "'" + value.replace("'", "\\'") + "'"
+    return value if isinstance(value, str) else show(value)
+
+
+def _choices(config: RunConfig) -> list[str]:
+    """Where the options seem to come from: choices of groups, or a model or dataset of one's own."""
+    usual, words = compose(), []
+    if config.model.name != usual.model.name:
+        names = [
+            name for name in choices("model") if compose([f"model={name}"]).model.name == config.model.name
+        ]
+        words.append(f"model={names[0]}" if names else f"model.name={config.model.name}")
+    if config.task.name in choices("task"):
+        words += [f"task={config.task.name}"] if config.task.name != usual.task.name else []
+    elif config.task.data is not None:
+        words.append(f"task.data={config.task.data}")
+    if config.selector.name != compose(words).selector.name:
+        words.append(f"selector={config.selector.name}")
+    if config.engine.exact:
+        words.append("engine=exact")
+    return words
+
+
+def _makes(words: list[str], config: RunConfig, replaced: set[str]) -> bool:
+    """Whether these overrides give the options, as a shell would pass them."""
+    try:
+        made = compose(words)
+    except ConfigError:
+        return False
+    same = {name: getattr(config, name) for name in ("name", *replaced)}
+    return dataclasses.replace(made, **same) == config

@@ -1,0 +1,329 @@
+"""Every option of a job, once: type, default, unit, meaning and bounds (``config.checks`` holds to them).
+
+Plain dataclasses (no OmegaConf here), so that the engine can be used where neither Hydra nor Ray is
+installed. ``seer_ray.config.compose`` turns command lines and YAML files into these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    unit: str | None = None,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A dataclass field that carries its own documentation and bounds."""
+    metadata = {"help": help, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
+
+
+@dataclass
+class ModelConfig:
+    name: str = option(
+        "reasoner",
+        "hub id, folder, GGUF file, 'reasoner' (the small model of this package), or 'smollm2' (of the extra "
+        "smollm)",
+    )
+    revision: str | None = option(None, "hub revision of the model")
+    tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder")
+    dtype: str = option(
+        "auto",
+        "weights, and KV cache unless engine.kv_dtype says otherwise; auto: as stored, float32 for GGUF",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N")
+    gates: str | None = option(
+        None, "attention gates: hub id, folder, .pth file, or 'reasoner', 'smollm2' (those of that model)"
+    )
+    trust_remote_code: bool = option(False, "run Python code that comes with the model")
+
+    @property
+    def short(self) -> str:
+        """The name's last part, for names of folders."""
+        return PurePosixPath(self.name.replace("\\", "/")).name.removesuffix(".gguf")
+
+
+@dataclass
+class SelectorConfig:
+    """Which KV blocks a decode step reads."""
+
+    name: str = option("dense", "how blocks are ranked", choices=SELECTORS)
+    budget: int = option(
+        2048,
+        "KV that attention may read per KV head and step, forced blocks included",
+        unit="tokens",
+        minimum=1,
+    )
+    threshold: float | None = option(
+        None,
+        "instead of a fixed count: every block whose share of the block scores is above this; budget caps it",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    sink: bool = option(True, "always read the first block (inside the budget)")
+    dense_layers: int = option(0, "the first k layers stay dense", minimum=0)
+    layers: dict[str, str] = option(
+        {}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}"
+    )
+    shares: dict[str, float] = option(
+        {},
+        "of single layers, by index or range, e.g. {'0-2': 0.5}: what they may read as a multiple of the "
+        "others; it multiplies budget, or, where there is a threshold, divides that",
+    )
+    sparse_prefill: bool = option(
+        False, "prompts too: the tokens of a block share the blocks that their mean score picks"
+    )
+
+
+@dataclass
+class SamplingConfig:
+    """Decoding of one chain. None: as the model's generation config says."""
+
+    max_new_tokens: int = option(512, "longest completion", unit="tokens", minimum=1)
+    temperature: float | None = option(None, "0 is greedy", minimum=0.0)
+    top_p: float | None = option(None, "nucleus mass; 1 is off", minimum=0.0, maximum=1.0)
+    top_k: int | None = option(None, "most likely tokens kept; 0 is off", minimum=0)
+    min_p: float | None = option(
+        None, "least probability relative to the best token; 0 is off", minimum=0.0, maximum=1.0
+    )
+    repetition_penalty: float | None = option(
+        None, "divides the logits of tokens already seen; 1 is off", minimum=0.01
+    )
+    stop: list[str] = option([], "strings that end a completion")
+    ignore_eos: bool = option(False, "go on to max_new_tokens (benchmarks)")
+
+
+@dataclass
+class EngineConfig:
+    block_size: int = option(64, "page of the KV cache = block of the selection", unit="tokens", minimum=1)
+    max_batch: int = option(16, "sequences decoded together", minimum=1)
+    kv_memory: str = option(
+        "auto", "KV cache per worker, e.g. 8GiB; auto: most of what is free after the weights"
+    )
+    kv_dtype: str = option(
+        "auto",
+        "K and V in the cache; auto: as the model; in 8 bits, with a scale for each token and KV head, they "
+        "take about half the memory and reads of 16",
+        choices=("auto", "int8", "float8_e4m3"),
+    )
+    prefill_chunk: int = option(
+        512, "prompt tokens computed between two decode steps", unit="tokens", minimum=1
+    )
+    max_length: int | None = option(
+        None, "prompt + completion limit; None: the model's own", unit="tokens", minimum=2
+    )
+    exact: bool = option(
+        False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower"
+    )
+    tensor_parallel: int = option(
+        1, "GPUs of one node that hold a worker's model together, each some of its heads", minimum=1
+    )
+    record_selection: int = option(
+        0,
+        "sample 0 of the first so many problems: keep which blocks each step attended, for the report's map",
+        minimum=0,
+    )
+    record_requests: list[str] = option([], "more chains to record so, as 'problem/sample'")
+
+
+@dataclass
+class GeneratorConfig:
+    """Built-in problems that need no download."""
+
+    name: str = option("registers", "kind of problem", choices=("registers", "program", "lookup"))
+    steps: int = option(
+        24, "length of the chain: register updates, assignments, or entries of the table", minimum=1
+    )
+    difficulty: int = option(1, "1: small numbers, few registers; larger is harder", minimum=1, maximum=5)
+
+
+@dataclass
+class ColumnsConfig:
+    """Names of the dataset's columns."""
+
+    id: str | None = option(None, "unique id; None: column 'id' if there is one, else the row number")
+    question: str | None = option(
+        None, "the problem's text; None: the first there is of question, problem, prompt"
+    )
+    messages: str | None = option(None, "a chat instead of a question: list of {role, content}")
+    answer: str | None = option("answer", "the reference answer; None: nothing to grade against")
+
+
+@dataclass
+class TaskConfig:
+    """What is asked, and how answers are graded."""
+
+    name: str = option("registers", "label of the task in results and run names")
+    data: str | None = option(
+        None, "path or glob (.jsonl .parquet .csv), hub id; None: the built-in generator"
+    )
+    subset: str | None = option(None, "hub datasets: configuration name")
+    split: str = option("test", "hub datasets: split")
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    limit: int | None = option(None, "only so many problems", minimum=1)
+    shuffle: int | None = option(None, "seed of a shuffle before the limit; None: file order")
+    prompt: str = option("{question}", "user message; {question} or any column in braces")
+    system: str | None = option(None, "system message")
+    thinking: bool | None = option(None, "enable_thinking of the chat template; None: the template's default")
+    few_shot: list[Any] = option([], "examples before the question: list of {question, answer}")
+    grader: str = option("math", "math, choice, exact, none, or module:function(completion, answer) -> bool")
+    grade_timeout: float = option(
+        10.0, "a grader that takes longer costs the row its grade", unit="s", minimum=0.1
+    )
+
+
+@dataclass
+class ClusterConfig:
+    address: str | None = option(None, "Ray cluster; None: RAY_ADDRESS, else a local one")
+    workers: int | None = option(None, "model replicas; None: as many as fit", minimum=1)
+    num_gpus: float | None = option(
+        None,
+        "GPUs a worker (a rank, see engine.tensor_parallel); None: 1 where the cluster has GPUs, else 0",
+        minimum=0,
+    )
+    num_cpus: float | None = option(
+        None,
+        "CPUs a worker (a rank); None: 1 with a GPU, else all of the smallest node, shared by its workers",
+        minimum=0,
+    )
+    max_attempts: int = option(
+        3,
+        "a request whose worker died this often in a row, without a new token, becomes an error row",
+        minimum=1,
+    )
+    startup_timeout: float = option(
+        1800.0, "a worker must have loaded its model by then", unit="s", minimum=1
+    )
+    stuck_timeout: float = option(300.0, "a worker silent for so long is replaced", unit="s", minimum=1)
+    report_interval: float = option(
+        1.0, "partial tokens flow back this often: what a lost worker can cost", unit="s", minimum=0.01
+    )
+
+
+@dataclass
+class ResultsConfig:
+    folder: str = option("runs", "where run folders are made: a path or any pyarrow filesystem URI")
+    report: bool = option(True, "write report.html, and its plots, at the end")
+    part_rows: int = option(256, "completions in one Parquet part, at most", minimum=1)
+    part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
+    progress_interval: float = option(
+        10.0, "tokens of unfinished chains reach the disk within", unit="s", minimum=0.0
+    )
+
+
+@dataclass
+class TrackingConfig:
+    enabled: bool = option(True, "log to MLflow")
+    uri: str | None = option(None, "MLflow server; None: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    experiment: str = option("seer-ray", "MLflow experiment")
+    interval: float = option(5.0, "live metrics this often", unit="s", minimum=0.1)
+
+
+@dataclass
+class RacingConfig:
+    """Stop sampling settings about which the answer is known."""
+
+    enabled: bool = option(False, "stop settings that are surely worse than dense, or surely as good")
+    margin: float = option(
+        0.02, "accuracy that a setting may lose against dense", unit="share", minimum=0.001, maximum=0.5
+    )
+    alpha: float = option(
+        0.05,
+        "chance that any setting of the sweep is stopped as worse wrongly, and the same for as good",
+        minimum=0.0001,
+        maximum=0.5,
+    )
+    every: int = option(10, "problems between two looks; may be any number, looking is free", minimum=1)
+    least: int = option(20, "problems before the first look", minimum=2)
+
+
+@dataclass
+class RunConfig:
+    """One job."""
+
+    name: str | None = option(
+        None, "name of the run folder; None: made from task, model, selector and settings"
+    )
+    seed: int = option(0, "of all sampling noise", minimum=0)
+    samples: int = option(1, "completions per problem", minimum=1)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    selector: SelectorConfig = field(default_factory=SelectorConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    results: ResultsConfig = field(default_factory=ResultsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class SweepOptions:
+    """Which points a sweep has, and how it goes through them."""
+
+    grid: dict[str, Any] = option(
+        {}, "options and groups with the values to combine, e.g. {selector: [quest, window]}"
+    )
+    points: list[Any] = option(
+        [], "points by name: each 'selector=quest selector.budget=512' or a mapping of options"
+    )
+    baseline: bool = option(True, "add a dense point to compare with, where there is none")
+    round: int | None = option(
+        None,
+        "problems that every point finishes before the next ones are begun; None: four batches of requests",
+        minimum=1,
+    )
+    racing: RacingConfig = field(default_factory=RacingConfig)
+
+
+@dataclass
+class SweepConfig(RunConfig):
+    """Several runs that differ in some options. The options of a run are those of the first point."""
+
+    sweep: SweepOptions = field(default_factory=SweepOptions)
+
+
+# What may differ between the first run of a folder and its resumption: nothing that changes a row.
+OPERATIONAL = (
+    "name",
+    "cluster",
+    "results",
+    "tracking",
+    "engine.kv_memory",
+    "engine.max_batch",
+    "engine.tensor_parallel",
+    "engine.record_selection",
+    "engine.record_requests",
+    "model.device",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "sweep.round",
+    "sweep.racing",
+    "sweep.baseline",
+)
+
+
+def options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """All options of a config as (dotted name, value, metadata), depth first, in order of definition."""
+    for item in dataclasses.fields(config):
+        value, name = getattr(config, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            yield from options(value, name + ".")
+        else:
+            yield name, value, dict(item.metadata)

@@ -1,0 +1,1 @@
+"""Token documents from text, chats and runs."""

@@ -1,0 +1,47 @@
+"""Which problems a run is about: a run goes on with the same ones, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import RunConfig
+from seer_ray.results.folder import RunFolder
+from seer_ray.tasks.problem import Problem
+from seer_ray.tracking.tracker import Dataset
+
+FILE = "dataset.json"
+
+
+def describe(problems: Sequence[Problem], config: RunConfig) -> Dataset:
+    """The dataset as MLflow shows it."""
+    task = config.task
+    source = task.data or f"built-in problems: {task.generator.name}, {task.generator.steps} steps"
+    return Dataset(task.name, digest(problems), source, len(problems))
+
+
+def digest(problems: Sequence[Problem]) -> str:
+    """Of everything that is asked and its answers, 16 hex digits."""
+    content = hashlib.sha256()
+    for problem in problems:
+        content.update(json.dumps([problem.id, problem.messages, problem.answer], sort_keys=True).encode())
+    return content.hexdigest()[:16]
+
+
+def refuse_other_data(folder: RunFolder, problems: Sequence[Problem], config: RunConfig) -> None:
+    """Notes the problems in the run folder, or compares them with those noted there.
+
+    Raises:
+        ConfigError: They have changed since the run was begun.
+    """
+    now = {"digest": digest(problems), "problems": len(problems)}
+    then = folder.read_json(FILE)
+    if then is None:
+        folder.write_json(FILE, now)
+    elif then != now:
+        raise ConfigError(
+            f"task.data={config.task.data}: its {now['problems']} problems are not the {then['problems']} "
+            f"that {folder.uri} was begun with; restore the data, or give the run another name"
+        )

@@ -1,0 +1,64 @@
+"""The loop of every job that decodes: sessions fed by one crew until nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from seer_ray.cluster.crew import Crew
+from seer_ray.config.errors import Interrupted
+from seer_ray.driver.session import Session
+from seer_ray.driver.stopping import StopRequest
+
+POLL = 0.2
+"""Seconds that the loop waits for workers at most."""
+
+
+def decode(
+    crew: Crew, sessions: Sequence[Session], stop: StopRequest, then: Callable[[], None] = lambda: None
+) -> None:
+    """To the end of all that the crew's lanes hold.
+
+    Args:
+        crew: Its lanes are those of the sessions.
+        sessions: Get the outcomes.
+        stop: Asked in every round of the loop.
+        then: Called in every round of the loop, after the sessions.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM.
+        JobError: No workers, or no disk. Whatever the end, what is finished is committed, and what is begun
+            is in the progress log, as far as the disk takes it.
+        ConfigError: No worker comes up, because of the configuration.
+    """
+    by_name = {session.name: session for session in sessions}
+    alone = len(sessions) == 1
+    stop.patient = True
+    try:
+        while crew.unfinished and not stop.asked:
+            for lane, outcome in crew.poll(POLL):
+                by_name[lane.name].add(outcome)
+            for session in sessions:
+                live = session.monitor.live
+                live.workers_ready, live.workers_starting = crew.fleet.ready, crew.fleet.starting
+                live.workers_wanted = crew.fleet.size
+                if live.workers_ready:
+                    live.phase = "decoding"
+                session.tick(crew.stats if alone else None)
+            then()
+    finally:
+        failures = [failure for session in sessions if (failure := _save(session))]
+        stop.patient = False
+        if failures:
+            raise failures[0]
+    if stop.asked:
+        done = sum(session.monitor.live.done for session in sessions)
+        total = sum(session.monitor.live.total for session in sessions)
+        raise Interrupted(f"interrupted with {done} of {total} rows")
+
+
+def _save(session: Session) -> Exception | None:
+    try:
+        session.save()
+    except Exception as failure:
+        return failure
+    return None

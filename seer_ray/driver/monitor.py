@@ -1,0 +1,151 @@
+"""A job's figures while it runs: to the reporter, to MLflow, and to ``status.json`` for other terminals."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from seer_ray.analysis.statistics import Accuracy, Totals
+from seer_ray.cluster.lane import Lane
+from seer_ray.results.folder import RunFolder
+from seer_ray.results.speed import SECONDS, TOKENS, Speed
+from seer_ray.status.live import LiveStats, Reporter
+from seer_ray.status.pulse import STATUS, sign_of_life
+
+UPDATE = 0.5
+"""Seconds between two updates of the reporter."""
+WINDOW = 15.0
+"""Seconds that tokens per second are taken over."""
+
+
+class Monitor:
+    """Keeps ``live`` and shows it. Whoever drives the job calls ``write`` as its heart beats."""
+
+    def __init__(self, folder: RunFolder, reporter: Reporter, total: int) -> None:
+        self.live = LiveStats(total=total)
+        self.accuracy, self.totals = Accuracy(), Totals()
+        before = folder.read_json(STATUS) or {}
+        self._before = float(before.get(SECONDS, 0.0)), int(before.get(TOKENS, 0))
+        self._seconds = 0.0
+        self._engines: dict[str, float] = {}
+        self._engines_before = dict(before.get("all_engines") or {})
+        self._folder, self._reporter = folder, reporter
+        self._began = time.monotonic()
+        self._speed: deque[tuple[float, int]] = deque()
+        self._updated = 0.0
+        self._mutex = threading.Lock()
+        self._state, self._error = "running", None  # type: str, str | None
+
+    def start(self) -> None:
+        """Begins to tell."""
+        self._reporter.start(self.live)
+
+    def phase(self, phase: str) -> None:
+        """What goes on now, in two or three words."""
+        self.live.phase = phase
+        self._show()
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Rows that are done, now or in an earlier session."""
+        for row in rows:
+            self.live.done += 1
+            self.accuracy.add(row["problem_id"], row["correct"], row["error"] is not None)
+            if row["error"] is None:
+                self.totals.add(row)
+            else:
+                self.live.errors += 1
+        self.live.accuracy, self.live.accuracy_se = self.accuracy.mean, self.accuracy.stderr
+        self.live.mean_attended, self.live.sparsity = self.totals.mean_attended, self.totals.sparsity
+
+    def tick(self, lane: Lane, last: bool = False) -> None:
+        """Called often; updates what depends on time and shows it now and then, and the last time.
+
+        Args:
+            lane: What is decoded.
+            last: Show it in any case.
+        """
+        now = time.monotonic()
+        if now - self._updated < UPDATE and not last:
+            return
+        self._updated = now
+        live, speed = self.live, self._speed
+        live.running, live.queued = lane.running, lane.queued
+        live.new_tokens, self._engines, self._seconds = lane.new_tokens, dict(lane.stats), lane.seconds
+        if live.workers_ready:
+            speed.append((now, live.new_tokens))
+        while len(speed) > 2 and now - speed[1][0] > WINDOW:
+            speed.popleft()
+        if len(speed) > 1:
+            live.tokens_per_s = (speed[-1][1] - speed[0][1]) / (speed[-1][0] - speed[0][0])
+        live.eta_s = None
+        if self.totals.rows and live.tokens_per_s:
+            # Those that still run are longer than those that are done: a lower bound.
+            left = lane.unfinished * self.totals.tokens / self.totals.rows
+            left -= lane.unfinished_tokens
+            live.eta_s = left / live.tokens_per_s if left > 0 else None
+        self._show()
+
+    def metrics(self) -> dict[str, float | None]:
+        """For MLflow, while the job goes."""
+        live = self.live
+        return {
+            "live/done": live.done,
+            "live/errors": live.errors,
+            "live/running": live.running,
+            "live/queued": live.queued,
+            "live/workers": live.workers_ready,
+            "live/new_tokens": live.new_tokens,
+            "live/tokens_per_s": live.tokens_per_s,
+            "live/accuracy": live.accuracy,
+            "live/accuracy_stderr": live.accuracy_se,
+            "live/mean_attended": live.mean_attended,
+            "live/sparsity": live.sparsity,
+        }
+
+    def _decoding(self) -> tuple[float, int]:
+        """(``Lane.seconds``, tokens generated) of this session and those before it."""
+        return self._before[0] + self._seconds, self._before[1] + self.live.new_tokens
+
+    @property
+    def speed(self) -> Speed | None:
+        """Of this session and those before it; None: nothing was decoded."""
+        return Speed.measured(*self._decoding())
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second over all of it; None: nothing was decoded."""
+        return speed.tokens_per_s if (speed := self.speed) else None
+
+    def engines(self) -> dict[str, float]:
+        """Counters of the engines over this session and those before it."""
+        before, now = self._engines_before, self._engines
+        return {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
+
+    def end(self, state: str, error: str | None = None) -> None:
+        """The last word in ``status.json``: ``done``, ``failed`` or ``interrupted``."""
+        self._state, self._error = state, error
+        with contextlib.suppress(OSError):
+            self.write()
+
+    def _show(self) -> None:
+        self.live.elapsed_s = time.monotonic() - self._began
+        self._reporter.update(self.live)
+
+    def write(self) -> None:
+        """Brings ``status.json`` up to date. From any thread. Raises OSError."""
+        with self._mutex:
+            self.live.elapsed_s = time.monotonic() - self._began
+            seconds, tokens = self._decoding()
+            said = {
+                **sign_of_life(self._state, self._error),
+                SECONDS: seconds,
+                TOKENS: tokens,
+                "all_engines": self.engines(),
+                **dataclasses.asdict(self.live),
+            }
+            self._folder.write_json(STATUS, said)

@@ -1,0 +1,65 @@
+"""From problems to requests. Needs the tokenizer, not the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seer_ray.config.options import RunConfig
+from seer_ray.engine.request import Progress, Request
+from seer_ray.engine.sampling import resolve_sampling
+from seer_ray.models.load import load_tokenizer
+from seer_ray.results.progress import ProgressLog
+from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.prompts import render
+
+
+def make_prompts(config: RunConfig, problems: Sequence[Problem]) -> tuple[dict[str, Prompt], Any]:
+    """The problems as the model sees them, by id, and the tokenizer that made them so.
+
+    Raises:
+        ConfigError: No such model, or its chat template refuses a problem.
+    """
+    tokenizer = load_tokenizer(config.model)
+    prompts = {}
+    for problem in problems:
+        text, tokens = render(problem, tokenizer, config.task)
+        prompts[problem.id] = Prompt(problem, text, tuple(tokens))
+    return prompts, tokenizer
+
+
+def make_requests(
+    config: RunConfig,
+    prompts: dict[str, Prompt],
+    tokenizer: Any,
+    done: Container[tuple[str, int]],
+    log: ProgressLog,
+) -> tuple[list[Request], dict[str, int]]:
+    """All that is not done, the samples of a problem one after the other, and how often each was tried.
+
+    Raises:
+        ConfigError: No such model.
+    """
+    params = resolve_sampling(config.model, config.sampling, tokenizer)
+    engine, requests, attempts = config.engine, [], {}
+    for place, (problem, prompt) in enumerate(prompts.items()):
+        for sample in range(config.samples):
+            if (problem, sample) in done:
+                continue
+            id = f"{problem}/{sample}"
+            progress, attempts[id] = log.get(id) or (Progress(), 0)
+            record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
+            requests.append(
+                Request(id, prompt.tokens, params, config.seed, problem, sample, progress, record)
+            )
+    return requests, attempts
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem as the model sees it."""
+
+    problem: Problem
+    text: str
+    tokens: tuple[int, ...]

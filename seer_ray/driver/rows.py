@@ -1,0 +1,190 @@
+"""From outcomes to committed rows: graded beside the job, written in parts; unfinished chains in the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from seer_ray.cluster.coordinator import Change, Outcome
+from seer_ray.config.errors import JobError
+from seer_ray.config.options import RunConfig
+from seer_ray.driver.requests import Prompt
+from seer_ray.engine.trace import Trace
+from seer_ray.results.folder import RunFolder
+from seer_ray.results.progress import ProgressLog
+from seer_ray.results.selections import Recording
+from seer_ray.tasks.grading import Grade, Grader, GradingPool
+
+MAX_FAILURES = 10
+"""Writes that fail in a row before the job gives up. Until then rows wait in memory."""
+
+Row = dict[str, Any]
+
+
+class RowWriter:
+    """Grades, collects and commits. Called from the job's loop; waits for no grader.
+
+    Args:
+        folder: Where rows go.
+        log: Where the tokens of unfinished chains go.
+        config: The job's.
+        prompts: By problem id.
+        decode: Token ids to text, for chains that no engine finished.
+        note: Told, in a line each, what a person should know.
+        pool: What grades; None: a pool of its own.
+
+    Raises:
+        ConfigError: There is no such grader.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        log: ProgressLog,
+        config: RunConfig,
+        prompts: Mapping[str, Prompt],
+        decode: Callable[[Sequence[int]], str],
+        note: Callable[[str], None],
+        pool: Grader | None = None,
+    ) -> None:
+        self._folder, self._log, self._config = folder, log, config
+        self._prompts, self._decode, self._note = prompts, decode, note
+        self._pool: Grader = pool or GradingPool(config.task)
+        self._ungraded: dict[str, Row] = {}
+        self._fresh: list[Row] = []
+        self._waiting: dict[str, Row] = {}  # for their commit, by request id
+        self._traces: dict[str, list[bytes]] = {}  # of those that were recorded
+        self._due = self._flush_due = 0.0
+        self._failures = 0
+
+    @property
+    def pending(self) -> int:
+        """Rows that are not committed yet."""
+        return len(self._ungraded) + len(self._waiting)
+
+    def add(self, outcome: Outcome, plan: str) -> None:
+        """A request is done; ``plan`` is the readable form of the layer plan that decoded it."""
+        completion, row = outcome.completion, self._row(outcome, plan)
+        before = self._log.trace(completion.request.id)[: outcome.told]
+        if any(before) or any(outcome.trace):
+            gap = [b""] * (outcome.told - len(before))
+            self._traces[completion.request.id] = [*before, *gap, *outcome.trace]
+        self._ungraded[completion.request.id] = row
+        if completion.finish_reason == "error":
+            self._graded(completion.request.id, Grade(None, None))
+        else:
+            self._pool.submit(completion.request.id, row["completion"], row["reference"])
+
+    def graded(self, seconds: float = 0.0) -> list[Row]:
+        """Rows that got their grades since the last call; waits up to ``seconds`` for one."""
+        for id, grade in self._pool.collect(seconds if self._ungraded else 0.0):
+            self._graded(id, grade)
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def keep(self, changes: Iterable[Change]) -> None:
+        """New tokens of unfinished chains."""
+        for change in changes:
+            self._log.append(
+                change.request_id,
+                change.tokens,
+                change.counters,
+                change.attempts,
+                offset=change.offset,
+                trace=change.trace,
+            )
+
+    def write(self, everything: bool = False) -> None:
+        """Brings to disk what is due, or everything that is graded.
+
+        Raises:
+            JobError: The disk or the object store refused for too long.
+        """
+        results, now = self._config.results, time.monotonic()
+        try:
+            while self._waiting and (everything or now >= self._due or self._full()):
+                self._commit(dict(list(self._waiting.items())[: results.part_rows]))
+                self._failures = 0
+            if everything or now >= self._flush_due:
+                self._flush_due = now + results.progress_interval
+                self._log.flush()
+                if not self._waiting:
+                    self._failures = 0
+        except OSError as error:
+            self._failures += 1
+            self._due = self._flush_due = now + max(1.0, results.part_interval)
+            message = f"{self._folder.uri}: cannot be written: {error}"
+            if self._failures >= MAX_FAILURES or everything:
+                raise JobError(message) from error
+            self._note(f"{message}; tried again in {self._due - now:.0f} s")
+
+    def finish(self) -> list[Row]:
+        """Waits for the grades that are still out and commits everything; the rows that got their grades."""
+        rows: list[Row] = []
+        while self._ungraded:
+            rows += self.graded(seconds=1.0)
+        self.write(everything=True)
+        return rows
+
+    def close(self) -> None:
+        """Ends the graders."""
+        self._pool.close()
+
+    def _graded(self, id: str, grade: Grade) -> None:
+        row = self._ungraded.pop(id)
+        row |= {"correct": grade.correct, "extracted_answer": grade.extracted, "grade_error": grade.error}
+        if not self._waiting:
+            self._due = time.monotonic() + self._config.results.part_interval
+        self._waiting[id] = row
+        self._fresh.append(row)
+
+    def _full(self) -> bool:
+        return len(self._waiting) >= self._config.results.part_rows and not self._failures
+
+    def _commit(self, rows: dict[str, Row]) -> None:
+        there = self._folder.committed() if self._failures else set()
+        for id in rows.keys() & self._traces.keys():
+            row = rows[id]
+            prompt = self._prompts[row["problem_id"]].tokens
+            recording = Recording(
+                Trace(row["prompt_tokens"], self._traces[id]),
+                [self._decode([token]) for token in prompt],
+                [self._decode([token]) for token in row["token_ids"]],
+            )
+            self._folder.write_selection((row["problem_id"], row["sample"]), recording)
+        self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
+        self._log.forget(rows)
+        for id in rows:
+            del self._waiting[id]
+            self._traces.pop(id, None)
+
+    def _row(self, outcome: Outcome, plan: str) -> Row:
+        completion, request = outcome.completion, outcome.completion.request
+        prompt = self._prompts[request.problem]
+        return {
+            "problem_id": request.problem,
+            "sample": request.sample,
+            "seed": request.seed,
+            "prompt": prompt.text,
+            "completion": completion.text if outcome.worker else self._decode(completion.tokens),
+            "token_ids": completion.tokens,
+            "finish_reason": completion.finish_reason,
+            "reference": prompt.problem.answer,
+            "prompt_tokens": len(request.prompt),
+            "completion_tokens": len(completion.tokens),
+            "attended_kv": completion.attended_kv,
+            "available_kv": completion.available_kv,
+            "attended_kv_layers": list(completion.attended_layers) or None,
+            "queued_s": completion.queued_s,
+            "prefill_s": completion.prefill_s,
+            "decode_s": completion.decode_s,
+            "preemptions": completion.preemptions,
+            "attempts": outcome.attempts,
+            "worker": outcome.worker,
+            "model": self._config.model.name,
+            "selector": plan,
+            "error": completion.error,
+            "finished_at": datetime.now(UTC),
+        }

@@ -1,0 +1,1 @@
+"""How close sparse stays to dense, and dividing a budget over layers."""

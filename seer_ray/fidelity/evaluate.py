@@ -1,0 +1,254 @@
+"""From options to figures: gate sets, held-out documents, and the measurement of both."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+
+from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.training import GatesEvalConfig, HeldOutConfig
+from seer_ray.corpora.documents import Document, parse_sources
+from seer_ray.corpora.load import longest_documents
+from seer_ray.fidelity.budget import Budget
+from seer_ray.fidelity.figures import Figures
+from seer_ray.fidelity.quality import BEST, REFERENCES, SHARING, Rows, measure
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.gates import load_gates, read_settings
+from seer_ray.models.load import LoadedModel, load_model
+from seer_ray.models.plan import layer_limits
+from seer_ray.results.job import TrainFolder
+
+GATES = "seer"
+"""Label of the only gate set."""
+BLOCK_SIZE = 64
+
+Progress = Callable[[int, int, str], None]
+"""Told (passes done, passes in all, what is being computed)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and on what."""
+
+    figures: Figures
+    gates: dict[str, str]
+    """Label -> where the set was."""
+    block_size: int
+    documents: list[Document]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(document.tokens) for document in self.documents)
+
+
+def evaluate(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> Evaluation:
+    """All that ``seer-ray gates eval`` measures.
+
+    Raises:
+        ConfigError: an option is wrong, or the model, the gates or the data cannot be had or do not fit
+            together.
+    """
+    budgets = check_evaluation(config)
+    sources = gate_sources(config)
+    block = block_size(config, sources)
+    loaded = load_model(config.model)
+    check_model(config, loaded, block)
+    gates: dict[str, Sequence[AttnGate | None]] = {
+        label: load_gates(source, loaded.hf_config, block, torch.float32, loaded.device)
+        for label, source in sources.items()
+    }
+    documents = longest_documents(config, loaded, block)
+    runs = len({*gates, *config.selectors} - {BEST}) * len(budgets) if config.outputs else 0
+    total, started = len(documents) * (1 + runs), 0
+
+    def count(text: str) -> None:
+        nonlocal started
+        progress(started, total, text)
+        started += 1
+
+    with out_of_memory_explained(config, documents, loaded.device):
+        figures = measure(
+            loaded.model,
+            documents,
+            budgets,
+            gates,
+            config.selectors,
+            block_size=block,
+            sink=config.sink,
+            dense_layers=config.dense_layers,
+            shares=config.shares,
+            threshold=config.threshold,
+            rows=Rows(config.skip, config.stride, config.beyond),
+            outputs=config.outputs,
+            progress=count,
+        )
+    return Evaluation(figures, sources, block, documents)
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(
+    config: HeldOutConfig, documents: Sequence[Document], device: torch.device
+) -> Iterator[None]:
+    """Raises ConfigError in place of running out of memory: with what would fit."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        longest = max(len(document.tokens) for document in documents)
+        raise ConfigError(
+            f"length={config.length}: out of memory on {device} with a document of {longest} tokens;"
+            f" set length={longest // 2}, or model.dtype=bfloat16"
+        ) from None
+
+
+def check_evaluation(config: GatesEvalConfig) -> list[Budget]:
+    """What can be checked before anything is loaded; the budgets.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    parse_sources(config.data)
+    for name in config.selectors:
+        if name not in REFERENCES:
+            near = did_you_mean(name, REFERENCES)
+            raise ConfigError(f"selectors: {name!r} must be one of {', '.join(REFERENCES)}{near}")
+    sharing = [name for name in config.selectors if name in SHARING]
+    if config.threshold is not None and len(sharing) < len(config.selectors):
+        without = ", ".join(name for name in config.selectors if name not in SHARING)
+        raise ConfigError(
+            f"threshold={config.threshold:g}: nothing to compare with it, no shares come from {without};"
+            f" set selectors=[{','.join(sharing)}]"
+        )
+    if bad := [layer for layer, share in config.shares.items() if share <= 0]:
+        raise ConfigError(f"shares.{bad[0]}={config.shares[bad[0]]:g}: must be above 0")
+    if not config.budgets:
+        raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
+    budgets = [Budget.parse(budget) for budget in config.budgets]
+    if not gate_sources(config) and not config.selectors:
+        raise ConfigError("gates, selectors: nothing to measure; name a gate set or a selector")
+    return budgets
+
+
+def gate_sources(config: GatesEvalConfig) -> dict[str, str]:
+    """Label -> folder, file or hub id of each gate set.
+
+    A single set is called ``seer``; several are called by the last part of their path that tells something.
+
+    Raises:
+        ConfigError: no paths, or labels that are taken.
+    """
+    option = config.gates if config.gates is not None else config.model.gates
+    if option is None:
+        return {}
+    if isinstance(option, Mapping):
+        named = {str(label): source for label, source in option.items()}
+    else:
+        entries = list(option) if isinstance(option, (list, tuple)) else [option]
+        if bad := [entry for entry in entries if not isinstance(entry, str)]:
+            raise ConfigError(f"gates={bad[0]!r}: must be a folder, a hub id, a list, or {{label: folder}}")
+        short = [_short(entry) for entry in entries]
+        labels = short if len(set(short)) == len(short) else entries
+        named = dict(zip([GATES] if len(entries) == 1 else labels, entries, strict=True))
+    for label, source in named.items():
+        if not isinstance(source, str) or not source:
+            raise ConfigError(f"gates.{label}={source!r}: must be a folder, a .pth file or a hub id")
+        if label in REFERENCES:
+            raise ConfigError(f"gates.{label}: is the name of a selector; call the set something else")
+    return named
+
+
+def _short(source: str) -> str:
+    parts = [part for part in PurePosixPath(source).parts if part != "gates"]
+    return parts[-1] if parts else source
+
+
+def block_size(config: GatesEvalConfig, sources: Mapping[str, str]) -> int:
+    """That of the gates, which must agree, else that of the options.
+
+    Raises:
+        ConfigError: they do not agree.
+    """
+    sizes = {label: read_settings(source).block_size for label, source in sources.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{label} {size}" for label, size in sizes.items())
+        raise ConfigError(f"gates: sets of different block sizes cannot be compared at one budget: {listed}")
+    found = next(iter(sizes.values()), config.block_size or BLOCK_SIZE)
+    if config.block_size not in (None, found):
+        raise ConfigError(f"block_size={config.block_size}: the gates have {found}; leave it out")
+    return found
+
+
+def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> None:
+    """What options demand of the model."""
+    check_length(config, loaded, block)
+    layers = loaded.hf_config.num_hidden_layers
+    if config.dense_layers > layers:
+        raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
+    layer_limits(2 * block, block, config.shares, config.threshold, layers, "shares")
+
+
+def check_length(config: HeldOutConfig, loaded: LoadedModel, block: int) -> None:
+    """Raises ConfigError: the model or the gates have no use for documents of that length."""
+    if config.length > loaded.max_context:
+        raise ConfigError(f"length={config.length}: the model's context is {loaded.max_context} tokens")
+    if config.length < 2 * block:
+        raise ConfigError(f"length={config.length}: must be at least two blocks, {2 * block} tokens")
+
+
+def flat(rows: Sequence[Mapping[str, Any]], values: Sequence[str]) -> dict[str, float]:
+    """Rows of a table as metrics by name: ``mass/1_8/seer``, ``mass/1_8/seer/beyond_4096``."""
+    metrics: dict[str, float] = {}
+    for row in rows:
+        parts = [row["budget"], row["selector"]]
+        if row["positions"] != "all":
+            parts.append(row["positions"].replace(">", "beyond_"))
+        name = "/".join("".join(c if c.isalnum() or c in "_-." else "_" for c in part) for part in parts)
+        known = {value: row[value] for value in values if row.get(value) is not None}
+        metrics |= {f"{value}/{name}": x for value, x in known.items() if math.isfinite(x)}
+    return metrics
+
+
+@dataclass
+class GatesReport:
+    """What an evaluation of gates came to. Rows are those of ``seer_ray.fidelity.figures.Figures``."""
+
+    name: str
+    folder: str
+    model: str
+    gates: dict[str, str]
+    """Label -> where the set was."""
+    block_size: int
+    documents: int
+    tokens: int
+    table: list[dict[str, Any]]
+    """By positions, budget and selector."""
+    sources: list[dict[str, Any]]
+    """The same by source, where there are several."""
+    layers: list[dict[str, Any]]
+    """By layer too."""
+    files: list[str] = field(default_factory=list)
+    elapsed_s: float = 0.0
+    tracking_uri: str | None = None
+    tracking_run_id: str | None = None
+
+
+def _report(config: GatesEvalConfig, folder: TrainFolder, found: Evaluation) -> GatesReport:
+    figures = found.figures
+    several = len({document.source for document in found.documents}) > 1
+    return GatesReport(
+        name=str(config.name),
+        folder=folder.uri,
+        model=config.model.name,
+        gates=found.gates,
+        block_size=found.block_size,
+        documents=len(found.documents),
+        tokens=found.tokens,
+        table=figures.table(),
+        sources=figures.table("source") if several else [],
+        layers=figures.layer_table("layer"),
+    )

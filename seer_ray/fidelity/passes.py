@@ -1,0 +1,193 @@
+"""One document through the frozen model: every token is a decode step whose past is the document itself.
+
+The rows of a pass are the document's tokens. They share one set of pages, so the selectors,
+``kernels.select`` and ``kernels.attend`` see what they see in a batch of decode steps: what is measured is
+the code that decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from seer_ray.kernels.append import rotate_append
+from seer_ray.kernels.attend import attend
+from seer_ray.kernels.chunks import Chunks
+from seer_ray.kernels.prefill import prefill
+from seer_ray.kernels.select import select
+from seer_ray.models.patch import AttentionShape
+from seer_ray.models.plan import Limit
+from seer_ray.models.rope import RopeTable
+from seer_ray.selectors import FullKeys, Oracle, Query, Selector, StepView
+
+ROWS = 256
+"""Decode steps that are computed together, at most."""
+LOGITS = 2**24
+"""Attention logits that are held at a time, at most: 64 MiB in fp32."""
+
+
+class Pages:
+    """The keys and values of a document in one layer, page ``i`` holding block ``i``. Layers take turns."""
+
+    def __init__(
+        self, shape: AttentionShape, rope: RopeTable, length: int, block: int, like: Tensor, sink: bool = True
+    ) -> None:
+        """
+        Args:
+            shape: of the model's attention.
+            rope: the model's.
+            length: of the document.
+            block: tokens a page.
+            like: gives dtype and device.
+            sink: whether selections always hold the first block.
+        """
+        self.shape, self.length, self.block, self.sink = shape, length, block, sink
+        self.count = -(-length // block)
+        self.kv = like.new_zeros(self.count, shape.kv_heads, 2, block, shape.head_dim)
+        self.table = torch.arange(self.count, device=like.device)
+        self.positions = torch.arange(length, device=like.device)
+        self.cos, self.sin = rope.at(self.positions)
+
+    def write(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All tokens of a layer; the rotated queries."""
+        pages, offsets = self.positions // self.block, self.positions % self.block
+        return rotate_append(q, k, v, self.cos, self.sin, self.kv, pages, offsets)
+
+    def summarise(self, selector: Selector) -> Tensor | None:
+        """What the selector keeps of the complete pages, ``[pages, kv_heads, width]``."""
+        if not selector.summary_width:
+            return None
+        full = self.length // self.block
+        summary = self.kv.new_zeros(self.count, self.shape.kv_heads, selector.summary_width)
+        if not full:
+            return summary
+        cos, sin = (x[: full * self.block].view(full, self.block, -1) for x in (self.cos, self.sin))
+        keys = FullKeys(self.kv[:full, :, 0], cos, sin, self.table[:full] * self.block)
+        summary[:full] = selector.summarise(keys).to(summary.dtype)
+        return summary
+
+    def view(self, rows: Tensor) -> StepView:
+        """Decode steps at the positions ``rows``, which see the pages up to the last one."""
+        width = int(rows[-1]) // self.block + 1
+        return StepView(rows, rows + 1, self.table[:width].expand(len(rows), width), self.block)
+
+    def dense(self, q: Tensor, scale: float) -> Tensor:
+        """Causal attention of the document's first tokens, ``q [tokens, q_heads, head_dim]``."""
+        chunk = Chunks(((0, len(q)),), self.table.unsqueeze(0), self.block)
+        return prefill(q, self.kv, chunk, scale)
+
+
+@dataclass
+class Layer:
+    """One layer of one pass."""
+
+    index: int
+    pages: Pages
+    q_nope: Tensor
+    """``[tokens, q_heads, head_dim]``."""
+    q: Tensor
+    """Rotated."""
+    scale: float
+
+    def chunks(self, rows: Tensor, logits: bool) -> Iterator[Tensor]:
+        """``rows`` in pieces of ``ROWS``, or such that their attention logits stay below ``LOGITS``."""
+        size = LOGITS // (self.q.shape[1] * self.pages.count * self.pages.block) if logits else ROWS
+        yield from rows.split(max(1, min(size, ROWS)))
+
+    def shares(self, rows: Tensor) -> Shares:
+        """Attention of the steps at the positions ``rows`` (ascending), block by block."""
+        pages, view = self.pages, self.pages.view(rows)
+        heads, dim, width = self.pages.shape.kv_heads, self.q.shape[2], view.page_table.shape[1]
+        k = self._keys[:, : width * pages.block]
+        # [kv_heads, group * rows, tokens]
+        grouped = self.q[rows].view(len(rows), heads, -1, dim).permute(1, 2, 0, 3).reshape(heads, -1, dim)
+        logits = torch.matmul(grouped.float(), k.transpose(1, 2)).mul_(self.scale)
+        logits = logits.view(heads, -1, len(rows), width * pages.block)
+        first = int(rows[0]) + 1  # every row sees all tokens before this one
+        token = torch.arange(first, width * pages.block, device=rows.device)
+        logits[..., first:].masked_fill_(token > rows.unsqueeze(1), float("-inf"))
+        tiles = logits.view(*logits.shape[:3], width, pages.block)
+        tile_max = tiles.amax(-1)
+        peak = tile_max.amax(-1, keepdim=True)
+        mass = tiles.sub_(peak.unsqueeze(-1)).exp_().sum(-1)
+        total = mass.sum(-1, keepdim=True)
+        log_max = (tile_max - peak - total.log()).amax(1)
+        return Shares(log_max.transpose(0, 1), (mass / total).permute(2, 0, 1, 3))
+
+    @cached_property
+    def _keys(self) -> Tensor:
+        """All rotated keys in fp32, ``[kv_heads, tokens, head_dim]``."""
+        k = self.pages.kv[:, :, 0].transpose(0, 1)
+        return k.reshape(len(k), -1, k.shape[3]).float()
+
+    def scores(
+        self, selector: Selector, rows: Tensor, summary: Tensor | None, shares: Shares | None = None
+    ) -> Tensor:
+        """``[rows, kv_heads, blocks]`` as in decoding. ``shares``: of these rows, where they are known."""
+        if isinstance(selector, Oracle):  # the same numbers without a copy of all keys for each row
+            return (shares or self.shares(rows)).log_max
+        query = Query(self.q_nope[rows], self.q[rows], self.pages.kv, summary, self.scale)
+        return selector.scores(query, self.pages.view(rows))
+
+    def select(self, scores: Tensor, rows: Tensor, limit: Limit) -> tuple[Tensor, Tensor]:
+        """Page ids and counts, see ``kernels.select``."""
+        view, sink = self.pages.view(rows), self.pages.sink
+        return select(scores, view.page_table, view.lengths, view.block, limit.blocks, sink, limit.threshold)
+
+
+@dataclass
+class Shares:
+    """Softmax attention of some rows, summed up by block."""
+
+    log_max: Tensor
+    """Logarithm of the largest probability among a block's tokens and a group's heads: the scores of the
+    selector ``oracle``, ``[rows, kv_heads, blocks]``."""
+    mass: Tensor
+    """Sum over the block's tokens, ``[rows, kv_heads, group, blocks]``; a row and head sums to 1."""
+
+
+class DensePass:
+    """Attention as the model was made; ``look`` may see every layer."""
+
+    def __init__(self, pages: Pages, look: Callable[[Layer], None] | None = None) -> None:
+        self.pages, self.look = pages, look
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        rotated = self.pages.write(q, k, v)
+        if self.look is not None:
+            self.look(Layer(layer, self.pages, q, rotated, scale))
+        return self.pages.dense(rotated, scale)
+
+
+class SparsePass:
+    """Every token attends to the blocks that the layer's selector gives it, from the first token on."""
+
+    def __init__(self, pages: Pages, selectors: Sequence[Selector | None], limits: Sequence[Limit]) -> None:
+        """
+        Args:
+            pages: of the document.
+            selectors: one per layer; None: dense.
+            limits: of each layer.
+        """
+        self.pages, self.selectors, self.limits = pages, selectors, limits
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        pages, selector = self.pages, self.selectors[layer]
+        seen = Layer(layer, pages, q, pages.write(q, k, v), scale)
+        limit = self.limits[layer]
+        # All of so many blocks are read, unless a threshold says otherwise.
+        dense = (limit.blocks if limit.threshold is None else 1) * pages.block
+        dense = pages.length if selector is None else min(dense, pages.length)
+        out = [pages.dense(seen.q[:dense], scale)]
+        if selector is not None and dense < pages.length:
+            summary = pages.summarise(selector)
+            for rows in seen.chunks(pages.positions[dense:], isinstance(selector, Oracle)):
+                scores = seen.scores(selector, rows, summary)
+                page_ids, counts = seen.select(scores, rows, limit)
+                tails = rows % pages.block + 1
+                out.append(attend(seen.q[rows], pages.kv, page_ids, counts, tails, scale))
+        return torch.cat(out)

@@ -1,0 +1,223 @@
+"""How good gates are: what their selections keep of attention, and what that does to the next token.
+
+Teacher-forced on held-out documents, in two ways that should not be confused. *Layer figures*: dense
+attention flows through the model, and each layer is asked what its selector would have read. *Output
+figures*: the whole model runs on what the selectors give it, every token as a decode step, so that errors of
+early layers and tokens reach later ones.
+
+The oracle ranks blocks by their largest probability (that is what gates are distilled to), the mass kept is a
+sum of probabilities: a selector may keep a little more mass than the oracle. What bounds it for every
+selector is ``best``, which ranks by that sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seer_ray.corpora.documents import Document
+from seer_ray.fidelity.budget import Budget
+from seer_ray.fidelity.figures import ALL, Figures, LayerFigure, OutputFigure
+from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
+from seer_ray.models.plan import Limit, layer_limits
+from seer_ray.models.rope import RopeTable
+from seer_ray.selectors import Seer, Selector, make_selector
+
+ORACLE, BEST = "oracle", "best"
+REFERENCES = (ORACLE, BEST, "quest", "window", "random")
+"""Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
+SHARING = (ORACLE, "quest")
+"""Those whose scores are shares after a softmax, which a threshold can be compared with."""
+LOGIT_ROWS = 64
+"""Rows of next-token logits that are held at a time."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which tokens of a document are looked at."""
+
+    first: float = 0.5
+    """From this share of the length on."""
+    stride: int = 1
+    """Every so many; a number that shares no factor with the block size meets all places in a block."""
+    beyond: int = 4096
+    """Positions from here on are averaged apart as well."""
+
+    def of(self, length: int, device: torch.device) -> Tensor:
+        return torch.arange(int(self.first * length), length, self.stride, device=device)
+
+    def groups(self, rows: Tensor) -> dict[str, Tensor]:
+        """Label -> which of ``rows``; never an empty group."""
+        far = rows >= self.beyond
+        return {ALL: torch.ones_like(far)} | ({f">{self.beyond}": far} if bool(far.any()) else {})
+
+
+@torch.inference_mode()
+def measure(
+    model: Any,
+    documents: Iterable[Document],
+    budgets: Sequence[Budget],
+    gates: Mapping[str, Sequence[AttnGate | None]],
+    references: Sequence[str] = (ORACLE,),
+    *,
+    block_size: int,
+    sink: bool = True,
+    dense_layers: int = 0,
+    shares: Mapping[str, float] = MappingProxyType({}),
+    threshold: float | None = None,
+    rows: Rows = Rows(),
+    outputs: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Figures:
+    """All figures of gate sets and of selectors beside them.
+
+    Args:
+        model: a causal language model; its attention is patched (idempotent).
+        documents: held-out; one at a time is in memory.
+        budgets: see ``Budget``.
+        gates: gate sets by label, one gate per layer. A layer without one is dense and has no layer figures.
+        references: of ``REFERENCES``, by the selector's name.
+        block_size: tokens a block, that of the gates.
+        sink: force the first block, inside the budget.
+        dense_layers: the first so many layers of the sparse models stay dense.
+        shares: of single layers, see ``models.plan.layer_limits``.
+        threshold: see ``kernels.select``; ``references`` are then of ``SHARING``.
+        rows: which tokens count.
+        outputs: run the sparse models too; layer figures alone cost one pass a document.
+        progress: told what is being computed.
+    """
+    patch_attention(model)
+    shape = attention_shape(model)
+    layers = range(shape.layers)
+    contenders: dict[str, list[Selector | None]] = {
+        label: [None if gate is None else Seer(gate) for gate in gate_set]
+        for label, gate_set in gates.items()
+    }
+    for name in references:
+        contenders[name] = [make_selector(name, layer, shape) for layer in layers]
+    figures, rope, weight = Figures(), RopeTable.from_config(model.config), next(model.parameters())
+    rope = rope.to(weight.device)
+
+    def limits_of(blocks: int) -> list[Limit]:
+        return layer_limits(blocks * block_size, block_size, shares, threshold, shape.layers, "shares")
+
+    for number, document in enumerate(documents, 1):
+        length = len(document.tokens)
+        tokens = document.tokens.to(weight.device)
+        pages = Pages(shape, rope, length, block_size, weight, sink)
+        chosen = rows.of(length, weight.device)
+        limits = {budget.label: limits_of(budget.blocks(length, block_size)) for budget in budgets}
+        groups = rows.groups(chosen)
+        progress(f"document {number}: dense")
+        look = LayerQuality(document, chosen, groups, limits, contenders, figures)
+        dense = forward_tokens(model, tokens, DensePass(pages, look))[chosen]
+        if not outputs:
+            continue
+        for label, selectors in contenders.items():
+            if label == BEST:
+                continue
+            sparse_layers = [None] * dense_layers + selectors[dense_layers:]
+            for budget, each in limits.items():
+                progress(f"document {number}: {label} at {budget}")
+                step = SparsePass(pages, sparse_layers, each)
+                sparse = forward_tokens(model, tokens, step)[chosen]
+                kl, same = compare(model.lm_head, dense, sparse)
+                for positions, members in groups.items():
+                    figures.outputs.append(
+                        OutputFigure(
+                            document.id,
+                            document.source,
+                            label,
+                            budget,
+                            positions,
+                            int(members.sum()),
+                            float(kl[members].mean()),
+                            float(same[members].mean()),
+                        )
+                    )
+    return figures
+
+
+class LayerQuality:
+    """Adds the figures of each layer of a dense pass."""
+
+    def __init__(
+        self,
+        document: Document,
+        rows: Tensor,
+        groups: Mapping[str, Tensor],
+        limits: Mapping[str, Sequence[Limit]],
+        contenders: Mapping[str, Sequence[Selector | None]],
+        figures: Figures,
+    ) -> None:
+        self.document, self.rows, self.groups, self.limits = document, rows, groups, limits
+        self.contenders, self.figures = contenders, figures
+
+    def __call__(self, layer: Layer) -> None:
+        selectors = {label: each[layer.index] for label, each in self.contenders.items()}
+        asked = {label: s for label, s in selectors.items() if s is not None or label == BEST}
+        summaries = {label: layer.pages.summarise(s) for label, s in asked.items() if s is not None}
+        found: dict[tuple[str, Limit], list[Tensor]] = {}
+        limits = {budget: each[layer.index] for budget, each in self.limits.items()}
+        distinct = set(limits.values())
+        for rows in layer.chunks(self.rows, logits=True):
+            shares = layer.shares(rows)
+            mass = shares.mass.mean(2)  # [rows, kv_heads, blocks]
+            oracle = {one: chosen(*layer.select(shares.log_max, rows, one), mass) for one in distinct}
+            for label, selector in asked.items():
+                scores = layer.scores(selector, rows, summaries[label], shares) if selector else mass
+                for limit in distinct:
+                    page_ids, counts = layer.select(scores, rows, limit)
+                    mask = chosen(page_ids, counts, mass)
+                    recall = (mask & oracle[limit]).sum(-1).double() / oracle[limit].sum(-1)
+                    tails = (rows % layer.pages.block + 1).unsqueeze(1)
+                    read = (counts - 1) * layer.pages.block + tails
+                    kept = (mass * mask).sum(-1)
+                    means = torch.stack([x.double().mean(1) for x in (recall, kept, read)])  # [3, rows]
+                    found.setdefault((label, limit), []).append(means)
+        for label in asked:
+            for budget, limit in limits.items():
+                self._add(layer.index, label, budget, torch.cat(found[label, limit], dim=1))
+
+    def _add(self, layer: int, selector: str, budget: str, values: Tensor) -> None:
+        for positions, members in self.groups.items():
+            recall, mass, read = values[:, members].mean(1).tolist()
+            document, rows = self.document, int(members.sum())
+            self.figures.layers.append(
+                LayerFigure(
+                    document.id, document.source, layer, selector, budget, positions, rows, recall, mass, read
+                )
+            )
+
+
+def chosen(page_ids: Tensor, counts: Tensor, like: Tensor) -> Tensor:
+    """A selection as a mask ``[rows, kv_heads, blocks]``, the shape of ``like``."""
+    valid = torch.arange(page_ids.shape[2], device=page_ids.device) < counts.unsqueeze(2)
+    hits = torch.zeros(like.shape, device=like.device)
+    # Slots past the count name any page: they add nothing to page 0.
+    return hits.scatter_add_(2, page_ids.where(valid, 0), valid.float()) > 0
+
+
+def compare(head: Callable[[Tensor], Tensor], dense: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(dense || sparse) of the next-token distributions in nats, and whether the best token is the same.
+
+    Args:
+        head: hidden states to logits.
+        dense, sparse: normalised hidden states, ``[rows, hidden]``.
+
+    Returns:
+        Two tensors ``[rows]``.
+    """
+    kl, same = [], []
+    for pair in zip(dense.split(LOGIT_ROWS), sparse.split(LOGIT_ROWS), strict=True):
+        p, q = (torch.log_softmax(head(hidden).float(), dim=-1) for hidden in pair)
+        kl.append((p.exp() * (p - q)).sum(-1))
+        same.append(p.argmax(-1) == q.argmax(-1))
+    return torch.cat(kl).double(), torch.cat(same).double()

@@ -1,0 +1,168 @@
+"""What it costs the next token that one layer reads less, and what it would read instead.
+
+Small errors of several layers add up: the KL of the next token with all layers sparse is close to the sum of
+the KLs with each layer sparse alone (both are second-order in the errors of the layers' outputs). That sum
+is what a division of the budget should make small. A layer's own KL is measured at one budget and follows
+the squared error of its attention output at the others, which one dense pass gives for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seer_ray.corpora.documents import Document
+from seer_ray.fidelity.allotment import Cost
+from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
+from seer_ray.fidelity.quality import Rows, compare
+from seer_ray.kernels.attend import attend
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.patch import (
+    attention_shape,
+    decoder_layer,
+    forward_hidden,
+    forward_tokens,
+    patch_attention,
+)
+from seer_ray.models.plan import Limit
+from seer_ray.models.rope import RopeTable
+from seer_ray.selectors import Seer
+
+SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+THRESHOLDS = tuple(2 ** (-half / 2) for half in range(2, 29))
+"""1/2 to 1/16384, by factors of the square root of 2."""
+
+
+class Setting(NamedTuple):
+    """Of one layer."""
+
+    kind: Literal["share", "threshold"]
+    """A share of the budget, or a threshold under a cap."""
+    value: float
+
+
+ALIKE = Setting("share", 1.0)
+
+
+@dataclass
+class LayerCosts:
+    """Of one layer, means over documents."""
+
+    kl: float = 0.0
+    """With this layer sparse alone at the plain budget, nats a row."""
+    costs: dict[Setting, Cost] = field(default_factory=dict)
+    """KV tokens read, and the KL that follows from the error of the attention output."""
+
+
+@torch.inference_mode()
+def measure_layers(
+    model: Any,
+    documents: Sequence[Document],
+    gates: Sequence[AttnGate | None],
+    budget: int,
+    *,
+    cap: float,
+    sink: bool,
+    rows: Rows,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[int, LayerCosts]:
+    """What each layer that has a gate costs, for every setting.
+
+    Half a pass of the model for each layer and document.
+
+    Args:
+        model: a causal language model; its attention is patched (idempotent).
+        documents: one at a time is in memory; their rows lie beyond the budget.
+        gates: one per layer; layers without one stay dense and are left out.
+        budget: blocks.
+        cap: most blocks that a threshold lets through, as a multiple of the budget.
+        sink: force the first block, inside the budget.
+        rows: which tokens count.
+        progress: told what is being computed.
+    """
+    patch_attention(model)
+    shape, weight = attention_shape(model), next(model.parameters())
+    rope = RopeTable.from_config(model.config).to(weight.device)
+    selectors = {layer: Seer(gate) for layer, gate in enumerate(gates) if gate is not None}
+    block = next(gate.block_size for gate in gates if gate is not None)
+    # A run takes no share of less than two blocks.
+    settings = [Setting("share", value) for value in SHARES if budget * value >= 2]
+    settings += [Setting("threshold", value) for value in THRESHOLDS]
+    limits = {setting: limit_of(setting, budget, cap) for setting in settings}
+    found = {layer: LayerCosts() for layer in selectors}
+    for number, document in enumerate(documents, 1):
+        length, tokens = len(document.tokens), document.tokens.to(weight.device)
+        pages = Pages(shape, rope, length, block, weight, sink)
+        chosen = rows.of(length, weight.device)
+        progress(f"document {number}: dense")
+        dense = forward_tokens(model, tokens, DensePass(pages))[chosen]
+        hidden = model.model.embed_tokens(tokens).unsqueeze(0)
+        for index, layer in enumerate(model.model.layers):
+            errors = OutputErrors(selectors, chosen, limits, layer.self_attn.o_proj)
+            before, hidden = hidden, decoder_layer(layer, hidden, DensePass(pages, errors))
+            if index not in selectors:
+                continue
+            progress(f"document {number}: layer {index} alone")
+            alone = [selectors[index] if one == index else None for one in range(shape.layers)]
+            step = SparsePass(pages, alone, [limits[ALIKE]] * shape.layers)
+            sparse = forward_hidden(model, before, step, first=index)[chosen]
+            kl = float(compare(model.lm_head, dense, sparse)[0].mean())
+            _add(found[index], kl, errors.means(), len(documents))
+    return found
+
+
+def limit_of(setting: Setting, budget: int, cap: float) -> Limit:
+    """Of a layer with this setting, where the plain budget is ``budget`` blocks."""
+    if setting.kind == "share":
+        return Limit(round(budget * setting.value))
+    return Limit(round(budget * cap), setting.value)
+
+
+class OutputErrors:
+    """The squared error that each limit makes in a layer's attention output, and what it reads."""
+
+    def __init__(
+        self,
+        selectors: Mapping[int, Seer],
+        rows: Tensor,
+        limits: Mapping[Setting, Limit],
+        o_proj: nn.Linear,
+    ) -> None:
+        self.selectors, self.rows, self.limits, self.o_proj = selectors, rows, limits, o_proj
+        self.sums: dict[Setting, Tensor] = {}
+
+    def __call__(self, layer: Layer) -> None:
+        selector = self.selectors.get(layer.index)
+        if selector is None:
+            return
+        pages, summary = layer.pages, layer.pages.summarise(selector)
+        dense = pages.dense(layer.q, layer.scale)
+        for rows in layer.chunks(self.rows, logits=False):
+            scores, tails = layer.scores(selector, rows, summary), rows % pages.block + 1
+            for setting, limit in self.limits.items():
+                page_ids, counts = layer.select(scores, rows, limit)
+                sparse = attend(layer.q[rows], pages.kv, page_ids, counts, tails, layer.scale)
+                # Without the bias: it is in both.
+                error = functional.linear((sparse - dense[rows]).flatten(1), self.o_proj.weight)
+                error = error.double().square().sum()
+                read = ((counts - 1) * pages.block + tails.unsqueeze(1)).double().mean(1).sum()
+                self.sums[setting] = self.sums.get(setting, 0) + torch.stack([read, error])
+
+    def means(self) -> dict[Setting, tuple[float, float]]:
+        """KV tokens read and squared error, a row."""
+        return {setting: tuple((sums / len(self.rows)).tolist()) for setting, sums in self.sums.items()}
+
+
+def _add(costs: LayerCosts, kl: float, means: Mapping[Setting, Iterable[float]], documents: int) -> None:
+    """One document's; its KL at the plain budget says what its errors weigh."""
+    _, plain = means[ALIKE]
+    weight = kl / plain if plain else 0.0
+    costs.kl += kl / documents
+    for setting, (read, error) in means.items():
+        before = costs.costs.get(setting, Cost(0.0, 0.0))
+        costs.costs[setting] = Cost(before.read + read / documents, before.loss + weight * error / documents)

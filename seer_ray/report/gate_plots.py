@@ -1,0 +1,131 @@
+"""Plots of how good selections are, out of the rows of an evaluation of gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from seer_ray.report import style
+from seer_ray.report.plots import Plot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+
+def draw_gates(layers: Sequence[Row], table: Sequence[Row], gates: Sequence[str]) -> list[Plot]:
+    """All plots for which there is data, of all positions together.
+
+    Args:
+        layers: recall and mass of each layer, budget and selector.
+        table: all figures by budget and selector.
+        gates: labels of the gate sets, which come first and in front.
+    """
+    layers, table = ([row for row in rows if row["positions"] == "all"] for rows in (layers, table))
+    look = Look(gates, [row["selector"] for row in table])
+    budgets = list(dict.fromkeys(row["budget"] for row in table))
+    plots = [by_layer([row for row in layers if row["budget"] == b], b, look) for b in budgets]
+    if len(budgets) > 1:
+        plots.append(by_reads(table, look))
+    measured = [row for row in table if row["kl"] is not None]
+    if measured:
+        plots += [agreement(measured, look), divergence(measured, look)]
+    return plots
+
+
+class Look:
+    """One colour and marker for every selector; several gate sets do not share one."""
+
+    def __init__(self, gates: Sequence[str], selectors: Iterable[str]) -> None:
+        sets = chain([style.SELECTORS["seer"]], style.OTHERS)
+        self.known = dict(zip(gates, sets, strict=False))
+        self.known["best"] = (style.MUTED, style.MUTED, "_")
+        self.order = list(dict.fromkeys([*gates, *selectors]))
+        self.gates = set(gates)
+
+    def of(self, selector: str, line: bool = True) -> dict[str, Any]:
+        """How matplotlib should draw it."""
+        if selector in self.known:
+            colour, marker = self.known[selector][0], self.known[selector][2]
+        else:
+            colour, marker = style.colour(selector), style.marker(selector)
+        drawn = {
+            "color": colour,
+            "marker": marker,
+            "label": selector,
+            "zorder": 3 if selector in self.gates else 2,
+        }
+        return drawn | {"linestyle": ("--" if selector == "best" else "-") if line else "none"}
+
+
+def by_layer(rows: Sequence[Row], budget: str, look: Look) -> Plot:
+    """Attention mass kept in every layer."""
+    with style.figure(7.2, 3.6) as (made, axes):
+        for selector in look.order:
+            own = sorted((row for row in rows if row["selector"] == selector), key=lambda row: row["layer"])
+            ys = [100 * row["mass"] for row in own]
+            axes.plot([row["layer"] for row in own], ys, markersize=4, **look.of(selector))
+        axes.set(xlabel="layer", ylabel="attention mass kept, %")
+        axes.set_ylim(top=101)
+        style.whole_ticks(axes)
+        name = "mass-by-layer-" + budget.replace("/", "-")
+        title = f"Attention mass kept at a budget of {budget}"
+        caption = "Dense attention flows through the model; mean over query heads and rows."
+        return _finish(made, axes, name, title, caption)
+
+
+def by_reads(rows: Sequence[Row], look: Look) -> Plot:
+    """Attention mass kept against what is read."""
+    with style.figure(7.2, 3.6) as (made, axes):
+        _lines(axes, rows, "mass", look, 100)
+        axes.set(xlabel="KV tokens read per head and step", ylabel="attention mass kept, %")
+        caption = "Mean over layers, query heads and rows; reads are counted from the selections."
+        return _finish(made, axes, "mass", "Attention mass kept", caption)
+
+
+def agreement(rows: Sequence[Row], look: Look) -> Plot:
+    """Share of next tokens that stay what they are."""
+    with style.figure(7.2, 3.6) as (made, axes):
+        _lines(axes, rows, "top1", look, 100)
+        axes.set(xlabel="KV tokens read per head and step", ylabel="same next token as dense, %")
+        caption = (
+            "Every token attends only to its selection, in every layer; bars: standard error over documents."
+        )
+        return _finish(made, axes, "top1", "Next tokens", caption)
+
+
+def divergence(rows: Sequence[Row], look: Look) -> Plot:
+    """KL of the next-token distributions."""
+    with style.figure(7.2, 3.6) as (made, axes):
+        _lines(axes, rows, "kl", look, 1)
+        axes.set(xlabel="KV tokens read per head and step", ylabel="KL(dense || sparse), nats")
+        if min(row["kl"] for row in rows) > 0:
+            axes.set_yscale("log")
+        caption = (
+            "Every token attends only to its selection, in every layer; bars: standard error over documents."
+        )
+        return _finish(made, axes, "kl", "Next-token distributions", caption)
+
+
+def _finish(made: Figure, axes: Axes, name: str, title: str, caption: str) -> Plot:
+    axes.set_title(title, fontweight="bold")
+    axes.legend(ncols=2)
+    return Plot(name, title, caption, style.svg(made), style.png(made))
+
+
+def _lines(axes: Axes, rows: Sequence[Row], value: str, look: Look, factor: float) -> None:
+    for selector in look.order:
+        own = sorted((row for row in rows if row["selector"] == selector), key=lambda row: row["read"])
+        if not own:
+            continue
+        xs, ys = [row["read"] for row in own], [factor * row[value] for row in own]
+        spread = [factor * row[f"{value}_se"] for row in own]
+        bars = None if any(one != one for one in spread) else spread  # one document has no spread
+        axes.errorbar(xs, ys, bars, capsize=2, elinewidth=1, **look.of(selector))
+    axes.set_xscale("log", base=2)
+    ticks = sorted({round(row["read"]) for row in rows})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()

@@ -1,0 +1,1 @@
+"""What a job says of itself, and what its folder tells others."""

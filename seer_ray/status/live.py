@@ -1,0 +1,222 @@
+"""What a running job says about itself, and to whom: the vocabulary between a job and what shows it.
+
+A job's driver fills a ``LiveStats`` about twice a second, gives it to a ``Reporter`` and writes it, with
+process and heartbeat, to ``status.json`` in the run folder. At the end it gives a ``Summary``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass
+class LiveStats:
+    """A job at one moment. Rows are (problem, sample) pairs."""
+
+    total: int = 0
+    """Rows that the finished run will have."""
+    done: int = 0
+    """Rows committed or ready to be, errors included, also those of earlier sessions."""
+    errors: int = 0
+    """Rows that are errors, among ``done``."""
+    running: int = 0
+    """Chains in the workers."""
+    queued: int = 0
+    """Chains that wait for a worker."""
+    new_tokens: int = 0
+    """Tokens generated in this session."""
+    tokens_per_s: float = 0.0
+    """Over the last while, all workers together."""
+    accuracy: float | None = None
+    """Share of graded rows that are right, so far, 0 to 1."""
+    accuracy_se: float | None = None
+    """Standard error of ``accuracy``."""
+    mean_attended: float | None = None
+    """KV tokens read per layer, KV head and decode step."""
+    sparsity: float | None = None
+    """1 - attended / available, 0 to 1."""
+    workers_ready: int = 0
+    workers_starting: int = 0
+    workers_wanted: int = 0
+    elapsed_s: float = 0.0
+    """Since this session began."""
+    eta_s: float | None = None
+    resumed: int = 0
+    """Rows that were there when this session began."""
+    phase: str = ""
+    """What goes on, in two or three words: ``loading data``, ``starting workers``, ``decoding``."""
+
+
+@dataclass
+class Summary:
+    """What a job came to."""
+
+    name: str
+    folder: str
+    """The run folder, a path or URI."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Final metrics by name, as in ``metrics.json``."""
+    rows: int = 0
+    """Rows of the finished dataset, errors included."""
+    errors: int = 0
+    elapsed_s: float = 0.0
+    tracking_uri: str | None = None
+    tracking_run_id: str | None = None
+    resumed: int = 0
+    next_commands: list[str] = field(default_factory=list)
+    """Command lines worth trying next."""
+    report: str | None = None
+    """Where it is; None: there is none."""
+
+
+@dataclass
+class PointLive:
+    """A point of a sweep at one moment."""
+
+    name: str
+    state: str
+    """``waiting``, ``running``, ``done``, ``stopped early``, ``failed`` or ``interrupted``."""
+    live: LiveStats
+    tokens_per_s: float | None = None
+    """Over all that was decoded for it, in the time that the workers had for it."""
+    error: str | None = None
+    """Why it failed, or was stopped early."""
+
+
+@dataclass
+class SweepLive:
+    """A sweep at one moment."""
+
+    points: list[PointLive] = field(default_factory=list)
+    phase: str = ""
+    elapsed_s: float = 0.0
+    eta_s: float | None = None
+    workers_ready: int = 0
+    workers_wanted: int = 0
+
+    @property
+    def done(self) -> int:
+        return sum(point.live.done for point in self.points)
+
+    @property
+    def total(self) -> int:
+        return sum(point.live.total for point in self.points)
+
+
+@dataclass
+class SweepSummary:
+    """What a sweep came to."""
+
+    name: str
+    folder: str
+    points: list[dict[str, Any]]
+    """As in the index of the sweep folder, each with its ``metrics``."""
+    elapsed_s: float = 0.0
+    saved: str | None = None
+    """What racing saved, in a sentence."""
+    recommendation: str | None = None
+    report: str | None = None
+    tracking_uri: str | None = None
+    tracking_run_id: str | None = None
+    next_commands: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the points that failed."""
+        return [point["slug"] for point in self.points if point["state"] == "failed"]
+
+
+class SweepReporter(Protocol):
+    """Shows a sweep to somebody: as ``Reporter``."""
+
+    def start(self, live: SweepLive) -> None: ...
+
+    def update(self, live: SweepLive) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def finish(self, summary: SweepSummary) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Reporter(Protocol):
+    """Shows a job to somebody. Calls come from the driver's thread, ``start`` first and ``finish`` last.
+
+    An interrupted or failed job gets no ``finish``; ``close`` comes always and may come twice.
+    """
+
+    def start(self, live: LiveStats) -> None: ...
+
+    def update(self, live: LiveStats) -> None:
+        """Called about twice a second."""
+
+    def note(self, message: str) -> None:
+        """A one-line event."""
+
+    def finish(self, summary: Summary) -> None: ...
+
+    def close(self) -> None:
+        """Gives the terminal back."""
+
+
+class NullReporter:
+    """Shows nothing, of a run or of a sweep."""
+
+    def start(self, live: Any) -> None: ...
+
+    def update(self, live: Any) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def finish(self, summary: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class TrainSummary:
+    """What a training job came to."""
+
+    name: str
+    folder: str
+    product: str
+    """Folder of what was made."""
+    step: int
+    tokens: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The last of every metric."""
+    elapsed_s: float = 0.0
+    tracking_uri: str | None = None
+    tracking_run_id: str | None = None
+    next_commands: list[str] = field(default_factory=list)
+
+
+class TrainReporter(Protocol):
+    """``start`` first, ``finish`` last and only of a job that is done; ``close`` comes always."""
+
+    def start(self, name: str, steps: int) -> None: ...
+
+    def update(self, step: int, metrics: dict[str, float]) -> None:
+        """Several times a second, mostly without metrics."""
+
+    def note(self, message: str) -> None: ...
+
+    def finish(self, summary: TrainSummary) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class SilentReporter:
+    """Shows nothing."""
+
+    def start(self, name: str, steps: int) -> None: ...
+
+    def update(self, step: int, metrics: dict[str, float]) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def finish(self, summary: TrainSummary) -> None: ...
+
+    def close(self) -> None: ...

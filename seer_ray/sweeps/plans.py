@@ -1,0 +1,63 @@
+"""The layer plans of a sweep's points, before any weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import SelectorConfig
+from seer_ray.models.load import load_config
+from seer_ray.models.patch import native_attention
+from seer_ray.models.plan import LayerPlan, resolve_plan
+from seer_ray.sweeps.points import Point
+
+
+class Plans:
+    """What each point comes to in the layers of its model.
+
+    Attributes:
+        distinct: The points that are to be run: of those that decode alike, the first.
+        codes: Readable plan by slug.
+        same: Slug of a point that is left out -> slug of the one that is run for it.
+        failed: Slug -> why the model cannot have it.
+    """
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.distinct: list[Point] = []
+        self.codes: dict[str, str] = {}
+        self.same: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self._native: dict[str, list[str] | ConfigError] = {}
+        known: dict[tuple[str, str], str] = {}
+        for point in points:
+            try:
+                plan = self._resolve(point)
+            except ConfigError as error:
+                self.failed[point.slug] = str(error)
+                self.distinct.append(point)
+                continue
+            key = (plan.digest, _rest(point))
+            if key in known:
+                self.same[point.slug] = known[key]
+                continue
+            known[key] = point.slug
+            self.codes[point.slug] = plan.code
+            self.distinct.append(point)
+
+    def _resolve(self, point: Point) -> LayerPlan:
+        model = point.config.model
+        if (key := repr(model)) not in self._native:
+            try:
+                self._native[key] = native_attention(load_config(model))
+            except ConfigError as error:
+                self._native[key] = error
+        native = self._native[key]
+        if isinstance(native, ConfigError):
+            raise native
+        return resolve_plan(point.config.selector, native, point.config.engine.block_size)
+
+
+def _rest(point: Point) -> str:
+    """All options but the selector's."""
+    return repr(replace(point.config, name=None, selector=SelectorConfig()))

@@ -1,0 +1,296 @@
+"""One session of a sweep: its points decoded in turns on shared workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import Any
+
+from seer_ray.cluster.connect import connected
+from seer_ray.cluster.crew import Crew
+from seer_ray.cluster.fleet import Fleet
+from seer_ray.cluster.placement import cluster_nodes, plan_workers
+from seer_ray.cluster.worker import Builder
+from seer_ray.config.compose import to_yaml
+from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig, options
+from seer_ray.driver.dataset import describe, refuse_other_data
+from seer_ray.driver.decode import decode
+from seer_ray.driver.session import Session
+from seer_ray.driver.stopping import StopRequest
+from seer_ray.results.folder import RunFolder, join
+from seer_ray.results.sweep import INDEX, POINTS, SweepFolder, point_uri
+from seer_ray.status.live import NullReporter, SweepReporter, SweepSummary
+from seer_ray.status.pulse import Heartbeat
+from seer_ray.sweeps.monitor import Board
+from seer_ray.sweeps.points import Point, points_of
+from seer_ray.sweeps.race import Race
+from seer_ray.sweeps.verdict import verdict
+from seer_ray.tasks.datasets import load_problems
+from seer_ray.tasks.grading import GradingPool, SharedPool, check_grader
+from seer_ray.tasks.problem import Problem
+from seer_ray.tracking.mlflow_tracker import catch_up, open_tracker
+
+BATCHES = 4
+"""Of requests in a round, over all workers, unless the config says how many problems."""
+
+
+class Sweep:
+    """One session of a sweep."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        folder: SweepFolder,
+        uri: str,
+        reporter: SweepReporter,
+        stop: StopRequest,
+        build: Builder,
+        stack: ExitStack,
+    ) -> None:
+        """``stack`` closes the points' folders."""
+        self.config, self.folder, self.reporter, self.stop, self.build = config, folder, reporter, stop, build
+        self._uri, self._stack = uri, stack
+        self._problems: dict[str, list[Problem]] = {}
+        self.tracker = open_tracker(folder, config.tracking)
+        self.board = Board(folder, reporter, points_of(config))
+        self.sessions: dict[str, Session] = {}
+
+    def run(self) -> SweepSummary:
+        """To the end."""
+        self.board.live.phase = "reading the points"
+        self.board.start()
+        heart = Heartbeat(self.board.write)
+        heart.start()
+        try:
+            self._open()
+            work = [session for session in self.sessions.values() if not session.concluded]
+            work = [s for s in work if not (self._races and self.board.stopped(s.name))]
+            for session in work:
+                self.board.reopen(session.name)
+            if work:
+                self._start_tracking()
+                for sessions in _groups(work):
+                    self._run_group(sessions)
+            summary = self._conclude(bool(work))
+        except Interrupted:
+            self._end_all("interrupted")
+            self.board.end("interrupted")
+            self.tracker.finish("KILLED")
+            raise
+        except BaseException as error:
+            self._end_all("failed", error)
+            self.board.end("failed", " ".join(str(error).split()) or type(error).__name__)
+            self.tracker.finish("FAILED")
+            raise
+        finally:
+            heart.stop()
+        # Of points that were done before, and that had no MLflow then.
+        before = [session.folder for session in self.sessions.values() if session.lane is None]
+        catch_up(*before if work else (self.folder, *before))
+        self.reporter.finish(summary)
+        return summary
+
+    # -- points --------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """The run folder of each point that can be run."""
+        from seer_ray.sweeps.plans import Plans
+
+        plans = Plans(self.board.points)
+        for slug, other in plans.same.items():
+            self.reporter.note(f"{slug} reads the same blocks as {other}: one point")
+        self.board.resolved(plans)
+        for point in plans.distinct:
+            if point.slug in plans.failed:
+                self._failed(point.slug, plans.failed[point.slug])
+                continue
+            try:
+                self.sessions[point.slug] = self._session(point)
+            except ConfigError as error:
+                self._failed(point.slug, str(error))
+                continue
+            self.board.follow(self.sessions[point.slug])
+
+    def _session(self, point: Point) -> Session:
+        config = replace(point.config, name=point.slug)
+        config.results = replace(config.results, folder=join(self._uri, POINTS))
+        check_grader(config.task)
+        folder = self._stack.enter_context(RunFolder.open(point_uri(self._uri, point.slug), to_yaml(config)))
+        if (key := repr(config.task)) not in self._problems:
+            self._problems[key] = load_problems(config.task)
+        problems = self._problems[key]
+        refuse_other_data(folder, problems, config)
+        tracker = open_tracker(folder, config.tracking, self.tracker)
+        return Session(config, folder, problems, PointReporter(point.slug, self.reporter), tracker)
+
+    def _failed(self, slug: str, reason: str) -> None:
+        self.reporter.note(f"{slug} failed: {reason}")
+        self.board.failed(slug, reason)
+
+    def _end_all(self, state: Any, error: BaseException | None = None) -> None:
+        for session in self.sessions.values():
+            if session.state is None and session.lane is not None:
+                session.end(state, error)
+
+    # -- decoding ------------------------------------------------------------------------------------
+
+    def _run_group(self, sessions: Sequence[Session]) -> None:
+        """Points of one model, whose weights are loaded once."""
+        for session in sessions:
+            session.begin()
+        try:
+            self._decode(sessions)
+        except Interrupted:
+            raise
+        except (ConfigError, JobError) as error:
+            # A disk that is full or a model that is not there: what comes next may be elsewhere.
+            for session in sessions:
+                if session.state is None:
+                    session.end("failed", error)
+                    self._failed(session.name, str(error))
+        finally:
+            self.board.no_workers()
+            for session in sessions:
+                session.close()
+
+    def _decode(self, sessions: Sequence[Session]) -> None:
+        from seer_ray.driver.requests import make_prompts
+
+        self.board.phase("starting Ray")
+        config = sessions[0].config
+        with ExitStack() as stack, connected(config.cluster), self.stop.listening():
+            rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
+            plan = plan_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
+            self.board.phase("reading the prompts")
+            prompts: dict[str, Any] = {}
+            pools: dict[str, SharedPool] = {}
+            for session in sessions:
+                if (key := repr(session.config.task)) not in prompts:
+                    prompts[key] = make_prompts(session.config, session.problems)
+                    pools[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
+                size = self._round(session.config, plan.workers)
+                session.prepare(*prompts[key], size, pools[key].desk(session.name))
+            fleet = Fleet(_neutral(config), plan, self.build)
+            crew = Crew([s.lane for s in sessions if s.lane], fleet, self.reporter.note)
+            race = self._race(size) if self._races else None
+            self.board.phase("starting workers")
+
+            def then() -> None:
+                for session in sessions:
+                    self._settle(session)
+                if race is not None:
+                    self._stop_points(race)
+                self.board.tick(crew)
+                self._track()
+
+            try:
+                if race is not None:
+                    self._stop_points(race)  # what is there already may say enough
+                decode(crew, sessions, self.stop, then)
+            finally:
+                fleet.close()
+            for session in sessions:
+                self._settle(session)
+
+    @property
+    def _races(self) -> bool:
+        return self.config.sweep.racing.enabled
+
+    def _race(self, size: int) -> Race:
+        before = [slug for slug in self.sessions if self.board.stopped(slug)]
+        points, sessions = self.board.points, list(self.sessions.values())
+        return Race(self.config.sweep.racing, points, sessions, size, before)
+
+    def _stop_points(self, race: Race) -> None:
+        for slug, decision in race.run().items():
+            why = decision.why if decision else "nothing is left to compare with it"
+            self.reporter.note(f"{slug} is sampled no more: {why}")
+            self.board.stop(slug, why, decision)
+
+    def _round(self, config: RunConfig, workers: int) -> int:
+        """Problems of a round."""
+        sweep = self.config.sweep
+        wanted = sweep.round or (sweep.racing.every if self._races else None)
+        return wanted or max(1, -(-BATCHES * config.engine.max_batch * workers // config.samples))
+
+    def _settle(self, session: Session) -> None:
+        """A point whose last row is committed is done, and one that no worker can have has failed."""
+        lane = session.lane
+        if session.state is not None or lane is None:
+            return
+        if lane.failure is not None:
+            session.monitor.tick(lane, last=True)
+            session.end("failed", lane.failure)
+            self._failed(session.name, lane.failure)
+        elif not lane.unfinished and not session.pending:
+            session.conclude()
+            session.end("done" if session.complete else "stopped early")
+            self.board.settled(session.name)
+
+    # -- the whole -----------------------------------------------------------------------------------
+
+    def _start_tracking(self) -> None:
+        varying = {name for point in self.board.points for name in point.changes}
+        params = {name: value for name, value, _ in options(self.config) if name not in varying}
+        params["sweep.points"] = " ".join(point.slug for point in self.board.points)
+        some = next(iter(self.sessions.values()))
+        self.tracker.start(str(self.config.name), params, describe(some.problems, some.config))
+
+    def _track(self) -> None:
+        if self.board.due(self.config.tracking.interval):
+            self.tracker.log(self.board.metrics(), step=self.board.live.done)
+
+    def _conclude(self, worked: bool) -> SweepSummary:
+        """What the points come to, together."""
+        self.board.phase("summing up")
+        found = verdict(self._uri, self.folder, self.config, self.reporter.note)
+        self.board.end("failed" if self.board.failures else "done")
+        if worked:
+            self.tracker.log(self.board.metrics(), step=self.board.live.done)
+            for name in ("config.yaml", INDEX, *found.artifacts):
+                self.tracker.artifact(name)
+            self.tracker.finish("FAILED" if self.board.failures else "FINISHED")
+        return SweepSummary(
+            name=str(self.config.name),
+            folder=self.folder.uri,
+            points=[
+                {
+                    **entry,
+                    "metrics": session.metrics() if (session := self.sessions.get(entry["slug"])) else {},
+                }
+                for entry in self.folder.points
+            ],
+            elapsed_s=self.board.live.elapsed_s,
+            saved=self.board.saved(),
+            recommendation=found.recommendation,
+            report=found.report,
+            tracking_uri=getattr(self.tracker, "uri", None),
+            tracking_run_id=getattr(self.tracker, "run_id", None),
+            next_commands=found.next_commands,
+        )
+
+
+class PointReporter(NullReporter):
+    """Passes on what a person should know of one point."""
+
+    def __init__(self, slug: str, reporter: SweepReporter) -> None:
+        self._slug, self._reporter = slug, reporter
+
+    def note(self, message: str) -> None:
+        self._reporter.note(f"{self._slug}: {message}")
+
+
+def _groups(sessions: Sequence[Session]) -> list[list[Session]]:
+    """Those of one model, on as many ranks, together."""
+    groups: dict[str, list[Session]] = {}
+    for session in sessions:
+        key = repr((asdict(session.config.model), session.config.engine.tensor_parallel))
+        groups.setdefault(key, []).append(session)
+    return list(groups.values())
+
+
+def _neutral(config: RunConfig) -> RunConfig:
+    """What a worker is built with before it is told what to decode: a selection that every model can have."""
+    return replace(config, selector=SelectorConfig())

@@ -1,0 +1,1 @@
+"""Gates, distilled from a frozen model."""

@@ -1,0 +1,256 @@
+"""Gates for a frozen model as a training objective: data, losses, held-out figures, the folder of gates."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ModelConfig
+from seer_ray.config.training import DistillConfig, GatesConfig
+from seer_ray.corpora.documents import parse_sources
+from seer_ray.corpora.load import load_corpora, longest
+from seer_ray.corpora.mixture import Mixture
+from seer_ray.corpora.pack import Pack, Share
+from seer_ray.fidelity.budget import Budget
+from seer_ray.fidelity.figures import ALL
+from seer_ray.fidelity.quality import Rows, measure
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.gate_config import GateConfig
+from seer_ray.models.gates import init_gates, load_gates, read_settings, save_gates
+from seer_ray.models.load import DTYPES, LoadedModel, load_model
+from seer_ray.models.plan import parse_layers
+from seer_ray.models.rope import head_dim
+from seer_ray.training.gates.card import write_card
+from seer_ray.training.gates.losses import GateTraining
+from seer_ray.training.gates.memory import MemoryPlan, is_out_of_memory, out_of_memory, plan_memory
+
+SEER = "seer"
+SETTINGS = ("block_size", "q_pooling", "k_pooling", "use_qk_norm", "use_rope")
+
+
+class Batch(NamedTuple):
+    """What one update learns from."""
+
+    packs: list[Pack]
+    share: Share
+
+
+class Distillation:
+    """A ``seer_ray.training.loop.Objective``.
+
+    Args:
+        config: all options of the job.
+        device: where to train.
+
+    Raises:
+        ConfigError: the model, the gates to begin with, or the data cannot be had or do not fit together.
+    """
+
+    def __init__(self, config: DistillConfig, device: str = "auto") -> None:
+        self.config = config
+        check_distill(config)
+        self.loaded = load_teacher(config.model, device)
+        self.gates, self.shape = initial_gates(config, self.loaded)
+        model = self.loaded.model
+        layers = parse_layers(config.gates.layers, model.config.num_hidden_layers)
+        if missing := [layer for layer in layers if self.gates[layer] is None]:
+            raise ConfigError(
+                f"gates.layers={config.gates.layers or 'all'}: model.gates={config.model.gates} has no gate"
+                f" in layer {missing[0]}; name only layers that have one, or begin without model.gates"
+            )
+        self.corpora = load_corpora(config, self.loaded, self.shape.block_size)
+        self.training = GateTraining(model, self.gates, layers, config.objective)
+        self.module: nn.Module = self.training.module
+        parts = [(c.train, s.weight) for c, s in zip(self.corpora, parse_sources(config.data), strict=True)]
+        self.mixture = Mixture(parts, config.train.length, self.shape.block_size, config.train.seed)
+        self.held_out = longest(self.corpora, config.evaluation.documents)
+
+    def batch(self, step: int, rank: int, world: int) -> Batch:
+        """This rank's packs, and the share of their rows that the step learns from."""
+        rows = rows_per_step(self.config, self.config.train.length)
+        if rows % world:
+            raise ConfigError(
+                f"train.batch_tokens={self.config.train.batch_tokens}: holds {rows} rows of train.length="
+                f"{self.config.train.length} tokens, which {world} workers cannot share evenly; set"
+                f" {-(-rows // world) * world * self.config.train.length}"
+            )
+        number, part = divmod(step, self.config.objective.updates)
+        packs = [self.mixture.row(number * rows + row) for row in range(rank, rows, world)]
+        return Batch(packs, Share(number, part, self.config.objective.updates))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """See ``GateTraining.loss``."""
+        with self._out_of_memory_explained():
+            return self.training.loss(batch.packs, batch.share)
+
+    def evaluate(self) -> dict[str, float]:
+        """On the longest held-out documents: the distillation loss, and what a budget keeps.
+
+        Returns:
+            ``loss`` and ``kl/layer_N``; for each budget, averaged over layers and as ``.../layer_N``:
+            ``recall`` of the blocks that the oracle reads, and ``of_oracle``, the attention mass kept as a
+            share of what the oracle keeps.
+        """
+        if not self.held_out:
+            return {}
+        packs = [Pack.of([document.tokens], self.training.device) for document in self.held_out]
+        means = self.training.distill(packs)
+        return {"loss": means.pop("distill"), **means, **self._kept()}
+
+    def _kept(self) -> dict[str, float]:
+        evaluation = self.config.evaluation
+        budgets = [Budget.parse(text, "evaluation.budgets") for text in evaluation.budgets]
+        if not budgets:
+            return {}
+        with torch.autocast(self.training.device.type, enabled=False):
+            figures = measure(
+                self.loaded.model,
+                self.held_out,
+                budgets,
+                {SEER: self.gates},
+                block_size=self.shape.block_size,
+                rows=Rows(first=self.config.objective.skip, stride=evaluation.stride),
+                outputs=False,
+            )
+        found: dict[str, float] = {}
+        for by in ((), ("layer",)):
+            for row in figures.layer_table(*by):
+                if row["selector"] == SEER and row["positions"] == ALL:
+                    budget = row["budget"].replace("/", "_")
+                    layer = f"/layer_{row['layer']:02d}" if by else ""
+                    found[f"recall/{budget}{layer}"] = row["recall"]
+                    found[f"of_oracle/{budget}{layer}"] = row["of_oracle"]
+        return found
+
+    def save(self, folder: Path, report: dict[str, Any]) -> None:
+        """A gate folder in our format, with its card."""
+        dtype = DTYPES[self.config.gates.save_dtype]
+        gates = [None if gate is None else copy.deepcopy(gate).to(dtype) for gate in self.gates]
+        save_gates(folder, gates, self.loaded.hf_config, self.loaded.name)
+        write_card(folder, self.config, report, self.corpora, gates)
+
+    def plan(self, length: int | None = None) -> MemoryPlan:
+        """See ``plan_of``; with the weights that are there."""
+        weights = sum(p.numel() * p.element_size() for p in self.loaded.model.parameters())
+        return plan_of(self.config, self.loaded.hf_config, self.shape, self.loaded.dtype, length, weights)
+
+    @contextlib.contextmanager
+    def _out_of_memory_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            device = self.training.device
+            length = self.config.train.length
+            raise out_of_memory(length, self.plan, self.shape.block_size, device) from error
+
+
+def plan_of(
+    config: DistillConfig,
+    hf_config: PreTrainedConfig,
+    shape: GateConfig,
+    dtype: torch.dtype,
+    length: int | None = None,
+    weights: int | None = None,
+) -> MemoryPlan:
+    """The computed peak of a worker with rows of ``length`` tokens; None: of ``train.length``.
+
+    Args:
+        shape: of the gates.
+        dtype: of the model.
+        weights: bytes of the model; None: from its config.
+    """
+    length = length or config.train.length
+    return plan_memory(
+        hf_config,
+        length,
+        shape.block_size,
+        shape.gate_dim,
+        config.objective,
+        dtype,
+        len(parse_layers(config.gates.layers, hf_config.num_hidden_layers)),
+        weights,
+        -(-rows_per_step(config, length) // (config.cluster.workers or 1)),
+    )
+
+
+def rows_per_step(config: DistillConfig, length: int) -> int:
+    """Of ``length`` tokens each, of all workers together."""
+    return max(1, config.train.batch_tokens // length)
+
+
+def check_distill(config: DistillConfig) -> None:
+    """What options demand of each other, before anything is loaded.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    parse_sources(config.data)
+    for text in config.evaluation.budgets:
+        Budget.parse(text, "evaluation.budgets")
+    if not config.objective.distill and not config.objective.lm:
+        raise ConfigError(
+            "objective.distill=0, objective.lm=0: nothing to train for; set one of them above 0"
+        )
+    if config.objective.lm and config.objective.updates > 1:
+        raise ConfigError(
+            f"objective.updates={config.objective.updates}: objective.lm={config.objective.lm:g} needs a pass"
+            " of the model for each update; set objective.updates=1, or objective.lm=0"
+        )
+    if config.objective.skip >= 1:
+        raise ConfigError("objective.skip=1: leaves no row to train on; the published recipe leaves out 0.5")
+
+
+def load_teacher(config: ModelConfig, device: str) -> LoadedModel:
+    """The model without its gates, frozen, on the worker's device."""
+    return load_model(ModelConfig(**{**vars(config), "gates": None, "device": device}))
+
+
+def initial_gates(
+    config: DistillConfig, loaded: LoadedModel
+) -> tuple[tuple[AttnGate | None, ...], GateConfig]:
+    """The gates to begin with, in fp32: those of ``model.gates``, else random ones; and their settings.
+
+    Raises:
+        ConfigError: gates of another model, or of a shape that the options contradict.
+    """
+    hf_config, shape = loaded.hf_config, gate_shape(config, loaded.hf_config)
+    if config.model.gates is None:
+        return init_gates(hf_config, shape, config.train.seed, loaded.device), shape
+    gates = load_gates(config.model.gates, hf_config, shape.block_size, torch.float32, loaded.device)
+    return gates, shape
+
+
+def gate_shape(config: DistillConfig, hf_config: PreTrainedConfig) -> GateConfig:
+    """Settings of the gates: those of ``model.gates``, else those of the options.
+
+    Raises:
+        ConfigError: the options contradict ``model.gates``.
+    """
+    options = config.gates
+    if config.model.gates is None:
+        layers = parse_layers(options.layers, hf_config.num_hidden_layers)
+        return GateConfig(
+            gate_dim=options.dim or head_dim(hf_config),
+            layers=None if len(layers) == hf_config.num_hidden_layers else layers,
+            **{name: getattr(options, name) for name in SETTINGS},
+        )
+    shape = read_settings(config.model.gates)
+    usual = GatesConfig()
+    theirs = {**{name: getattr(shape, name) for name in SETTINGS}, "dim": shape.gate_dim}
+    for name, value in theirs.items():
+        if getattr(options, name) not in (getattr(usual, name), value):
+            raise ConfigError(
+                f"gates.{name}={getattr(options, name)}: the gates of model.gates={config.model.gates} have"
+                f" {value}; leave it out, or begin anew with model.gates=null"
+            )
+    return shape

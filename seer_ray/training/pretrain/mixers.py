@@ -1,0 +1,94 @@
+"""How tokens of a sequence see each other while a model is trained: one named mixer a layer.
+
+Documents stand one after the other in a row, with positions that restart, and no mixer reaches from one
+into another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from seer_ray.kernels.rotary import rotate
+from seer_ray.models.rope import RopeTable
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where documents lie in packed tokens."""
+
+    lengths: tuple[int, ...]
+
+    @cached_property
+    def uniform(self) -> bool:
+        return len(set(self.lengths)) == 1
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Of every token in its document, ``[tokens]``."""
+        return torch.cat([torch.arange(length) for length in self.lengths])
+
+
+Mixer = Callable[[Tensor, Tensor, Tensor, Documents, float], Tensor]
+"""(q ``[tokens, q_heads, dim]``, k and v ``[tokens, kv_heads, dim]``, documents, scale) -> like q."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, documents: Documents, scale: float) -> Tensor:
+    """Causal attention to the whole document."""
+    return _by_document(q, k, v, documents, scale, None)
+
+
+def sliding(window: int) -> Mixer:
+    """Causal attention to the last ``window`` tokens, the token itself among them."""
+
+    def mix(q: Tensor, k: Tensor, v: Tensor, documents: Documents, scale: float) -> Tensor:
+        return _by_document(q, k, v, documents, scale, window)
+
+    return mix
+
+
+def mixers_of(config: Any) -> list[Mixer]:
+    """The mixers of a model, from the ``layer_types`` of its Hugging Face config."""
+    window = config.sliding_window
+    return [sliding(window) if kind == "sliding_attention" else attention for kind in config.layer_types]
+
+
+class PackedStep:
+    """One training pass over packed documents: a ``seer_ray.models.patch.Step``."""
+
+    def __init__(self, documents: Documents, rope: RopeTable, mixers: Sequence[Mixer]) -> None:
+        self.documents, self.mixers = documents, mixers
+        self.cos, self.sin = rope.at(documents.positions.to(rope.inv_freq.device))
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        q, k = rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin)
+        return self.mixers[layer](q, k, v, self.documents, scale)
+
+
+def _by_document(
+    q: Tensor, k: Tensor, v: Tensor, documents: Documents, scale: float, window: int | None
+) -> Tensor:
+    if documents.uniform:
+        rows, length = len(documents.lengths), documents.lengths[0]
+        q, k, v = (x.view(rows, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        return _attend(q, k, v, scale, window).transpose(1, 2).flatten(0, 1)
+    parts = [x.transpose(0, 1).unsqueeze(0).split(documents.lengths, dim=2) for x in (q, k, v)]
+    mixed = [_attend(q, k, v, scale, window) for q, k, v in zip(*parts, strict=True)]
+    return torch.cat(mixed, dim=2)[0].transpose(0, 1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+    """``q [rows, q_heads, length, dim]``, ``k, v [rows, kv_heads, length, dim]`` -> like q."""
+    length = q.shape[2]
+    if window is None or window >= length:
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    behind = torch.arange(length, device=q.device)
+    distance = behind.unsqueeze(1) - behind
+    mask = (distance >= 0) & (distance < window)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)

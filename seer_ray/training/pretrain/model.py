@@ -1,0 +1,66 @@
+"""A small decoder of the Qwen3 kind, as transformers has it, with random weights."""
+
+from __future__ import annotations
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.training import ArchitectureConfig
+from seer_ray.models.mixers import NATIVE, resolve_mixers
+from seer_ray.training.pretrain.initial import prepare_lookup
+
+
+def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen3ForCausalLM:
+    """fp32 weights drawn from ``seed``; input and output embeddings are one.
+
+    Args:
+        config: sizes that ``check_sizes`` accepts.
+    """
+    mixers = resolve_mixers(config.mixers, config.layers)
+    end = tokenizer.eos_token_id
+    settings = Qwen3Config(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        max_position_embeddings=config.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        tie_word_embeddings=True,
+        use_sliding_window="sliding" in mixers,
+        sliding_window=config.window if "sliding" in mixers else None,
+        layer_types=[NATIVE[name] for name in mixers],
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(settings)
+        if config.initial == "lookup":
+            prepare_lookup(model, config.rope_theta)
+    # Greedy by default: its answers are right or wrong, not matters of taste.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+    )
+    return model.float()
+
+
+def check_sizes(config: ArchitectureConfig) -> None:
+    """
+    Raises:
+        ConfigError: sizes that do not go together, an unknown mixer or layer.
+    """
+    for name, good, rule in (
+        ("kv_heads", config.heads % config.kv_heads == 0, f"divide architecture.heads={config.heads}"),
+        ("head_dim", config.head_dim % 2 == 0, "be even"),
+    ):
+        if not good:
+            raise ConfigError(f"architecture.{name}={getattr(config, name)}: must {rule}")
+    resolve_mixers(config.mixers, config.layers)

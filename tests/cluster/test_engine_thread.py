@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from fake_engine import FakeEngine, expected_tokens, make_request
+
+from seer_ray.cluster.engine_thread import Built, EngineLoop, merge
+from seer_ray.engine.request import Completion, Delta, Progress, Request
+
+LONG = 3600.0
+
+
+class Gated(FakeEngine):
+    """Steps only as often as it is let."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.permits = threading.Semaphore(0)
+
+    def step(self) -> list[Delta]:
+        self.permits.acquire()
+        return super().step()
+
+    def let(self, steps: int) -> None:
+        for _ in range(steps):
+            self.permits.release()
+
+
+def run_to_end(loop: EngineLoop, requests: list[Request]) -> dict[str, Completion]:
+    completions: dict[str, Completion] = {}
+    report = loop.exchange(requests, LONG, hungry=True)
+    while True:
+        for delta in report.deltas:
+            if delta.completion is not None:
+                completions[delta.request_id] = delta.completion
+        if not report.busy:
+            return completions
+        report = loop.exchange([], LONG, hungry=True)
+
+
+def test_all_requests_of_an_exchange_come_back_whole() -> None:
+    loop = EngineLoop(lambda: FakeEngine(rows=2))
+    assert loop.wait_until_built() == Built(2, "fake")
+    requests = [make_request(f"p{n}", length=n + 1) for n in range(5)]
+    completions = run_to_end(loop, requests)
+    assert {id: c.tokens for id, c in completions.items()} == {r.id: expected_tokens(r) for r in requests}
+
+
+def test_without_work_an_exchange_comes_back_at_once() -> None:
+    loop = EngineLoop(lambda: FakeEngine())
+    report = loop.exchange([], LONG, hungry=True)
+    assert (report.deltas, report.busy) == ([], False)
+
+
+def test_a_hungry_caller_hears_of_room_as_soon_as_there_is_some() -> None:
+    engine = Gated(rows=2)
+    loop = EngineLoop(lambda: engine)
+    engine.let(3)  # then it stands still: the exchange must come back at the third step
+    report = loop.exchange(
+        [make_request("short", length=3), make_request("long", length=50)], LONG, hungry=True
+    )
+    assert {delta.request_id: len(delta.tokens) for delta in report.deltas} == {"short/0": 3, "long/0": 3}
+    assert (report.room, report.busy) == (1, True)
+
+
+def test_room_counts_what_has_just_been_handed_in() -> None:
+    """A report was once taken between inbox and engine: its room was that of the empty engine."""
+    engine = Gated(rows=4)
+    loop = EngineLoop(lambda: engine)
+    engine.let(1)
+    report = loop.exchange([make_request(f"p{n}", length=9) for n in range(3)], 0.0, hungry=True)
+    assert (report.room, report.busy) == (1, True)
+
+
+def test_the_engine_goes_on_between_exchanges() -> None:
+    engine = Gated(rows=1)
+    loop = EngineLoop(lambda: engine)
+    engine.let(1)
+    loop.exchange([make_request("p", length=6)], 0.0, hungry=False)
+    engine.let(5)
+    tokens: list[int] = []
+    while True:
+        report = loop.exchange([], 0.0, hungry=False)
+        tokens += [token for delta in report.deltas for token in delta.tokens]
+        if not report.busy:
+            break
+    assert tokens == expected_tokens(make_request("p", length=6))[1:]
+
+
+def test_what_the_engine_raises_reaches_the_caller_every_time() -> None:
+    loop = EngineLoop(lambda: FakeEngine())
+    for _ in range(2):
+        with pytest.raises(IndexError, match="no page for raise"):
+            loop.exchange([make_request("raise"), make_request("good")], LONG, hungry=False)
+
+
+def test_what_the_builder_raises_reaches_the_caller() -> None:
+    def build() -> FakeEngine:
+        raise OSError("weights are torn")
+
+    with pytest.raises(OSError, match="torn"):
+        EngineLoop(build).wait_until_built()
+
+
+def test_merged_deltas_are_one_delta() -> None:
+    completion = Completion(make_request("p"), [1, 2, 3], "", "stop")
+    first = merge(None, Delta("p/0", [1], Progress(attended_kv=1)))
+    second = merge(first, Delta("p/0", [2], Progress(attended_kv=2)))
+    third = merge(second, Delta("p/0", [3], None, completion))
+    assert third == Delta("p/0", [1, 2, 3], Progress(attended_kv=2), completion)

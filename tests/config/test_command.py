@@ -1,0 +1,42 @@
+"""Options back to the command line."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from seer_ray.config.command import command_line
+from seer_ray.config.compose import compose
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["task=gsm8k", "samples=2", "task.data=my problems.jsonl", "task.limit=64"],
+        ["model=qwen3-4b", "task=aime24", "selector=oracle", "engine=exact", "selector.budget=8192"],
+        ["model=smollm2", "task=gsm8k"],
+        ["task.data=mine.jsonl", "task.limit=3"],
+        ["model.name=some/folder", "cluster.workers=2", "sampling.temperature=0.6"],
+    ],
+)
+def test_the_command_is_what_was_typed(words):
+    config = compose(words)
+    config.name = "made-up"
+    assert sorted(shlex.split(command_line(config))) == sorted(["seer-ray", "run", *words])
+
+
+def test_a_change_takes_the_place_of_its_section():
+    config = compose(["selector=window", "selector.budget=512", "seed=3"])
+    assert command_line(config, "selector=dense") == "seer-ray run seed=3 selector=dense"
+
+
+@pytest.mark.parametrize(
+    "override", ["task.few_shot=[{question: hi, answer: 3}]", "sampling.stop=[a]", "task.system='a, b'"]
+)
+def test_what_is_hard_to_type_refers_to_the_file(override):
+    config = compose([override, "name=mine"])
+    assert command_line(config, "selector=dense") == (
+        "seer-ray run --config runs/mine/config.yaml name=null selector=dense"
+    )

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engine import make_request
+
+from seer_ray.analysis.statistics import Totals
+from seer_ray.cluster.coordinator import Change, Outcome
+from seer_ray.config.compose import to_yaml
+from seer_ray.config.errors import JobError
+from seer_ray.config.options import RunConfig
+from seer_ray.driver import rows
+from seer_ray.driver.requests import Prompt
+from seer_ray.driver.rows import RowWriter
+from seer_ray.engine.request import Completion, Progress
+from seer_ray.results.folder import RunFolder
+from seer_ray.tasks.problem import Problem
+
+
+class Desk:
+    """A row writer on a folder of its own, that commits at once."""
+
+    def __init__(self, tmp_path: Path, **results: Any) -> None:
+        self.config = RunConfig(name="job")
+        self.config.task.grader = "exact"
+        self.config.results.part_interval = self.config.results.progress_interval = 0.0
+        for name, value in results.items():
+            setattr(self.config.results, name, value)
+        self.folder = RunFolder.open(str(tmp_path / "job"), to_yaml(self.config))
+        self.log = self.folder.progress()
+        self.notes: list[str] = []
+        prompts = {name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2)) for name in "abcdef"}
+        self.writer = RowWriter(
+            self.folder,
+            self.log,
+            self.config,
+            prompts,
+            lambda tokens: f"{len(tokens)} tokens",
+            self.notes.append,
+        )
+
+    def done(self, problem: str, text: str, error: str | None = None) -> None:
+        reason = "error" if error else "stop"
+        completion = Completion(make_request(problem), [7, 8], text, reason, error)
+        self.writer.add(Outcome(completion, None if error else "w0", 1), "2L:dense")
+
+    def committed(self) -> dict[str, dict[str, Any]]:
+        return {row["problem_id"]: row for row in self.folder.read().to_pylist()}
+
+
+def test_rows_are_graded_committed_and_forgotten_by_the_log(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.writer.keep([Change("a/0", 0, [7], Progress(), 1), Change("c/0", 0, [9], Progress(), 1)])
+    desk.writer.write()
+    assert set(desk.log.load()) == {"a/0", "c/0"}
+    desk.done("a", "4")
+    desk.done("b", "5")
+    graded = desk.writer.finish()
+    assert {row["problem_id"]: row["correct"] for row in graded} == {"a": True, "b": False}
+    assert desk.committed()["a"]["extracted_answer"] == "4"
+    assert set(desk.log.load()) == {"c/0"}
+    assert desk.writer.pending == 0
+    desk.writer.close()
+
+
+def test_a_row_without_a_completion_is_not_graded(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.done("a", "", error="its worker died")
+    (row,) = desk.writer.graded()
+    assert (row["correct"], row["completion"], row["error"]) == (None, "2 tokens", "its worker died")
+    desk.writer.write()
+    assert desk.committed()["a"]["correct"] is None
+
+
+def test_a_part_is_written_when_it_is_full_and_not_before(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, part_rows=2, part_interval=3600.0)
+    for problem in "abcde":
+        desk.done(problem, "", error="no")
+        desk.writer.graded()
+        desk.writer.write()
+        if problem == "a":
+            assert desk.committed() == {}
+    assert set(desk.committed()) == {"a", "b", "c", "d"}
+    desk.writer.finish()
+    assert set(desk.committed()) == {"a", "b", "c", "d", "e"}
+    assert len(list((tmp_path / "job" / "completions").glob("part-*"))) == 3
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    clock = [1000.0]
+    monkeypatch.setattr(rows.time, "monotonic", lambda: clock[0])
+    commit = desk.folder.commit
+
+    def written_but_told_of_a_failure(found: Any) -> None:
+        commit(found)
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(desk.folder, "commit", written_but_told_of_a_failure)
+    desk.done("a", "", error="no")
+    desk.writer.write()
+    assert "connection lost; tried again in 1 s" in desk.notes[0]
+    monkeypatch.setattr(desk.folder, "commit", commit)
+    desk.done("b", "", error="no")
+    desk.writer.write()
+    assert desk.writer.pending == 2, "it is not tried again at once"
+    clock[0] += 1.5
+    desk.writer.write()
+    assert desk.writer.pending == 0
+    assert set(desk.committed()) == {"a", "b"}
+
+
+def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path)
+    clock = [1000.0]
+    monkeypatch.setattr(rows.time, "monotonic", lambda: clock[0])
+
+    def full(_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(desk.folder, "commit", full)
+    desk.done("a", "", error="no")
+    with pytest.raises(JobError, match=r"job: cannot be written: no space left on device$"):
+        for _ in range(rows.MAX_FAILURES):
+            desk.writer.write()
+            clock[0] += 2.0
+    assert len(desk.notes) == rows.MAX_FAILURES - 1
+
+
+def test_mean_attended_is_per_layer_head_and_step() -> None:
+    """Two rows of a model with 3 layers and 2 heads, read half densely: by hand."""
+    totals = Totals()
+    contexts = [range(10, 15), range(4, 6)]
+    for context in contexts:
+        available = 6 * sum(context)
+        row = {"prompt_tokens": context[0], "completion_tokens": len(context)}
+        totals.add({**row, "attended_kv": available // 2, "available_kv": available})
+    assert totals.sparsity == 0.5
+    assert totals.mean_attended == pytest.approx((60 + 9) / 7 / 2)
+    assert Totals().mean_attended is None

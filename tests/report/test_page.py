@@ -1,0 +1,221 @@
+"""The report in a headless Chromium, where there is one: no errors, filters, viewer, map, themes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analysis.made_runs import EVIL, make_sweep
+
+from seer_ray.report.html import make_report
+from seer_ray.results.store import open_store
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    runs = [str(path) for path in make_sweep(folder / "runs")]
+    make_report(runs, title=EVIL).write(open_store(str(folder)))
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, page_file: Path) -> Iterator[Any]:
+    """The report, open and ready. Whatever it says on the console, or asks of the network, fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened, said = context.new_page(), list[str]()
+    opened.set_default_timeout(10_000)
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    opened.goto(page_file.as_uri())
+    opened.wait_for_selector("html[data-ready]", timeout=20_000)
+    yield opened
+    assert opened.evaluate("window.evil") is None
+    context.close()
+    assert said == []
+
+
+def ids(page: Any) -> list[str]:
+    """Problems in the table, in order."""
+    return page.locator("#table .id").all_inner_texts()
+
+
+def open_chain(page: Any, problem: str, place: int = 0) -> None:
+    page.locator("#table tbody tr", has=page.get_by_text(problem, exact=True)).locator(".dot").nth(
+        place
+    ).click()
+
+
+def test_every_problem_is_there(page: Any) -> None:
+    assert page.title() == EVIL
+    shown = ids(page)
+    assert shown[0].startswith("</script><script>") and shown[1:] == [f"p{n}" for n in range(12) if n != 1]
+    assert page.locator("#table .dot").count() == 12 * 2 * 5
+    assert page.locator("#count").inner_text() == "12 problems"
+    assert page.locator("#more").is_hidden()
+    heads = page.locator("#table td.problem small").all_inner_texts()
+    assert heads[1].startswith("… x0."), "what all prompts begin with is left out"
+
+
+def test_filters_and_orders(page: Any) -> None:
+    page.select_option("#outcome", "error")
+    assert ids(page) == ["p2"]
+    page.select_option("#outcome", "length")
+    assert ids(page) == ["p3"]
+    page.select_option("#outcome", "map")
+    assert len(ids(page)) == 2 and ids(page)[1] == "p0"
+    page.select_option("#outcome", "all")
+    page.fill("#search", "compute X7.")
+    assert ids(page) == ["p7"], "words in any case, all of them"
+    page.fill("#search", "no such words")
+    assert ids(page) == []
+    assert page.locator("#count").inner_text() == "0 of 12 problems"
+    page.fill("#search", "")
+    page.select_option("#sort", "hard")
+    hard = ids(page)
+    page.select_option("#sort", "easy")
+    assert sorted(hard) == sorted(ids(page)) and hard[0] == "p2" and ids(page)[0] != "p2"
+    page.select_option("#sort", "split")
+    assert ids(page)[-1] != ids(page)[0]
+    page.select_option("#setting", label="quest 48")
+    assert page.locator("#table .dot").count() == 12 * 2
+    assert page.locator("#table thead th").all_inner_texts()[-1] == "quest 48"
+
+
+def test_right_wrong_and_disagreeing_follow_the_dots(page: Any) -> None:
+    dots = {
+        name: page.locator("#table tbody tr").nth(row).locator(".dot").all_inner_texts()
+        for row, name in enumerate(ids(page))
+    }
+    for outcome, holds in {
+        "right": lambda signs: "✓" in signs,
+        "wrong": lambda signs: bool({"✗", "∅", "!"} & set(signs)),
+        "disagree": lambda signs: "✓" in signs and set(signs) != {"✓"},
+    }.items():
+        page.select_option("#outcome", outcome)
+        assert ids(page) == [name for name, signs in dots.items() if holds(signs)], outcome
+
+
+def test_viewer_marks_the_answer_and_goes_on(page: Any) -> None:
+    open_chain(page, "p4")
+    viewer = page.locator("#viewer")
+    assert page.locator("#viewer-title").inner_text() == "p4"
+    answer = page.locator("#facts div", has_text="answer").locator("dd").first.inner_text()
+    marked = page.locator("#chain mark.answer")
+    assert marked.count() == 1 and marked.inner_text() == answer
+    assert page.locator("#chain").inner_text().endswith(f"\\boxed{{{answer}}}.")
+    assert not page.locator("#map").is_visible()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#viewer-title").inner_text() == "p5"
+    page.keyboard.press("ArrowLeft")
+    page.locator("#picks .dot").nth(3).click()
+    assert "quest 96, sample 1" in page.locator("#facts").inner_text()
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+
+
+def test_a_chain_that_is_html_is_text(page: Any) -> None:
+    page.locator("#table tbody tr").first.locator(".dot").nth(1).click()
+    assert page.locator("#chain").inner_text().startswith("</script><script>window.evil = 1")
+    assert page.locator("#viewer img, #viewer script").count() == 0
+    assert EVIL in page.locator("#prompt pre").text_content()
+
+
+def test_searched_words_are_marked_in_the_chain(page: Any) -> None:
+    page.fill("#search", "x1 answer")
+    open_chain(page, "p5")
+    assert page.locator("#chain mark.found").count() > 1
+
+
+def cells(page: Any) -> list[str]:
+    """Colours of the map's canvas along its middle."""
+    return page.evaluate(
+        """() => {
+          const canvas = document.getElementById("canvas"), {width, height} = canvas;
+          const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+          context.drawImage(canvas, 0, 0);
+          return [...Array(60).keys()].map((i) => context.getImageData(
+            width * (0.08 + i * 0.015) | 0, height * 0.3 | 0, 1, 1).data.join());
+        }"""
+    )
+
+
+def test_map_shows_layers_heads_steps_and_zooms(page: Any) -> None:
+    open_chain(page, "p0", place=4)  # quest 48
+    page.wait_for_function("document.querySelectorAll('#layer option').length > 1")
+    canvas, tip = page.locator("#canvas"), page.locator("#tip")
+    assert page.locator("#layer option").count() == 7 and page.locator("#head option").count() == 3
+    everything = cells(page)
+    assert len(set(everything)) > 2
+    page.select_option("#layer", "0")
+    assert len(set(cells(page))) < len(set(everything)), "the first layer is dense: one colour"
+    page.select_option("#layer", "3")
+    page.select_option("#head", "1")
+    one_head = cells(page)
+    assert one_head != everything
+    canvas.hover(position={"x": 700, "y": 60})
+    said = tip.inner_text()
+    assert said.startswith("Step ") and "of 1 heads" in said and "blocks: 0" in said
+    page.mouse.wheel(0, -600)
+    page.wait_for_timeout(50)
+    assert cells(page) != one_head
+    canvas.dblclick(position={"x": 300, "y": 60})
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(50)
+    assert cells(page) == one_head, "a double click shows all again"
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    assert tip.inner_text().startswith("Step 1 made")
+
+
+def test_the_map_counts_as_the_trace_does(page: Any, page_file: Path) -> None:
+    from seer_ray.results.folder import RunFolder
+
+    trace = RunFolder.view(str(page_file.parent / "runs" / "quest-48")).read_selection(("p0", 0)).trace
+    open_chain(page, "p0", place=4)
+    page.wait_for_function("document.querySelectorAll('#layer option').length > 1")
+    page.locator("#canvas").focus()
+    page.keyboard.press("ArrowRight")
+    for step, seen in enumerate(trace.steps()):
+        if step in (1, 2, 3):
+            assert seen is not None
+            said = page.locator("#tip").inner_text()
+            assert f"Step {step} made" in said
+            assert f"read {seen.any((1, 2)).sum()} of {len(seen)} blocks" in said
+            assert f"read by {seen[0].sum()} of 12 heads" in said
+            page.keyboard.press("ArrowRight")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_both_themes_fit_wide_and_narrow(browser: Any, page_file: Path, scheme: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    light = "getComputedStyle(document.querySelector('.wide')).backgroundColor"
+    ink = "getComputedStyle(document.querySelector('svg.plot text')).fill"
+    before = page.evaluate(light), page.evaluate(ink)
+    assert (before[0] == "rgb(255, 255, 255)") == (scheme == "light")
+    page.click("#theme")
+    after = page.evaluate(light), page.evaluate(ink)
+    assert after[0] != before[0] and after[1] != before[1], "plots follow the theme too"
+    page.close()
