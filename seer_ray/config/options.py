@@ -21,9 +21,17 @@ def option(
     choices: tuple[str, ...] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    above: float | None = None,
 ) -> Any:
     """A dataclass field that carries its own documentation and bounds."""
-    metadata = {"help": help, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+    }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -78,12 +86,15 @@ class SelectorConfig:
     sink: bool = option(True, "always read the first block (inside the budget)")
     dense_layers: int = option(0, "the first k layers stay dense", minimum=0)
     layers: dict[str, str] = option(
-        {}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}"
+        {},
+        "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}",
+        choices=SELECTORS,
     )
     shares: dict[str, float] = option(
         {},
         "of single layers, by index or range, e.g. {'0-2': 0.5}: what they may read as a multiple of the "
         "others; it multiplies budget, or, where there is a threshold, divides that",
+        above=0,
     )
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
