@@ -64,7 +64,7 @@ def eval_gates(
 
     sets, options = _options(words, config, GatesEvalConfig)
     if sets:
-        options.gates = sets
+        options.sets = sets
     _measure("gates_eval", options, as_json, print_gates)
 
 
@@ -88,7 +88,7 @@ def share_budget(
     if len(sets) > 1:
         raise ConfigError(f"{' '.join(sets)}: a budget is divided for one set of gates; name one")
     if sets:
-        options.gates = sets[0]
+        options.model.gates = sets[0]
     _measure("gates_shares", options, as_json, print_shares)
 
 

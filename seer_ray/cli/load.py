@@ -39,14 +39,10 @@ def load_sweep(file: str | None, overrides: list[str], points: list[str]) -> Swe
         overrides: on top of them, some with several values
         points: more points, each as overrides in one text
     """
-    from seer_ray.config.overrides import Setting
     from seer_ray.sweeps.points import expand
 
     base = load_config(file, [], SweepConfig) if file else None
-    words: list[str | Setting] = [*overrides]
-    if points:
-        words.append(Setting("sweep.points", [*(base.sweep.points if base else []), *points]))
-    return expand(words, base)
+    return expand(overrides, base, points)
 
 
 def load_job(file: str | None, words: list[str]) -> tuple[str, Any]:

@@ -263,7 +263,7 @@ class HeldOutConfig:
 class GatesEvalConfig(HeldOutConfig):
     """How good gate sets are, on held-out documents and beside other selectors."""
 
-    gates: Any = option(
+    sets: Any = option(
         None, "gate sets: folder, hub id, a list of these, or {label: folder}; None: model.gates"
     )
     selectors: list[str] = option(
@@ -281,7 +281,7 @@ class GatesEvalConfig(HeldOutConfig):
         0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
     )
     shares: dict[str, float] = option(
-        {}, "as selector.shares: of single layers, what they may read as a multiple of the others"
+        {}, "as selector.shares: of single layers, what they may read as a multiple of the others", above=0
     )
     threshold: float | None = option(
         None,
@@ -299,7 +299,6 @@ class GatesEvalConfig(HeldOutConfig):
 class GatesSharesConfig(HeldOutConfig):
     """Which layers of a model should read more than others, at the same number of tokens in all."""
 
-    gates: str | None = option(None, "folder, .pth file or hub id; None: model.gates")
     budget: int = option(
         1024, "KV per KV head and step that is divided, mean over the layers", unit="tokens", minimum=1
     )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from seer_ray.config.compose import compose, from_yaml, to_yaml
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SweepConfig
-from seer_ray.config.overrides import Setting
 from seer_ray.sweeps.points import expand, merged, points_of
 
 BUDGET = compose().selector.budget
@@ -17,7 +14,7 @@ BUDGET = compose().selector.budget
 SEER, QUEST, WINDOW = f"seer-{BUDGET}", f"quest-{BUDGET}", f"window-{BUDGET}"
 
 
-def slugs(*overrides: Any) -> list[str]:
+def slugs(*overrides: str) -> list[str]:
     return [point.slug for point in points_of(expand(overrides))]
 
 
@@ -55,11 +52,13 @@ def test_a_baseline_for_each_thing_that_is_compared() -> None:
 
 
 def test_points_by_name_and_named_sweeps() -> None:
-    points = Setting("sweep.points", ["selector=quest selector.budget=512", {"selector": "window"}])
+    points = "sweep.points=['selector=quest selector.budget=512',{selector:window}]"
     assert slugs(points) == ["dense", "quest-512", WINDOW]
     assert slugs(points, "seed=1,2")[3:] == [
         "quest-512-seed=0", f"{WINDOW}-seed=0", f"{SEER}-seed=1", f"{SEER}-seed=2",
     ]  # fmt: skip
+    given = points_of(expand([points], points=["selector=oracle"]))
+    assert [point.slug for point in given] == [*slugs(points), f"oracle-{BUDGET}"]
     ranked = ["dense", f"oracle-{BUDGET}", QUEST, WINDOW, f"random-{BUDGET}"]
     assert slugs("sweep=selectors") == ranked
     assert slugs("sweep=selectors", "selector=quest,window") == ["dense", QUEST, WINDOW]
