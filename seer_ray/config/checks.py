@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +34,7 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
         return
     said = f"{value:g}" if isinstance(value, float) else str(value)
     unit = f" {meta['unit']}" if meta["unit"] else ""
-    if value != value:
+    if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{name}={said}: must be a number")
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}")

@@ -55,12 +55,14 @@ def training_command(config: Any, job: str) -> str:
 
 def typed(value: Any) -> str:
     """A value in the grammar of overrides, lists and mappings included, whole."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(typed, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{typed(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
-        return "'" + value.replace("'", "\\'") + "'"
+        return QuotedString(value, Quote.single).with_quotes()
     return value if isinstance(value, str) else show(value)
 
 

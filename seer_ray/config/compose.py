@@ -76,7 +76,7 @@ def compose(
         tree = _top(job, chosen, settings)
     else:
         tree = _schema(job)
-        tree.merge_with(_escaped(dataclasses.asdict(base)))  # type: ignore[call-overload]
+        tree.merge_with(escaped(dataclasses.asdict(base)))  # type: ignore[call-overload]
         for group, name in chosen.items():
             tree[group] = _schema(job)[group]
             if name is not None:
@@ -128,10 +128,21 @@ def to_yaml(config: Any) -> str:
     """All options, resolved; ``from_yaml`` gives the same ones back."""
     import yaml
 
-    values = _escaped(dataclasses.asdict(config))
+    values = escaped(dataclasses.asdict(config))
     # PyYAML writes these line breaks bare, and reads them as something else.
     readable = not re.search("[\x85\u2028\u2029\ufeff]", json.dumps(values, ensure_ascii=False))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, width=110)
+
+
+def escaped(value: Any) -> Any:
+    """Text with ``${`` such that OmegaConf reads it as text."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [escaped(item) for item in value]
+    return value
 
 
 def usual_selector(gates: str | None) -> str:
@@ -332,14 +343,3 @@ def _finish(tree: DictConfig) -> Any:
     check(config)
     run_name(config)
     return config
-
-
-def _escaped(value: Any) -> Any:
-    """Text with ``${`` such that OmegaConf reads it as text."""
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return value

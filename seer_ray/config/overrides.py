@@ -61,7 +61,7 @@ def parse(text: str, job: type) -> Override:
     name, equals, value = text.partition("=")
     name = name.strip()
     if name.startswith("~"):
-        return dataclasses.replace(assignment(name[1:], None), type=OverrideType.DEL)
+        return dataclasses.replace(assignment(text.strip()[1:], None), type=OverrideType.DEL)
     name = name.lstrip("+")  # every option is there to be set, and every mapping takes entries
     if not equals or not name:
         known = not name or any(f"{option}.".startswith(f"{name}.") for option in option_types(job))

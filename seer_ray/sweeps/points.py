@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.config.compose import compose, digest
+from seer_ray.config.compose import compose, digest, escaped
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import OPERATIONAL, RunConfig, SelectorConfig, SweepConfig, options
 from seer_ray.config.overrides import assignment, parse, show
@@ -18,8 +18,8 @@ from seer_ray.config.overrides import assignment, parse, show
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-OWN = ("name", "sweep", "results", "cluster", "tracking")
-"""What is a sweep's, not a point's: sections and the name."""
+SHARED = ("name", "sweep", "results", "cluster", "tracking")
+"""Sections, and the name, that are the sweep's: the same for all its points."""
 BLOCK = "engine.block_size"
 """An option of the engine that means nothing where attention is dense."""
 FREE = [name for name in OPERATIONAL if name.startswith(("engine.", "model."))]
@@ -55,7 +55,7 @@ def expand(
         ConfigError: a bad option, or nothing that has several values.
     """
     fixed, swept = _read(overrides)
-    sweep = compose([item for item in fixed if _section(item) in OWN], SweepConfig, base)
+    sweep = compose([item for item in fixed if _section(item) in SHARED], SweepConfig, base)
     grid = {
         name: [assignment(name, value) for value in (values if isinstance(values, list) else [values])]
         for name, values in sweep.sweep.grid.items()
@@ -68,9 +68,9 @@ def expand(
             "nothing to sweep: give an option several values, such as selector.budget=512,1024, "
             "or name a sweep, such as sweep=selectors"
         )
-    shared = [item for item in fixed if _section(item) not in ("name", "sweep")]
+    of_all = [item for item in fixed if _section(item) not in ("name", "sweep")]
     run = None if base is None else _run(base, None)
-    configs = [compose([*shared, *items], RunConfig, run) for items in wanted]
+    configs = [compose([*of_all, *items], RunConfig, run) for items in wanted]
     return _spelled_out(sweep, _with_baselines(configs) if sweep.sweep.baseline else configs)
 
 
@@ -82,7 +82,7 @@ def points_of(sweep: SweepConfig) -> list[Point]:
         Point(
             str(config.name),
             config,
-            {name: value for name, value in changes.items() if name != "name"},
+            {name: value for name, value in _values(config).items() if name in changes},
             dense.get(_rest(config), ""),
         )
         for config, changes in zip(configs, sweep.sweep.points, strict=True)
@@ -138,7 +138,7 @@ def _spelled_out(like: SweepConfig, configs: Sequence[RunConfig]) -> SweepConfig
         sweep=replace(
             like.sweep,
             grid={},
-            points=[{"name": name, **change} for name, change in zip(names, changes, strict=True)],
+            points=[{"name": name, **escaped(change)} for name, change in zip(names, changes, strict=True)],
         ),
     )
     sweep = replace(sweep, name=like.name, results=like.results, cluster=like.cluster, tracking=like.tracking)
@@ -159,7 +159,7 @@ def _read(overrides: Sequence[str]) -> tuple[list[Override], dict[str, list[Over
     swept: dict[str, list[Override]] = {}
     for text in overrides:
         item = parse(text, SweepConfig)
-        if not item.is_sweep_override() or _section(item) == "sweep":
+        if not item.is_sweep_override() or _section(item) in SHARED:
             fixed.append(item)
             continue
         try:
@@ -233,7 +233,7 @@ def _with_baselines(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 def _values(config: RunConfig) -> dict[str, Any]:
     """Options that decide what the rows are, and those that decide how fast they come."""
-    return {name: value for name, value, _ in options(config) if name.partition(".")[0] not in OWN}
+    return {name: value for name, value, _ in options(config) if name.partition(".")[0] not in SHARED}
 
 
 def _identity(config: RunConfig) -> str:

@@ -177,6 +177,9 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
         ("selector.budget", "selector.budget: must be option=value, such as selector.budget=1024"),
         ("=3", "=3: must be option=value"),
         ("~seed", "~seed: only the choice of a group can be left out, such as ~task; set the option"),
+        ("~task=program", "~task=program: only the choice of a group can be left out"),
+        ("task.system=${task.system}", "task.system"),
+        ("seed=${model.name}", "Value 'reasoner' of type 'str' could not be converted to Integer"),
         ("~selector.layers.3", "~selector.layers.3: only the choice of a group can be left out"),
         (
             "task.system=${oc.env:HOME}",

@@ -71,6 +71,13 @@ def test_a_sweep_that_is_written_down_is_the_same_sweep() -> None:
     assert expand([], read) == config
 
 
+def test_text_with_braces_stays_as_it_is() -> None:
+    sweep = expand(["selector=quest", r"task.system='\${oc.env:HOME}',b"])
+    assert {point.config.task.system for point in points_of(sweep)} == {"${oc.env:HOME}", "b"}
+    assert {point.changes["task.system"] for point in points_of(sweep)} == {"${oc.env:HOME}", "b"}
+    assert expand([], from_yaml(to_yaml(sweep), job=SweepConfig)) == sweep
+
+
 def test_settings_of_a_task_reach_the_points() -> None:
     """Its budget was once lost where a selector was chosen for a point."""
     points = points_of(expand(["task=program", "selector=quest,window"]))
@@ -94,6 +101,7 @@ def test_a_sweep_that_is_gone_on_with_keeps_what_was_begun() -> None:
     ("overrides", "message"),
     [
         (["selector=quest"], "nothing to sweep: give an option several values"),
+        (["cluster.workers=1,2", "seed=1,2"], "cluster.workers=1,2: must be a single value here"),
         (["selector=qest,dense"], "selector=qest: no such choice"),
         (["selector.buget=1,2"], "selector.buget=1: no such option; did you mean selector.budget?"),
         (["selector.budget=12,512"], "selector.budget=12: must be at least two blocks"),
