@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import EngineConfig, RunConfig, SelectorConfig, options
 
 
@@ -37,7 +37,8 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{name}={said}: must be a number")
     if meta["choices"] and value not in meta["choices"]:
-        raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}")
+        near = did_you_mean(said, meta["choices"])
+        raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}{near}")
     if meta["minimum"] is not None and value < meta["minimum"]:
         raise ConfigError(f"{name}={said}: must be at least {meta['minimum']}{unit}")
     if meta["maximum"] is not None and value > meta["maximum"]:

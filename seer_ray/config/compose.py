@@ -297,7 +297,7 @@ def _assign(tree: DictConfig, settings: Iterable[tuple[str, Any]], job: type) ->
             section = f"is a section, with the options {', '.join(inside[:12])}"
             remedy = section if inside else f"no such option{near_miss(name, job)}"
             raise ConfigError(f"{name}={show(value)}: {remedy}")
-        if _calls_resolver(value):
+        if not _is_plain(value):
             raise ConfigError(f"{name}={show(value)}: {LITERAL}")
         if isinstance(value, dict):
             value = {str(key): item for key, item in value.items()}  # {17: quest} has a number for a key
@@ -311,25 +311,12 @@ def _assign(tree: DictConfig, settings: Iterable[tuple[str, Any]], job: type) ->
             raise ConfigError(f"{name}={show(value)}: must be {must}") from None
 
 
-def _calls_resolver(value: Any) -> bool:
-    """Whether text in a value is more than literal or names of options: ``${oc.env:HOME}``, or malformed."""
-    from omegaconf.errors import GrammarParseError
-    from omegaconf.grammar_parser import OmegaConfGrammarParser
-    from omegaconf.grammar_parser import parse as parse_text
-
-    def calls(node: Any) -> bool:
-        if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
-            return True
-        return any(map(calls, getattr(node, "children", None) or ()))
-
+def _is_plain(value: Any) -> bool:
+    """Whether all that ``${}`` hold in a value are names: no resolver, which could read the environment."""
     if isinstance(value, (dict, list)):
-        return any(map(_calls_resolver, value.values() if isinstance(value, dict) else value))
-    if not isinstance(value, str) or "${" not in value:
-        return False
-    try:
-        return calls(parse_text(value))
-    except GrammarParseError:
-        return True
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    unescaped = r"(?<!\\)(?:\\\\)*\$\{"
+    return not isinstance(value, str) or not re.search(rf"{unescaped}(?![\w.\[\]-]+\}})", value)
 
 
 def _finish(tree: DictConfig) -> Any:
@@ -341,5 +328,6 @@ def _finish(tree: DictConfig) -> Any:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)} (for a literal ${{ write \\${{)") from None
     check(config)
-    run_name(config)
+    if config.name is not None:
+        run_name(config)  # a plain folder name
     return config

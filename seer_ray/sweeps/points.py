@@ -178,9 +178,13 @@ def _point(point: Any, index: int) -> list[Override]:
     """A point of ``sweep.points``, which is text or a mapping."""
     where = f"sweep.points[{index}]"
     if isinstance(point, str):
-        items = [parse(word, SweepConfig) for word in shlex.split(point)]
+        try:
+            words = shlex.split(point)
+        except ValueError as error:
+            raise ConfigError(f"{where}={show(point)}: {error}; close quotes") from None
+        items = [parse(word, SweepConfig) for word in words]
     elif isinstance(point, Mapping):
-        items = [assignment(name, value) for name, value in point.items()]
+        items = [assignment(str(name), value) for name, value in point.items()]
     else:
         raise ConfigError(
             f"{where}={show(point)}: must be text such as 'selector=quest', or a mapping of options"

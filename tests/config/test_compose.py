@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from omegaconf.basecontainer import BaseContainer
 
 from seer_ray.config.compose import (
     GROUPS,
@@ -170,8 +173,11 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
         ("model.dtype=float8", "model.dtype=float8: must be one of auto, float32, bfloat16, float16"),
         (
             "selector.name=ques",
-            "selector.name=ques: must be one of dense, seer, quest, oracle, window, random",
+            "must be one of dense, seer, quest, oracle, window, random (did you mean 'quest'?)",
         ),
+        ("selector.layers={3: ques}", "selector.layers.3=ques: must be one of dense, seer, quest, oracle"),
+        ("selector.shares.3=0", "selector.shares.3=0: must be above 0"),
+        ("selector.shares.3=nan", "selector.shares.3=nan: must be a number"),
         ("selector.budget=12", "selector.budget=12: must be at least two blocks, 16 tokens with"),
         ("engine.kv_memory=lots", "engine.kv_memory=lots: must be 'auto' or a size such as 8GiB or 500MB"),
         ("selector.budget", "selector.budget: must be option=value, such as selector.budget=1024"),
@@ -187,6 +193,7 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
         ),
         ("task.system=${${model.name}:X}", "task.system=${${model.name}:X}: in ${} can only be the name"),
         ("task.few_shot=[{a: '${oc.env:HOME}'}]", "in ${} can only be the name of an option"),
+        ("task.system=\\\\\\\\${oc.env:HOME}", "in ${} can only be the name of an option"),
         ("task.system=a ${", "task.system=a ${: in ${} can only be the name of an option, such as"),
         ("hydra.searchpath=[x]", "hydra.searchpath=['x']: no such option; all there are: seer-ray options"),
         ("task.few_shot=[1", "task.few_shot=[1: malformed value; close brackets and quotes"),
@@ -231,6 +238,20 @@ def test_a_chosen_group_replaces_its_section_of_the_base():
 def test_yaml_keeps_any_text(text):
     config = RunConfig(task=TaskConfig(prompt=text, few_shot=[{"question": "\\${a} ${", "answer": text}]))
     assert from_yaml(to_yaml(config)) == config
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.sampled_from(["${", "}", "\\", "$", "{", ":", "oc.env:HOME", "seed", "'", " "])).map("".join)
+)
+def test_no_resolver_runs(text):
+    def resolver(*_):
+        raise AssertionError(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseContainer, "_evaluate_custom_resolver", resolver)
+        with contextlib.suppress(ConfigError):
+            from_yaml(yaml.safe_dump({"task": {"system": text}}))
 
 
 def test_yaml_left_out_is_the_default():

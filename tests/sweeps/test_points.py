@@ -109,6 +109,7 @@ def test_a_sweep_that_is_gone_on_with_keeps_what_was_begun() -> None:
         (["seed=1,2", "sweep.rund=3"], "sweep.rund=3: no such option; did you mean sweep.round?"),
         (["sweep=bugets"], "sweep=bugets: no such choice"),
         (["sweep.points=[3]"], r"sweep.points[0]=3: must be text such as 'selector=quest'"),
+        (['sweep.points=["task.system=\'a"]'], "sweep.points[0]=task.system='a: No closing quotation; close"),
         (["sweep.points=[{sweep.round: 3}]"], r"sweep.points[0]: sweep.round is about the sweep"),
     ],
 )  # fmt: skip
