@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from typing_extensions import TypeVar
 
 from seer_ray.config.checks import check
 from seer_ray.config.errors import ConfigError, first_line
-from seer_ray.config.options import RunConfig, SweepConfig
+from seer_ray.config.options import RunConfig, SweepConfig, options
 from seer_ray.config.overrides import (
     describe,
     flat,
@@ -76,7 +77,8 @@ def compose(
         tree = _top(job, chosen, settings)
     else:
         tree = _schema(job)
-        tree.merge_with(escaped(dataclasses.asdict(base)))  # type: ignore[call-overload]
+        usual = {name: value for name, value, _ in options(job())}
+        _assign(tree, ((n, escaped(value)) for n, value, _ in options(base) if value != usual[n]), job)
         for group, name in chosen.items():
             tree[group] = _schema(job)[group]
             if name is not None:
@@ -256,6 +258,11 @@ def _top(job: type, chosen: Mapping[str, str | None], settings: Iterable[tuple[s
 
 def _schema(job: type) -> DictConfig:
     """The structured config, which checks types, at its own defaults."""
+    return copy.deepcopy(_structured(job))
+
+
+@cache
+def _structured(job: type) -> DictConfig:
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(job)
@@ -287,25 +294,26 @@ def _composed(name: str, **choice: str | None) -> DictConfig:
 
 def _assign(tree: DictConfig, settings: Iterable[tuple[str, Any]], job: type) -> None:
     """Set options. A mapping replaces the one before, as a point of a sweep must; Hydra's would be merged."""
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     for name, value in settings:
         option = option_of(name, job)
         if option is None:
             inside = [option for option in option_types(job) if option.startswith(f"{name}.")]
-            section = f"is a section, with the options {', '.join(inside[:12])}"
-            remedy = section if inside else f"no such option{near_miss(name, job)}"
+            parts = f"is a section, with the options {', '.join(inside[:12])}"
+            remedy = parts if inside else f"no such option{near_miss(name, job)}"
             raise ConfigError(f"{name}={show(value)}: {remedy}")
         if not _is_plain(value):
             raise ConfigError(f"{name}={show(value)}: {LITERAL}")
         if isinstance(value, dict):
             value = {str(key): item for key, item in value.items()}  # {17: quest} has a number for a key
+        *sections, last = option.split(".")
+        section = functools.reduce(getattr, sections, tree)
         try:
             if name == option:
-                OmegaConf.update(tree, name, value, merge=False)
+                section[last] = value
             else:
-                OmegaConf.select(tree, option)[name[len(option) + 1 :]] = value
+                section[last][name[len(option) + 1 :]] = value
         except OmegaConfBaseException:
             must = describe(option_types(job)[option])
             raise ConfigError(f"{name}={show(value)}: must be {must}") from None
