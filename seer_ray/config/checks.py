@@ -32,7 +32,7 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
     """An option, or an entry of one that is a mapping, beside its metadata."""
     if value is None:
         return
-    said = f"{value:g}" if isinstance(value, float) else str(value)
+    said = f"{value:.12g}" if isinstance(value, float) else str(value)
     unit = f" {meta['unit']}" if meta["unit"] else ""
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{name}={said}: must be a number")

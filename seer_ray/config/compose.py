@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, reduce
 from importlib import resources
+from operator import getitem
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -308,7 +308,7 @@ def _assign(tree: DictConfig, settings: Iterable[tuple[str, Any]], job: type) ->
         if isinstance(value, dict):
             value = {str(key): item for key, item in value.items()}  # {17: quest} has a number for a key
         *sections, last = option.split(".")
-        section = functools.reduce(getattr, sections, tree)
+        section = reduce(getitem, sections, tree)
         try:
             if name == option:
                 section[last] = value
