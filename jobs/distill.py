@@ -12,32 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from seer_ray.config.training import DistillConfig
 from seer_ray.corpora.documents import parse_sources
-from seer_ray.driver.train import train
-from seer_ray.status.live import TrainReporter, TrainSummary
+from seer_ray.driver.train import Report, train
+from seer_ray.status.live import Reporter, TrainLive, TrainSummary
 from seer_ray.tracking.tracker import Dataset
 
 if TYPE_CHECKING:
     from seer_ray.training.gates.memory import MemoryPlan
+    from seer_ray.training.loop import TrainResult
 
 
-def main(config: DistillConfig, reporter: TrainReporter | None = None) -> TrainSummary:
+def main(config: DistillConfig, reporter: Reporter[TrainLive, TrainSummary] | None = None) -> TrainSummary:
     """Runs the job to its end; see ``seer_ray.driver.train.train``."""
+    # Brings torch along, which only what is not done needs.
     from seer_ray.training.gates.distillation import check_distill
 
     check_distill(config)
     if reporter is not None:
         reporter.note(f"computed peak memory of a worker: {plan(config).total / 2**30:.1f} GiB")
     sources = ", ".join(source.path for source in parse_sources(config.data))
-    model = f"model.name={config.model.name} model.gates={{product}}"
-    return train(
-        config,
-        "distill",
-        functools.partial(build, folder=os.getcwd()),
-        "gates",
-        reporter,
-        Dataset("documents", sources, sources, 0),
-        (f"seer-ray run {model} selector=seer",),
-    )
+    then = f"seer-ray run model.name={config.model.name} model.gates={{product}} selector=seer"
+    return train(config, _launch, "gates", reporter, Dataset("documents", sources, sources, 0), (then,))
 
 
 def plan(config: DistillConfig) -> MemoryPlan:
@@ -50,7 +44,14 @@ def plan(config: DistillConfig) -> MemoryPlan:
     return plan_of(config, hf_config, gate_shape(config, hf_config), dtype)
 
 
-def build(config: DistillConfig, device: str, folder: str) -> Any:
+def _launch(config: DistillConfig, place: str, report: Report) -> TrainResult:
+    from seer_ray.training.launch import Training, launch
+
+    build = functools.partial(_build, folder=os.getcwd())
+    return launch(Training(build, config, place, "gates"), report)
+
+
+def _build(config: DistillConfig, device: str, folder: str) -> Any:
     """In a worker, which Ray Train starts in a folder of its own: ``folder`` is where paths begin."""
     from seer_ray.training.gates.distillation import Distillation
 

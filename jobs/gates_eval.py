@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from seer_ray.config.training import GatesEvalConfig
-from seer_ray.driver.measure import REPORT, begin, measuring
-from seer_ray.fidelity.evaluate import (
-    Evaluation,
-    GatesReport,
-    Progress,
-    _report,
-    check_evaluation,
-    evaluate,
-    flat,
-)
+from seer_ray.driver.measure import MeasureSummary, Measuring, begin, conclude, measuring
+from seer_ray.fidelity.evaluate import Evaluation, check_evaluation, evaluate, flat
 from seer_ray.report.gate_plots import draw_gates
-from seer_ray.results.job import TrainFolder
-from seer_ray.tracking.tracker import Tracker
+from seer_ray.status.live import MeasureLive, Reporter
 
 VALUES = ("recall", "mass", "of_oracle", "worst_of_oracle", "kl", "top1")
 
 
-def main(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> GatesReport:
+@dataclass
+class GatesSummary(MeasureSummary):
+    """What an evaluation of gates came to. Rows are those of ``fidelity.figures.Figures``."""
+
+    gates: dict[str, str] = field(default_factory=dict)
+    """Label -> where the set was."""
+    table: list[dict[str, Any]] = field(default_factory=list)
+    """By positions, budget and selector."""
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """The same by source, where there are several."""
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    """By layer too."""
+
+
+def main(
+    config: GatesEvalConfig, reporter: Reporter[MeasureLive, GatesSummary] | None = None
+) -> GatesSummary:
     """Measures anew each time: a folder of gates may hold others than before.
 
     Raises:
@@ -38,49 +44,52 @@ def main(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> Gates
         Interrupted: SIGINT or SIGTERM.
     """
     check_evaluation(config)
-    began = time.monotonic()
-    with measuring(config, "gates eval") as (folder, tracker):
+    with measuring(config, reporter) as (frame, progress):
         found = evaluate(config, progress)
-        report = _report(config, folder, found)
-        report.elapsed_s = time.monotonic() - began
-        begin(tracker, config, found.documents)
-        _write(folder, report, found)
-        _track(tracker, report)
-    report.tracking_uri = getattr(tracker, "uri", None)
-    report.tracking_run_id = getattr(tracker, "run_id", None)
-    return report
+        begin(frame, found.documents)
+        several = len({document.source for document in found.documents}) > 1
+        summary = GatesSummary(
+            **frame.facts(),
+            model=config.model.name,
+            block_size=found.block_size,
+            documents=len(found.documents),
+            tokens=found.tokens,
+            gates=found.gates,
+            table=found.figures.table(),
+            sources=found.figures.table("source") if several else [],
+            layers=found.figures.layer_table("layer"),
+        )
+        _write(frame, summary, found)
+        _track(frame, summary)
+        conclude(frame, summary, flat(summary.table, VALUES))
+    frame.reporter.finish(summary)
+    return summary
 
 
-def _write(folder: TrainFolder, report: GatesReport, found: Evaluation) -> None:
-    store = folder.store
+def _write(frame: Measuring, summary: GatesSummary, found: Evaluation) -> None:
+    store = frame.folder.store
     store.make_folder("plots")
-    for plot in draw_gates(report.layers, report.table, list(report.gates)):
+    for plot in draw_gates(summary.layers, summary.table, list(summary.gates)):
         store.write(f"plots/{plot.name}.png", plot.png)
         store.write(f"plots/{plot.name}.svg", plot.svg.encode())
-        report.files += [f"plots/{plot.name}.png", f"plots/{plot.name}.svg"]
+        summary.files += [f"plots/{plot.name}.png", f"plots/{plot.name}.svg"]
     for name, rows in (("layers", found.figures.layers), ("outputs", found.figures.outputs)):
         if rows:
             store.write(f"{name}.parquet", _parquet(rows))
-            report.files.append(f"{name}.parquet")
-    report.files.append(REPORT)
-    store.write(REPORT, json.dumps(dataclasses.asdict(report), indent=1).encode())
-    folder.conclude(flat(report.table, VALUES))
+            summary.files.append(f"{name}.parquet")
 
 
 def _parquet(rows: Sequence[Any]) -> bytes:
     """One figure a row, of one document each."""
     out = io.BytesIO()
-    parquet.write_table(
-        pa.Table.from_pylist([dataclasses.asdict(row) for row in rows]), out, compression="zstd"
-    )
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows])
+    parquet.write_table(table, out, compression="zstd")
     return out.getvalue()
 
 
-def _track(tracker: Tracker, report: GatesReport) -> None:
-    tracker.log(flat(report.table, VALUES), step=0)
-    for layer in sorted({row["layer"] for row in report.layers}):
-        rows = [row for row in report.layers if row["layer"] == layer]
+def _track(frame: Measuring, summary: GatesSummary) -> None:
+    frame.tracker.log(flat(summary.table, VALUES), step=0)
+    for layer in sorted({row["layer"] for row in summary.layers}):
+        rows = [row for row in summary.layers if row["layer"] == layer]
         metrics = flat(rows, ("recall", "mass", "of_oracle"))
-        tracker.log({f"by_layer/{name}": value for name, value in metrics.items()}, step=layer)
-    for name in ("config.yaml", *report.files):
-        tracker.artifact(name)
+        frame.tracker.log({f"by_layer/{name}": value for name, value in metrics.items()}, step=layer)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
 from seer_ray.config.training import GatesSharesConfig
-from seer_ray.driver.measure import REPORT, begin, measuring
-from seer_ray.fidelity.division import SharesReport, _report, check_shares, divide
-from seer_ray.fidelity.evaluate import Progress
-from seer_ray.results.job import TrainFolder
-from seer_ray.tracking.tracker import Tracker
+from seer_ray.driver.measure import MeasureSummary, Measuring, begin, conclude, measuring
+from seer_ray.fidelity.division import check_shares, divide
+from seer_ray.status.live import MeasureLive, Reporter
 
 
-def main(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> SharesReport:
+@dataclass
+class SharesSummary(MeasureSummary):
+    """What a division of a budget came to."""
+
+    gates: str = ""
+    plans: list[dict[str, Any]] = field(default_factory=list)
+    """``name``, ``selector`` (its options), ``read`` (KV tokens per head and step), ``kl`` (expected)."""
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    """``layer``, ``kl`` with it sparse alone, and of each plan ``read`` and ``loss``, its part of ``kl``."""
+
+
+def main(
+    config: GatesSharesConfig, reporter: Reporter[MeasureLive, SharesSummary] | None = None
+) -> SharesSummary:
     """Measures anew each time, as ``gates_eval`` does.
 
     Raises:
@@ -24,36 +34,41 @@ def main(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> Sha
         Interrupted: SIGINT or SIGTERM.
     """
     check_shares(config)
-    began = time.monotonic()
-    with measuring(config, "gates shares") as (folder, tracker):
+    with measuring(config, reporter) as (frame, progress):
         found = divide(config, progress)
-        report = _report(config, folder, found)
-        report.elapsed_s = time.monotonic() - began
-        begin(tracker, config, found.documents)
-        _write(folder, report)
-        _track(tracker, report)
-    report.tracking_uri = getattr(tracker, "uri", None)
-    report.tracking_run_id = getattr(tracker, "run_id", None)
-    return report
+        begin(frame, found.documents)
+        summary = SharesSummary(
+            **frame.facts(),
+            model=config.model.name,
+            block_size=found.block_size,
+            documents=len(found.documents),
+            tokens=found.tokens,
+            gates=found.gates,
+            plans=[
+                {"name": plan.name, "selector": plan.selector, "read": plan.read, "kl": plan.kl}
+                for plan in found.plans
+            ],
+            layers=[
+                {"layer": layer, "kl": costs.kl}
+                | {plan.name: plan.layers[layer]._asdict() for plan in found.plans}
+                for layer, costs in found.layers.items()
+            ],
+        )
+        for plan in summary.plans[1:]:  # as a file for ``seer-ray run --config``
+            name = f"{plan['name']}.yaml"
+            text = yaml.safe_dump({"selector": plan["selector"]}, sort_keys=False)
+            frame.folder.store.write(name, text.encode())
+            summary.files.append(name)
+        _track(frame, summary)
+        conclude(frame, summary, {f"kl/{plan['name']}": plan["kl"] for plan in summary.plans})
+    frame.reporter.finish(summary)
+    return summary
 
 
-def _write(folder: TrainFolder, report: SharesReport) -> None:
-    """The figures, and each plan as a file for ``seer-ray run --config``."""
-    for plan in report.plans[1:]:
-        name = f"{plan['name']}.yaml"
-        folder.store.write(name, yaml.safe_dump({"selector": plan["selector"]}, sort_keys=False).encode())
-        report.files.append(name)
-    report.files.append(REPORT)
-    folder.store.write(REPORT, json.dumps(dataclasses.asdict(report), indent=1).encode())
-    folder.conclude({f"kl/{plan['name']}": plan["kl"] for plan in report.plans})
-
-
-def _track(tracker: Tracker, report: SharesReport) -> None:
-    for plan in report.plans:
-        tracker.log({f"kl/{plan['name']}": plan["kl"], f"read/{plan['name']}": plan["read"]}, step=0)
-    for row in report.layers:
+def _track(frame: Measuring, summary: SharesSummary) -> None:
+    for plan in summary.plans:
+        frame.tracker.log({f"kl/{plan['name']}": plan["kl"], f"read/{plan['name']}": plan["read"]}, step=0)
+    for row in summary.layers:
         metrics = {"by_layer/kl_alone": row["kl"]}
-        metrics |= {f"by_layer/read/{plan['name']}": row[plan["name"]]["read"] for plan in report.plans}
-        tracker.log(metrics, step=row["layer"])
-    for name in ("config.yaml", *report.files):
-        tracker.artifact(name)
+        metrics |= {f"by_layer/read/{plan['name']}": row[plan["name"]]["read"] for plan in summary.plans}
+        frame.tracker.log(metrics, step=row["layer"])

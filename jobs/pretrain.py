@@ -1,4 +1,4 @@
-"""A small model, trained from scratch on the built-in problems or on text.
+"""A small model from scratch, on problems that are made as they are needed, or on text.
 
 Running it again goes on where it stopped; running it when it is done does nothing.
 """
@@ -6,19 +6,22 @@ Running it again goes on where it stopped; running it when it is done does nothi
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seer_ray.config.checks import check
 from seer_ray.config.training import PretrainConfig
-from seer_ray.driver.train import train
-from seer_ray.status.live import TrainReporter, TrainSummary
+from seer_ray.corpora.documents import parse_sources
+from seer_ray.driver.train import Report, train
+from seer_ray.status.live import Reporter, TrainLive, TrainSummary
 from seer_ray.tracking.tracker import Dataset
 
+if TYPE_CHECKING:
+    from seer_ray.training.loop import TrainResult
 
-def main(config: PretrainConfig, reporter: TrainReporter | None = None) -> TrainSummary:
+
+def main(config: PretrainConfig, reporter: Reporter[TrainLive, TrainSummary] | None = None) -> TrainSummary:
     """Runs the job to its end; see ``seer_ray.driver.train.train``."""
-    # Told here, before anything is started.
-    from seer_ray.corpora.documents import parse_sources
+    # Brings torch along. Told here, before anything is started.
     from seer_ray.training.pretrain.objective import check_pretraining
 
     check(config)
@@ -33,10 +36,16 @@ def main(config: PretrainConfig, reporter: TrainReporter | None = None) -> Train
         paths = [source.path for source in parse_sources(data.text, "data.text")]
         dataset = Dataset("text", content, ", ".join(paths), 0)
         then = "seer-ray run model.name={product} selector=dense"
-    return train(config, "pretrain", build, "model", reporter, dataset, (then,))
+    return train(config, _launch, "model", reporter, dataset, (then,))
 
 
-def build(config: PretrainConfig, device: str) -> Any:
+def _launch(config: PretrainConfig, place: str, report: Report) -> TrainResult:
+    from seer_ray.training.launch import Training, launch
+
+    return launch(Training(_build, config, place, "model"), report)
+
+
+def _build(config: PretrainConfig, device: str) -> Any:
     """In a worker."""
     from seer_ray.training.pretrain.objective import Pretraining
 

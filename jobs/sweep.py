@@ -9,19 +9,20 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from seer_ray.cluster.worker import Builder, build_engine
-from seer_ray.config.checks import check
-from seer_ray.config.compose import from_yaml, run_name, to_yaml
+from seer_ray.config.compose import from_yaml
 from seer_ray.config.options import SweepConfig
-from seer_ray.driver.stopping import StopRequest
-from seer_ray.results.folder import join
+from seer_ray.driver.frame import framed
+from seer_ray.results.base import CONFIG
 from seer_ray.results.sweep import SweepFolder
-from seer_ray.status.live import NullReporter, SweepReporter, SweepSummary
+from seer_ray.status.live import Reporter, SweepLive, SweepSummary
 from seer_ray.sweeps.points import merged
 from seer_ray.sweeps.sweep import Sweep
 
 
 def main(
-    config: SweepConfig, reporter: SweepReporter | None = None, build: Builder = build_engine
+    config: SweepConfig,
+    reporter: Reporter[SweepLive, SweepSummary] | None = None,
+    build: Builder = build_engine,
 ) -> SweepSummary:
     """Runs all points to their ends.
 
@@ -37,14 +38,11 @@ def main(
         ConfigError: What is wrong for all points. Nothing is lost.
         Interrupted: SIGINT or SIGTERM. What is finished is committed, what is begun is in the progress logs.
     """
-    config.name = run_name(config)
-    check(config)
-    uri, reporter, stop = join(config.results.folder, config.name), reporter or NullReporter(), StopRequest()
-    with stop.listening(), SweepFolder.open(uri) as folder, ExitStack() as stack:
-        if folder.config_yaml:
-            before = from_yaml(folder.config_yaml, folder.store.locate("config.yaml"), SweepConfig)
+    with framed(config, SweepFolder, reporter) as frame, ExitStack() as stack:
+        folder = frame.folder
+        if folder.points:
+            before = from_yaml(folder.config_yaml, folder.store.locate(CONFIG), SweepConfig)
             begun = [point["slug"] for point in folder.points if point.get("rows")]
-            config = merged(before, config, begun, folder.uri)
-        folder.write_config(to_yaml(config))
-        sweep = Sweep(config, folder, uri, reporter, stop, build, stack)
-        return sweep.run()
+            frame.config = merged(before, config, begun, folder.uri)
+            folder.write_config(frame.config)
+        return Sweep(frame, build, stack).run()

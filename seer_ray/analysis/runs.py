@@ -9,8 +9,9 @@ from typing import Any
 from seer_ray.analysis import outcomes
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
-from seer_ray.config import identity
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.identity import Identity
+from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import open_store
@@ -85,7 +86,7 @@ def load(uris: Sequence[str]) -> list[Contender]:
     """
     places = expand(uris)
     folders = [RunFolder.view(uri) for uri, _ in places]
-    options = [identity.deciding(folder.config) for folder in folders]
+    options = [Identity(folder.config, RunConfig).deciding for folder in folders]
     names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
     tables = [folder.read(outcomes.COLUMNS) for folder in folders]
     try:

@@ -10,14 +10,23 @@ import typer
 from typer.core import TyperGroup
 
 from seer_ray.cli.arguments import ConfigOption, JsonOption, OverridesArgument, RunArgument
-from seer_ray.cli.execute import estimate_sweep, execute, execute_sweep, execute_training
+from seer_ray.cli.execute import execute
 from seer_ray.cli.gates import gates
-from seer_ray.cli.load import load_config, load_job, load_sweep
-from seer_ray.cli.resume import resumed_run, resumed_sweep
-from seer_ray.cli.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, fail, print_json, stop
-from seer_ray.cli.watch import follow, show_sweep, show_training
-from seer_ray.config.errors import ConfigError
+from seer_ray.cli.load import load_config, load_job, resumed
+from seer_ray.cli.terminal import (
+    BAD_USAGE,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    fail,
+    kept_free,
+    print_json,
+    stop,
+)
+from seer_ray.cli.watch import show_status
+from seer_ray.config.errors import ConfigError, JobError
 from seer_ray.config.options import RunConfig, SweepConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 
 # Typer has its own copy of click in some versions: the common base of what a user can do wrong.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -99,31 +108,35 @@ def sweep(
 
     Examples: seer-ray sweep selector=quest,window selector.budget=256,512 | seer-ray sweep sweep=selectors
     """
-    found = load_sweep(config, overrides or [], point or [])
-    if dry_run:
-        estimate_sweep(found, as_json)
-    else:
-        execute_sweep(found, as_json)
+    found = load_config(config, overrides or [], SweepConfig, point or [])
+    if not dry_run:
+        execute(found, as_json)
+        return
+    from rich.console import Console
+
+    from seer_ray.cli.display.sweep import print_estimate
+
+    with kept_free(sys.stdout if as_json else None) as out:
+        from seer_ray.sweeps.estimate import estimate
+
+        estimated = estimate(found)
+        if as_json:
+            totals = {name: getattr(estimated, name) for name in ("requests", "most", "tokens", "seconds")}
+            print_json({**dataclasses.asdict(estimated), **totals}, out)
+            return
+    print_estimate(Console(), estimated)
 
 
 @app.command()
 def resume(run: RunArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
     """Go on with a run, a sweep or a training job. Overrides: what changes no row, as cluster.workers=2."""
-    from seer_ray.cli.resume import resumed_training
     from seer_ray.config.compose import given
-    from seer_ray.status.find import find_run, is_sweep, is_training
+    from seer_ray.status.find import find_run
 
     changes = overrides or []
     # Where it lies comes before what it is, and so which options it has.
     place = given([word for word in changes if word.startswith("results.")], "results.folder")
-    uri = find_run(run, place or RunConfig().results.folder)
-    if is_sweep(uri):
-        execute_sweep(resumed_sweep(uri, changes), as_json)
-    elif is_training(uri):
-        job, config = resumed_training(uri, changes)
-        execute_training(config, job, as_json)
-    else:
-        execute(resumed_run(uri, changes), as_json)
+    execute(resumed(find_run(run, place or RunConfig().results.folder), changes), as_json)
 
 
 @app.command()
@@ -145,11 +158,10 @@ def submit(
     Examples: seer-ray submit selector=dense | seer-ray submit sweep selector=quest,window
     """
     from seer_ray.cluster.submit import submit as send
-    from seer_ray.config.errors import JobError
 
-    command, made = load_job(config, job or [])
+    made = load_job(config, job or [])
     try:
-        code = send(made, address, command)
+        code = send(made, address)
     except JobError as error:
         fail(str(error), FAILED)
     except KeyboardInterrupt:
@@ -165,9 +177,7 @@ def pretrain(
 
     Examples: seer-ray pretrain | seer-ray pretrain train.steps=200 data.end=30 architecture.layers=2
     """
-    from seer_ray.config.training import PretrainConfig
-
-    execute_training(load_config(config, overrides or [], PretrainConfig), "pretrain", as_json)
+    execute(load_config(config, overrides or [], PretrainConfig), as_json)
 
 
 @app.command()
@@ -183,8 +193,6 @@ def distill(
 
     Examples: seer-ray distill data=runs/NAME | seer-ray distill data=texts.jsonl model.name=Qwen/Qwen3-4B
     """
-    from seer_ray.config.training import DistillConfig
-
     job = load_config(config, overrides or [], DistillConfig)
     if plan:
         from seer_ray.jobs.distill import plan as computed
@@ -195,7 +203,7 @@ def distill(
         else:
             typer.echo("\n".join(needed.lines()))
         return
-    execute_training(job, "distill", as_json)
+    execute(job, as_json)
 
 
 @app.command()
@@ -205,28 +213,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="follow it until it ends")] = False,
 ) -> None:
     """How a run, a sweep or a training job stands, from its folder alone: while it runs and after."""
-    from rich.console import Console
+    from seer_ray.status.find import find_run
 
-    from seer_ray.cli.display.run import print_status
-    from seer_ray.results.folder import RunFolder
-    from seer_ray.status.find import find_run, is_sweep, is_training
-    from seer_ray.status.run import read_status
-
-    uri = find_run(run)
-    if is_sweep(uri):
-        show_sweep(uri, as_json, watch)
-        return
-    if is_training(uri):
-        show_training(uri, as_json, watch)
-        return
-    folder = RunFolder.view(uri)
-    now = read_status(uri, folder)
-    if watch and now.state == "running":
-        now = follow(uri, folder, Console(stderr=True))
-    if as_json:
-        print_json(dataclasses.asdict(now))
-    else:
-        print_status(Console(), now)
+    show_status(find_run(run), as_json, watch)
 
 
 @app.command()

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import sys
-from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from seer_ray.cli.arguments import ConfigOption, JsonOption
+from seer_ray.cli.execute import execute
+from seer_ray.cli.load import load_config
 from seer_ray.config.errors import ConfigError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from seer_ray.config.training import GatesEvalConfig, GatesSharesConfig
 
 gates = typer.Typer(help="Attention gates: formats, how good they are, and how layers share a budget.")
 
 SourceArgument = Annotated[str, typer.Argument(metavar="GATES", help="gate folder, .pth file or hub id")]
 FolderArgument = Annotated[str, typer.Argument(metavar="FOLDER", help="where to write; must hold no gates")]
-
-
-C = TypeVar("C")
 
 
 class GateDtype(StrEnum):
@@ -37,13 +30,13 @@ DtypeOption = Annotated[GateDtype | None, typer.Option(help="of the weights; def
 @gates.command("export")
 def export_gates(source: SourceArgument, folder: FolderArgument, dtype: DtypeOption = None) -> None:
     """Write gates in the released format (attn_gate_weights.pth), for the reference implementation."""
-    typer.echo(convert(source, folder, pth=True, dtype=dtype))
+    typer.echo(_convert(source, folder, pth=True, dtype=dtype))
 
 
 @gates.command("import")
 def import_gates(source: SourceArgument, folder: FolderArgument, dtype: DtypeOption = None) -> None:
     """Write released gates (attn_gate_weights.pth) in the format of seer-ray (safetensors)."""
-    typer.echo(convert(source, folder, pth=False, dtype=dtype))
+    typer.echo(_convert(source, folder, pth=False, dtype=dtype))
 
 
 @gates.command("eval")
@@ -59,13 +52,11 @@ def eval_gates(
 
     Examples: seer-ray gates eval runs/NAME/gates data=texts.jsonl | seer-ray gates eval A B data=runs/NAME
     """
-    from seer_ray.cli.display.gates import print_gates
-    from seer_ray.config.training import GatesEvalConfig
+    from seer_ray.config.command import typed
 
-    sets, options = _options(words, config, GatesEvalConfig)
-    if sets:
-        options.sets = sets
-    _measure("gates_eval", options, as_json, print_gates)
+    sets, overrides = _told_apart(words)
+    named = [f"sets={typed(sets)}"] if sets else []
+    execute(load_config(config, [*named, *overrides], GatesEvalConfig), as_json)
 
 
 @gates.command("shares")
@@ -81,45 +72,22 @@ def share_budget(
 
     Examples: seer-ray gates shares runs/NAME/gates data=texts.jsonl budget=2048
     """
-    from seer_ray.cli.display.gates import print_shares
-    from seer_ray.config.training import GatesSharesConfig
+    from seer_ray.config.command import typed
 
-    sets, options = _options(words, config, GatesSharesConfig)
+    sets, overrides = _told_apart(words)
     if len(sets) > 1:
         raise ConfigError(f"{' '.join(sets)}: a budget is divided for one set of gates; name one")
-    if sets:
-        options.model.gates = sets[0]
-    _measure("gates_shares", options, as_json, print_shares)
+    named = [f"model.gates={typed(source)}" for source in sets]
+    execute(load_config(config, [*named, *overrides], GatesSharesConfig), as_json)
 
 
-def _options(words: list[str] | None, config: str | None, job: type[C]) -> tuple[list[str], C]:
-    """Words that name gates, and the options that the others set."""
-    from seer_ray.cli.load import load_config
-
+def _told_apart(words: list[str] | None) -> tuple[list[str], list[str]]:
+    """Words that name gates, and overrides."""
     given = words or []
-    named = [word for word in given if "=" not in word]
-    return named, load_config(config, [word for word in given if "=" in word], job)
+    return [word for word in given if "=" not in word], [word for word in given if "=" in word]
 
 
-def _measure(job: str, options: Any, as_json: bool, show: Callable[[Console, Any], None]) -> None:
-    """Run the job's ``main`` with a progress bar, and show its report."""
-    from rich.console import Console
-
-    from seer_ray.cli.display.gates import PassProgress
-    from seer_ray.cli.execute import ending
-    from seer_ray.cli.terminal import kept_free, print_json
-
-    progress = PassProgress(Console(stderr=True))
-    with kept_free(sys.stdout if as_json else None) as out:
-        with ending(progress.close, "the same command"):
-            report = importlib.import_module(f"seer_ray.jobs.{job}").main(options, progress)
-        if as_json:
-            print_json(dataclasses.asdict(report), out)
-            return
-    show(Console(), report)
-
-
-def convert(source: str, folder: str, pth: bool, dtype: str | None = None) -> str:
+def _convert(source: str, folder: str, pth: bool, dtype: str | None = None) -> str:
     """Gates in the other format; one line that says what was written.
 
     Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import dataclasses
+import functools
 import importlib
 import logging
 import os
@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seer_ray.cluster.connect import require_reachable
-from seer_ray.config.compose import digest, to_yaml
+from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError, JobError, first_line
+from seer_ray.config.identity import Identity
+from seer_ray.config.options import JobConfig, SweepConfig, options
 from seer_ray.tracking.address import resolve
 
 if TYPE_CHECKING:
@@ -38,24 +40,12 @@ AGENT_TIMEOUT = 30.0
 """Seconds in which a new cluster must be able to run jobs."""
 RECONNECT = 2.0
 """Seconds between two tries to get hold of a running job's log."""
-PLACES = (
-    "model.name",
-    "model.tokenizer",
-    "model.gates",
-    "task.data",
-    "architecture.tokenizer",
-    "data",
-    "data.text",
-)
-"""Options of jobs that may name a file or folder of this machine."""
-
-C = TypeVar("C")
+C = TypeVar("C", bound=JobConfig)
 
 
 def submit(
-    config: Any,
+    config: JobConfig,
     address: str | None = None,
-    command: str = "run",
     write: Callable[[str], None] = lambda text: print(text, end="", flush=True),
     follow: bool = True,
 ) -> int:
@@ -68,7 +58,6 @@ def submit(
         config: The job's; its name must be set.
         address: Of the cluster's dashboard, ``http://HOST:8265``; None: RAY_API_SERVER_ADDRESS, else this
             machine's.
-        command: Which job it is: ``run``, ``sweep``, ``pretrain`` or ``distill``.
         write: Gets the log as it comes.
         follow: Without it, comes back when the job is sent.
 
@@ -82,12 +71,12 @@ def submit(
     assert config.name, "a job that is submitted has a name"
     client = connect(address)
     sent = made_absolute(config)
-    base = f"seer-ray-{re.sub(r'[^A-Za-z0-9._-]', '-', config.name)}-{digest(sent)[:8]}"
+    base = f"seer-ray-{re.sub(r'[^A-Za-z0-9._-]', '-', config.name)}-{Identity.of(sent).digest[:8]}"
     id, running = _find(client, base)
     if running:
         write(f"{id} is there and goes on\n")
     else:
-        _send(client, id, sent, command)
+        _send(client, id, sent)
         write(f"submitted {id} to {client.get_address()}; to stop it: ray job stop {id}\n")
     return follow_job(client, id, write) if follow else 0
 
@@ -123,17 +112,15 @@ def made_absolute(job: C) -> C:
     config: Any = copy.deepcopy(job)
     config.cluster.address = None  # the job's own cluster
     config.results.folder = _absolute(config.results.folder, must_exist=False)
-    for place in PLACES:
-        section, name = config, place
-        while "." in name and section is not None:
-            first, _, name = name.partition(".")
-            section = getattr(section, first, None)
-        value = getattr(section, name, None)
-        if value is not None and not dataclasses.is_dataclass(value):
+    places = {name for name, _, about in options(config) if about["path"]}
+    for place in places:
+        *sections, name = place.split(".")
+        section = functools.reduce(getattr, sections, config)
+        if (value := getattr(section, name)) is not None:
             setattr(section, name, _elsewhere(value))
-    if hasattr(config, "sweep"):
+    if isinstance(config, SweepConfig):
         config.sweep.points = [
-            {name: _elsewhere(value) if name in PLACES else value for name, value in point.items()}
+            {name: _elsewhere(value) if name in places else value for name, value in point.items()}
             for point in config.sweep.points
         ]
     if "@" not in (config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
@@ -196,7 +183,7 @@ def _find(client: JobSubmissionClient, base: str) -> tuple[str, bool]:
         number += 1
 
 
-def _send(client: JobSubmissionClient, id: str, config: Any, command: str) -> None:
+def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="seer-ray-") as folder:
         stage, work = Path(folder, "package"), Path(folder, "work")
         work.mkdir()
@@ -209,7 +196,7 @@ def _send(client: JobSubmissionClient, id: str, config: Any, command: str) -> No
         while True:
             try:
                 client.submit_job(
-                    entrypoint=f"python -m seer_ray.cli.app {command} --config {JOB_FILE}",
+                    entrypoint=f"python -m seer_ray.cli.app {config.command} --config {JOB_FILE}",
                     submission_id=id,
                     runtime_env=environment,
                     metadata={"seer-ray": str(config.name)},
@@ -229,7 +216,7 @@ def _source(module: str) -> Path:
 
 
 def _elsewhere(value: Any) -> Any:
-    """What an option of ``PLACES`` says, with absolute paths: one, several, or ``{path: ...}``."""
+    """What an option that names files says, with absolute paths: one, several, or ``{path: ...}``."""
     if isinstance(value, (list, tuple)):
         return [_elsewhere(item) for item in value]
     if isinstance(value, dict):

@@ -18,7 +18,8 @@ from typing_extensions import TypeVar
 
 from seer_ray.config.checks import check
 from seer_ray.config.errors import ConfigError, first_line
-from seer_ray.config.options import RunConfig, SweepConfig, options
+from seer_ray.config.identity import Identity, escaped, plain
+from seer_ray.config.options import JobConfig, RunConfig, SweepConfig, options
 from seer_ray.config.overrides import (
     describe,
     flat,
@@ -50,7 +51,7 @@ OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}
 """Group -> the option that somebody means who gives it a name of their own."""
 LITERAL = "in ${} can only be the name of an option, such as ${model.name}; for a literal ${ write \\${"
 
-C = TypeVar("C", default=RunConfig)
+C = TypeVar("C", bound=JobConfig, default=RunConfig)
 
 
 def compose(
@@ -126,25 +127,14 @@ def from_yaml(
         raise ConfigError(f"{source}: {error}") from None
 
 
-def to_yaml(config: Any) -> str:
+def to_yaml(config: JobConfig) -> str:
     """All options, resolved; ``from_yaml`` gives the same ones back."""
     import yaml
 
-    values = escaped(dataclasses.asdict(config))
+    values = plain(config)
     # PyYAML writes these line breaks bare, and reads them as something else.
     readable = not re.search("[\x85\u2028\u2029\ufeff]", json.dumps(values, ensure_ascii=False))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, width=110)
-
-
-def escaped(value: Any) -> Any:
-    """Text with ``${`` such that OmegaConf reads it as text."""
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
-    if isinstance(value, dict):
-        return {key: escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [escaped(item) for item in value]
-    return value
 
 
 def usual_selector(gates: str | None) -> str:
@@ -152,14 +142,7 @@ def usual_selector(gates: str | None) -> str:
     return "quest" if gates is None else "seer"
 
 
-def digest(config: Any) -> str:
-    """Of the options that decide what the rows are, in hex: the one that the run folder records."""
-    from seer_ray.config import identity
-
-    return identity.digest(identity.parse(to_yaml(config), "config.yaml"))
-
-
-def run_name(config: Any) -> str:
+def run_name(config: JobConfig) -> str:
     """The run folder's name: ``config.name``, or one made of what the job is about and a short digest.
 
     Raises:
@@ -172,19 +155,9 @@ def run_name(config: Any) -> str:
                 "(where it lies is results.folder)"
             )
         return config.name
-    parts = _about(config) if isinstance(config, RunConfig) else config.about()
-    safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", part)).strip("-._")[:40] for part in parts]
-    return "-".join([*(part for part in safe if part), digest(config)[:8]])
-
-
-def _about(config: RunConfig) -> list[str]:
-    """Task, model and selector."""
-    selector = config.selector
-    width = "" if selector.name == "dense" else str(selector.budget)
-    if width and selector.threshold is not None:
-        width = f"-t{selector.threshold:g}"
-    kind = "sweep" if isinstance(config, SweepConfig) else f"{selector.name}{width}"
-    return [config.task.name, config.model.short, kind]
+    words = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", part)) for part in config.about()]
+    safe = [word.strip("-._")[:40] for word in words]
+    return "-".join([*(part for part in safe if part), Identity.of(config).digest[:8]])
 
 
 @cache

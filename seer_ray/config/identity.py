@@ -1,71 +1,75 @@
-"""Which settings make two runs the same run."""
+"""Which settings make two jobs the same job."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import yaml
-
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import OPERATIONAL, RunConfig, options
-
-BITS = ("engine.max_batch", "engine.tensor_parallel", "model.device")
-"""Operational options that change the last bits of a result: fixed where ``engine.exact`` promises them."""
+from seer_ray.config.options import JobConfig, options
 
 
-def parse(config_yaml: str, where: str) -> dict[str, Any]:
-    """A resolved config as plain JSON data.
+def plain(config: JobConfig) -> dict[str, Any]:
+    """All options as nested JSON data, as YAML files have them: ``${`` of a text is escaped."""
+    return json.loads(json.dumps(escaped(dataclasses.asdict(config)), default=str))
 
-    Raises:
-        ConfigError: not YAML, or not a mapping.
+
+@dataclass(frozen=True)
+class Identity:
+    """The options of a job that decide what its results are.
+
+    Attributes:
+        config: all options, nested, as JSON has them.
+        job: which options there are, and which of them decide.
     """
-    try:
-        config = yaml.safe_load(config_yaml)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{where}: not a config, a mapping is expected")
-    return json.loads(json.dumps(config, default=str))
 
+    config: Mapping[str, Any]
+    job: type[JobConfig]
 
-def digest(config: Mapping[str, Any]) -> str:
-    """Of the options that decide what the rows are, 16 hex digits."""
-    text = json.dumps(deciding(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    @classmethod
+    def of(cls, config: JobConfig) -> Identity:
+        return cls(plain(config), type(config))
 
-
-def refuse_differences(
-    here: Mapping[str, Any], folder: Mapping[str, Any], where: str, job: type = RunConfig
-) -> None:
-    """Raise ConfigError, one line, if what is in a folder was made with other settings than these.
-
-    An option that one side does not know (a newer version added it) stands at its default there, which is
-    that of the options of the ``job``.
-    """
-    ours, theirs = deciding(here), deciding(folder)
-    defaults = {name: value for name, value, _ in options(job())}
-    found = []
-    for name in sorted({*ours, *theirs}):
-        mine, other = ours.get(name, defaults.get(name)), theirs.get(name, defaults.get(name))
-        if mine != other:
-            found.append(f"{name}: {_show(mine)} here, {_show(other)} in the folder")
-    if found:
-        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-        raise ConfigError(
-            f"{where}: made with other settings: {'; '.join(found[:5])}{more}; "
-            "give the run another name, or give the old settings"
+    @cached_property
+    def deciding(self) -> dict[str, Any]:
+        """By dotted name; what a mapping holds has names of its own."""
+        flat = dict(_flatten(self.config))
+        free = tuple(
+            name
+            for name, _, about in options(self.job())
+            if about["operational"] and not (about["bits"] and flat.get("engine.exact"))
         )
+        return {k: v for k, v in flat.items() if not any(k == f or k.startswith(f + ".") for f in free)}
 
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits."""
+        return hashlib.sha256(json.dumps(self.deciding, sort_keys=True).encode()).hexdigest()[:16]
 
-def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide what the rows are, by dotted name."""
-    flat = dict(_flatten(config))
-    fixed = BITS if flat.get("engine.exact") else ()
-    free = tuple(name for name in OPERATIONAL if name not in fixed)
-    return {k: v for k, v in flat.items() if not any(k == f or k.startswith(f + ".") for f in free)}
+    def refuse_differences(self, folder: Identity, where: str) -> None:
+        """Raise ConfigError, one line, if what is in a folder was made with other settings than these.
+
+        An option that one side does not know (a newer version added it) stands at its default there.
+        """
+        ours, theirs = self.deciding, folder.deciding
+        defaults = {name: value for name, value, _ in options(self.job())}
+        found = []
+        for name in sorted({*ours, *theirs}):
+            mine, other = ours.get(name, defaults.get(name)), theirs.get(name, defaults.get(name))
+            if mine != other:
+                found.append(f"{name}: {_show(mine)} here, {_show(other)} in the folder")
+        if found:
+            more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+            raise ConfigError(
+                f"{where}: made with other settings: {'; '.join(found[:5])}{more}; "
+                "give the run another name, or give the old settings"
+            )
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -74,6 +78,17 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def escaped(value: Any) -> Any:
+    """Text with ``${`` such that OmegaConf reads it as text."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [escaped(item) for item in value]
+    return value
 
 
 def _show(value: Any) -> str:

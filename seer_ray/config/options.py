@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 
 def option(
@@ -22,8 +22,17 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
+    operational: bool = False,
+    bits: bool = False,
+    path: bool = False,
 ) -> Any:
-    """A dataclass field that carries its own documentation and bounds."""
+    """A dataclass field that carries its own documentation and bounds.
+
+    Args:
+        operational: changes no result: may differ between the first run of a folder and its resumption.
+        bits: operational, but changes the last bits of a result: fixed where ``engine.exact`` promises them.
+        path: may name a file or folder of this machine.
+    """
     metadata = {
         "help": help,
         "unit": unit,
@@ -31,10 +40,18 @@ def option(
         "minimum": minimum,
         "maximum": maximum,
         "above": above,
+        "operational": operational or bits,
+        "bits": bits,
+        "path": path,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def section(options: type, *, operational: bool = False) -> Any:
+    """A dataclass field of options that belong together; ``operational``: all of them."""
+    return field(default_factory=options, metadata={"operational": operational})
 
 
 SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
@@ -46,17 +63,20 @@ class ModelConfig:
         "reasoner",
         "hub id, folder, GGUF file, 'reasoner' (the small model of this package), or 'smollm2' (of the extra "
         "smollm)",
+        path=True,
     )
     revision: str | None = option(None, "hub revision of the model")
-    tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder")
+    tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder", path=True)
     dtype: str = option(
         "auto",
         "weights, and KV cache unless engine.kv_dtype says otherwise; auto: as stored, float32 for GGUF",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N")
+    device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N", bits=True)
     gates: str | None = option(
-        None, "attention gates: hub id, folder, .pth file, or 'reasoner', 'smollm2' (those of that model)"
+        None,
+        "attention gates: hub id, folder, .pth file, or 'reasoner', 'smollm2' (those of that model)",
+        path=True,
     )
     trust_remote_code: bool = option(False, "run Python code that comes with the model")
 
@@ -122,9 +142,11 @@ class SamplingConfig:
 @dataclass
 class EngineConfig:
     block_size: int = option(64, "page of the KV cache = block of the selection", unit="tokens", minimum=1)
-    max_batch: int = option(16, "sequences decoded together", minimum=1)
+    max_batch: int = option(16, "sequences decoded together", minimum=1, bits=True)
     kv_memory: str = option(
-        "auto", "KV cache per worker, e.g. 8GiB; auto: most of what is free after the weights"
+        "auto",
+        "KV cache per worker, e.g. 8GiB; auto: most of what is free after the weights",
+        operational=True,
     )
     kv_dtype: str = option(
         "auto",
@@ -142,14 +164,18 @@ class EngineConfig:
         False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower"
     )
     tensor_parallel: int = option(
-        1, "GPUs of one node that hold a worker's model together, each some of its heads", minimum=1
+        1,
+        "GPUs of one node that hold a worker's model together, each some of its heads",
+        minimum=1,
+        bits=True,
     )
     record_selection: int = option(
         0,
         "sample 0 of the first so many problems: keep which blocks each step attended, for the report's map",
         minimum=0,
+        operational=True,
     )
-    record_requests: list[str] = option([], "more chains to record so, as 'problem/sample'")
+    record_requests: list[str] = option([], "more chains to record so, as 'problem/sample'", operational=True)
 
 
 @dataclass
@@ -181,12 +207,12 @@ class TaskConfig:
 
     name: str = option("registers", "label of the task in results and run names")
     data: str | None = option(
-        None, "path or glob (.jsonl .parquet .csv), hub id; None: the built-in generator"
+        None, "path or glob (.jsonl .parquet .csv), hub id; None: the built-in generator", path=True
     )
     subset: str | None = option(None, "hub datasets: configuration name")
     split: str = option("test", "hub datasets: split")
-    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    columns: ColumnsConfig = section(ColumnsConfig)
+    generator: GeneratorConfig = section(GeneratorConfig)
     limit: int | None = option(None, "only so many problems", minimum=1)
     shuffle: int | None = option(None, "seed of a shuffle before the limit; None: file order")
     prompt: str = option("{question}", "user message; {question} or any column in braces")
@@ -265,22 +291,43 @@ class RacingConfig:
 
 
 @dataclass
-class RunConfig:
-    """One job."""
+class JobConfig:
+    """What every job has: its name, a folder of results, tracking."""
 
-    name: str | None = option(
-        None, "name of the run folder; None: made from task, model, selector and settings"
-    )
+    command: ClassVar[str]
+    """Words after ``seer-ray`` that start it; its top file in ``conf/`` has them joined by ``_``."""
+
+    name: str | None = option(None, "name of the run folder; None: made from the settings", operational=True)
+    results: ResultsConfig = section(ResultsConfig, operational=True)
+    tracking: TrackingConfig = section(TrackingConfig, operational=True)
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of, where none is given."""
+        raise NotImplementedError
+
+
+@dataclass
+class RunConfig(JobConfig):
+    """A dataset through a model."""
+
+    command = "run"
+
     seed: int = option(0, "of all sampling noise", minimum=0)
     samples: int = option(1, "completions per problem", minimum=1)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    task: TaskConfig = field(default_factory=TaskConfig)
-    selector: SelectorConfig = field(default_factory=SelectorConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    results: ResultsConfig = field(default_factory=ResultsConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    model: ModelConfig = section(ModelConfig)
+    task: TaskConfig = section(TaskConfig)
+    selector: SelectorConfig = section(SelectorConfig)
+    sampling: SamplingConfig = section(SamplingConfig)
+    engine: EngineConfig = section(EngineConfig)
+    cluster: ClusterConfig = section(ClusterConfig, operational=True)
+
+    def about(self) -> list[str]:
+        """Task, model and selector."""
+        selector = self.selector
+        width = "" if selector.name == "dense" else str(selector.budget)
+        if width and selector.threshold is not None:
+            width = f"-t{selector.threshold:g}"
+        return [self.task.name, self.model.short, f"{selector.name}{width}"]
 
 
 @dataclass
@@ -293,41 +340,27 @@ class SweepOptions:
     points: list[Any] = option(
         [], "points by name: each 'selector=quest selector.budget=512' or a mapping of options"
     )
-    baseline: bool = option(True, "add a dense point to compare with, where there is none")
+    baseline: bool = option(True, "add a dense point to compare with, where there is none", operational=True)
     round: int | None = option(
         None,
         "problems that every point finishes before the next ones are begun; None: four batches of requests",
         minimum=1,
+        operational=True,
     )
-    racing: RacingConfig = field(default_factory=RacingConfig)
+    racing: RacingConfig = section(RacingConfig, operational=True)
 
 
 @dataclass
 class SweepConfig(RunConfig):
     """Several runs that differ in some options. The options of a run are those of the first point."""
 
-    sweep: SweepOptions = field(default_factory=SweepOptions)
+    command = "sweep"
 
+    sweep: SweepOptions = section(SweepOptions)
 
-# What may differ between the first run of a folder and its resumption: nothing that changes a row.
-OPERATIONAL = (
-    "name",
-    "cluster",
-    "results",
-    "tracking",
-    "engine.kv_memory",
-    "engine.max_batch",
-    "engine.tensor_parallel",
-    "engine.record_selection",
-    "engine.record_requests",
-    "model.device",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "sweep.round",
-    "sweep.racing",
-    "sweep.baseline",
-)
+    def about(self) -> list[str]:
+        """Task and model."""
+        return [self.task.name, self.model.short, "sweep"]
 
 
 def options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
@@ -335,6 +368,8 @@ def options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str,
     for item in dataclasses.fields(config):
         value, name = getattr(config, item.name), f"{prefix}{item.name}"
         if dataclasses.is_dataclass(value):
-            yield from options(value, name + ".")
+            whole = item.metadata.get("operational", False)
+            for inner, setting, metadata in options(value, name + "."):
+                yield inner, setting, metadata | {"operational": whole or metadata["operational"]}
         else:
             yield name, value, dict(item.metadata)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from seer_ray.config.options import ClusterConfig, ModelConfig, ResultsConfig, TrackingConfig, option
+from seer_ray.config.options import ClusterConfig, JobConfig, ModelConfig, option, section
 
 
 @dataclass
@@ -28,7 +28,7 @@ class ArchitectureConfig:
     )
     window: int = option(1024, "reach of sliding layers", unit="tokens", minimum=1)
     tokenizer: str | None = option(
-        None, "hub id or folder; None: one made for the built-in problems, of English letters only"
+        None, "hub id or folder; None: one made for the built-in problems, of English letters only", path=True
     )
     save_dtype: str = option(
         "bfloat16", "of the weights in the folder that is written", choices=("float32", "bfloat16")
@@ -43,7 +43,9 @@ class ProblemsConfig:
     """What is learned: problems of a built-in generator, made as they are needed, or text."""
 
     text: Any = option(
-        None, "text to learn instead of problems: as data in seer-ray distill, paths or {path, weight, ...}"
+        None,
+        "text to learn instead of problems: as data in seer-ray distill, paths or {path, weight, ...}",
+        path=True,
     )
     held_out: float = option(0.02, "share of the documents of a text", minimum=0.0, maximum=0.5)
     generator: str = option(
@@ -98,9 +100,13 @@ class TrainConfig:
         "bfloat16", "of the computation (autocast); weights stay as they are", choices=("float32", "bfloat16")
     )
     seed: int = option(0, "of initial weights and data", minimum=0)
-    log_every: int = option(10, "metrics are averaged over so many", unit="steps", minimum=1)
-    eval_every: int = option(100, "held-out evaluation", unit="steps", minimum=1)
-    checkpoint_every: int = option(100, "what a killed job can lose", unit="steps", minimum=1)
+    log_every: int = option(
+        10, "metrics are averaged over so many", unit="steps", minimum=1, operational=True
+    )
+    eval_every: int = option(100, "held-out evaluation", unit="steps", minimum=1, operational=True)
+    checkpoint_every: int = option(
+        100, "what a killed job can lose", unit="steps", minimum=1, operational=True
+    )
 
 
 @dataclass
@@ -113,17 +119,16 @@ class PretrainEvalConfig:
 
 
 @dataclass
-class PretrainConfig:
+class PretrainConfig(JobConfig):
     """A small model trained from scratch."""
 
-    name: str | None = option(None, "name of the run folder; None: made from the settings")
-    architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
-    data: ProblemsConfig = field(default_factory=ProblemsConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    evaluation: PretrainEvalConfig = field(default_factory=PretrainEvalConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    results: ResultsConfig = field(default_factory=ResultsConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    command = "pretrain"
+
+    architecture: ArchitectureConfig = section(ArchitectureConfig)
+    data: ProblemsConfig = section(ProblemsConfig)
+    train: TrainConfig = section(TrainConfig)
+    evaluation: PretrainEvalConfig = section(PretrainEvalConfig)
+    cluster: ClusterConfig = section(ClusterConfig, operational=True)
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
@@ -210,22 +215,22 @@ class DistillEvalConfig:
 
 
 @dataclass
-class DistillConfig:
+class DistillConfig(JobConfig):
     """Gates for a frozen model."""
 
-    name: str | None = option(None, "name of the run folder; None: made from the settings")
-    model: ModelConfig = field(default_factory=ModelConfig)
+    command = "distill"
+
+    model: ModelConfig = section(ModelConfig)
     data: Any = option(
         None,
         "folder of a run or sweep, file, hub id, or a list of these and of {path: ..., weight: ..., ...}",
+        path=True,
     )
-    gates: GatesConfig = field(default_factory=GatesConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    evaluation: DistillEvalConfig = field(default_factory=DistillEvalConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    results: ResultsConfig = field(default_factory=ResultsConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    gates: GatesConfig = section(GatesConfig)
+    objective: ObjectiveConfig = section(ObjectiveConfig)
+    train: TrainConfig = section(TrainConfig)
+    evaluation: DistillEvalConfig = section(DistillEvalConfig)
+    cluster: ClusterConfig = section(ClusterConfig, operational=True)
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
@@ -233,12 +238,11 @@ class DistillConfig:
 
 
 @dataclass
-class HeldOutConfig:
+class HeldOutConfig(JobConfig):
     """Text, of which a share was held out when gates were trained, and which of its rows are looked at."""
 
-    name: str | None = option(None, "name of the run folder; None: made from the settings")
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: Any = option(None, "text, as in seer-ray distill")
+    model: ModelConfig = section(ModelConfig)
+    data: Any = option(None, "text, as in seer-ray distill", path=True)
     held_out: float = option(
         0.02,
         "share of the documents, as in training (evaluation.held_out); 1: all, for text never trained on",
@@ -255,16 +259,16 @@ class HeldOutConfig:
     )
     stride: int = option(7, "every so many rows count", unit="tokens", minimum=1)
     sink: bool = option(True, "always read the first block (inside the budget)")
-    results: ResultsConfig = field(default_factory=ResultsConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 @dataclass
 class GatesEvalConfig(HeldOutConfig):
     """How good gate sets are, on held-out documents and beside other selectors."""
 
+    command = "gates eval"
+
     sets: Any = option(
-        None, "gate sets: folder, hub id, a list of these, or {label: folder}; None: model.gates"
+        None, "gate sets: folder, hub id, a list of these, or {label: folder}; None: model.gates", path=True
     )
     selectors: list[str] = option(
         ["oracle", "best", "quest", "window", "random"], "beside the gates; best: the most mass there is"
@@ -298,6 +302,8 @@ class GatesEvalConfig(HeldOutConfig):
 @dataclass
 class GatesSharesConfig(HeldOutConfig):
     """Which layers of a model should read more than others, at the same number of tokens in all."""
+
+    command = "gates shares"
 
     budget: int = option(
         1024, "KV per KV head and step that is divided, mean over the layers", unit="tokens", minimum=1

@@ -3,57 +3,80 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from seer_ray.config.checks import check
-from seer_ray.config.compose import run_name
-from seer_ray.config.errors import Interrupted
-from seer_ray.config.options import options
 from seer_ray.config.training import HeldOutConfig
 from seer_ray.corpora.documents import Document
-from seer_ray.driver.stopping import StopRequest
-from seer_ray.results.job import TrainFolder
-from seer_ray.results.store import join
-from seer_ray.tracking.mlflow_tracker import open_tracker
-from seer_ray.tracking.tracker import Dataset, Tracker
+from seer_ray.driver.frame import Frame, framed
+from seer_ray.results.base import CONFIG
+from seer_ray.results.job import JobFolder
+from seer_ray.status.live import JobSummary, MeasureLive, Reporter
+from seer_ray.tracking.tracker import Dataset
 
 REPORT = "figures.json"
 
+Measuring = Frame[HeldOutConfig, JobFolder]
+
+
+@dataclass
+class MeasureSummary(JobSummary):
+    """What was measured on what."""
+
+    model: str = ""
+    block_size: int = 0
+    documents: int = 0
+    tokens: int = 0
+    files: list[str] = field(default_factory=list)
+    """Written into the folder."""
+
 
 @contextlib.contextmanager
-def measuring(config: HeldOutConfig, job: str) -> Iterator[tuple[TrainFolder, Tracker]]:
-    """The job's folder, held, and its tracking, which is told how the body ended.
+def measuring(
+    config: HeldOutConfig, reporter: Reporter[MeasureLive, Any] | None
+) -> Iterator[tuple[Measuring, Callable[[int, int, str], None]]]:
+    """The job's frame, at work, and what its passes are told to: (done, total, what is computed).
 
     The body measures anew each time: a folder of gates may hold others than before.
 
     Args:
         config: gets its name, if it has none.
-        job: the command, such as ``gates eval``.
+        reporter: shows how it goes.
 
     Raises:
         ConfigError: an option is wrong.
         Interrupted: SIGINT or SIGTERM, in the body.
     """
-    check(config)
-    config.name = run_name(config)
-    uri, stop = join(config.results.folder, config.name), StopRequest()
-    with stop.listening(), TrainFolder.open(uri, config, job) as folder:
-        tracker = open_tracker(folder, config.tracking)
-        try:
-            yield folder, tracker
-        except Interrupted:
-            tracker.finish("KILLED")
-            raise
-        except BaseException:
-            tracker.finish("FAILED")
-            raise
-        tracker.finish()
+    live, began = MeasureLive(), time.monotonic()
+
+    def progress(done: int, total: int, phase: str) -> None:
+        live.done, live.total, live.phase = done, total, phase
+        live.eta_s = (time.monotonic() - began) / done * (total - done) if done else None
+        frame.reporter.update(live)
+
+    with framed(config, JobFolder, reporter) as frame:
+        frame.status.say = lambda: dataclasses.asdict(live)
+        frame.reporter.start(live)
+        with frame.working():
+            yield frame, progress
 
 
-def begin(tracker: Tracker, config: HeldOutConfig, documents: Sequence[Document]) -> None:
+def begin(frame: Measuring, documents: Sequence[Document]) -> None:
     """Say what was measured on what."""
     sources = ", ".join(dict.fromkeys(document.source for document in documents))
     content = hashlib.sha256(b"".join(document.tokens.numpy().tobytes() for document in documents))
-    dataset = Dataset("documents", content.hexdigest()[:36], sources, len(documents))
-    tracker.start(str(config.name), {name: value for name, value, _ in options(config)}, dataset)
+    frame.begin(Dataset("documents", content.hexdigest()[:36], sources, len(documents)))
+
+
+def conclude(frame: Measuring, summary: MeasureSummary, metrics: dict[str, float]) -> None:
+    """Into the folder and the tracking: the summary, with its files, and the main figures."""
+    summary.files.append(REPORT)
+    frame.folder.store.write(REPORT, json.dumps(dataclasses.asdict(summary), indent=1).encode())
+    frame.folder.conclude(metrics)
+    for name in (CONFIG, *summary.files):
+        frame.tracker.artifact(name)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -15,7 +13,7 @@ from seer_ray.cluster.lane import Lane
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.speed import SECONDS, TOKENS, Speed
 from seer_ray.status.live import LiveStats, Reporter
-from seer_ray.status.pulse import STATUS, sign_of_life
+from seer_ray.status.pulse import STATUS
 
 UPDATE = 0.5
 """Seconds between two updates of the reporter."""
@@ -24,7 +22,7 @@ WINDOW = 15.0
 
 
 class Monitor:
-    """Keeps ``live`` and shows it. Whoever drives the job calls ``write`` as its heart beats."""
+    """Keeps ``live`` and shows it."""
 
     def __init__(self, folder: RunFolder, reporter: Reporter, total: int) -> None:
         self.live = LiveStats(total=total)
@@ -38,8 +36,6 @@ class Monitor:
         self._began = time.monotonic()
         self._speed: deque[tuple[float, int]] = deque()
         self._updated = 0.0
-        self._mutex = threading.Lock()
-        self._state, self._error = "running", None  # type: str, str | None
 
     def start(self) -> None:
         """Begins to tell."""
@@ -126,26 +122,17 @@ class Monitor:
         before, now = self._engines_before, self._engines
         return {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
 
-    def end(self, state: str, error: str | None = None) -> None:
-        """The last word in ``status.json``: ``done``, ``failed`` or ``interrupted``."""
-        self._state, self._error = state, error
-        with contextlib.suppress(OSError):
-            self.write()
-
     def _show(self) -> None:
         self.live.elapsed_s = time.monotonic() - self._began
         self._reporter.update(self.live)
 
-    def write(self) -> None:
-        """Brings ``status.json`` up to date. From any thread. Raises OSError."""
-        with self._mutex:
-            self.live.elapsed_s = time.monotonic() - self._began
-            seconds, tokens = self._decoding()
-            said = {
-                **sign_of_life(self._state, self._error),
-                SECONDS: seconds,
-                TOKENS: tokens,
-                "all_engines": self.engines(),
-                **dataclasses.asdict(self.live),
-            }
-            self._folder.write_json(STATUS, said)
+    def said(self) -> dict[str, Any]:
+        """For ``status.json``. From any thread."""
+        self.live.elapsed_s = time.monotonic() - self._began
+        seconds, tokens = self._decoding()
+        return {
+            SECONDS: seconds,
+            TOKENS: tokens,
+            "all_engines": self.engines(),
+            **dataclasses.asdict(self.live),
+        }

@@ -4,67 +4,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from seer_ray.analysis.statistics import Totals, summarise
 from seer_ray.cluster.coordinator import Outcome
 from seer_ray.cluster.engine_thread import Setting
 from seer_ray.cluster.lane import Lane
-from seer_ray.config.options import RunConfig, options
-from seer_ray.driver.dataset import describe
+from seer_ray.config.options import RunConfig
+from seer_ray.driver.dataset import describe, refuse_other_data
+from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.requests import Prompt
 from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Request
+from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
-from seer_ray.status.live import Reporter
 from seer_ray.tasks.grading import Grader
 from seer_ray.tasks.problem import Problem
-from seer_ray.tracking.tracker import Status, Tracker
-
-METRICS = "metrics.json"
-State = Literal["done", "stopped early", "failed", "interrupted"]
-TRACKED: dict[State, Status] = {
-    "done": "FINISHED",
-    "stopped early": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-}
 
 
 class Session:
     """A run from where its folder stands to its end, or as far as it comes.
 
     Args:
-        config: All options.
-        folder: Open to write.
+        frame: Of the run.
         problems: All of them, in order.
-        reporter: Shows how it goes.
-        tracker: Started by ``begin``.
+
+    Raises:
+        ConfigError: The folder was begun with other problems.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: RunFolder,
-        problems: Sequence[Problem],
-        reporter: Reporter,
-        tracker: Tracker,
-    ) -> None:
-        self.config, self.folder, self.problems = config, folder, problems
-        self.reporter, self.tracker = reporter, tracker
-        self.monitor = Monitor(folder, reporter, len(problems) * config.samples)
-        self.monitor.add(folder.read(Totals.COLUMNS).to_pylist())
+    def __init__(self, frame: Frame[RunConfig, RunFolder], problems: Sequence[Problem]) -> None:
+        refuse_other_data(frame.folder, problems, frame.config)
+        self.frame, self.problems = frame, problems
+        self.config, self.folder = frame.config, frame.folder
+        self.monitor = Monitor(frame.folder, frame.reporter, len(problems) * frame.config.samples)
+        self.monitor.add(frame.folder.read(Totals.COLUMNS).to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
-        self.state: State | None = None
-        """How this session of it ended; None: it has not."""
+        frame.status.say = self.monitor.said
         self.lane: Lane | None = None
         self._rows: RowWriter | None = None
         self._tracked = 0.0
 
     @property
     def name(self) -> str:
-        return str(self.config.name)
+        return self.frame.name
 
     @property
     def complete(self) -> bool:
@@ -83,12 +67,11 @@ class Session:
 
     def metrics(self) -> dict[str, Any]:
         """Final ones, of a run that has come to its end."""
-        return self.folder.read_json(METRICS) or {}
+        return self.folder.metrics() or {}
 
     def begin(self) -> None:
         """Something is going to happen: tells who watches."""
-        params = {name: value for name, value, _ in options(self.config)}
-        self.tracker.start(self.name, params, describe(self.problems, self.config))
+        self.frame.begin(describe(self.problems, self.config))
         self.monitor.start()
 
     def prepare(
@@ -120,7 +103,7 @@ class Session:
             config,
             prompts,
             lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
-            self.reporter.note,
+            self.frame.reporter.note,
             pool,
         )
         self.lane = Lane(
@@ -147,7 +130,7 @@ class Session:
             JobError: Disk or object store refused for too long.
         """
         rows, lane = self._rows, self.lane
-        if self.state is not None:
+        if self.frame.state is not None:
             return
         assert rows is not None and lane is not None
         rows.keep(lane.coordinator.changes())
@@ -157,7 +140,7 @@ class Session:
         if time.monotonic() - self._tracked >= self.config.tracking.interval:
             self._tracked = time.monotonic()
             engines = {f"engine/{name}": value for name, value in (stats() if stats else lane.stats).items()}
-            self.tracker.log(self.monitor.metrics() | engines, step=self.monitor.live.done)
+            self.frame.tracker.log(self.monitor.metrics() | engines, step=self.monitor.live.done)
 
     def save(self) -> None:
         """No finished row and no known token is lost, whatever ended the work.
@@ -165,17 +148,10 @@ class Session:
         Raises:
             JobError: Disk or object store refused.
         """
-        if self._rows is not None and self.lane is not None and self.state is None:
+        if self._rows is not None and self.lane is not None and self.frame.state is None:
             self._rows.keep(self.lane.coordinator.changes())
             self.monitor.add(self._rows.finish())
             self.monitor.tick(self.lane, last=True)
-
-    def end(self, state: State, error: BaseException | str | None = None) -> None:
-        """The last word of this session, to who watches and to the tracker."""
-        self.state = state
-        reason = (" ".join(str(error).split()) or type(error).__name__) if error is not None else None
-        self.monitor.end(state, reason)
-        self.tracker.finish(TRACKED[state])
 
     def close(self) -> None:
         """Ends the graders."""
@@ -202,9 +178,9 @@ class Session:
             metrics["speed/engine_decode_of_copy_rate"] = engines.get("decode_floor_s", 0.0) / steps
         metrics = {name: value for name, value in metrics.items() if value is not None}
         self.folder.write_json(METRICS, metrics)
-        self.tracker.log(self.monitor.metrics() | metrics, step=self.monitor.live.done)
-        for name in ("config.yaml", METRICS):
-            self.tracker.artifact(name)
+        self.frame.tracker.log(self.monitor.metrics() | metrics, step=self.monitor.live.done)
+        for name in (CONFIG, METRICS):
+            self.frame.tracker.artifact(name)
         return metrics
 
     def _rounds(self, requests: Sequence[Request], size: int) -> list[list[Request]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
@@ -19,7 +19,6 @@ from seer_ray.fidelity.quality import Rows
 from seer_ray.fidelity.sensitivity import ALIKE, LayerCosts, Setting, measure_layers
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import load_model
-from seer_ray.results.job import TrainFolder
 
 
 @dataclass(frozen=True)
@@ -157,45 +156,3 @@ def _plan(
     costs = {layer: one.costs[setting] for (layer, one), setting in zip(layers.items(), chosen, strict=True)}
     read, kl = total([one.costs for one in layers.values()], chosen)
     return Plan(name, selector, read / len(layers), kl, costs)
-
-
-@dataclass
-class SharesReport:
-    """What a division of a budget came to."""
-
-    name: str
-    folder: str
-    model: str
-    gates: str
-    block_size: int
-    documents: int
-    tokens: int
-    plans: list[dict[str, Any]]
-    """``name``, ``selector`` (its options), ``read`` (KV tokens per head and step), ``kl`` (expected)."""
-    layers: list[dict[str, Any]]
-    """``layer``, ``kl`` with it sparse alone, and of each plan ``read`` and ``loss``, its part of ``kl``."""
-    files: list[str] = field(default_factory=list)
-    elapsed_s: float = 0.0
-    tracking_uri: str | None = None
-    tracking_run_id: str | None = None
-
-
-def _report(config: GatesSharesConfig, folder: TrainFolder, found: Division) -> SharesReport:
-    return SharesReport(
-        name=str(config.name),
-        folder=folder.uri,
-        model=config.model.name,
-        gates=found.gates,
-        block_size=found.block_size,
-        documents=len(found.documents),
-        tokens=found.tokens,
-        plans=[
-            {"name": plan.name, "selector": plan.selector, "read": plan.read, "kl": plan.kl}
-            for plan in found.plans
-        ],
-        layers=[
-            {"layer": layer, "kl": costs.kl}
-            | {plan.name: plan.layers[layer]._asdict() for plan in found.plans}
-            for layer, costs in found.layers.items()
-        ],
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,7 +22,6 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import LoadedModel, load_model
 from seer_ray.models.plan import layer_limits
-from seer_ray.results.job import TrainFolder
 
 GATES = "seer"
 """Label of the only gate set."""
@@ -209,44 +208,3 @@ def flat(rows: Sequence[Mapping[str, Any]], values: Sequence[str]) -> dict[str, 
         known = {value: row[value] for value in values if row.get(value) is not None}
         metrics |= {f"{value}/{name}": x for value, x in known.items() if math.isfinite(x)}
     return metrics
-
-
-@dataclass
-class GatesReport:
-    """What an evaluation of gates came to. Rows are those of ``seer_ray.fidelity.figures.Figures``."""
-
-    name: str
-    folder: str
-    model: str
-    gates: dict[str, str]
-    """Label -> where the set was."""
-    block_size: int
-    documents: int
-    tokens: int
-    table: list[dict[str, Any]]
-    """By positions, budget and selector."""
-    sources: list[dict[str, Any]]
-    """The same by source, where there are several."""
-    layers: list[dict[str, Any]]
-    """By layer too."""
-    files: list[str] = field(default_factory=list)
-    elapsed_s: float = 0.0
-    tracking_uri: str | None = None
-    tracking_run_id: str | None = None
-
-
-def _report(config: GatesEvalConfig, folder: TrainFolder, found: Evaluation) -> GatesReport:
-    figures = found.figures
-    several = len({document.source for document in found.documents}) > 1
-    return GatesReport(
-        name=str(config.name),
-        folder=folder.uri,
-        model=config.model.name,
-        gates=found.gates,
-        block_size=found.block_size,
-        documents=len(found.documents),
-        tokens=found.tokens,
-        table=figures.table(),
-        sources=figures.table("source") if several else [],
-        layers=figures.layer_table("layer"),
-    )

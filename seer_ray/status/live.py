@@ -7,7 +7,7 @@ process and heartbeat, to ``status.json`` in the run folder. At the end it gives
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 
 @dataclass
@@ -49,23 +49,31 @@ class LiveStats:
 
 
 @dataclass
-class Summary:
+class JobSummary:
     """What a job came to."""
 
     name: str
     folder: str
-    """The run folder, a path or URI."""
+    """The job's folder, a path or URI."""
+    elapsed_s: float = 0.0
+    tracking_uri: str | None = None
+    tracking_run_id: str | None = None
+    next_commands: list[str] = field(default_factory=list)
+    """Command lines worth trying next."""
+    failed: list[str] = field(default_factory=list)
+    """Names of what failed, in a job that goes on without them."""
+
+
+@dataclass
+class Summary(JobSummary):
+    """What a run came to."""
+
     metrics: dict[str, Any] = field(default_factory=dict)
     """Final metrics by name, as in ``metrics.json``."""
     rows: int = 0
     """Rows of the finished dataset, errors included."""
     errors: int = 0
-    elapsed_s: float = 0.0
-    tracking_uri: str | None = None
-    tracking_run_id: str | None = None
     resumed: int = 0
-    next_commands: list[str] = field(default_factory=list)
-    """Command lines worth trying next."""
     report: str | None = None
     """Where it is; None: there is none."""
 
@@ -105,64 +113,82 @@ class SweepLive:
 
 
 @dataclass
-class SweepSummary:
-    """What a sweep came to."""
+class SweepSummary(JobSummary):
+    """What a sweep came to; ``failed`` are points."""
 
-    name: str
-    folder: str
-    points: list[dict[str, Any]]
+    points: list[dict[str, Any]] = field(default_factory=list)
     """As in the index of the sweep folder, each with its ``metrics``."""
-    elapsed_s: float = 0.0
     saved: str | None = None
     """What racing saved, in a sentence."""
     recommendation: str | None = None
     report: str | None = None
-    tracking_uri: str | None = None
-    tracking_run_id: str | None = None
-    next_commands: list[str] = field(default_factory=list)
-
-    @property
-    def failed(self) -> list[str]:
-        """Names of the points that failed."""
-        return [point["slug"] for point in self.points if point["state"] == "failed"]
 
 
-class SweepReporter(Protocol):
-    """Shows a sweep to somebody: as ``Reporter``."""
+@dataclass
+class TrainLive:
+    """A training job at one moment."""
 
-    def start(self, live: SweepLive) -> None: ...
+    steps: int = 0
+    """Of the whole job."""
+    step: int = 0
+    """That was reported last."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The last of every metric."""
+    news: dict[str, float] = field(default_factory=dict)
+    """Those that this update brings."""
+    phase: str = ""
 
-    def update(self, live: SweepLive) -> None: ...
 
-    def note(self, message: str) -> None: ...
+@dataclass
+class TrainSummary(JobSummary):
+    """What a training job came to."""
 
-    def finish(self, summary: SweepSummary) -> None: ...
+    product: str = ""
+    """Folder of what was made."""
+    step: int = 0
+    tokens: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The last of every metric."""
 
-    def close(self) -> None: ...
+
+@dataclass
+class MeasureLive:
+    """A job that measures a model, at one moment."""
+
+    done: int = 0
+    total: int = 0
+    """Passes of the model."""
+    eta_s: float | None = None
+    phase: str = ""
+    """What is computed."""
 
 
-class Reporter(Protocol):
+L = TypeVar("L", contravariant=True)
+S = TypeVar("S", contravariant=True)
+
+
+class Reporter(Protocol[L, S]):
     """Shows a job to somebody. Calls come from the driver's thread, ``start`` first and ``finish`` last.
 
     An interrupted or failed job gets no ``finish``; ``close`` comes always and may come twice.
     """
 
-    def start(self, live: LiveStats) -> None: ...
+    def start(self, live: L) -> None: ...
 
-    def update(self, live: LiveStats) -> None:
+    def update(self, live: L) -> None:
         """Called about twice a second."""
 
     def note(self, message: str) -> None:
         """A one-line event."""
 
-    def finish(self, summary: Summary) -> None: ...
+    def finish(self, summary: S) -> None: ...
 
     def close(self) -> None:
         """Gives the terminal back."""
 
 
 class NullReporter:
-    """Shows nothing, of a run or of a sweep."""
+    """Shows nothing, of any job."""
 
     def start(self, live: Any) -> None: ...
 
@@ -171,52 +197,5 @@ class NullReporter:
     def note(self, message: str) -> None: ...
 
     def finish(self, summary: Any) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass
-class TrainSummary:
-    """What a training job came to."""
-
-    name: str
-    folder: str
-    product: str
-    """Folder of what was made."""
-    step: int
-    tokens: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    """The last of every metric."""
-    elapsed_s: float = 0.0
-    tracking_uri: str | None = None
-    tracking_run_id: str | None = None
-    next_commands: list[str] = field(default_factory=list)
-
-
-class TrainReporter(Protocol):
-    """``start`` first, ``finish`` last and only of a job that is done; ``close`` comes always."""
-
-    def start(self, name: str, steps: int) -> None: ...
-
-    def update(self, step: int, metrics: dict[str, float]) -> None:
-        """Several times a second, mostly without metrics."""
-
-    def note(self, message: str) -> None: ...
-
-    def finish(self, summary: TrainSummary) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class SilentReporter:
-    """Shows nothing."""
-
-    def start(self, name: str, steps: int) -> None: ...
-
-    def update(self, step: int, metrics: dict[str, float]) -> None: ...
-
-    def note(self, message: str) -> None: ...
-
-    def finish(self, summary: TrainSummary) -> None: ...
 
     def close(self) -> None: ...

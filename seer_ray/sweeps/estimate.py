@@ -9,9 +9,9 @@ from typing import Any
 from seer_ray.config.compose import from_yaml, run_name
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig, SweepConfig
-from seer_ray.results.folder import RUN, RunFolder, join
+from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.speed import Speed
-from seer_ray.results.store import open_store
+from seer_ray.results.store import join, open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 from seer_ray.status.pulse import STATUS
 from seer_ray.sweeps.plans import Plans

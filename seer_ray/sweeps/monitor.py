@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from seer_ray.analysis.racing import Decision
 from seer_ray.cluster.crew import Crew
+from seer_ray.config.options import SweepConfig
+from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import UPDATE
 from seer_ray.driver.session import Session
 from seer_ray.results.sweep import SweepFolder
-from seer_ray.status.live import LiveStats, PointLive, SweepLive, SweepReporter
-from seer_ray.status.pulse import STATUS, sign_of_life
+from seer_ray.status.live import LiveStats, PointLive, SweepLive
 from seer_ray.sweeps.points import Point
 
 if TYPE_CHECKING:
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class Board:
-    """Keeps ``live``, the index and ``status.json``. ``write`` may be called from any thread."""
+    """Keeps ``live`` and the index. ``write`` may be called from any thread."""
 
-    def __init__(self, folder: SweepFolder, reporter: SweepReporter, points: Sequence[Point]) -> None:
+    def __init__(self, frame: Frame[SweepConfig, SweepFolder], points: Sequence[Point]) -> None:
         self.live = SweepLive()
         self.points = list(points)
-        self._folder, self._reporter = folder, reporter
-        before = {entry["slug"]: entry for entry in folder.points}
+        self._frame, self._folder, self._reporter = frame, frame.folder, frame.reporter
+        frame.status.say = lambda: dataclasses.asdict(self.live)
+        before = {entry["slug"]: entry for entry in frame.folder.points}
         self._entries = {point.slug: self._entry(point, before.get(point.slug, {})) for point in points}
         self._sessions: dict[str, Session] = {}
         self._mutex = threading.Lock()
-        self._state, self._error = "running", None  # type: str, str | None
         self._began = time.monotonic()
         self._shown = self._tracked = 0.0
 
@@ -104,9 +105,9 @@ class Board:
         """Its last row is committed."""
         session = self._sessions[slug]
         entry = self._entries[slug]
-        entry["state"] = session.state
+        entry["state"] = session.frame.state
         entry["rows"] = session.monitor.live.done
-        if session.state == "done":
+        if session.frame.state == "done":
             entry["error"] = entry["decision"] = None
         self._try_to_save()
 
@@ -122,8 +123,8 @@ class Board:
             for slug, session in self._sessions.items():
                 entry, live = self._entries[slug], session.monitor.live
                 entry["rows"] = live.done
-                if session.state is not None:
-                    entry["state"] = session.state
+                if session.frame.state is not None:
+                    entry["state"] = session.frame.state
                 elif session.lane is not None and entry["state"] == "waiting" and (live.done or live.running):
                     entry["state"] = "running"
             self._folder.write_points([dict(entry) for entry in self._entries.values()])
@@ -136,20 +137,15 @@ class Board:
     def write(self) -> None:
         """Brings all ``status.json`` up to date, and the index. Raises OSError."""
         for session in list(self._sessions.values()):
-            if session.lane is not None and session.state is None:
-                session.monitor.write()
+            if session.lane is not None and session.frame.state is None:
+                session.frame.status.write()
         self.save()
-        with self._mutex:
-            live = dataclasses.asdict(self.live)
-            said = sign_of_life(self._state, self._error)
-            self._folder.write_json(STATUS, {**said, **live})
+        self._frame.status.write()
 
-    def end(self, state: str, error: str | None = None) -> None:
-        """The last word."""
-        self._state, self._error = state, error
+    def save_all(self) -> None:
+        """Before the last word."""
         self._refresh()
-        with contextlib.suppress(OSError):
-            self.write()
+        self._try_to_save()
 
     # -- to people -----------------------------------------------------------------------------------
 
@@ -216,12 +212,12 @@ class Board:
         if session is None:
             live = LiveStats(total=entry["total"], done=entry["rows"])
             return PointLive(slug, entry["state"], live, error=entry["error"])
-        state = session.state or ("running" if session.monitor.live.running else entry["state"])
+        state = session.frame.state or ("running" if session.monitor.live.running else entry["state"])
         return PointLive(slug, state, session.monitor.live, session.monitor.rate, entry["error"])
 
     def _eta(self) -> float | None:
         """Of what is left, at the points' own lengths and rates, or at those of all where they have none."""
-        sessions = [s for s in self._sessions.values() if s.lane is not None and s.state is None]
+        sessions = [s for s in self._sessions.values() if s.lane is not None and s.frame.state is None]
         all_rows = sum(s.monitor.totals.rows for s in self._sessions.values())
         all_tokens = sum(s.monitor.totals.tokens for s in self._sessions.values())
         rates = [rate for s in self._sessions.values() if (rate := s.monitor.rate)]

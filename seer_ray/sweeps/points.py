@@ -10,9 +10,10 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.config.compose import compose, digest, escaped
+from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import OPERATIONAL, RunConfig, SelectorConfig, SweepConfig, options
+from seer_ray.config.identity import Identity, escaped
+from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig, options
 from seer_ray.config.overrides import assignment, parse, show
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ SHARED = ("name", "sweep", "results", "cluster", "tracking")
 """Sections, and the name, that are the sweep's: the same for all its points."""
 BLOCK = "engine.block_size"
 """An option of the engine that means nothing where attention is dense."""
-FREE = [name for name in OPERATIONAL if name.startswith(("engine.", "model."))]
+FREE = [
+    name
+    for name, _, about in options(RunConfig())
+    if about["operational"] and name.startswith(("engine.", "model."))
+]
 """Options of a point that decide no row: a sweep may go on with others."""
 
 
@@ -102,8 +107,6 @@ def merged(before: SweepConfig, now: SweepConfig, keep: Container[str], where: s
     Raises:
         ConfigError: They are about different things: something else differs than what is swept.
     """
-    from seer_ray.config import identity
-
     old, new = _configs(before), _configs(now)
     swept = {name for sweep in (before, now) for point in sweep.sweep.points for name in point}
     for config in old:
@@ -112,7 +115,8 @@ def merged(before: SweepConfig, now: SweepConfig, keep: Container[str], where: s
                 _set(config, name, _values(new[0])[name])
     theirs, ours = _values(old[0]), _values(new[0])
     same = [n for n in ours if n not in swept and n != BLOCK and not n.startswith("selector.")]
-    identity.refuse_differences({n: ours[n] for n in same}, {n: theirs[n] for n in same}, where)
+    here = Identity({name: ours[name] for name in same}, RunConfig)
+    here.refuse_differences(Identity({name: theirs[name] for name in same}, RunConfig), where)
     wanted = {_identity(config) for config in map(_canonical, new)}
     old = [config for config in old if config.name in keep or _identity(_canonical(config)) in wanted]
     for config in new:
@@ -132,7 +136,7 @@ def _spelled_out(like: SweepConfig, configs: Sequence[RunConfig]) -> SweepConfig
     for index, config in enumerate(distinct.values()):
         if names[index] is None:
             slug = _slug(config, changes[index])
-            names[index] = f"{slug}-{digest(config)[:6]}" if slug in names else slug
+            names[index] = f"{slug}-{Identity.of(config).digest[:6]}" if slug in names else slug
     sweep = SweepConfig(
         **vars(next(iter(distinct.values()))),
         sweep=replace(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,17 +12,17 @@ from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import Fleet
 from seer_ray.cluster.placement import cluster_nodes, plan_workers
 from seer_ray.cluster.worker import Builder
-from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig, options
-from seer_ray.driver.dataset import describe, refuse_other_data
+from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
+from seer_ray.driver.frame import Frame
 from seer_ray.driver.session import Session
-from seer_ray.driver.stopping import StopRequest
-from seer_ray.results.folder import RunFolder, join
+from seer_ray.results.base import CONFIG
+from seer_ray.results.folder import RunFolder
+from seer_ray.results.store import join
 from seer_ray.results.sweep import INDEX, POINTS, SweepFolder, point_uri
-from seer_ray.status.live import NullReporter, SweepReporter, SweepSummary
-from seer_ray.status.pulse import Heartbeat
+from seer_ray.status.live import NullReporter, Reporter, SweepLive, SweepSummary
 from seer_ray.sweeps.monitor import Board
 from seer_ray.sweeps.points import Point, points_of
 from seer_ray.sweeps.race import Race
@@ -30,62 +30,53 @@ from seer_ray.sweeps.verdict import verdict
 from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.grading import GradingPool, SharedPool, check_grader
 from seer_ray.tasks.problem import Problem
-from seer_ray.tracking.mlflow_tracker import catch_up, open_tracker
+from seer_ray.tracking.mlflow_tracker import catch_up
 
 BATCHES = 4
 """Of requests in a round, over all workers, unless the config says how many problems."""
 
 
 class Sweep:
-    """One session of a sweep."""
+    """One session of a sweep.
+
+    Args:
+        frame: Of the sweep.
+        build: What makes an engine in a worker.
+        stack: Closes the points' folders.
+    """
 
     def __init__(
-        self,
-        config: SweepConfig,
-        folder: SweepFolder,
-        uri: str,
-        reporter: SweepReporter,
-        stop: StopRequest,
-        build: Builder,
-        stack: ExitStack,
+        self, frame: Frame[SweepConfig, SweepFolder], build: Builder, stack: contextlib.ExitStack
     ) -> None:
-        """``stack`` closes the points' folders."""
-        self.config, self.folder, self.reporter, self.stop, self.build = config, folder, reporter, stop, build
-        self._uri, self._stack = uri, stack
+        self.frame, self.build, self._stack = frame, build, stack
+        self.config, self.folder, self.reporter = frame.config, frame.folder, frame.reporter
+        self._uri = join(frame.config.results.folder, frame.name)
         self._problems: dict[str, list[Problem]] = {}
-        self.tracker = open_tracker(folder, config.tracking)
-        self.board = Board(folder, reporter, points_of(config))
+        self.board = Board(frame, points_of(frame.config))
         self.sessions: dict[str, Session] = {}
 
     def run(self) -> SweepSummary:
         """To the end."""
         self.board.live.phase = "reading the points"
         self.board.start()
-        heart = Heartbeat(self.board.write)
-        heart.start()
-        try:
-            self._open()
-            work = [session for session in self.sessions.values() if not session.concluded]
-            work = [s for s in work if not (self._races and self.board.stopped(s.name))]
-            for session in work:
-                self.board.reopen(session.name)
-            if work:
-                self._start_tracking()
-                for sessions in _groups(work):
-                    self._run_group(sessions)
-            summary = self._conclude(bool(work))
-        except Interrupted:
-            self._end_all("interrupted")
-            self.board.end("interrupted")
-            self.tracker.finish("KILLED")
-            raise
-        except BaseException as error:
-            self._end_all("failed", error)
-            self.board.end("failed", " ".join(str(error).split()) or type(error).__name__)
-            self.tracker.finish("FAILED")
-            raise
-        finally:
-            heart.stop()
+        with self.frame.working(self.board.write):
+            try:
+                self._open()
+                work = [session for session in self.sessions.values() if not session.concluded]
+                work = [s for s in work if not (self._races and self.board.stopped(s.name))]
+                for session in work:
+                    self.board.reopen(session.name)
+                if work:
+                    self._start_tracking()
+                    for sessions in _groups(work):
+                        self._run_group(sessions)
+                summary = self._conclude()
+            except BaseException as error:
+                self._end_all(error)
+                raise
+            finally:
+                self.board.save_all()
+            self.frame.end("failed" if self.board.failures else "done")
         # Of points that were done before, and that had no MLflow then.
         before = [session.folder for session in self.sessions.values() if session.lane is None]
         catch_up(*before if work else (self.folder, *before))
@@ -117,22 +108,22 @@ class Sweep:
         config = replace(point.config, name=point.slug)
         config.results = replace(config.results, folder=join(self._uri, POINTS))
         check_grader(config.task)
-        folder = self._stack.enter_context(RunFolder.open(point_uri(self._uri, point.slug), to_yaml(config)))
+        folder = self._stack.enter_context(RunFolder.open(point_uri(self._uri, point.slug), config))
         if (key := repr(config.task)) not in self._problems:
             self._problems[key] = load_problems(config.task)
-        problems = self._problems[key]
-        refuse_other_data(folder, problems, config)
-        tracker = open_tracker(folder, config.tracking, self.tracker)
-        return Session(config, folder, problems, PointReporter(point.slug, self.reporter), tracker)
+        reporter = PointReporter(point.slug, self.reporter)
+        frame = Frame(config, folder, reporter, self.frame.stop, self.frame.tracker)
+        return Session(frame, self._problems[key])
 
     def _failed(self, slug: str, reason: str) -> None:
         self.reporter.note(f"{slug} failed: {reason}")
         self.board.failed(slug, reason)
 
-    def _end_all(self, state: Any, error: BaseException | None = None) -> None:
+    def _end_all(self, error: BaseException) -> None:
+        interrupted = isinstance(error, Interrupted)
         for session in self.sessions.values():
-            if session.state is None and session.lane is not None:
-                session.end(state, error)
+            if session.frame.state is None and session.lane is not None:
+                session.frame.end(*("interrupted",) if interrupted else ("failed", error))
 
     # -- decoding ------------------------------------------------------------------------------------
 
@@ -147,8 +138,8 @@ class Sweep:
         except (ConfigError, JobError) as error:
             # A disk that is full or a model that is not there: what comes next may be elsewhere.
             for session in sessions:
-                if session.state is None:
-                    session.end("failed", error)
+                if session.frame.state is None:
+                    session.frame.end("failed", error)
                     self._failed(session.name, str(error))
         finally:
             self.board.no_workers()
@@ -160,7 +151,7 @@ class Sweep:
 
         self.board.phase("starting Ray")
         config = sessions[0].config
-        with ExitStack() as stack, connected(config.cluster), self.stop.listening():
+        with contextlib.ExitStack() as stack, connected(config.cluster), self.frame.stop.listening():
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             plan = plan_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
             self.board.phase("reading the prompts")
@@ -171,7 +162,8 @@ class Sweep:
                     prompts[key] = make_prompts(session.config, session.problems)
                     pools[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
                 size = self._round(session.config, plan.workers)
-                session.prepare(*prompts[key], size, pools[key].desk(session.name))
+                made, tokenizer = prompts[key]
+                session.prepare(made, tokenizer, size, pools[key].desk(session.name))
             fleet = Fleet(_neutral(config), plan, self.build)
             crew = Crew([s.lane for s in sessions if s.lane], fleet, self.reporter.note)
             race = self._race(size) if self._races else None
@@ -188,7 +180,7 @@ class Sweep:
             try:
                 if race is not None:
                     self._stop_points(race)  # what is there already may say enough
-                decode(crew, sessions, self.stop, then)
+                decode(crew, sessions, self.frame.stop, then)
             finally:
                 fleet.close()
             for session in sessions:
@@ -218,15 +210,15 @@ class Sweep:
     def _settle(self, session: Session) -> None:
         """A point whose last row is committed is done, and one that no worker can have has failed."""
         lane = session.lane
-        if session.state is not None or lane is None:
+        if session.frame.state is not None or lane is None:
             return
         if lane.failure is not None:
             session.monitor.tick(lane, last=True)
-            session.end("failed", lane.failure)
+            session.frame.end("failed", lane.failure)
             self._failed(session.name, lane.failure)
         elif not lane.unfinished and not session.pending:
             session.conclude()
-            session.end("done" if session.complete else "stopped early")
+            session.frame.end("done" if session.complete else "stopped early")
             self.board.settled(session.name)
 
     # -- the whole -----------------------------------------------------------------------------------
@@ -236,38 +228,32 @@ class Sweep:
         params = {name: value for name, value, _ in options(self.config) if name not in varying}
         params["sweep.points"] = " ".join(point.slug for point in self.board.points)
         some = next(iter(self.sessions.values()))
-        self.tracker.start(str(self.config.name), params, describe(some.problems, some.config))
+        self.frame.begin(describe(some.problems, some.config), params)
 
     def _track(self) -> None:
         if self.board.due(self.config.tracking.interval):
-            self.tracker.log(self.board.metrics(), step=self.board.live.done)
+            self.frame.tracker.log(self.board.metrics(), step=self.board.live.done)
 
-    def _conclude(self, worked: bool) -> SweepSummary:
+    def _conclude(self) -> SweepSummary:
         """What the points come to, together."""
         self.board.phase("summing up")
         found = verdict(self._uri, self.folder, self.config, self.reporter.note)
-        self.board.end("failed" if self.board.failures else "done")
-        if worked:
-            self.tracker.log(self.board.metrics(), step=self.board.live.done)
-            for name in ("config.yaml", INDEX, *found.artifacts):
-                self.tracker.artifact(name)
-            self.tracker.finish("FAILED" if self.board.failures else "FINISHED")
+        self.board.save_all()
+        if self.frame.begun:
+            self.frame.tracker.log(self.board.metrics(), step=self.board.live.done)
+            for name in (CONFIG, INDEX, *found.artifacts):
+                self.frame.tracker.artifact(name)
+        points = []
+        for entry in self.folder.points:
+            session = self.sessions.get(entry["slug"])
+            points.append({**entry, "metrics": session.metrics() if session else {}})
         return SweepSummary(
-            name=str(self.config.name),
-            folder=self.folder.uri,
-            points=[
-                {
-                    **entry,
-                    "metrics": session.metrics() if (session := self.sessions.get(entry["slug"])) else {},
-                }
-                for entry in self.folder.points
-            ],
-            elapsed_s=self.board.live.elapsed_s,
+            **self.frame.facts(),
+            points=points,
+            failed=self.board.failures,
             saved=self.board.saved(),
             recommendation=found.recommendation,
             report=found.report,
-            tracking_uri=getattr(self.tracker, "uri", None),
-            tracking_run_id=getattr(self.tracker, "run_id", None),
             next_commands=found.next_commands,
         )
 
@@ -275,7 +261,7 @@ class Sweep:
 class PointReporter(NullReporter):
     """Passes on what a person should know of one point."""
 
-    def __init__(self, slug: str, reporter: SweepReporter) -> None:
+    def __init__(self, slug: str, reporter: Reporter[SweepLive, SweepSummary]) -> None:
         self._slug, self._reporter = slug, reporter
 
     def note(self, message: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import TrackingConfig
-from seer_ray.results.folder import TRACKING
+from seer_ray.results.base import TRACKING
 from seer_ray.results.store import Store, shown
 from seer_ray.tracking import address
 from seer_ray.tracking.pump import Pump

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from seer_ray.analysis.statistics import summarise
-from seer_ray.config.compose import to_yaml
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.trace import Trace, TraceEncoder
 from seer_ray.results.folder import RunFolder
@@ -63,7 +62,7 @@ def make_run(
         "kv/mean_attended": min(budget, 900) * 1.0,
         "speed/tokens_per_s": 80.0 + 20_000 / (budget + 150),
     }
-    with RunFolder.open(str(folder / str(config.name)), to_yaml(config)) as run:
+    with RunFolder.open(str(folder / str(config.name)), config) as run:
         for key, recording in recordings.items():
             run.write_selection(key, recording)
         run.commit(rows)

@@ -17,6 +17,7 @@ from seer_ray.analysis.recommend import Keeps
 from seer_ray.analysis.runs import expand, load
 from seer_ray.cli.app import app
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import SweepConfig
 from seer_ray.results.sweep import SweepFolder
 
 
@@ -51,14 +52,14 @@ def test_without_dense_the_first_is_the_baseline(folder: Path) -> None:
 def test_a_sweep_stands_for_its_points(folder: Path) -> None:
     for name, budget in (("dense", 2048), ("seer", 96)):
         make_run(Path("runs/all/points"), name, budget, problems=10)
-    with SweepFolder.open("runs/all") as sweep:
+    with SweepFolder.open("runs/all", SweepConfig(name="all")) as sweep:
         sweep.write_points([{"slug": "dense"}, {"slug": "seer-96"}, {"slug": "not-begun"}])
     assert expand(["runs/all"]) == [(f"runs/all/points/{slug}", "runs/all") for slug in ("dense", "seer-96")]
     assert [one.job for one in load(["runs/all"])] == ["runs/all"] * 2
     assert main(["runs/all"]).assessments[0].same_job
     assert main(["runs/all"]).assessments[0].keeps is Keeps.UNKNOWN
     decision = Decision(Verdict.WORSE, "plainly", 10, 0.001, 1.0)
-    with SweepFolder.open("runs/all") as sweep:
+    with SweepFolder.open("runs/all", SweepConfig(name="all")) as sweep:
         sweep.write_points([{"slug": "dense"}, {"slug": "seer-96", "decision": asdict(decision)}])
     assert main(["runs/all"]).assessments[0].keeps is Keeps.NO, "what racing decided stands"
     both = load(["runs/all", "runs/seer-96"])

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from seer_ray.cli.app import app
-from seer_ray.config.compose import compose, run_name, to_yaml
+from seer_ray.config.compose import compose, run_name
 from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats, Reporter, Summary
@@ -45,7 +45,7 @@ class Job:
         summary = Summary(
             config.name,
             f"{config.results.folder}/{config.name}",
-            self.metrics,
+            metrics=self.metrics,
             rows=4,
             errors=1,
             elapsed_s=75.0,
@@ -67,7 +67,7 @@ def make_run(*overrides: str, **files: object) -> str:
     """A run folder under runs/ with these JSON files. Returns the run's name."""
     config = compose(overrides)
     config.name = run_name(config)
-    with RunFolder.open(f"{config.results.folder}/{config.name}", to_yaml(config)) as folder:
+    with RunFolder.open(f"{config.results.folder}/{config.name}", config) as folder:
         for name, value in files.items():
             folder.write_json(f"{name}.json", value)
     return config.name

@@ -11,7 +11,7 @@ from rich.panel import Panel
 
 from seer_ray.analysis.statistics import summarise
 from seer_ray.cli.display.follow import PLAIN_INTERVAL
-from seer_ray.cli.display.run import PlainReporter, RichReporter, live_panel, print_summary, reporter_for
+from seer_ray.cli.display.run import RunView, live_panel, print_summary
 from seer_ray.status.live import LiveStats, Summary
 
 BIG = LiveStats(
@@ -72,9 +72,8 @@ def test_panel_tells_everything():
 def test_summary_lines_that_one_copies_are_whole():
     folder = "s3://a-bucket/with/quite/a/long/prefix/for/the/runs/registers-smollm2-quest256-1a2b3c4d"
     uri = "sqlite:////home/somebody/with/a/long/path/to/the/place/where/the/project/lies/mlflow.db"
-    summary = Summary(
-        "mine", folder, {"accuracy/avg": 0.5}, 16, 0, 75.0, uri, "abc", 4, ["seer-ray run selector=dense"]
-    )
+    told = {"elapsed_s": 75.0, "tracking_uri": uri, "next_commands": ["seer-ray run selector=dense"]}
+    summary = Summary("mine", folder, **told, metrics={"accuracy/avg": 0.5}, rows=16, resumed=4)
     lines = [line.rstrip() for line in shown(summary).splitlines()]
     assert f"results      {folder}/completions/*.parquet" in lines
     assert f"MLflow       mlflow ui --backend-store-uri {uri}" in lines
@@ -95,15 +94,14 @@ def test_summary_text_is_not_markup():
 
 def test_plain_lines_come_in_time_and_on_events():
     now, out, result = [0.0], io.StringIO(), io.StringIO()
-    reporter = PlainReporter(
-        Console(file=out, width=80), Console(file=result, width=80), "mine", lambda: now[0]
-    )
+    consoles = Console(file=out, width=80), Console(file=result, width=80)
+    reporter = RunView().follower(*consoles, "mine", lambda: now[0])
     reporter.start(LiveStats(total=3, phase="starting workers"))
     for second in range(1, 25):
         now[0] = float(second)
         reporter.update(LiveStats(total=3, done=second // 8, phase="decoding", elapsed_s=second))
     reporter.note("worker 2 died [1 of 3]")
-    reporter.finish(Summary("mine", "runs/mine", {"accuracy/avg": 0.5}, rows=3))
+    reporter.finish(Summary("mine", "runs/mine", metrics={"accuracy/avg": 0.5}, rows=3))
     lines = out.getvalue().splitlines()
     assert lines[0] == "mine" and "starting workers · 0/3 rows" in lines[1]
     times = [line.split()[0] for line in lines[2:-1]]
@@ -114,7 +112,7 @@ def test_plain_lines_come_in_time_and_on_events():
 
 def test_plain_lines_leave_out_what_is_not_known():
     out = io.StringIO()
-    PlainReporter(Console(file=out, width=80), None, "mine").start(
+    RunView().follower(Console(file=out, width=80), None, "mine").start(
         LiveStats(total=1, workers_wanted=1, phase="loading")
     )
     assert out.getvalue().splitlines()[1].strip() == "0:00  loading · 0/1 row · 0/1 worker"
@@ -123,8 +121,7 @@ def test_plain_lines_leave_out_what_is_not_known():
 def test_a_terminal_gets_the_panel_and_its_cursor_back():
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True)
-    reporter = reporter_for(console, None, "mine")
-    assert isinstance(reporter, RichReporter)
+    reporter = RunView().follower(console, None, "mine")
     reporter.start(BIG)
     reporter.note("worker 2 died")
     reporter.update(BIG)
@@ -132,7 +129,6 @@ def test_a_terminal_gets_the_panel_and_its_cursor_back():
     reporter.close()
     assert "worker 2 died" in out.getvalue()
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
-    assert isinstance(reporter_for(Console(file=io.StringIO()), None, "mine"), PlainReporter)
 
 
 def test_metrics_by_the_names_of_the_statistics():
@@ -162,7 +158,7 @@ def test_metrics_by_the_names_of_the_statistics():
         ]
     ]
     metrics = summarise(pa.Table.from_pylist(rows))
-    text = shown(Summary("mine", "runs/mine", metrics, rows=4, errors=0, elapsed_s=1.0))
+    text = shown(Summary("mine", "runs/mine", metrics=metrics, rows=4, elapsed_s=1.0))
     found = {
         line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in text.splitlines() if "  " in line
     }

@@ -13,7 +13,7 @@ from cli.conftest import one_error
 from seer_ray.config.compose import compose, run_name, to_yaml
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.training import PretrainConfig
-from seer_ray.status.live import TrainSummary
+from seer_ray.status.live import TrainLive, TrainSummary
 
 
 class Job:
@@ -22,17 +22,18 @@ class Job:
 
     def main(self, config, reporter):
         self.config = config
-        reporter.start("mine", 10)
+        live = TrainLive(10)
+        reporter.start(live)
         print("somebody prints")
         metrics = {"train/loss": 0.25, "train/lr": 0.001, "speed/tokens_per_s": 4000.0, "time/eta_s": 61.0}
-        reporter.update(5, metrics)
-        reporter.update(5, {"eval/20_steps/loss": 0.5})
-        reporter.update(5, {})
+        for news in (metrics, {"eval/20_steps/loss": 0.5}, {}):
+            live.step, live.news = 5, news
+            live.metrics |= news
+            reporter.update(live)
         if self.error:
             raise self.error
-        summary = TrainSummary(
-            "mine", "runs/mine", "runs/mine/model", 10, 5e3, metrics, next_commands=["go on"]
-        )
+        made = {"product": "runs/mine/model", "step": 10, "tokens": 5e3}
+        summary = TrainSummary("mine", "runs/mine", **made, metrics=metrics, next_commands=["go on"])
         reporter.finish(summary)
         return summary
 

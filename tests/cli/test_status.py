@@ -11,10 +11,9 @@ import time
 from dataclasses import asdict
 
 from seer_ray.cli import watch
-from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats
 from seer_ray.status.pulse import STALE
-from seer_ray.status.run import read_status
+from seer_ray.status.read import read_status
 
 from .conftest import make_run, one_error
 
@@ -62,9 +61,8 @@ def test_interrupted_and_failed_say_how_to_go_on(invoke):
 
 def test_old_heartbeat_means_stopped(invoke):
     name = make_run(status=status("running", host="elsewhere", heartbeat=1000.0))
-    folder = RunFolder.view(f"runs/{name}")
-    assert read_status(f"runs/{name}", folder, now=1000.0 + STALE - 1).state == "running"
-    late = read_status(f"runs/{name}", folder, now=1000.0 + STALE + 1)
+    assert read_status(f"runs/{name}", now=1000.0 + STALE - 1).state == "running"
+    late = read_status(f"runs/{name}", now=1000.0 + STALE + 1)
     assert late.state == "stopped"
     assert late.message == (
         f"stopped without finishing, last heard of 31 s ago; continue with: seer-ray resume runs/{name}"
@@ -77,7 +75,7 @@ def test_dead_process_on_this_machine_means_stopped_at_once(invoke):
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     )
     name = make_run(status=status("running", pid=int(gone.stdout)))
-    assert read_status(f"runs/{name}", RunFolder.view(f"runs/{name}")).state == "stopped"
+    assert read_status(f"runs/{name}").state == "stopped"
 
 
 def test_new(invoke):

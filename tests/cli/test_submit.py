@@ -9,7 +9,7 @@ import pytest
 from seer_ray.cluster import submit
 from seer_ray.config.compose import compose, run_name, to_yaml
 from seer_ray.config.errors import JobError
-from seer_ray.config.options import RunConfig
+from seer_ray.config.options import JobConfig, RunConfig
 from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.sweeps.points import points_of
 
@@ -20,8 +20,7 @@ from .conftest import one_error
 def test_the_job_s_exit_code_is_the_command_s(invoke, monkeypatch, code):
     seen: list[tuple[RunConfig, str]] = []
 
-    def send(config: RunConfig, address: str, command: str) -> int:
-        assert command == "run"
+    def send(config: RunConfig, address: str) -> int:
         seen.append((config, address))
         return code
 
@@ -65,8 +64,8 @@ def sent(monkeypatch) -> list[tuple[str, Any]]:
     """(command, options) of what is submitted."""
     seen: list[tuple[str, Any]] = []
 
-    def send(config: Any, address: str, command: str) -> int:
-        seen.append((command, config))
+    def send(config: JobConfig, address: str) -> int:
+        seen.append((config.command, config))
         return 0
 
     monkeypatch.setattr(submit, "submit", send)
@@ -104,6 +103,6 @@ def test_other_jobs(invoke, sent, words, kind, option):
 
 def test_no_such_job(invoke, sent):
     assert one_error(invoke("submit", "sweeep", "selector=quest")) == (
-        "sweeep: no such job; must be one of run, sweep, pretrain, distill"
+        "sweeep: no such job; must be one of run, sweep, pretrain, distill (did you mean 'sweep'?)"
     )
     assert sent == []

@@ -17,7 +17,7 @@ from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import SweepConfig, TrackingConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder, point_uri
-from seer_ray.status.live import LiveStats, PointLive, SweepLive, SweepReporter, SweepSummary
+from seer_ray.status.live import LiveStats, PointLive, Reporter, SweepLive, SweepSummary
 from seer_ray.sweeps.points import expand, points_of
 from seer_ray.tracking import open_tracker
 
@@ -34,7 +34,7 @@ class Job:
         self.state = "done"
         self.raises: BaseException | None = None
 
-    def main(self, config: SweepConfig, reporter: SweepReporter) -> SweepSummary:
+    def main(self, config: SweepConfig, reporter: Reporter[SweepLive, SweepSummary]) -> SweepSummary:
         self.config = config
         live = LiveStats(total=4, done=2, accuracy=0.5, accuracy_se=0.125, sparsity=0.75)
         reporter.start(SweepLive([PointLive("quest-256", "running", live, 42.0)], "decoding"))
@@ -51,7 +51,13 @@ class Job:
                 "metrics": {**METRICS, "speed/tokens_per_s": 150.0},
             },
         ]
-        summary = SweepSummary(str(config.name), "runs/x", entries, recommendation="Take quest-256.")
+        summary = SweepSummary(
+            str(config.name),
+            "runs/x",
+            points=entries,
+            failed=["quest-256"] if self.state == "failed" else [],
+            recommendation="Take quest-256.",
+        )
         reporter.finish(summary)
         return summary
 
@@ -146,8 +152,8 @@ finally:
 def make_folder(state: str) -> SweepConfig:
     """A sweep of which one point was decoded half and one has failed."""
     config = expand(["name=x", "selector=quest,window"])
-    with SweepFolder.open("runs/x") as folder:
-        folder.write_config(to_yaml(config))
+    with SweepFolder.open("runs/x", config) as folder:
+        folder.write_config(config)
         states = {"dense": "running", "quest-208": "failed", "window-208": "waiting"}
         folder.write_points(
             [
@@ -165,7 +171,7 @@ def make_folder(state: str) -> SweepConfig:
         beat = {"state": state, "pid": os.getpid(), "host": socket.gethostname(), "heartbeat": time.time()}
         folder.write_json("status.json", {**beat, "phase": "decoding", "elapsed_s": 3.0})
     point = points_of(config)[0]
-    with RunFolder.open(point_uri("runs/x", "dense"), to_yaml(point.config)) as run:
+    with RunFolder.open(point_uri("runs/x", "dense"), point.config) as run:
         live = {"total": 8, "done": 4, "accuracy": 0.25, "all_decoding_s": 2.0, "all_new_tokens": 80}
         run.write_json("status.json", {**beat, **live})
     return config
@@ -196,8 +202,11 @@ def test_status_says_how_to_go_on(invoke):
 def test_status_says_what_mlflow_was_not_told(invoke):
     config = make_folder("interrupted")
     nobody = TrackingConfig(uri="http://127.0.0.1:9")
-    text = to_yaml(points_of(config)[0].config)
-    with SweepFolder.open("runs/x") as folder, RunFolder.open(point_uri("runs/x", "dense"), text) as run:
+    dense = points_of(config)[0].config
+    with (
+        SweepFolder.open("runs/x", config) as folder,
+        RunFolder.open(point_uri("runs/x", "dense"), dense) as run,
+    ):
         around = open_tracker(folder, nobody)
         around.start("x", {})
         nested = open_tracker(run, nobody, around)
@@ -206,7 +215,7 @@ def test_status_says_what_mlflow_was_not_told(invoke):
         around.finish()
     behind = "4 updates are not in MLflow yet; to send: seer-ray resume runs/x"
     assert behind in invoke("status", "x").stdout
-    assert json.loads(invoke("status", "x", "--json").stdout)["pulse"]["unsent"] == 4
+    assert json.loads(invoke("status", "x", "--json").stdout)["unsent"] == 4
     assert "2 updates are not in MLflow yet" in invoke("status", "x/points/dense").stdout
 
 
@@ -220,4 +229,4 @@ def test_resume_goes_on_with_all_points(invoke, job):
 
 def test_a_run_and_a_sweep_keep_out_of_each_others_folders(invoke):
     make_folder("done")
-    assert "not a run folder but a sweep's; give the run another name" in one_error(invoke("run", "name=x"))
+    assert "the folder of a sweep, not of a run; give the run another name" in one_error(invoke("run", "name=x"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import time
 import types
 from typing import Any
 
@@ -15,10 +17,10 @@ from seer_ray.config.compose import compose, to_yaml
 from seer_ray.config.options import TrackingConfig
 from seer_ray.config.training import DistillConfig, GatesEvalConfig, PretrainConfig
 from seer_ray.results.history import History
-from seer_ray.results.job import TrainFolder
+from seer_ray.results.job import JobFolder
 from seer_ray.results.store import open_store
 from seer_ray.status.live import TrainSummary
-from seer_ray.status.pulse import sign_of_life
+from seer_ray.status.pulse import StatusFile
 from seer_ray.tracking import open_tracker
 
 from .conftest import make_run, one_error
@@ -33,16 +35,17 @@ def make_training(
     step: int = 6,
     metrics: dict[str, float] | None = None,
     **said: Any,
-) -> TrainFolder:
+) -> JobFolder:
     """``runs/mine``: 10 steps, a record of the fourth; ``said`` is in ``status.json`` too."""
     words = ["name=mine", *([] if job == "gates eval" else ["train.steps=10"])]
     config = compose(words, KINDS[job])
-    with TrainFolder.open("runs/mine", config, job) as folder:
+    with JobFolder.open("runs/mine", config) as folder:
         history = History(folder.store)
         history.add(4, LOSS)
         history.add(4, {"eval/20_steps/loss": 0.5})
         if state:
-            folder.tell({**sign_of_life(state), "step": 6, **said})
+            status = StatusFile(folder, lambda: {"step": 6, **said})
+            status.end(state)
         if metrics:
             folder.conclude(metrics)
     return folder
@@ -59,10 +62,11 @@ def test_while_it_trains(invoke):
     text = shown(invoke)
     assert "6 of 10 steps 60%" in text and "loss 0.25 · lr 0.001 · 4,000 tokens/s · about 1:01 left" in text
     assert "held out" in text and "20_steps/loss 0.5" in text
-    assert text.endswith(f"mine: running (process {os.getpid()} on {sign_of_life('')['host']})")
+    assert text.endswith(f"mine: running (process {os.getpid()} on {socket.gethostname()})")
     said = json.loads(invoke("status", "mine", "--json").stdout)
-    assert (said["job"], said["state"], said["step"], said["steps"]) == ("pretrain", "running", 6, 10)
-    assert said["eta_s"] == 61.0 and said["metrics"]["train/loss"] == 0.25
+    assert (said["command"], said["state"]) == ("pretrain", "running")
+    assert (said["live"]["step"], said["live"]["steps"]) == (6, 10)
+    assert said["metrics"]["time/eta_s"] == 61.0 and said["metrics"]["train/loss"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_done(invoke):
 
 
 def test_not_begun(invoke):
-    with TrainFolder.open("runs/mine", compose(["name=mine"], PretrainConfig), "pretrain"):
+    with JobFolder.open("runs/mine", compose(["name=mine"], PretrainConfig)):
         pass
     assert shown(invoke) == "mine: not begun yet; continue with: seer-ray resume runs/mine"
 
@@ -94,7 +98,8 @@ def test_not_begun(invoke):
 def test_watch_follows_to_the_end(invoke, monkeypatch):
     make_training("running")
     store = open_store("runs/mine")
-    steps = [{**sign_of_life("running"), "step": 8}, {**sign_of_life("interrupted"), "step": 9}]
+    who = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
+    steps = [{**who, "state": "running", "step": 8}, {**who, "state": "interrupted", "step": 9}]
     monkeypatch.setattr(
         watch.time, "sleep", lambda _: store.write("status.json", json.dumps(steps.pop(0)).encode())
     )
@@ -118,7 +123,7 @@ class Job:
 
     def main(self, config, reporter):
         self.config = config
-        return TrainSummary("mine", "runs/mine", "runs/mine/model", 10, 5e3)
+        return TrainSummary("mine", "runs/mine", product="runs/mine/model", step=10, tokens=5e3)
 
 
 @pytest.mark.parametrize("job", ["pretrain", "distill"])
@@ -140,7 +145,7 @@ def test_resume(invoke, monkeypatch, job):
 
 def test_what_is_resumed_by_its_own_command_says_so(invoke):
     make_training(None, "gates eval")
-    assert "give the command again: seer-ray gates eval" in shown(invoke)
+    assert "continue with: seer-ray gates eval ..." in shown(invoke)
     assert one_error(invoke("resume", "mine")).startswith("runs/mine: made by seer-ray gates eval; give that")
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from tiny import save_tiny
 
-from seer_ray.config.compose import to_yaml
+from seer_ray.config.compose import from_yaml, to_yaml
 from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 
@@ -192,7 +192,7 @@ class Run:
 
     def known_tokens(self) -> dict[str, int]:
         """Tokens on disk of the chains that are not done, by request."""
-        with RunFolder.open(str(self.folder), self.text) as folder:
+        with RunFolder.open(str(self.folder), from_yaml(self.text)) as folder:
             return {id: len(p.tokens) for id, (p, _) in folder.progress().load().items() if p.tokens}
 
     def begun(self, offset: int) -> dict[str, list[int]]:

@@ -269,7 +269,7 @@ def test_the_command_that_runs_there_is_that_of_the_job() -> None:
         def submit_job(self, entrypoint: str, **_: Any) -> None:
             seen.append(entrypoint)
 
-    submit._send(Client(), "id", DistillConfig(name="x"), "distill")  # type: ignore[arg-type]
+    submit._send(Client(), "id", DistillConfig(name="x"))  # type: ignore[arg-type]
     assert seen == ["python -m seer_ray.cli.app distill --config job.yaml"]
 
 

@@ -16,13 +16,13 @@ from seer_ray.config.compose import (
     JOBS,
     choices,
     compose,
-    digest,
     from_yaml,
     groups_of,
     run_name,
     to_yaml,
 )
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.identity import Identity
 from seer_ray.config.options import (
     ColumnsConfig,
     ModelConfig,
@@ -287,7 +287,7 @@ def test_digest_is_of_what_decides_the_rows():
         "engine.kv_memory=1GiB",
         "name=x",
     ):
-        assert digest(compose([override])) == digest(base), override
+        assert Identity.of(compose([override])).digest == Identity.of(base).digest, override
     for override in (
         "seed=1",
         "selector.budget=512",
@@ -295,7 +295,7 @@ def test_digest_is_of_what_decides_the_rows():
         "selector.layers.3=dense",
         "model.revision=x",
     ):
-        assert digest(compose([override])) != digest(base), override
+        assert Identity.of(compose([override])).digest != Identity.of(base).digest, override
 
 
 def test_run_names_tell_the_settings_apart_and_are_folder_names():

@@ -12,6 +12,7 @@ from results.sample import row
 from tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ModelConfig, RunConfig, SweepConfig
 from seer_ray.config.training import SourceConfig
 from seer_ray.corpora.documents import Document, parse_sources, read_documents
 from seer_ray.corpora.mixture import Mixture
@@ -60,9 +61,8 @@ def test_chats_by_the_template(tmp_path: Path) -> None:
 
 
 def run_folder(folder: Path, **config: str) -> str:
-    settings = {"name": "tiny", "tokenizer": "null", **config}
-    model = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    with RunFolder.open(str(folder / "run"), f"model: {{{model}}}\n") as run:
+    model = ModelConfig(**{"name": "tiny", **config})
+    with RunFolder.open(str(folder / "run"), RunConfig(model=model)) as run:
         prompt = "<|im_start|>hi\n"
         there = {"prompt": prompt, "prompt_tokens": 4, "completion": "you", "token_ids": [104, 105]}
         run.commit([row("p0", **there), row("p0", 1, **there), row("p1", **(there | {"token_ids": []}))])
@@ -78,7 +78,7 @@ def test_a_run_gives_prompts_and_completions_token_for_token(tmp_path: Path) -> 
 
 
 def test_a_sweep_gives_the_rows_of_its_points(tmp_path: Path) -> None:
-    with SweepFolder.open(str(tmp_path / "sweep")) as sweep:
+    with SweepFolder.open(str(tmp_path / "sweep"), SweepConfig(name="sweep")) as sweep:
         for slug in ("dense", "quest-64"):
             Path(run_folder(tmp_path)).rename(point_uri(str(tmp_path / "sweep"), slug))
         sweep.write_points([{"slug": "dense"}, {"slug": "quest-64"}])

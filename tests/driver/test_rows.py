@@ -8,7 +8,6 @@ from fake_engine import make_request
 
 from seer_ray.analysis.statistics import Totals
 from seer_ray.cluster.coordinator import Change, Outcome
-from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
@@ -28,7 +27,7 @@ class Desk:
         self.config.results.part_interval = self.config.results.progress_interval = 0.0
         for name, value in results.items():
             setattr(self.config.results, name, value)
-        self.folder = RunFolder.open(str(tmp_path / "job"), to_yaml(self.config))
+        self.folder = RunFolder.open(str(tmp_path / "job"), self.config)
         self.log = self.folder.progress()
         self.notes: list[str] = []
         prompts = {name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2)) for name in "abcdef"}

@@ -16,7 +16,7 @@ from seer_ray.config.training import DistillConfig
 from seer_ray.jobs import distill
 from seer_ray.jobs import run as run_job
 from seer_ray.results.folder import RunFolder
-from seer_ray.status.live import SilentReporter
+from seer_ray.status.live import NullReporter
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,7 +25,7 @@ def local_ray() -> Iterator[None]:
         yield
 
 
-class Notes(SilentReporter):
+class Notes(NullReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

@@ -13,13 +13,14 @@ import pytest
 from training.small import small
 
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
-from seer_ray.config.training import PretrainConfig
+from seer_ray.config.options import RunConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.driver import train as jobs_training
 from seer_ray.jobs import pretrain
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.job import TrainFolder
-from seer_ray.status.live import SilentReporter, TrainSummary
-from seer_ray.status.training import read_training
+from seer_ray.results.job import JobFolder
+from seer_ray.status.live import NullReporter, TrainLive, TrainSummary
+from seer_ray.status.read import read_status
 
 # Long enough to be interrupted: the driver looks five times a second.
 LONGER = ("train={steps: 100, log_every: 10, eval_every: 50, checkpoint_every: 50, batch_tokens: 400}",)
@@ -43,12 +44,12 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
 
 
-class InterruptAt(SilentReporter):
+class InterruptAt(NullReporter):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def update(self, step: int, metrics: dict[str, float]) -> None:
-        if self.step <= step:
+    def update(self, live: TrainLive) -> None:
+        if self.step <= live.step:
             self.step = 10**9
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -69,12 +70,12 @@ def test_interrupted_and_run_again_it_ends_as_if_undisturbed(whole, tmp_path):
     with pytest.raises(Interrupted, match=r"^interrupted at step \d+ of 100$"):
         pretrain.main(config(tmp_path, "job"), InterruptAt(2))
     assert not (tmp_path / "job" / "metrics.json").exists()
-    status = read_training(str(tmp_path / "job"))
+    status = read_status(str(tmp_path / "job"))
     assert (status.state, status.job, status.steps) == ("interrupted", "pretrain", 100)
     assert 2 <= status.step < 100
     again = pretrain.main(config(tmp_path, "job", "train.checkpoint_every=20"))
     assert curve(tmp_path / "job") == curve(Path(whole.folder))
-    assert read_training(str(tmp_path / "job")).state == "done"
+    assert read_status(str(tmp_path / "job")).state == "done"
     product = Path(again.product, "model.safetensors").read_bytes()
     assert product == Path(whole.product, "model.safetensors").read_bytes()
 
@@ -93,15 +94,15 @@ def test_other_settings_and_other_folders_are_refused(whole, tmp_path):
     folder = Path(whole.folder)
     with pytest.raises(ConfigError, match=r"train\.lr: 0\.5 here, 0\.01 in the folder"):
         pretrain.main(config(folder.parent, "job", "train.lr=0.5"))
-    with pytest.raises(ConfigError, match=r"no run folder here"):
+    with pytest.raises(ConfigError, match=r"no run here"):
         RunFolder.view(str(folder))
-    with pytest.raises(ConfigError, match=r"not a run folder: it has config\.yaml"):
-        RunFolder.open(str(folder), "seed: 0")
-    with pytest.raises(ConfigError, match=r"made by seer-ray pretrain; give the run another name"):
-        TrainFolder.open(str(folder), config(folder.parent, "job"), "distill")
+    with pytest.raises(ConfigError, match=r"the folder of a job, not of a run; give the run another name"):
+        RunFolder.open(str(folder), RunConfig(seed=0))
+    with pytest.raises(ConfigError, match=r"made by seer-ray pretrain; give the job another name"):
+        JobFolder.open(str(folder), DistillConfig(name="job"))
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "config.yaml").write_text("seed: 0")
-    with pytest.raises(ConfigError, match=r"not a folder of training: it has config\.yaml"):
+    with pytest.raises(ConfigError, match=r"not a job folder: it has config\.yaml"):
         pretrain.main(config(tmp_path, "job"))
 
 
@@ -110,9 +111,9 @@ def test_a_training_that_diverges_names_the_step(tmp_path):
     with pytest.raises(JobError, match=r"^step \d: the (loss|gradient norm) is (nan|inf); lower train\.lr"):
         pretrain.main(wild)
     # No checkpoint, nothing to lose: corrected options begin anew.
-    status = read_training(str(tmp_path / "job"))
+    status = read_status(str(tmp_path / "job"))
     assert status.state == "failed" and "lower train.lr" in str(status.error)
-    with TrainFolder.open(str(tmp_path / "job"), config(tmp_path, "job"), "pretrain") as folder:
+    with JobFolder.open(str(tmp_path / "job"), config(tmp_path, "job")) as folder:
         assert folder.config["train"]["lr"] == 0.01
 
 

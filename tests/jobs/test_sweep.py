@@ -18,7 +18,7 @@ from seer_ray.config.options import SweepConfig
 from seer_ray.jobs import sweep
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import point_uri
-from seer_ray.status.sweep import read_sweep
+from seer_ray.status.read import read_status
 from seer_ray.sweeps import race
 from seer_ray.sweeps.estimate import estimate
 from seer_ray.sweeps.points import expand
@@ -48,7 +48,7 @@ def test_every_point_is_a_run_of_its_own_with_its_own_setting(base: SweepConfig)
         assert metrics["time/decoding_s"] == pytest.approx(metrics["time/engine_s"]), "of one worker"
         assert metrics["speed/tokens_per_s"] == pytest.approx(6 * 20 / metrics["time/engine_s"])
     compared = {one.setting.folder: one.setting.speed for one in compare([folder(base).uri]).standings}
-    shown = {point.name: point.tokens_per_s for point in read_sweep(folder(base).uri).live.points}
+    shown = {point.name: point.tokens_per_s for point in read_status(folder(base).uri).live.points}
     for point in summary.points:
         speed = compared[point_uri(folder(base).uri, point["slug"])]
         assert speed is not None

@@ -67,7 +67,7 @@ class SweepRun(Run):
         for slug, folder in self.folders().items():
             if (folder / "run.json").exists():
                 text = (folder / "config.yaml").read_text()
-                with RunFolder.open(str(folder), text) as opened:
+                with RunFolder.open(str(folder), from_yaml(text)) as opened:
                     chains = opened.progress().load()
                 found |= {
                     f"{self.plans()[slug]}|{id}": len(p.tokens) for id, (p, _) in chains.items() if p.tokens

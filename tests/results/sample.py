@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-CONFIG = (
-    "selector: {name: seer, budget: 2048}\nengine: {exact: false, max_batch: 16}\ncluster: {workers: 2}\n"
-)
+from seer_ray.config.options import ClusterConfig, RunConfig, SelectorConfig
+
+CONFIG = RunConfig(selector=SelectorConfig(name="seer", budget=2048), cluster=ClusterConfig(workers=2))
 
 
 def row(problem: str, sample: int = 0, **changes: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from results.faults import Crash, Disk
 from results.sample import CONFIG, row
 
+from seer_ray.config.compose import to_yaml
 from seer_ray.engine.request import Progress
 from seer_ray.results import progress
 from seer_ray.results.folder import RunFolder
@@ -147,7 +148,7 @@ def test_creation_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 RunFolder.open(str(path), CONFIG).close()
         with RunFolder.open(str(path), CONFIG) as folder:
             folder.commit([row("a")])
-        assert RunFolder.view(str(path)).config_yaml == CONFIG
+        assert RunFolder.view(str(path)).config_yaml == to_yaml(CONFIG)
         assert not list(path.glob("**/.*.tmp"))
         if not disk.failed:
             return

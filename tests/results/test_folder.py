@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from results.sample import CONFIG, row
 
+from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import RunConfig
 from seer_ray.results import ledger, lock, schema
 from seer_ray.results.folder import RunFolder
 
@@ -45,7 +47,7 @@ def test_rows_come_back(uri: str) -> None:
     assert table["token_ids"].to_pylist() == [[1, 2, 3]] * 3
     assert table["completion"].to_pylist()[2] == "? is no text"
     assert view.read(["sample", "problem_id"]).column_names == ["sample", "problem_id"]
-    assert view.config_yaml == CONFIG
+    assert view.config_yaml == to_yaml(CONFIG)
 
 
 def test_a_view_sees_what_comes_later(uri: str) -> None:
@@ -279,7 +281,7 @@ def test_a_lost_ledger_does_not_cost_the_parts(two_parts: Path) -> None:
 def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine: true")
     assert "not a run folder: it has config.yaml" in refusal(RunFolder.open, str(tmp_path), CONFIG)
-    assert "no run folder here" in refusal(RunFolder.view, str(tmp_path))
+    assert "no run here" in refusal(RunFolder.view, str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     (tmp_path / "run.json").write_text('{"mine": true}')
     assert "not written by seer-ray" in refusal(RunFolder.open, str(tmp_path), CONFIG)
@@ -291,19 +293,23 @@ def test_a_folder_without_a_token_takes_new_settings(uri: str) -> None:
     """The first command had a bad option; the corrected one must not be refused for it."""
     with RunFolder.open(uri, CONFIG) as folder:
         first = folder.run_id
-    with RunFolder.open(uri, "seed: 5") as folder:
-        assert folder.config == {"seed": 5}
-        assert folder.config_yaml == "seed: 5"
+    with RunFolder.open(uri, RunConfig(seed=5)) as folder:
+        assert folder.config["seed"] == 5
+        assert "seed: 5" in folder.config_yaml
         assert folder.run_id != first
         folder.commit([row("a", 0)])
     with pytest.raises(ConfigError, match="other settings"):
-        RunFolder.open(uri, "seed: 6")
+        RunFolder.open(uri, RunConfig(seed=6))
 
 
 def test_a_newer_format_is_refused(two_parts: Path) -> None:
     about = json.loads((two_parts / "run.json").read_text())
-    (two_parts / "run.json").write_text(json.dumps({**about, "version": 99}))
-    assert "newer seer-ray (format 99)" in both_refuse(two_parts)
+    newer = {**about, "version": 99, "written_by": "seer-ray 9.0"}
+    (two_parts / "run.json").write_text(json.dumps(newer))
+    assert "made by seer-ray 9.0 (format 99); upgrade" in both_refuse(two_parts)
+    del newer["written_by"]
+    (two_parts / "run.json").write_text(json.dumps(newer))
+    assert "made by a newer seer-ray (format 99)" in both_refuse(two_parts)
 
 
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
@@ -317,4 +323,4 @@ def test_a_missing_config_is_written_again(two_parts: Path) -> None:
     (two_parts / "config.yaml").unlink()
     assert "config.yaml: missing or torn" in refusal(lambda: RunFolder.view(str(two_parts)).config_yaml)
     RunFolder.open(str(two_parts), CONFIG).close()
-    assert RunFolder.view(str(two_parts)).config_yaml == CONFIG
+    assert RunFolder.view(str(two_parts)).config_yaml == to_yaml(CONFIG)

@@ -14,6 +14,7 @@ import pytest
 from results.sample import CONFIG, row
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import RunConfig
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import Store, open_store
@@ -65,7 +66,7 @@ def test_a_refused_opening_leaves_no_lock(tmp_path: Path) -> None:
     with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
         folder.commit([row("a", 0)])
     with pytest.raises(ConfigError, match="other settings"):
-        RunFolder.open(str(tmp_path / "run"), "seed: 5")
+        RunFolder.open(str(tmp_path / "run"), RunConfig(seed=5))
     RunFolder.open(str(tmp_path / "run"), CONFIG).close()
 
 

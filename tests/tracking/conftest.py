@@ -14,10 +14,11 @@ JOB = """
 import sys
 from pathlib import Path
 from seer_ray.config.options import TrackingConfig
+from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import open_tracker
 assert "mlflow" not in sys.modules, "mlflow takes seconds to import"
-with RunFolder.open("run", "seed: 0") as folder:
+with RunFolder.open("run", RunConfig(seed=0)) as folder:
     tracker = open_tracker(folder, TrackingConfig())
     tracker.start("quiet", {"seed": 0})
     tracker.log({"done": 1}, step=1)

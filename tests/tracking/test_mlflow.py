@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from tracking.conftest import Database
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import TrackingConfig
+from seer_ray.config.options import RunConfig, TrackingConfig
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import (
@@ -34,7 +34,7 @@ PARAMS = {"selector.budget": 2048, "task.system": "x" * 7000, "cluster.workers":
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with RunFolder.open(str(tmp_path / "run"), "seed: 0") as found:
+    with RunFolder.open(str(tmp_path / "run"), RunConfig(seed=0)) as found:
         yield found
 
 
@@ -255,7 +255,7 @@ def test_a_nested_run_comes_after_the_one_around_it(
     place = tmp_path / "away"
     place.write_text("no folder, so no database can be opened in it")
     around = tracker(folder, f"sqlite:///{place}/mlflow.db")
-    with RunFolder.open(str(tmp_path / "inner"), "seed: 1") as inner:
+    with RunFolder.open(str(tmp_path / "inner"), RunConfig(seed=1)) as inner:
         nested = MLflowTracker(inner, around.experiment, around.uri, around)
         around.start("sweep", {"seed": 0})
         nested.start("point", {"seed": 1})
@@ -311,7 +311,7 @@ def test_a_remote_run_folder_spools_on_this_disk(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
-    with RunFolder.open(f"fsspec+memory://{uuid.uuid4().hex}/run", "seed: 0") as folder:
+    with RunFolder.open(f"fsspec+memory://{uuid.uuid4().hex}/run", RunConfig(seed=0)) as folder:
         job = tracker(folder, database.uri)
         job.start("a-run", {})
         job.artifact("config.yaml")

@@ -1,4 +1,4 @@
-"""Followers of a job: a live panel on a terminal, plain lines elsewhere."""
+"""A job that a person follows: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from seer_ray.status.pulse import Pulse
+from seer_ray.status.live import JobSummary
+from seer_ray.status.pulse import JobStatus
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where nobody watches a terminal."""
@@ -25,94 +26,131 @@ class Phased(Protocol):
 
 
 L = TypeVar("L", bound=Phased)
+S = TypeVar("S", bound=JobSummary)
 
 
-S = TypeVar("S")
+class View(Generic[L, S]):
+    """How a kind of job looks in a terminal; one for each job that is looked at."""
 
-
-class PanelFollower(Generic[L, S]):
-    """A panel that follows a job, with events above it."""
-
-    def __init__(self, progress: Console, result: Console | None, title: str) -> None:
-        self.progress, self.result, self.title = progress, result, title
-        self.live: Live | None = None
-
-    def panel(self, live: L) -> Panel:
+    def panel(self, title: str, live: L, state: str = "") -> RenderableType:
         """The job at one moment."""
         raise NotImplementedError
 
-    def conclude(self, result: Console, summary: S) -> None:
-        """Print what the job came to."""
+    def lines(self, live: L) -> Iterable[str]:
+        """What is worth telling where there is no room for a panel."""
         raise NotImplementedError
 
-    def start(self, live: L) -> None:
-        self.live = Live(self.panel(live), console=self.progress, transient=True)
-        self.live.start()
+    def urgent(self, live: L, phase: str) -> bool:
+        """Whether that is told at once, whenever something was told last; ``phase``: what it was then."""
+        return live.phase != phase
 
-    def update(self, live: L) -> None:
-        if self.live:
-            self.live.update(self.panel(live))
+    def events(self, live: L) -> Iterable[str]:
+        """What stays on a terminal, above the panel."""
+        return ()
 
-    def note(self, message: str) -> None:
-        self.progress.print(Text.assemble(("• ", "yellow"), message))
+    def conclude(self, console: Console, summary: S) -> None:
+        """What the job came to."""
+        raise NotImplementedError
 
-    def finish(self, summary: S) -> None:
-        self.close()
-        if self.result:
-            self.conclude(self.result, summary)
+    def print_state(self, console: Console, status: JobStatus) -> None:
+        """What a folder tells, before it is said in words."""
+        if status.state != "new":
+            console.print(self.panel(status.name, status.live, status.state))
 
-    def close(self) -> None:
-        if self.live:
-            self.live.stop()
-            self.live = None
+    def print_status(self, console: Console, status: JobStatus) -> None:
+        """A job as its folder tells."""
+        self.print_state(console, status)
+        console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
+        if status.behind:
+            console.print(Text(status.behind, "yellow"), soft_wrap=True)
 
-
-class LineFollower(Generic[L, S]):
-    """Lines now and then, for logs."""
-
-    def __init__(
+    def follower(
         self,
         progress: Console,
         result: Console | None,
         title: str,
         clock: Callable[[], float] = time.monotonic,
+    ) -> Follower[L, S]:
+        """What suits the place that ``progress`` writes to.
+
+        Args:
+            progress: shows how far the job is
+            result: shows what it came to; None: nobody does
+            title: the job's name
+            clock: seconds
+        """
+        return Follower(self, progress, result, title, clock)
+
+
+class Follower(Generic[L, S]):
+    """The ``Reporter`` of every console."""
+
+    def __init__(
+        self,
+        view: View[L, S],
+        progress: Console,
+        result: Console | None,
+        title: str,
+        clock: Callable[[], float],
     ) -> None:
-        self.progress, self.result, self.title, self.clock = progress, result, title, clock
-        self.shown_at, self.phase = -PLAIN_INTERVAL, ""
-
-    def lines(self, live: L) -> Iterable[str]:
-        """What is worth telling."""
-        raise NotImplementedError
-
-    def conclude(self, result: Console, summary: S) -> None:
-        """Print what the job came to."""
-        raise NotImplementedError
+        self.view, self.progress, self.result, self.title = view, progress, result, title
+        self._clock, self._told_at, self._phase = clock, -PLAIN_INTERVAL, ""
+        self._panel: Live | None = None
 
     def start(self, live: L) -> None:
-        self._line(self.title)
-        self.update(live)
+        if self.progress.is_terminal:
+            self._panel = Live(self.view.panel(self.title, live), console=self.progress, transient=True)
+            self._panel.start()
+        else:
+            self._line(self.title)
+            self.update(live)
 
     def update(self, live: L) -> None:
-        now = self.clock()
-        if now - self.shown_at >= PLAIN_INTERVAL or live.phase != self.phase:
-            self.shown_at, self.phase = now, live.phase
-            for line in self.lines(live):
-                self._line(line)
+        if self._panel is not None:
+            for event in self.view.events(live):
+                self.note(event)
+            self._panel.update(self.view.panel(self.title, live))
+        elif not self.progress.is_terminal:
+            now = self._clock()
+            if now - self._told_at >= PLAIN_INTERVAL or self.view.urgent(live, self._phase):
+                for line in self.view.lines(live):
+                    self._told_at = now
+                    self._line(line)
+                self._phase = live.phase
 
     def note(self, message: str) -> None:
-        self._line(f"note: {message}")
+        if self.progress.is_terminal:
+            self.progress.print(Text.assemble(("• ", "yellow"), message))
+        else:
+            self._line(f"note: {message}")
 
     def finish(self, summary: S) -> None:
-        if self.result:
-            self.conclude(self.result, summary)
+        self.close()
+        if self.result is not None:
+            self.view.conclude(self.result, summary)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        if self._panel is not None:
+            self._panel.stop()
+            self._panel = None
 
     def _line(self, text: str) -> None:
         self.progress.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_behind(console: Console, pulse: Pulse, folder: str) -> None:
-    """What MLflow has not been told of a job, if there is anything."""
-    if behind := pulse.behind(folder):
-        console.print(Text(behind, "yellow"), soft_wrap=True)
+def bar(done: int, total: int, text: str) -> RenderableType:
+    """How far something is, with words (rich markup) behind it."""
+    progress = Progress(BarColumn(None, complete_style="cyan"), TextColumn("{task.description}"), expand=True)
+    progress.add_task(text, total=max(1, total), completed=done)
+    return progress.get_renderable()
+
+
+def print_places(console: Console, summary: JobSummary, places: list[tuple[str, str]]) -> None:
+    """Where a job's results are, and what to try next. Never broken or cut, so that it can be copied."""
+    if uri := summary.tracking_uri:
+        served = uri.startswith(("http://", "https://"))
+        places = [*places, ("MLflow", uri if served else f"mlflow ui --backend-store-uri {uri}")]
+    for index, command in enumerate(summary.next_commands):
+        places = [*places, ("" if index else "next", command)]
+    for label, text in places:
+        console.print(Text.assemble((f"{label:13}", "dim"), (text, "cyan")), soft_wrap=True)

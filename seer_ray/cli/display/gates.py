@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.cli.display.words import count
+from seer_ray.cli.display.follow import S, View, bar
+from seer_ray.cli.display.words import count, duration
+from seer_ray.status.live import MeasureLive
 
 if TYPE_CHECKING:
-    from seer_ray.fidelity.division import SharesReport
-    from seer_ray.fidelity.evaluate import GatesReport
+    from seer_ray.jobs.gates_eval import GatesSummary
+    from seer_ray.jobs.gates_shares import SharesSummary
 
 EXPLAINED = (
     "In %. KV: tokens read per head and step. mass: attention probability inside the blocks read. "
@@ -29,42 +30,40 @@ SHARES_EXPLAINED = (
     "read per head and step, in three ways to spend the same mean. KL: the sum that is expected; seer-ray "
     "gates eval measures it, on held-out text, with shares=, threshold= and budgets= as here."
 )
-LINE_INTERVAL = 10.0
-"""Seconds between two lines where nobody watches a terminal."""
 
 
-class PassProgress:
-    """A bar on a terminal, a line now and then elsewhere. Called with (done, total, what is computed)."""
+class MeasureView(View[MeasureLive, S]):
+    """Of a job that measures a model."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar: Progress | None = None
-        self.said_at = -LINE_INTERVAL
+    def panel(self, title: str, live: MeasureLive, state: str = "") -> RenderableType:
+        left = f" · about {duration(live.eta_s)} left" if live.eta_s is not None else ""
+        words = f"{live.done} of {live.total} passes{left}"
+        head = Text.assemble((f"{title}  ", "bold"), state or live.phase)
+        return Group(head, bar(live.done, live.total, words))
 
-    def __call__(self, done: int, total: int, text: str) -> None:
-        if self.console.is_terminal:
-            if self.bar is None:
-                columns = (
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TimeRemainingColumn(),
-                )
-                self.bar = Progress(*columns, console=self.console, transient=True)
-                self.bar.add_task(text, total=total)
-                self.bar.start()
-            self.bar.update(self.bar.task_ids[0], completed=done, total=total, description=text)
-        elif time.monotonic() - self.said_at >= LINE_INTERVAL:
-            self.said_at = time.monotonic()
-            self.console.print(f"pass {done + 1}/{total} · {text}", highlight=False)
+    def lines(self, live: MeasureLive) -> Iterable[str]:
+        if live.total:
+            yield f"pass {live.done + 1}/{live.total} · {live.phase}"
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+    def urgent(self, live: MeasureLive, phase: str) -> bool:
+        return False
 
 
-def print_gates(console: Console, report: GatesReport) -> None:
+class GatesView(MeasureView["GatesSummary"]):
+    """Of an evaluation of gates."""
+
+    def conclude(self, console: Console, summary: GatesSummary) -> None:
+        print_gates(console, summary)
+
+
+class SharesView(MeasureView["SharesSummary"]):
+    """Of a division of a budget."""
+
+    def conclude(self, console: Console, summary: SharesSummary) -> None:
+        print_shares(console, summary)
+
+
+def print_gates(console: Console, report: GatesSummary) -> None:
     """The tables, and where the rest is."""
     kinds = list(dict.fromkeys((row["source"], row["positions"]) for row in report.sources))
     parts: list[tuple[str, list[dict[str, Any]]]] = [
@@ -89,7 +88,7 @@ def print_gates(console: Console, report: GatesReport) -> None:
     console.print(Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan")), soft_wrap=True)
 
 
-def print_shares(console: Console, report: SharesReport) -> None:
+def print_shares(console: Console, report: SharesSummary) -> None:
     """What to set, and what it is expected to bring."""
     documents = (
         f"{count(report.documents, 'document')}, {report.tokens:,} tokens, blocks of {report.block_size}"
@@ -145,7 +144,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _layers(report: GatesReport, budget: str) -> Table:
+def _layers(report: GatesSummary, budget: str) -> Table:
     """The mass kept in each layer."""
     rows = [row for row in report.layers if row["budget"] == budget and row["positions"] == "all"]
     selectors = list(dict.fromkeys(row["selector"] for row in rows))

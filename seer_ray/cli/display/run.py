@@ -8,61 +8,44 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.cli.display.follow import LineFollower, PanelFollower, print_behind
+from seer_ray.cli.display.follow import View, bar, print_places
 from seer_ray.cli.display.words import accuracy, count, duration, percent
-from seer_ray.status.live import LiveStats, Reporter, Summary
-from seer_ray.status.run import RunStatus
+from seer_ray.status.live import LiveStats, Summary
+from seer_ray.status.pulse import JobStatus
 
 
-def reporter_for(progress: Console, result: Console | None, title: str) -> Reporter:
-    """What suits the place that ``progress`` writes to.
-
-    Args:
-        progress: shows how far the job is
-        result: shows what it came to; None: nobody does
-        title: the run's name
-    """
-    return (RichReporter if progress.is_terminal else PlainReporter)(progress, result, title)
-
-
-class RichReporter(PanelFollower[LiveStats, Summary]):
+class RunView(View[LiveStats, Summary]):
     """Of a run."""
 
-    def panel(self, live: LiveStats) -> Panel:
-        return live_panel(self.title, live)
-
-    def conclude(self, result: Console, summary: Summary) -> None:
-        print_summary(result, summary)
-
-
-class PlainReporter(LineFollower[LiveStats, Summary]):
-    """Of a run."""
+    def panel(self, title: str, live: LiveStats, state: str = "") -> Panel:
+        return live_panel(title, live, state)
 
     def lines(self, live: LiveStats) -> Iterable[str]:
         yield live_line(live)
 
-    def conclude(self, result: Console, summary: Summary) -> None:
-        print_summary(result, summary)
+    def conclude(self, console: Console, summary: Summary) -> None:
+        print_summary(console, summary)
+
+    def print_state(self, console: Console, status: JobStatus) -> None:
+        if status.state != "done":
+            super().print_state(console, status)
+            return
+        live, told = status.live, (status.name, status.folder, status.live.elapsed_s)
+        rows = {"rows": live.done, "errors": live.errors, "resumed": live.resumed}
+        print_summary(console, Summary(*told, metrics=status.metrics, **rows))
 
 
 def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:
     """The job at one moment."""
-    bar = Table.grid(padding=(0, 1), expand=True)
-    bar.add_column(ratio=1)
-    bar.add_column(no_wrap=True)
     share = live.done / live.total if live.total else 0.0
-    bar.add_row(
-        ProgressBar(total=max(1, live.total), completed=live.done, complete_style="cyan"),
-        Text.assemble(f"{live.done:,} of {count(live.total, 'row')} ", (f"{share:.0%}", "bold")),
-    )
+    words = f"{live.done:,} of {count(live.total, 'row')} [bold]{share:.0%}[/]"
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_row("done", bar)
+    grid.add_row("done", bar(live.done, live.total, words))
     for label, text in facts(live):
         grid.add_row(label, text)
     return Panel(
@@ -119,17 +102,6 @@ def live_line(live: LiveStats) -> str:
     return f"{duration(live.elapsed_s):>7}  " + " · ".join(part for part in parts if part)
 
 
-def print_status(console: Console, status: RunStatus) -> None:
-    """A run as its folder tells: the summary if it is done, else how far it is."""
-    if status.state == "done":
-        print_summary(console, status.summary())
-    else:
-        if status.state != "new":
-            console.print(live_panel(status.name, status.live, status.state))
-        console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
-    print_behind(console, status, status.folder)
-
-
 def print_summary(console: Console, summary: Summary) -> None:
     """What a job came to, where it is, and what to try next."""
     table = Table.grid(padding=(0, 2))
@@ -150,15 +122,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         )
     console.print(Text(f"\n{summary.name}\n", "bold"), table, "")
     places = [("report", summary.report)] if summary.report else []
-    places.append(("results", f"{summary.folder}/completions/*.parquet"))
-    if summary.tracking_uri:
-        served = summary.tracking_uri.startswith(("http://", "https://"))
-        view = summary.tracking_uri if served else f"mlflow ui --backend-store-uri {summary.tracking_uri}"
-        places.append(("MLflow", view))
-    places += [("next" if i == 0 else "", command) for i, command in enumerate(summary.next_commands)]
-    for label, text in places:
-        # Never broken or cut, so that it can be copied.
-        console.print(Text.assemble((f"{label:13}", "dim"), (text, "cyan")), soft_wrap=True)
+    print_places(console, summary, [*places, ("results", f"{summary.folder}/completions/*.parquet")])
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:

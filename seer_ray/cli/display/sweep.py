@@ -9,41 +9,27 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.cli.display.follow import LineFollower, PanelFollower, print_behind
+from seer_ray.cli.display.follow import View, bar, print_places
 from seer_ray.cli.display.words import count, duration, percent
-from seer_ray.status.live import PointLive, SweepLive, SweepReporter, SweepSummary
-from seer_ray.status.sweep import SweepStatus
+from seer_ray.status.live import PointLive, SweepLive, SweepSummary
+from seer_ray.status.pulse import JobStatus
 
 UNITS = ("", " rows", " right", " of KV read", " tokens/s", "")
 """Of ``cells``, where no head says what they are."""
 STYLES = {"done": "green", "stopped early": "green", "failed": "red", "running": "cyan"}
 
 
-def sweep_reporter_for(progress: Console, result: Console | None, title: str) -> SweepReporter:
-    """What suits the place that ``progress`` writes to; ``result`` shows what the sweep came to."""
-    return (RichSweep if progress.is_terminal else PlainSweep)(progress, result, title)
+class SweepView(View[SweepLive, SweepSummary]):
+    """The whole, and each point: all of them in a panel, those that have moved in lines."""
 
-
-class RichSweep(PanelFollower[SweepLive, SweepSummary]):
-    """A table that follows the sweep."""
-
-    def panel(self, live: SweepLive) -> Panel:
-        return sweep_panel(self.title, live)
-
-    def conclude(self, result: Console, summary: SweepSummary) -> None:
-        print_sweep_summary(result, summary)
-
-
-class PlainSweep(LineFollower[SweepLive, SweepSummary]):
-    """The whole, and each point that has moved."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
         self.told: dict[str, tuple[str, int]] = {}
+
+    def panel(self, title: str, live: SweepLive, state: str = "") -> Panel:
+        return sweep_panel(title, live, state)
 
     def lines(self, live: SweepLive) -> Iterable[str]:
         far = f" · {progress_text(live)}" if live.total else ""
@@ -52,14 +38,17 @@ class PlainSweep(LineFollower[SweepLive, SweepSummary]):
             said = (point.state, point.live.done)
             if self.told.get(point.name, ("waiting", 0)) != said:
                 self.told[point.name] = said
-                yield "         " + " · ".join(
-                    f"{cell.plain}{unit}"
-                    for cell, unit in zip(cells(point), UNITS, strict=True)
-                    if cell.plain
-                )
+                words = zip(cells(point), UNITS, strict=True)
+                yield "         " + " · ".join(f"{cell.plain}{unit}" for cell, unit in words if cell.plain)
 
-    def conclude(self, result: Console, summary: SweepSummary) -> None:
-        print_sweep_summary(result, summary)
+    def conclude(self, console: Console, summary: SweepSummary) -> None:
+        print_sweep_summary(console, summary)
+
+    def print_state(self, console: Console, status: JobStatus) -> None:
+        console.print(sweep_panel(status.name, status.live, status.state))
+        for point in status.live.points:
+            if point.error:
+                console.print(Text(f"{point.name}: {point.error}", "red"), soft_wrap=True)
 
 
 def progress_text(live: SweepLive) -> str:
@@ -74,13 +63,8 @@ def progress_text(live: SweepLive) -> str:
 
 def sweep_panel(title: str, live: SweepLive, state: str = "") -> Panel:
     """The sweep at one moment."""
-    bar = Table.grid(padding=(0, 1), expand=True)
-    bar.add_column(ratio=1)
-    bar.add_column(no_wrap=True)
-    total = max(1, live.total)
-    bar.add_row(ProgressBar(total=total, completed=live.done, complete_style="cyan"), progress_text(live))
     return Panel(
-        Group(points_table(live.points), bar),
+        Group(points_table(live.points), bar(live.done, live.total, progress_text(live))),
         title=Text(title, "bold"),
         subtitle=Text(state or f"{live.phase} · {duration(live.elapsed_s)}", "italic"),
         border_style="cyan",
@@ -115,16 +99,6 @@ def cells(point: PointLive) -> list[Text]:
     ]
 
 
-def print_sweep_status(console: Console, status: SweepStatus) -> None:
-    """A sweep as its folder tells."""
-    console.print(sweep_panel(status.name, status.live, status.state))
-    for point in status.live.points:
-        if point.error:
-            console.print(Text(f"{point.name}: {point.error}", "red"), soft_wrap=True)
-    console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
-    print_behind(console, status.pulse, status.folder)
-
-
 def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     """What a sweep came to, where it is, and what to try next."""
     table = _table("point", "accuracy", "KV read", "tokens/s", "x dense", "tokens a chain", "")
@@ -144,15 +118,7 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     if summary.recommendation:
         console.print()
     places = [("results", f"{summary.folder}/points/*/completions/*.parquet")]
-    if summary.report:
-        places.append(("report", summary.report))
-    if summary.tracking_uri:
-        served = summary.tracking_uri.startswith(("http://", "https://"))
-        view = summary.tracking_uri if served else f"mlflow ui --backend-store-uri {summary.tracking_uri}"
-        places.append(("MLflow", view))
-    places += [("next" if i == 0 else "", command) for i, command in enumerate(summary.next_commands)]
-    for label, text in places:
-        console.print(Text.assemble((f"{label:13}", "dim"), (text, "cyan")), soft_wrap=True)
+    print_places(console, summary, [*places, *([("report", summary.report)] if summary.report else [])])
 
 
 def print_estimate(console: Console, estimate: Any) -> None:

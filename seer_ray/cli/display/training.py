@@ -1,86 +1,76 @@
-"""Training as a person follows it: a bar on a terminal, a line now and then elsewhere."""
+"""Training as a person follows it: a panel on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.cli.display.follow import print_behind
+from seer_ray.cli.display.follow import View, bar
 from seer_ray.cli.display.words import count, duration
-from seer_ray.status.live import TrainSummary
-
-if TYPE_CHECKING:
-    from seer_ray.status.training import TrainStatus
+from seer_ray.status.live import TrainLive, TrainSummary
+from seer_ray.status.pulse import JobStatus
 
 LAYER = "/layer_"
 """In the names of metrics of one layer: recorded, and not shown."""
-LINE_INTERVAL = 10.0
-"""Seconds between two lines where nobody watches a terminal."""
 
 
-class ConsoleReporter:
-    """Shows it on ``progress``, and what it came to on ``result``; None: to nobody."""
+class TrainView(View[TrainLive, TrainSummary]):
+    """Of a job that trains."""
 
-    def __init__(self, progress: Console, result: Console | None) -> None:
-        self.console, self.result = progress, result
-        self.bar: Progress | None = None
-        self.steps, self.shown_at = 0, -LINE_INTERVAL
+    def __init__(self) -> None:
+        self.told = -1
+        """Step of the last line."""
 
-    def start(self, name: str, steps: int) -> None:
-        self.steps = steps
-        if self.console.is_terminal:
-            self.bar = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}"),
-                console=self.console,
-            )
-            self.bar.add_task(name, total=steps, state="starting workers")
-            self.bar.start()
-        else:
-            self.note(name)
+    def panel(self, title: str, live: TrainLive, state: str = "") -> Panel:
+        whole = max(1, live.steps or live.step)
+        grid = Table.grid(padding=(0, 2), expand=True)
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(ratio=1)
+        words = f"{live.step:,} of {count(whole, 'step')} [bold]{live.step / whole:.0%}[/]"
+        grid.add_row("done", bar(live.step, whole, words))
+        training, held_out = _halves(live.metrics)
+        if "train/loss" in training:
+            grid.add_row("training", describe(training))
+        if held_out:
+            grid.add_row("held out", describe(held_out))
+        return Panel(
+            grid,
+            title=Text(title, "bold"),
+            subtitle=Text(state or live.phase, "italic"),
+            border_style="cyan",
+            padding=(0, 1),
+        )
 
-    def update(self, step: int, metrics: dict[str, float]) -> None:
-        text = describe(metrics)
-        if self.bar is not None:
-            task = self.bar.task_ids[0]
-            self.bar.update(task, completed=step)
-            if "train/loss" in metrics:
-                self.bar.update(task, state=text)
-            elif text:
-                self.note(f"step {step}: {text}")
-            return
-        now = time.monotonic()
-        last = step == self.steps or "train/loss" not in metrics
-        if text and (last or now - self.shown_at >= LINE_INTERVAL):
-            self.shown_at = now
-            self.note(f"step {step}/{self.steps} · {text}")
+    def lines(self, live: TrainLive) -> Iterable[str]:
+        evaluated = bool(live.news) and "train/loss" not in live.news
+        text = describe(live.news if evaluated else _halves(live.metrics)[0])
+        if text and (evaluated or live.step != self.told):
+            self.told = live.step
+            yield f"step {live.step}/{live.steps} · {text}"
 
-    def note(self, message: str) -> None:
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+    def urgent(self, live: TrainLive, phase: str) -> bool:
+        """Evaluations, and the last step."""
+        return bool(live.news) and ("train/loss" not in live.news or live.step == live.steps)
 
-    def finish(self, summary: TrainSummary) -> None:
-        self.close()
-        if self.result is None:
-            return
-        self.result.print(results_table(summary.name, summary.metrics))
-        self.result.print(f"{summary.product}: {summary.step:,} steps, {summary.tokens:,.0f} tokens")
+    def events(self, live: TrainLive) -> Iterable[str]:
+        if live.news and "train/loss" not in live.news and (text := describe(live.news)):
+            yield f"step {live.step}: {text}"
+
+    def conclude(self, console: Console, summary: TrainSummary) -> None:
+        console.print(results_table(summary.name, summary.metrics))
+        console.print(f"{summary.product}: {summary.step:,} steps, {summary.tokens:,.0f} tokens")
         for command in summary.next_commands:
-            self.result.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+    def print_state(self, console: Console, status: JobStatus) -> None:
+        if status.state == "done":
+            console.print(results_table(status.name, status.metrics))
+        else:
+            super().print_state(console, status)
 
 
 def results_table(name: str, metrics: Mapping[str, float]) -> Table:
@@ -92,41 +82,10 @@ def results_table(name: str, metrics: Mapping[str, float]) -> Table:
     return table
 
 
-def print_train_status(console: Console, status: TrainStatus) -> None:
-    """A training job as its folder tells: what it came to if it is done, else how far it is."""
-    if status.state == "done":
-        console.print(results_table(status.name, status.metrics))
-    elif status.step or status.state != "new":
-        console.print(_panel(status))
-    console.print(Text(f"{status.name}: {status.message}"), soft_wrap=True)
-    print_behind(console, status, status.folder)
-
-
-def _panel(status: TrainStatus) -> Panel:
-    bar = Table.grid(padding=(0, 1), expand=True)
-    bar.add_column(ratio=1)
-    bar.add_column(no_wrap=True)
-    whole = max(1, status.steps or status.step)
-    bar.add_row(
-        ProgressBar(total=whole, completed=status.step, complete_style="cyan"),
-        Text.assemble(f"{status.step:,} of {count(whole, 'step')} ", (f"{status.step / whole:.0%}", "bold")),
-    )
-    grid = Table.grid(padding=(0, 2), expand=True)
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(ratio=1)
-    grid.add_row("done", bar)
-    last = {name: value for name, value in status.metrics.items() if not name.startswith("eval/")}
-    if "train/loss" in last:
-        grid.add_row("training", describe(last))
-    if held_out := {name: value for name, value in status.metrics.items() if name.startswith("eval/")}:
-        grid.add_row("held out", describe(held_out))
-    return Panel(
-        grid,
-        title=Text(status.name, "bold"),
-        subtitle=Text(f"{status.job} · {status.state}", "italic"),
-        border_style="cyan",
-        padding=(0, 1),
-    )
+def _halves(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Of training, and of what is held out."""
+    held_out = {name: value for name, value in metrics.items() if name.startswith("eval/")}
+    return {name: value for name, value in metrics.items() if name not in held_out}, held_out
 
 
 def describe(metrics: dict[str, float]) -> str:

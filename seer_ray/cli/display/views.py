@@ -1,0 +1,26 @@
+"""Which view each job has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seer_ray.cli.display.follow import View
+from seer_ray.cli.display.gates import GatesView, SharesView
+from seer_ray.cli.display.run import RunView
+from seer_ray.cli.display.sweep import SweepView
+from seer_ray.cli.display.training import TrainView
+
+VIEWS: dict[str, type[View[Any, Any]]] = {
+    "run": RunView,
+    "sweep": SweepView,
+    "pretrain": TrainView,
+    "distill": TrainView,
+    "gates eval": GatesView,
+    "gates shares": SharesView,
+}
+"""By command."""
+
+
+def view_of(command: str) -> View[Any, Any]:
+    """A new one."""
+    return VIEWS[command]()

@@ -1,0 +1,127 @@
+"""The frame of every job: options checked, folder held, signals heard, heartbeat, tracking, its ending."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, Literal, TypeVar
+
+from seer_ray.config.checks import check
+from seer_ray.config.compose import run_name
+from seer_ray.config.errors import Interrupted, one_line
+from seer_ray.config.options import JobConfig, options
+from seer_ray.driver.stopping import StopRequest
+from seer_ray.results.base import Folder
+from seer_ray.results.store import join
+from seer_ray.status.live import NullReporter, Reporter
+from seer_ray.status.pulse import StatusFile, heartbeat
+from seer_ray.tracking.mlflow_tracker import open_tracker
+from seer_ray.tracking.tracker import Dataset, Status, Tracker
+
+State = Literal["done", "stopped early", "failed", "interrupted"]
+TRACKED: dict[State, Status] = {
+    "done": "FINISHED",
+    "stopped early": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+C = TypeVar("C", bound=JobConfig)
+F = TypeVar("F", bound=Folder)
+
+
+class Frame(Generic[C, F]):
+    """One session of a job in its folder, up to its last word.
+
+    Args:
+        config: all options, with a name.
+        folder: open to write.
+        reporter: shows how it goes.
+        stop: whether somebody asked the job to stop.
+        around: tracks the job that this one is a part of.
+    """
+
+    def __init__(
+        self,
+        config: C,
+        folder: F,
+        reporter: Reporter[Any, Any],
+        stop: StopRequest,
+        around: Tracker | None = None,
+    ) -> None:
+        self.config, self.folder, self.reporter, self.stop = config, folder, reporter, stop
+        self.tracker = open_tracker(folder, config.tracking, around)
+        self.status = StatusFile(folder)
+        self.begun = False
+        """Whether it is tracked."""
+        self.state: State | None = None
+        """How it ended; None: it has not."""
+        self._started = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        return str(self.config.name)
+
+    def begin(self, dataset: Dataset | None = None, params: Mapping[str, Any] | None = None) -> None:
+        """Something is going to happen: tells the tracker, with all options or other parameters."""
+        shown = params if params is not None else {name: value for name, value, _ in options(self.config)}
+        self.tracker.start(self.name, dict(shown), dataset)
+        self.begun = True
+
+    def end(self, state: State, error: BaseException | str | None = None) -> None:
+        """The last word, to who watches the folder and to the tracker."""
+        self.state = state
+        reason = one_line(error, limit=None) if isinstance(error, BaseException) else error
+        self.status.end(state, reason)
+        if self.begun:
+            self.tracker.finish(TRACKED[state])
+
+    @contextlib.contextmanager
+    def working(self, write: Callable[[], None] | None = None) -> Iterator[None]:
+        """A heart that beats while the body works, and the last word on how that ended.
+
+        Args:
+            write: called at every beat; None: brings ``status.json`` up to date.
+        """
+        try:
+            with heartbeat(write or self.status.write):
+                yield
+        except Interrupted:
+            self.end("interrupted")
+            raise
+        except BaseException as error:
+            self.end("failed", error)
+            raise
+        if self.state is None:
+            self.end("done")
+
+    def facts(self) -> dict[str, Any]:
+        """What a ``JobSummary`` says of every job."""
+        return {
+            "name": self.name,
+            "folder": self.folder.uri,
+            "elapsed_s": time.monotonic() - self._started,
+            "tracking_uri": getattr(self.tracker, "uri", None),
+            "tracking_run_id": getattr(self.tracker, "run_id", None),
+        }
+
+
+@contextlib.contextmanager
+def framed(config: C, folder: type[F], reporter: Reporter[Any, Any] | None = None) -> Iterator[Frame[C, F]]:
+    """The frame of a job, its folder held.
+
+    Args:
+        config: all options; gets a name if it has none.
+        folder: what kind of folder it has.
+        reporter: shows how it goes; None: nobody looks.
+
+    Raises:
+        ConfigError: an option is wrong, or the folder cannot be had. Nothing is lost.
+        Interrupted: SIGINT or SIGTERM, in the body.
+    """
+    check(config)
+    config.name = run_name(config)
+    stop = StopRequest()
+    with stop.listening(), folder.open(join(config.results.folder, config.name), config) as held:
+        yield Frame(config, held, reporter or NullReporter(), stop)
