@@ -304,10 +304,10 @@ def options(
     from rich.console import Console
 
     from seer_ray.cli.display.options import options_view
-    from seer_ray.config.compose import compose, reader_of
+    from seer_ray.config.compose import compose
 
     # A sweep's are those of a run and more.
-    Console().print(options_view(compose([], SweepConfig), reader_of(SweepConfig), prefix))
+    Console().print(options_view(compose([], SweepConfig), prefix))
 
 
 if __name__ == "__main__":

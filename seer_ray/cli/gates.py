@@ -58,7 +58,7 @@ def eval_gates(
     """
     sets, options = _options(words, config, GatesEvalConfig)
     if sets:
-        options.gates = sets
+        options.sets = sets
     execute(options, as_json)
 
 
@@ -79,7 +79,7 @@ def share_budget(
     if len(sets) > 1:
         raise ConfigError(f"{' '.join(sets)}: a budget is divided for one set of gates; name one")
     if sets:
-        options.gates = sets[0]
+        options.model.gates = sets[0]
     execute(options, as_json)
 
 

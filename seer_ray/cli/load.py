@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from typing_extensions import TypeVar
 
@@ -39,19 +39,14 @@ def load_config(
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"--config {file}: cannot be read ({reason})") from None
         base = from_yaml(text, source=file, job=job, defaults=True)
-    config = _sweep(overrides, base, points) if job is SweepConfig else compose(overrides, job, base)
+    if job is SweepConfig:
+        from seer_ray.sweeps.points import expand
+
+        config: JobConfig = expand(overrides, cast("SweepConfig | None", base), points)
+    else:
+        config = compose(overrides, job, base)
     config.name = run_name(config)
     return cast(C, config)
-
-
-def _sweep(overrides: list[str], base: Any, points: Sequence[str]) -> SweepConfig:
-    from seer_ray.config.overrides import Setting
-    from seer_ray.sweeps.points import expand
-
-    words: list[str | Setting] = [*overrides]
-    if points:
-        words.append(Setting("sweep.points", [*(base.sweep.points if base else []), *points]))
-    return expand(words, base)
 
 
 def load_job(file: str | None, words: list[str]) -> JobConfig:

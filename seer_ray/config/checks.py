@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import EngineConfig, RunConfig, SelectorConfig, options
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Bounds, choices and what options demand of each other.
+    """Bounds and choices, which of a mapping are those of its values, and what options demand of each other.
 
     Raises:
         ConfigError: names the option, the value and what is allowed.
     """
     for name, value, meta in options(config, prefix):
-        if value is None:
-            continue
-        unit = f" {meta['unit']}" if meta.get("unit") else ""
-        if meta.get("choices") and value not in meta["choices"]:
-            raise ConfigError(f"{name}={value}: must be one of {', '.join(meta['choices'])}")
-        if meta.get("minimum") is not None and value < meta["minimum"]:
-            raise ConfigError(f"{name}={value}: must be at least {meta['minimum']}{unit}")
-        if meta.get("maximum") is not None and value > meta["maximum"]:
-            raise ConfigError(f"{name}={value}: must be at most {meta['maximum']}{unit}")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                _check_value(f"{name}.{key}", item, meta)
+        else:
+            _check_value(name, value, meta)
     if isinstance(config, RunConfig):
         check_selector(config.selector, config.engine)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
+
+
+def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
+    """An option, or an entry of one that is a mapping, beside its metadata."""
+    if value is None:
+        return
+    said = f"{value:.12g}" if isinstance(value, float) else str(value)
+    unit = f" {meta['unit']}" if meta["unit"] else ""
+    if isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{name}={said}: must be a number")
+    if meta["choices"] and value not in meta["choices"]:
+        near = did_you_mean(said, meta["choices"])
+        raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}{near}")
+    if meta["minimum"] is not None and value < meta["minimum"]:
+        raise ConfigError(f"{name}={said}: must be at least {meta['minimum']}{unit}")
+    if meta["maximum"] is not None and value > meta["maximum"]:
+        raise ConfigError(f"{name}={said}: must be at most {meta['maximum']}{unit}")
+    if meta["above"] is not None and value <= meta["above"]:
+        raise ConfigError(f"{name}={said}: must be above {meta['above']}{unit}")
 
 
 def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
@@ -38,8 +55,6 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
     if sparse and selector.budget < least:
         raise ConfigError(f"selector.budget={selector.budget}: {needed}")
     for layer, share in selector.shares.items():
-        if share <= 0:
-            raise ConfigError(f"selector.shares.{layer}={share:g}: must be above 0")
         if sparse and selector.threshold is None and selector.budget * share < least:
             raise ConfigError(
                 f"selector.shares.{layer}={share:g}: {needed}; of selector.budget={selector.budget} that is"

@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import Any
 
-from seer_ray.config.compose import choices, compose
+from seer_ray.config.compose import choices, compose, escaped
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig, options
 from seer_ray.config.overrides import show
@@ -55,13 +55,19 @@ def training_command(config: Any, job: str) -> str:
 
 def typed(value: Any) -> str:
     """A value in the grammar of overrides, lists and mappings included, whole."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(typed, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{typed(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
-        return "'" + value.replace("'", "\\'") + "'"
-    return value if isinstance(value, str) else show(value)
+    if not isinstance(value, str):
+        return show(value)
+    read = OverridesParser.create().parse_override
+    if re.fullmatch(r"[\w./-]+", value, re.ASCII) and read(f"_={value}").value() == value:
+        return value  # not 12e5, nor null
+    return QuotedString(escaped(value), Quote.single).with_quotes()
 
 
 def _choices(config: RunConfig) -> list[str]:

@@ -4,43 +4,50 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import json
 import re
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Iterable, Mapping
+from functools import cache, reduce
 from importlib import resources
+from operator import getitem
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar
 
 from seer_ray.config.checks import check
-from seer_ray.config.errors import ConfigError
-from seer_ray.config.identity import Identity, plain
-from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
-from seer_ray.config.overrides import Choice, Overrides, Setting, show
+from seer_ray.config.errors import ConfigError, first_line
+from seer_ray.config.identity import Identity, escaped, plain
+from seer_ray.config.options import JobConfig, RunConfig, SweepConfig, options
+from seer_ray.config.overrides import (
+    describe,
+    flat,
+    near_miss,
+    option_of,
+    option_types,
+    parse,
+    show,
+    single,
+)
 from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-JOBS: dict[type, str] = {
-    RunConfig: "reason",
-    SweepConfig: "sweep",
-    PretrainConfig: "pretrain",
-    DistillConfig: "distill",
-    GatesEvalConfig: "gates",
-    GatesSharesConfig: "shares",
-}
-"""Options of a job -> its top file in ``conf/``."""
+JOBS = (RunConfig, SweepConfig, PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig)
 GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
+OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}
+"""Group -> the option that somebody means who gives it a name of their own."""
+LITERAL = "in ${} can only be the name of an option, such as ${model.name}; for a literal ${ write \\${"
 
 C = TypeVar("C", bound=JobConfig, default=RunConfig)
 
 
 def compose(
-    overrides: Iterable[str | Choice | Setting] = (),
+    overrides: Iterable[str | Override] = (),
     job: type[C] = RunConfig,  # type: ignore[assignment]
     base: C | None = None,
 ) -> C:
@@ -58,30 +65,25 @@ def compose(
     Raises:
         ConfigError: on one line, what is wrong with which option.
     """
-    reader = reader_of(job)  # type: ignore[arg-type]
-    parsed = [
-        item for word in overrides for item in (reader.parse(word) if isinstance(word, str) else [word])
-    ]
-    chosen = {item.group: item.name for item in parsed if isinstance(item, Choice)}
-    settings = [item for item in parsed if isinstance(item, Setting)]
+    chosen, settings = _read(overrides, job)
     if base is None:
         tree = _top(job, chosen, settings)
     else:
         tree = _schema(job)
-        values = plain(base)
-        _assign(tree, reader.flatten(values), reader)
+        usual = {name: value for name, value, _ in options(job())}
+        _assign(tree, ((n, escaped(value)) for n, value, _ in options(base) if value != usual[n]), job)
         for group, name in chosen.items():
             tree[group] = _schema(job)[group]
-            tree.merge_with(_sections(job, _hydra(f"{group}/{name}")))
-    _assign(tree, settings, reader)
+            if name is not None:
+                file = _composed(f"{group}/{name}")
+                tree.merge_with({section: file[section] for section in file if section in tree})
+    _assign(tree, settings, job)
     return _finish(tree)
 
 
 def given(overrides: Iterable[str], option: str, job: type = RunConfig) -> Any:
     """What overrides say about one option; None: nothing. Refuses mistakes in any of them."""
-    parsed = [item for text in overrides for item in reader_of(job).parse(text)]
-    said = [item.value for item in parsed if isinstance(item, Setting) and item.name == option]
-    return said[-1] if said else None
+    return dict(_read(overrides, job)[1]).get(option)
 
 
 def from_yaml(
@@ -99,14 +101,15 @@ def from_yaml(
     """
     import yaml
 
-    reader = reader_of(job)  # type: ignore[arg-type]
     try:
-        values = yaml.safe_load(text)
-        if not isinstance(values or {}, dict):
+        values = yaml.safe_load(text) or {}
+        if not isinstance(values, dict):
             raise ConfigError(f"must hold options such as 'seed: 0', not {show(values)}")
-        settings = list(reader.flatten(values or {}))
+        settings = [
+            (name, value) for name, value in flat(values, job) if value is not None or option_of(name, job)
+        ]  # a section with nothing in it says nothing
         tree = _top(job, {}, settings) if defaults else _schema(job)
-        _assign(tree, settings, reader)
+        _assign(tree, settings, job)
         return _finish(tree)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -149,6 +152,12 @@ def run_name(config: JobConfig) -> str:
     return "-".join([*(part for part in safe if part), Identity.of(config).digest[:8]])
 
 
+def top_file(job: type) -> str:
+    """Of ``conf/``, without its ending."""
+    command: str = job.command  # type: ignore[attr-defined]
+    return command.replace(" ", "_")
+
+
 @cache
 def groups_of(job: type) -> dict[str, list[str]]:
     """A job's config groups, each with its choices."""
@@ -168,93 +177,125 @@ def choices(group: str) -> list[str]:
     )
 
 
-@cache
-def reader_of(job: type) -> Overrides:
-    """What reads a job's overrides."""
-    return Overrides(job, groups_of(job))
+def _read(
+    overrides: Iterable[str | Override], job: type
+) -> tuple[dict[str, str | None], list[tuple[str, Any]]]:
+    """The choices of groups, None being no choice, and the options that are set, in order."""
+    groups = groups_of(job)
+    chosen: dict[str, str | None] = {}
+    settings: list[tuple[str, Any]] = []
+    for override in overrides:
+        item = parse(override, job) if isinstance(override, str) else override
+        name, value = item.key_or_group, single(item, job)
+        if item.is_delete() and name not in groups:
+            raise ConfigError(
+                f"~{show(name)}: only the choice of a group can be left out, such as ~task; set the option"
+            )
+        if name not in groups or isinstance(value, dict):
+            settings += flat({name: value}, job)
+        elif value is None or value in groups[name]:
+            chosen[name] = value
+        else:
+            raise _no_such_choice(name, value, groups[name])
+    return chosen, settings
 
 
-def _top(job: type, chosen: dict[str, str], settings: list[Setting]) -> DictConfig:
-    """The job's top file with these choices, and without default choices that something else is named for.
+def _no_such_choice(group: str, name: Any, there: list[str]) -> ConfigError:
+    close = difflib.get_close_matches(str(name), there, n=1)
+    hint = f"; did you mean {group}={close[0]}?" if close else ""
+    if not close and group in OWN and name:
+        hint = f"; for one of your own: {OWN[group]}={show(name)}"
+    return ConfigError(f"{group}={show(name)}: no such choice, there are {', '.join(there)}{hint}")
 
-    A model that has no gates goes without the selector that needs them.
-    """
-    usual, groups = _composed(JOBS[job], ()), groups_of(job)
-    words = [f"{group}={name}" for group, name in chosen.items()]
-    named = {item.name: item.value for item in settings}
+
+def _top(job: type, chosen: Mapping[str, str | None], settings: Iterable[tuple[str, Any]]) -> DictConfig:
+    """The job's top file with these choices, and without default choices that something else is named for."""
+    named, groups, choice = dict(settings), groups_of(job), dict(chosen)
     model, data = named.get("model.name"), named.get("task.data")
-    if "model" in groups and "model" not in chosen and model not in (None, usual.model.name):
-        words.append("~model")
-    if "task" in groups and "task" not in chosen and data is not None:
-        words.append("~task")
+    if "model" in groups and model is not None and model != _composed(top_file(job)).model.name:
+        choice.setdefault("model", None)
+    if "task" in groups and data is not None:
+        choice.setdefault("task", None)
+    tree = _composed(top_file(job), **choice)
     if "selector" in groups and "selector" not in chosen and "selector.name" not in named:
-        gates = named.get("model.gates", _hydra(JOBS[job], words).model.gates)
-        words.append(f"selector={usual_selector(gates)}")
-    tree = _schema(job)
-    tree.merge_with(_sections(job, _hydra(JOBS[job], words)))
-    if "~task" in words:
+        usual = usual_selector(named.get("model.gates", tree.model.gates))
+        if tree.selector.name != usual:
+            tree = _composed(top_file(job), **choice, selector=usual)
+    tree = copy.deepcopy(tree)
+    if data is not None and choice.get("task", data) is None:
         tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
     return tree
 
 
 def _schema(job: type) -> DictConfig:
     """The structured config, which checks types, at its own defaults."""
+    return copy.deepcopy(_structured(job))
+
+
+@cache
+def _structured(job: type) -> DictConfig:
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(job)
 
 
-def _sections(job: type, tree: DictConfig) -> dict[Any, Any]:
-    """What of a file is this job's.
-
-    A model's file may say how to sample, which not every job does; and what is a section of one job's,
-    as ``gates``, may be a plain option of another's.
-    """
-    from omegaconf import DictConfig
-
-    fields = {item.name: item.default_factory for item in dataclasses.fields(job)}
-    return {
-        name: value
-        for name, value in tree.items()
-        if name in fields and (dataclasses.is_dataclass(fields[name]) or not isinstance(value, DictConfig))
-    }
-
-
-def _hydra(name: str, overrides: Iterable[str] = ()) -> DictConfig:
-    """A file of ``conf/`` with all that its defaults list names."""
-    return copy.deepcopy(_composed(name, tuple(overrides)))
-
-
 @cache
-def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
+def _composed(name: str, **choice: str | None) -> DictConfig:
+    """A file of ``conf/`` and what its defaults list names, typed if it is a job's; not to be changed."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
-    for config, job in JOBS.items():
-        # Without types, which would refuse sections that the job does not have; ``_schema`` checks them.
-        node = OmegaConf.to_container(OmegaConf.structured(config))
-        ConfigStore.instance().store(name=f"{job}_schema", node=node)
+    jobs = {top_file(job): job for job in JOBS}
+    if name in jobs:
+        # Not a struct while it is composed: a model's file may say how to sample, which not every job does.
+        schema = OmegaConf.structured(jobs[name], flags={"struct": False})
+        ConfigStore.instance().store(f"{name}_schema", schema)
+    words = [f"~{group}" if file is None else f"{group}={file}" for group, file in choice.items()]
     with initialize_config_module(config_module="seer_ray.conf", version_base="1.3"):
-        return hydra_compose(name, list(overrides))
+        tree = hydra_compose(name, words)
+    OmegaConf.set_struct(tree, None)  # types still refuse what is no option; mappings take new entries
+    if name in jobs:
+        with open_dict(tree):
+            for section in set(tree) - {item.name for item in dataclasses.fields(jobs[name])}:
+                del tree[section]
+    return tree
 
 
-def _assign(tree: DictConfig, settings: Iterable[Setting], reader: Overrides) -> None:
-    from omegaconf import OmegaConf
+def _assign(tree: DictConfig, settings: Iterable[tuple[str, Any]], job: type) -> None:
+    """Set options. A mapping replaces the one before, as a point of a sweep must; Hydra's would be merged."""
     from omegaconf.errors import OmegaConfBaseException
 
-    for setting in settings:
-        reader.check(setting)
-        value = setting.value
+    for name, value in settings:
+        option = option_of(name, job)
+        if option is None:
+            inside = [option for option in option_types(job) if option.startswith(f"{name}.")]
+            parts = f"is a section, with the options {', '.join(inside[:12])}"
+            remedy = parts if inside else f"no such option{near_miss(name, job)}"
+            raise ConfigError(f"{name}={show(value)}: {remedy}")
+        if not _is_plain(value):
+            raise ConfigError(f"{name}={show(value)}: {LITERAL}")
         if isinstance(value, dict):
             value = {str(key): item for key, item in value.items()}  # {17: quest} has a number for a key
+        *sections, last = option.split(".")
+        section = reduce(getitem, sections, tree)
         try:
-            if setting.key is not None:
-                value = {**OmegaConf.select(tree, setting.option), setting.key: value}
-            OmegaConf.update(tree, setting.option, value, merge=False, force_add=True)
+            if name == option:
+                section[last] = value
+            else:
+                section[last][name[len(option) + 1 :]] = value
         except OmegaConfBaseException:
-            raise reader.wrong_type(setting) from None
+            must = describe(option_types(job)[option])
+            raise ConfigError(f"{name}={show(value)}: must be {must}") from None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether all that ``${}`` hold in a value are names: no resolver, which could read the environment."""
+    if isinstance(value, (dict, list)):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    unescaped = r"(?<!\\)(?:\\\\)*\$\{"
+    return not isinstance(value, str) or not re.search(rf"{unescaped}(?![\w.\[\]-]+\}})", value)
 
 
 def _finish(tree: DictConfig) -> Any:
@@ -264,8 +305,8 @@ def _finish(tree: DictConfig) -> Any:
     try:
         config: Any = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{error.full_key}: {reason} (for a literal ${{ write \\${{)") from None
+        raise ConfigError(f"{error.full_key}: {first_line(error)} (for a literal ${{ write \\${{)") from None
     check(config)
-    run_name(config)
+    if config.name is not None:
+        run_name(config)  # a plain folder name
     return config

@@ -17,7 +17,7 @@ from seer_ray.config.options import JobConfig, options
 
 def plain(config: JobConfig) -> dict[str, Any]:
     """All options as nested JSON data, as YAML files have them: ``${`` of a text is escaped."""
-    return json.loads(json.dumps(_escaped(dataclasses.asdict(config)), default=str))
+    return json.loads(json.dumps(escaped(dataclasses.asdict(config)), default=str))
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """Text with ``${`` such that OmegaConf reads it as text."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
     if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
+        return {key: escaped(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_escaped(item) for item in value]
+        return [escaped(item) for item in value]
     return value
 
 

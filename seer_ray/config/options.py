@@ -21,6 +21,7 @@ def option(
     choices: tuple[str, ...] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    above: float | None = None,
     operational: bool = False,
     bits: bool = False,
     path: bool = False,
@@ -28,6 +29,7 @@ def option(
     """A dataclass field that carries its own documentation and bounds.
 
     Args:
+        above: the value must be larger.
         operational: changes no result: may differ between the first run of a folder and its resumption.
         bits: operational, but changes the last bits of a result: fixed where ``engine.exact`` promises them.
         path: may name a file or folder of this machine.
@@ -41,6 +43,7 @@ def option(
         "operational": operational or bits,
         "bits": bits,
         "path": path,
+        "above": above,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -104,12 +107,15 @@ class SelectorConfig:
     sink: bool = option(True, "always read the first block (inside the budget)")
     dense_layers: int = option(0, "the first k layers stay dense", minimum=0)
     layers: dict[str, str] = option(
-        {}, "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}"
+        {},
+        "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}",
+        choices=SELECTORS,
     )
     shares: dict[str, float] = option(
         {},
         "of single layers, by index or range, e.g. {'0-2': 0.5}: what they may read as a multiple of the "
         "others; it multiplies budget, or, where there is a threshold, divides that",
+        above=0,
     )
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"

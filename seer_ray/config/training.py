@@ -267,7 +267,7 @@ class GatesEvalConfig(HeldOutConfig):
 
     command = "gates eval"
 
-    gates: Any = option(
+    sets: Any = option(
         None, "gate sets: folder, hub id, a list of these, or {label: folder}; None: model.gates", path=True
     )
     selectors: list[str] = option(
@@ -285,7 +285,7 @@ class GatesEvalConfig(HeldOutConfig):
         0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
     )
     shares: dict[str, float] = option(
-        {}, "as selector.shares: of single layers, what they may read as a multiple of the others"
+        {}, "as selector.shares: of single layers, what they may read as a multiple of the others", above=0
     )
     threshold: float | None = option(
         None,
@@ -305,7 +305,6 @@ class GatesSharesConfig(HeldOutConfig):
 
     command = "gates shares"
 
-    gates: str | None = option(None, "folder, .pth file or hub id; None: model.gates", path=True)
     budget: int = option(
         1024, "KV per KV head and step that is divided, mean over the layers", unit="tokens", minimum=1
     )

@@ -105,10 +105,9 @@ def check_shares(config: GatesSharesConfig) -> str:
         ConfigError: names the option.
     """
     parse_sources(config.data)
-    source = config.gates if config.gates is not None else config.model.gates
-    if source is None:
-        raise ConfigError("gates: not set; name the gates whose budget is to be divided")
-    return source
+    if config.model.gates is None:
+        raise ConfigError("model.gates: not set; name the gates whose budget is to be divided")
+    return config.model.gates
 
 
 def plans_of(

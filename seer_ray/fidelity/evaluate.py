@@ -123,13 +123,11 @@ def check_evaluation(config: GatesEvalConfig) -> list[Budget]:
             f"threshold={config.threshold:g}: nothing to compare with it, no shares come from {without};"
             f" set selectors=[{','.join(sharing)}]"
         )
-    if bad := [layer for layer, share in config.shares.items() if share <= 0]:
-        raise ConfigError(f"shares.{bad[0]}={config.shares[bad[0]]:g}: must be above 0")
     if not config.budgets:
         raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
     budgets = [Budget.parse(budget) for budget in config.budgets]
     if not gate_sources(config) and not config.selectors:
-        raise ConfigError("gates, selectors: nothing to measure; name a gate set or a selector")
+        raise ConfigError("sets, selectors: nothing to measure; name a gate set or a selector")
     return budgets
 
 
@@ -141,7 +139,7 @@ def gate_sources(config: GatesEvalConfig) -> dict[str, str]:
     Raises:
         ConfigError: no paths, or labels that are taken.
     """
-    option = config.gates if config.gates is not None else config.model.gates
+    option = config.sets if config.sets is not None else config.model.gates
     if option is None:
         return {}
     if isinstance(option, Mapping):
@@ -149,15 +147,15 @@ def gate_sources(config: GatesEvalConfig) -> dict[str, str]:
     else:
         entries = list(option) if isinstance(option, (list, tuple)) else [option]
         if bad := [entry for entry in entries if not isinstance(entry, str)]:
-            raise ConfigError(f"gates={bad[0]!r}: must be a folder, a hub id, a list, or {{label: folder}}")
+            raise ConfigError(f"sets={bad[0]!r}: must be a folder, a hub id, a list, or {{label: folder}}")
         short = [_short(entry) for entry in entries]
         labels = short if len(set(short)) == len(short) else entries
         named = dict(zip([GATES] if len(entries) == 1 else labels, entries, strict=True))
     for label, source in named.items():
         if not isinstance(source, str) or not source:
-            raise ConfigError(f"gates.{label}={source!r}: must be a folder, a .pth file or a hub id")
+            raise ConfigError(f"sets.{label}={source!r}: must be a folder, a .pth file or a hub id")
         if label in REFERENCES:
-            raise ConfigError(f"gates.{label}: is the name of a selector; call the set something else")
+            raise ConfigError(f"sets.{label}: is the name of a selector; call the set something else")
     return named
 
 
@@ -175,7 +173,7 @@ def block_size(config: GatesEvalConfig, sources: Mapping[str, str]) -> int:
     sizes = {label: read_settings(source).block_size for label, source in sources.items()}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{label} {size}" for label, size in sizes.items())
-        raise ConfigError(f"gates: sets of different block sizes cannot be compared at one budget: {listed}")
+        raise ConfigError(f"sets: gates of different block sizes cannot be compared at one budget: {listed}")
     found = next(iter(sizes.values()), config.block_size or BLOCK_SIZE)
     if config.block_size not in (None, found):
         raise ConfigError(f"block_size={config.block_size}: the gates have {found}; leave it out")

@@ -6,17 +6,21 @@ import copy
 import itertools
 import re
 import shlex
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seer_ray.config.compose import compose, reader_of
+from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.identity import Identity
+from seer_ray.config.identity import Identity, escaped
 from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig, options
-from seer_ray.config.overrides import Choice, Setting, show
+from seer_ray.config.overrides import assignment, parse, show
 
-Override = str | Choice | Setting
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+SHARED = ("name", "sweep", "results", "cluster", "tracking")
+"""Sections, and the name, that are the sweep's: the same for all its points."""
 BLOCK = "engine.block_size"
 """An option of the engine that means nothing where attention is dense."""
 FREE = [
@@ -41,45 +45,38 @@ class Point:
     """Slug of the dense point to compare it with; empty: there is none."""
 
 
-def expand(overrides: Sequence[str | Setting], base: SweepConfig | None = None) -> SweepConfig:
+def expand(
+    overrides: Sequence[str], base: SweepConfig | None = None, points: Sequence[str] = ()
+) -> SweepConfig:
     """A sweep with its points spelled out: ``points_of`` lists them.
 
     Args:
-        overrides: As of a run, but an option or a group may have several values, as Hydra writes sweeps:
-            ``selector=quest,window``, ``selector.budget=512,1024``, ``seed=range(3)``.
-        base: Start from these options instead of the top file.
+        overrides: as of a run, but an option or a group may have several values, as Hydra writes sweeps:
+            ``selector=quest,window``, ``selector.budget=512,1024``, ``seed=range(3)``
+        base: start from these options instead of the top file
+        points: beside those of the options, each as overrides in one text
 
     Raises:
-        ConfigError: A bad option, or nothing that has several values.
+        ConfigError: a bad option, or nothing that has several values.
     """
-    fixed, swept = _split(overrides)
-    reader = reader_of(SweepConfig)
-    about = [word for word in fixed if _name(word).partition(".")[0] == "sweep"]
-    sweep = compose(about, SweepConfig, base).sweep
-    grid: dict[str, list[list[Override]]] = {}
-    for name, values in sweep.grid.items():
-        several = values if isinstance(values, list) else [values]
-        grid[name] = [_items({name: value}, f"sweep.grid.{name}") for value in several]
-    grid |= {name: [list(reader.parse(word)) for word in words] for name, words in swept.items()}
-    words = [_point(point, index) for index, point in enumerate(sweep.points)]
+    fixed, swept = _read(overrides)
+    sweep = compose([item for item in fixed if _section(item) in SHARED], SweepConfig, base)
+    grid = {
+        name: [assignment(name, value) for value in (values if isinstance(values, list) else [values])]
+        for name, values in sweep.sweep.grid.items()
+    } | swept
+    wanted = [_point(point, index) for index, point in enumerate([*sweep.sweep.points, *points])]
     if grid:
-        words += [list(itertools.chain(*combination)) for combination in itertools.product(*grid.values())]
-    if not words:
+        wanted += map(list, itertools.product(*grid.values()))
+    if not wanted:
         raise ConfigError(
             "nothing to sweep: give an option several values, such as selector.budget=512,1024, "
             "or name a sweep, such as sweep=selectors"
         )
-    composed = [compose([*fixed, *word], SweepConfig, base) for word in words]
-    configs = [
-        _run(
-            config, config.name if any(isinstance(i, Setting) and i.option == "name" for i in word) else None
-        )
-        for config, word in zip(composed, words, strict=True)
-    ]
-    names = [word for word in fixed if _name(word) == "name"]
-    own = compose(names, SweepConfig).name if names or base is None else base.name
-    like = replace(composed[0], name=own)
-    return _spelled_out(like, _with_baselines(configs) if sweep.baseline else configs)
+    of_all = [item for item in fixed if _section(item) not in ("name", "sweep")]
+    run = None if base is None else _run(base, None)
+    configs = [compose([*of_all, *items], RunConfig, run) for items in wanted]
+    return _spelled_out(sweep, _with_baselines(configs) if sweep.sweep.baseline else configs)
 
 
 def points_of(sweep: SweepConfig) -> list[Point]:
@@ -90,7 +87,7 @@ def points_of(sweep: SweepConfig) -> list[Point]:
         Point(
             str(config.name),
             config,
-            {name: value for name, value in changes.items() if name != "name"},
+            {name: value for name, value in _values(config).items() if name in changes},
             dense.get(_rest(config), ""),
         )
         for config, changes in zip(configs, sweep.sweep.points, strict=True)
@@ -145,7 +142,7 @@ def _spelled_out(like: SweepConfig, configs: Sequence[RunConfig]) -> SweepConfig
         sweep=replace(
             like.sweep,
             grid={},
-            points=[{"name": name, **change} for name, change in zip(names, changes, strict=True)],
+            points=[{"name": name, **escaped(change)} for name, change in zip(names, changes, strict=True)],
         ),
     )
     sweep = replace(sweep, name=like.name, results=like.results, cluster=like.cluster, tracking=like.tracking)
@@ -154,67 +151,51 @@ def _spelled_out(like: SweepConfig, configs: Sequence[RunConfig]) -> SweepConfig
 
 def _configs(sweep: SweepConfig) -> list[RunConfig]:
     """Of the points of a sweep that is spelled out."""
-    found = [compose(_items(point, "sweep.points"), SweepConfig, sweep) for point in sweep.sweep.points]
-    return [_run(config, config.name) for config in found]
+    run, points = _run(sweep, None), enumerate(sweep.sweep.points)
+    return [compose(_point(point, index), RunConfig, run) for index, point in points]
 
 
-def _name(word: str | Setting) -> str:
-    return word.name if isinstance(word, Setting) else word.partition("=")[0].strip()
-
-
-def _split(overrides: Iterable[str | Setting]) -> tuple[list[str | Setting], dict[str, list[str]]]:
-    """Overrides with one value, and those with several: by name, each value as an override of its own."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def _read(overrides: Sequence[str]) -> tuple[list[Override], dict[str, list[Override]]]:
+    """Overrides of all points, and those with several values: by name, one for each value."""
     from hydra.errors import HydraException
 
-    fixed: list[str | Setting] = []
-    swept: dict[str, list[str]] = {}
+    fixed: list[Override] = []
+    swept: dict[str, list[Override]] = {}
     for text in overrides:
-        if isinstance(text, Setting):
-            fixed.append(text)
-            continue
-        name, (_, equals, value) = _name(text), text.partition("=")
-        try:
-            parsed = OverridesParser.create().parse_override(f"x={value}")
-        except HydraException:
-            parsed = None  # whoever reads single values says what is wrong, or knows better
-        if (
-            not equals
-            or parsed is None
-            or not parsed.is_sweep_override()
-            or name.partition(".")[0] == "sweep"
-        ):
-            fixed.append(text)
+        item = parse(text, SweepConfig)
+        if not item.is_sweep_override() or _section(item) in SHARED:
+            fixed.append(item)
             continue
         try:
-            swept[name] = [f"{name}={single}" for single in parsed.sweep_string_iterator()]
+            several = list(item.sweep_string_iterator())
         except HydraException as error:
             raise ConfigError(f"{text}: must be a list of values ({error})") from None
+        swept[item.key_or_group] = [parse(f"{item.key_or_group}={value}", SweepConfig) for value in several]
     return fixed, swept
 
 
+def _section(item: Override) -> str:
+    return item.key_or_group.partition(".")[0]
+
+
 def _point(point: Any, index: int) -> list[Override]:
+    """A point of ``sweep.points``, which is text or a mapping."""
     where = f"sweep.points[{index}]"
     if isinstance(point, str):
-        return [item for word in shlex.split(point) for item in reader_of(SweepConfig).parse(word)]
-    if isinstance(point, Mapping):
-        return _items(point, where)
-    raise ConfigError(
-        f"{where}={show(point)}: must be text such as 'selector=quest', or a mapping of options"
-    )
-
-
-def _items(point: Mapping[str, Any], where: str) -> list[Override]:
-    """Options and choices of groups in a mapping."""
-    reader, found = reader_of(SweepConfig), list[Override]()
-    for name, value in point.items():
-        if name in reader.groups and isinstance(value, str):
-            found += reader.parse(f"{name}={value}")
-        elif name.partition(".")[0] == "sweep":
-            raise ConfigError(f"{where}: {name} is about the sweep, not about a point of it")
-        else:
-            found += reader.flatten({name: value})
-    return found
+        try:
+            words = shlex.split(point)
+        except ValueError as error:
+            raise ConfigError(f"{where}={show(point)}: {error}; close quotes") from None
+        items = [parse(word, SweepConfig) for word in words]
+    elif isinstance(point, Mapping):
+        items = [assignment(str(name), value) for name, value in point.items()]
+    else:
+        raise ConfigError(
+            f"{where}={show(point)}: must be text such as 'selector=quest', or a mapping of options"
+        )
+    if about := [item.key_or_group for item in items if _section(item) == "sweep"]:
+        raise ConfigError(f"{where}: {about[0]} is about the sweep, not about a point of it")
+    return items
 
 
 def _run(config: RunConfig, name: str | None) -> RunConfig:
@@ -260,8 +241,7 @@ def _with_baselines(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 def _values(config: RunConfig) -> dict[str, Any]:
     """Options that decide what the rows are, and those that decide how fast they come."""
-    own = ("name", "results.", "tracking.", "cluster.")
-    return {name: value for name, value, _ in options(config) if not name.startswith(own)}
+    return {name: value for name, value, _ in options(config) if name.partition(".")[0] not in SHARED}
 
 
 def _identity(config: RunConfig) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from seer_ray.config.command import command_line
+from seer_ray.config.command import command_line, typed
 from seer_ray.config.compose import compose
 
 
@@ -40,3 +42,10 @@ def test_what_is_hard_to_type_refers_to_the_file(override):
     assert command_line(config, "selector=dense") == (
         "seer-ray run --config runs/mine/config.yaml name=null selector=dense"
     )
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=9), max_size=4))
+@example(["null", "12e5", "0042", "true", "nan", "1/8", "a\\", "it's", "a,b", "", "${x:y} \\${"])
+def test_what_is_typed_is_read_again(words):
+    assert compose([f"sampling.stop={typed(words)}"]).sampling.stop == words

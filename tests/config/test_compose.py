@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from omegaconf.basecontainer import BaseContainer
 
 from seer_ray.config.compose import (
     GROUPS,
@@ -20,7 +23,15 @@ from seer_ray.config.compose import (
 )
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity
-from seer_ray.config.options import ColumnsConfig, ModelConfig, RunConfig, SelectorConfig, TaskConfig, options
+from seer_ray.config.options import (
+    ColumnsConfig,
+    ModelConfig,
+    RunConfig,
+    SelectorConfig,
+    SweepConfig,
+    TaskConfig,
+    options,
+)
 from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig
 
 
@@ -70,6 +81,11 @@ def test_every_choice_of_every_group_composes(job, group):
 def test_every_group_is_some_jobs():
     assert all(choices(group) for group in GROUPS)
     assert set(GROUPS) == {group for job in JOBS for group in groups_of(job)}
+
+
+def test_a_sweep_begins_with_the_options_of_a_run():
+    sweep = vars(compose(job=SweepConfig))
+    assert {name: sweep[name] for name in vars(compose())} == vars(compose())
 
 
 def test_groups_and_options_mix_in_any_order():
@@ -125,6 +141,7 @@ def test_a_model_or_dataset_of_ones_own_does_without_what_suits_the_default_one(
         ("sampling={top_p: 0.5}", "sampling.top_p", 0.5),
         ("task.system=${model.name}", "task.system", "reasoner"),
         ("task.system=a \\${b}", "task.system", "a ${b}"),
+        ("task.system=\\${oc.env:HOME}", "task.system", "${oc.env:HOME}"),
     ],
 )
 def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, value):
@@ -149,20 +166,36 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
         ("engine.max_batch=0", "engine.max_batch=0: must be at least 1"),
         ("engine.exact=maybe", "engine.exact=maybe: must be true or false"),
         ("sampling.temperature=hot", "sampling.temperature=hot: must be a number or null"),
-        ("sampling.temperature=nan", "sampling.temperature=nan: must be a number or null"),
+        ("sampling.temperature=nan", "sampling.temperature=nan: must be a number"),
         ("sampling.top_p=1.5", "sampling.top_p=1.5: must be at most 1.0"),
         ("sampling.stop=a", "sampling.stop=a: must be a list, [a,b]"),
         ("selector.layers=3", "selector.layers=3: must be a mapping, {a:b}"),
         ("model.dtype=float8", "model.dtype=float8: must be one of auto, float32, bfloat16, float16"),
         (
             "selector.name=ques",
-            "selector.name=ques: must be one of dense, seer, quest, oracle, window, random",
+            "must be one of dense, seer, quest, oracle, window, random (did you mean 'quest'?)",
         ),
+        ("selector.layers={3: ques}", "selector.layers.3=ques: must be one of dense, seer, quest, oracle"),
+        ("selector.shares.3=0", "selector.shares.3=0: must be above 0"),
+        ("selector.shares.3=nan", "selector.shares.3=nan: must be a number"),
         ("selector.budget=12", "selector.budget=12: must be at least two blocks, 16 tokens with"),
         ("engine.kv_memory=lots", "engine.kv_memory=lots: must be 'auto' or a size such as 8GiB or 500MB"),
         ("selector.budget", "selector.budget: must be option=value, such as selector.budget=1024"),
         ("=3", "=3: must be option=value"),
-        ("~seed", "~seed: options cannot be removed; write seed=null"),
+        ("~seed", "~seed: only the choice of a group can be left out, such as ~task; set the option"),
+        ("~task=program", "~task=program: only the choice of a group can be left out"),
+        ("task.system=${task.system}", "task.system"),
+        ("seed=${model.name}", "Value 'reasoner' of type 'str' could not be converted to Integer"),
+        ("~selector.layers.3", "~selector.layers.3: only the choice of a group can be left out"),
+        (
+            "task.system=${oc.env:HOME}",
+            "task.system=${oc.env:HOME}: in ${} can only be the name of an option",
+        ),
+        ("task.system=${${model.name}:X}", "task.system=${${model.name}:X}: in ${} can only be the name"),
+        ("task.few_shot=[{a: '${oc.env:HOME}'}]", "in ${} can only be the name of an option"),
+        ("task.system=\\\\\\\\${oc.env:HOME}", "in ${} can only be the name of an option"),
+        ("task.system=a ${", "task.system=a ${: in ${} can only be the name of an option, such as"),
+        ("hydra.searchpath=[x]", "hydra.searchpath=['x']: no such option; all there are: seer-ray options"),
         ("task.few_shot=[1", "task.few_shot=[1: malformed value; close brackets and quotes"),
         ("selector.budget=512,1024", "selector.budget=512,1024: must be a single value here"),
         ("task.system=no, yes", "task.system=no, yes: must be a single value here; quote text with commas"),
@@ -172,7 +205,7 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
             "selector=qest: no such choice, there are dense, oracle, quest, random, seer, smollm2, window; ",
         ),
         ("selector=qest", "did you mean selector=quest?"),
-        ("selector=dense,seer", "selector=dense,seer: must be a single choice here"),
+        ("selector=dense,seer", "selector=dense,seer: must be a single value here"),
         ("model=Qwen/Qwen3-4B", "for one of your own: model.name=Qwen/Qwen3-4B"),
         ("task=mine.jsonl", "for one of your own: task.data=mine.jsonl"),
         ("task.system=${nothing}", "task.system: Interpolation key 'nothing' not found"),
@@ -207,8 +240,22 @@ def test_yaml_keeps_any_text(text):
     assert from_yaml(to_yaml(config)) == config
 
 
+@settings(max_examples=100)
+@given(
+    st.lists(st.sampled_from(["${", "}", "\\", "$", "{", ":", "oc.env:HOME", "seed", "'", " "])).map("".join)
+)
+def test_no_resolver_runs(text):
+    def resolver(*_):
+        raise AssertionError(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseContainer, "_evaluate_custom_resolver", resolver)
+        with contextlib.suppress(ConfigError):
+            from_yaml(yaml.safe_dump({"task": {"system": text}}))
+
+
 def test_yaml_left_out_is_the_default():
-    assert from_yaml("") == RunConfig()
+    assert from_yaml("") == RunConfig() == from_yaml("engine:")
     assert from_yaml("model: {name: x}\nseed: 3") == RunConfig(seed=3, model=ModelConfig(name="x"))
     assert from_yaml("seed: 3", defaults=True) == dataclasses.replace(compose(), seed=3)
 
@@ -220,6 +267,8 @@ def test_yaml_left_out_is_the_default():
         ("- 1", "f.yaml: must hold options"),
         ("sed: 1", "f.yaml: sed=1: no such option; did you mean seed?"),
         ("selector: quest", "f.yaml: selector=quest: is a section, with the options selector.name,"),
+        ("task: {system: '${oc.env:HOME}'}", "f.yaml: task.system=${oc.env:HOME}: in ${} can only be"),
+        ("sampling: 3", "f.yaml: sampling=3: is a section, with the options sampling.max_new_tokens"),
         ("engine: {max_batch: x}", "f.yaml: engine.max_batch=x: must be a whole number"),
     ],
 )
@@ -263,13 +312,30 @@ def test_run_names_tell_the_settings_apart_and_are_folder_names():
         run_name(RunConfig(name="x/y"))
 
 
-def test_a_section_of_one_job_is_a_plain_option_of_another() -> None:
-    """A model's file sizes the gates that ``distill`` makes; an evaluation has folders of gates there."""
+def test_what_a_file_says_of_sections_that_a_job_lacks_is_passed_by() -> None:
+    """A model's file sizes the gates that ``distill`` makes, and says how ``run`` samples."""
     for name in ("reasoner", "smollm2"):
         for job in (GatesEvalConfig, GatesSharesConfig):
             made = compose(["data=x", f"model={name}"], job)
-            assert made.gates is None and made.model.gates == name
+            assert made.model.gates == name and not hasattr(made, "gates")
+            with pytest.raises(ConfigError, match=r"^sampling\.temperature=0: no such option"):
+                compose(["data=x", f"model={name}", "sampling.temperature=0"], job)
     assert compose(["data=x", "model=smollm2"], DistillConfig).gates.block_size == 16
+
+
+def test_a_choice_can_be_left_out() -> None:
+    suits_the_task = SelectorConfig(budget=208)
+    assert compose(["~selector"]).selector == suits_the_task == compose(["selector=null"]).selector
+    assert compose(["~engine"]) == compose()
+    base = compose(["selector=window", "seed=5"])
+    assert compose(["~selector"], base=base) == dataclasses.replace(base, selector=SelectorConfig())
+
+
+def test_a_mapping_replaces_the_one_that_was_there() -> None:
+    base = compose(["selector.layers={0: window, 1: dense}"])
+    assert compose(["selector.layers={2: quest}"], base=base).selector.layers == {"2": "quest"}
+    assert compose(["selector.layers.2=quest"], base=base).selector.layers.keys() == {"0", "1", "2"}
+    assert compose(["selector=smollm2", "selector.shares={}"]).selector.shares == {}
 
 
 def test_a_selector_made_for_gates_wins_over_what_suits_a_task() -> None:

@@ -167,7 +167,7 @@ def test_selectors_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("data=prose.jsonl", "budgets=[some]"), "budgets: 'some' must be tokens"),
         (("data=prose.jsonl", "nowhere/gates"), "nowhere/gates: no such file or folder"),
         (("data=prose.jsonl", "runs/a/gates", "block_size=32"), "block_size=32: the gates have 16"),
-        (("data=prose.jsonl", "gates={oracle: runs/a/gates}"), "gates.oracle: is the name of a selector"),
+        (("data=prose.jsonl", "sets={oracle: runs/a/gates}"), "sets.oracle: is the name of a selector"),
         (
             ("data=prose.jsonl", "runs/a/gates", "length=4096"),
             "length=4096: the model's context is 1024 tokens",
@@ -180,7 +180,7 @@ def test_selectors_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (("data=one.jsonl", "runs/a/gates"), "data=one.jsonl: no document is held out .* set held_out=1"),
         (("runs/a/gates",), "data: not set"),
-        (("data=prose.jsonl", "selectors=[]"), "gates, selectors: nothing to measure"),
+        (("data=prose.jsonl", "selectors=[]"), "sets, selectors: nothing to measure"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

@@ -114,7 +114,7 @@ def test_the_documents_that_are_held_out_are_not_looked_at(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "gates: not set; name the gates"),
+        ((), "model.gates: not set; name the gates"),
         (("gates", "gates"), "gates gates: a budget is divided for one set of gates"),
         (("gates", "budget=16"), "budget=16: must be at least two blocks, 32 tokens"),
         (

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from seer_ray.config.compose import compose, from_yaml, to_yaml
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SweepConfig
-from seer_ray.config.overrides import Setting
 from seer_ray.sweeps.points import expand, merged, points_of
 
 BUDGET = compose().selector.budget
@@ -17,7 +14,7 @@ BUDGET = compose().selector.budget
 SEER, QUEST, WINDOW = f"seer-{BUDGET}", f"quest-{BUDGET}", f"window-{BUDGET}"
 
 
-def slugs(*overrides: Any) -> list[str]:
+def slugs(*overrides: str) -> list[str]:
     return [point.slug for point in points_of(expand(overrides))]
 
 
@@ -55,11 +52,13 @@ def test_a_baseline_for_each_thing_that_is_compared() -> None:
 
 
 def test_points_by_name_and_named_sweeps() -> None:
-    points = Setting("sweep.points", ["selector=quest selector.budget=512", {"selector": "window"}])
+    points = "sweep.points=['selector=quest selector.budget=512',{selector:window}]"
     assert slugs(points) == ["dense", "quest-512", WINDOW]
     assert slugs(points, "seed=1,2")[3:] == [
         "quest-512-seed=0", f"{WINDOW}-seed=0", f"{SEER}-seed=1", f"{SEER}-seed=2",
     ]  # fmt: skip
+    given = points_of(expand([points], points=["selector=oracle"]))
+    assert [point.slug for point in given] == [*slugs(points), f"oracle-{BUDGET}"]
     ranked = ["dense", f"oracle-{BUDGET}", QUEST, WINDOW, f"random-{BUDGET}"]
     assert slugs("sweep=selectors") == ranked
     assert slugs("sweep=selectors", "selector=quest,window") == ["dense", QUEST, WINDOW]
@@ -70,6 +69,13 @@ def test_a_sweep_that_is_written_down_is_the_same_sweep() -> None:
     read = from_yaml(to_yaml(config), job=SweepConfig)
     assert read == config and points_of(read) == points_of(config)
     assert expand([], read) == config
+
+
+def test_text_with_braces_stays_as_it_is() -> None:
+    sweep = expand(["selector=quest", r"task.system='\${oc.env:HOME}',b"])
+    assert {point.config.task.system for point in points_of(sweep)} == {"${oc.env:HOME}", "b"}
+    assert {point.changes["task.system"] for point in points_of(sweep)} == {"${oc.env:HOME}", "b"}
+    assert expand([], from_yaml(to_yaml(sweep), job=SweepConfig)) == sweep
 
 
 def test_settings_of_a_task_reach_the_points() -> None:
@@ -95,6 +101,7 @@ def test_a_sweep_that_is_gone_on_with_keeps_what_was_begun() -> None:
     ("overrides", "message"),
     [
         (["selector=quest"], "nothing to sweep: give an option several values"),
+        (["cluster.workers=1,2", "seed=1,2"], "cluster.workers=1,2: must be a single value here"),
         (["selector=qest,dense"], "selector=qest: no such choice"),
         (["selector.buget=1,2"], "selector.buget=1: no such option; did you mean selector.budget?"),
         (["selector.budget=12,512"], "selector.budget=12: must be at least two blocks"),
@@ -102,6 +109,7 @@ def test_a_sweep_that_is_gone_on_with_keeps_what_was_begun() -> None:
         (["seed=1,2", "sweep.rund=3"], "sweep.rund=3: no such option; did you mean sweep.round?"),
         (["sweep=bugets"], "sweep=bugets: no such choice"),
         (["sweep.points=[3]"], r"sweep.points[0]=3: must be text such as 'selector=quest'"),
+        (['sweep.points=["task.system=\'a"]'], "sweep.points[0]=task.system='a: No closing quotation; close"),
         (["sweep.points=[{sweep.round: 3}]"], r"sweep.points[0]: sweep.round is about the sweep"),
     ],
 )  # fmt: skip
