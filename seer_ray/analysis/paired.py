@@ -58,12 +58,8 @@ class Difference:
     low: float
     high: float
     """Tango's score interval at the effective number of pairs."""
-    bootstrap: tuple[float, float]
-    """BCa by problem, beside it; see ``clustered.bootstrap`` for where it is too short."""
     p_value: float
     """Of "no problem is affected": exact sign flips by problem, two-sided."""
-    mcnemar: float
-    """Exact, two-sided, as if pairs of one problem were independent."""
     gained: int
     """Pairs that only the setting has right."""
     lost: int
@@ -134,14 +130,8 @@ def pair(baseline: Outcomes, setting: Outcomes) -> PairedOutcomes:
     )
 
 
-def difference(pairs: PairedOutcomes, confidence: float = 0.95, resamples: int = 2000) -> Difference:
-    """Difference of accuracies with every test of it.
-
-    Args:
-        resamples: of the bootstrap; 0: none
-    """
-    from scipy.stats import binomtest
-
+def difference(pairs: PairedOutcomes, confidence: float = 0.95) -> Difference:
+    """Difference of accuracies, its interval and its exact test."""
     sums, counts, gained, lost = _counts(pairs)
     total = int(counts.sum())
     value, stderr, shares = tally(gained, lost, counts)
@@ -152,9 +142,7 @@ def difference(pairs: PairedOutcomes, confidence: float = 0.95, resamples: int =
         stderr=float(stderr),
         low=float(low),
         high=float(high),
-        bootstrap=clustered.bootstrap(sums, counts, confidence, resamples) if resamples else (np.nan, np.nan),
         p_value=clustered.sign_flip(sums) if total else np.nan,
-        mcnemar=float(binomtest(plus, plus + minus).pvalue) if plus + minus else (1.0 if total else np.nan),
         gained=plus,
         lost=minus,
         problems=int((counts > 0).sum()),

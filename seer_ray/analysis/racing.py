@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seer_ray.analysis.paired import PairedOutcomes
-from seer_ray.analysis.wording import points
+from seer_ray.analysis.words import points
 from seer_ray.config.options import RacingConfig
 
 SHARES = np.geomspace(0.01, 0.9, 24)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ def make_prompts(config: RunConfig, problems: Sequence[Problem]) -> tuple[dict[s
 
 def make_requests(
     config: RunConfig,
-    prompts: dict[str, Prompt],
+    prompts: Mapping[str, Prompt],
     tokenizer: Any,
     done: Container[tuple[str, int]],
     log: ProgressLog,

@@ -16,9 +16,9 @@ from jobs.conftest import MakeConfig
 from jobs.sweeps import Recorder, Stopper, folder, rows, run, states
 from results.sample import row
 
+from seer_ray.analysis.comparison import compare
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import Keeps
-from seer_ray.analysis.standing import compare
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import RacingConfig, RunConfig, SweepConfig

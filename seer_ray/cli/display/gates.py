@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.cli.display.words import count
+from seer_ray.analysis.words import count
 
 if TYPE_CHECKING:
     from seer_ray.fidelity.division import SharesReport

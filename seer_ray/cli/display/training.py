@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.words import count, duration
 from seer_ray.cli.display.follow import print_behind
-from seer_ray.cli.display.words import count, duration
 from seer_ray.status.live import TrainSummary
 
 if TYPE_CHECKING:
