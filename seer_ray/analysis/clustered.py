@@ -95,8 +95,8 @@ def score(gained: Array, lost: Array, size: Array, difference: ArrayLike) -> Arr
     Its variance is that under the hypothesis, which is above 0 also where no pair was seen to differ.
 
     Args:
-        gained: share of pairs that only the setting has right, [...]
-        lost: share of pairs that only the baseline has right, [...]
+        gained: fraction of pairs that only the setting has right, [...]
+        lost: fraction of pairs that only the baseline has right, [...]
         size: effective number of pairs, [...]
         difference: hypothesis for setting - baseline, within (-1, 1)
 

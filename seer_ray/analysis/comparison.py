@@ -72,7 +72,7 @@ def compare(uris: Sequence[str], margin: float = MARGIN, confidence: float = CON
 
     Args:
         uris: of run and sweep folders
-        margin: accuracy that may be lost, a share
+        margin: accuracy that may be lost, a fraction
         confidence: of intervals and claims
 
     Raises:
@@ -105,7 +105,7 @@ def against(
         uris: of run and sweep folders
         baseline: name or folder of what the others are compared with; None: the dense one, where there is one
             and not more, else the first given
-        margin: accuracy that may be lost, a share above 0 and below 1
+        margin: accuracy that may be lost, a fraction above 0 and below 1
         confidence: in (0, 1)
 
     Raises:
@@ -124,7 +124,7 @@ def against(
 
 
 def check_claims(margin: float, confidence: float) -> None:
-    """Raises ConfigError: a margin or a confidence, as shares, with which nothing can be claimed."""
+    """Raises ConfigError: a margin or a confidence, as fractions, with which nothing can be claimed."""
     if not 0 < margin < 1:
         raise ConfigError(f"--margin {100 * margin:g}: must be above 0 and below 100 points")
     if not 0.5 < confidence < 1:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seer_ray.analysis.observed import Observed, Rows, Sample, Totals, majority, pass_at_k
+from seer_ray.analysis.rows import Rows, Run, Totals, majority, pass_at_k
 from seer_ray.analysis.words import count, percent, round_percent, with_error
 from seer_ray.results.speed import Speed
 
@@ -68,7 +68,7 @@ class Metric:
     unit: str
     columns: tuple[str, ...]
     """Of a row, that it is computed from."""
-    of: Callable[[Observed], Value | Mapping[int, Value] | None]
+    of: Callable[[Run], Value | Mapping[int, Value] | None]
     stderr: str = ""
     """Name of the metric that is its standard error."""
     live: Live | None = None
@@ -87,329 +87,156 @@ class Metric:
         return words(value, values.get(self.stderr)) if self.stderr else words(value)
 
 
-def _if_graded(of: Callable[[Totals], float | None]) -> Callable[[Observed], float | None]:
-    return lambda seen: of(seen.totals) if seen.totals.graded else None
+def _graded(of: Callable[[Totals], float | None]) -> Callable[[Run], float | None]:
+    """Where a row is graded."""
+    return lambda run: of(run.totals) if run.totals.graded else None
 
 
-def _pass(seen: Observed) -> dict[int, list[float]]:
-    """Chances of each problem that has k graded samples, by k: powers of two and all."""
-    if not seen.totals.graded:
-        return {}
-    tallies = [[s.counted for s in samples if s.counted is not None] for samples in _problems(seen)]
+def _all(column: str, of: Callable[[list[Any]], Value] = sum) -> Callable[[Run], Value]:
+    """Of all rows."""
+    return lambda run: of(run.rows.all[column])
+
+
+def _complete(column: str, of: Callable[[list[Any]], Value]) -> Callable[[Run], Value | None]:
+    """Of rows that have a completion, where there is one."""
+    return lambda run: of(run.rows.complete[column]) if run.rows.complete[column] else None
+
+
+def _engine_rate(counter: str, scale: float = 1.0) -> Callable[[Run], float | None]:
+    """Of a counter, a second of decode steps."""
+
+    def found(run: Run) -> float | None:
+        seconds = run.engines.get("decode_s", 0.0)
+        return run.engines.get(counter, 0.0) / seconds / scale if seconds > 0 else None
+
+    return found
+
+
+def _no_answer(run: Run) -> float | None:
+    answers = run.rows.complete["extracted_answer"]
+    return answers.count(None) / len(answers) if run.totals.graded else None
+
+
+def _chances(run: Run) -> dict[int, list[float]]:
+    """pass@k of each problem that has k graded samples, by k: powers of two and all."""
+    tallies = [
+        [s.counted for s in samples if s.counted is not None] for samples in run.rows.problems.values()
+    ]
     counts = [(len(tally), sum(tally)) for tally in tallies if tally]
+    if not run.totals.graded:
+        return {}
     most = max(n for n, _ in counts)
     ks = sorted({most, *(2**i for i in range(most.bit_length()))})
     return {k: [pass_at_k(n, c, k) for n, c in counts if n >= k] for k in ks}
 
 
-def _pass_at(seen: Observed) -> dict[int, Value]:
-    return {k: math.fsum(chances) / len(chances) for k, chances in _pass(seen).items()}
+def _pass_at(run: Run) -> dict[int, Value]:
+    return {k: math.fsum(chances) / len(chances) for k, chances in _chances(run).items()}
 
 
-def _pass_problems(seen: Observed) -> dict[int, Value]:
-    problems = len(seen.rows.problems)
-    return {k: len(chances) for k, chances in _pass(seen).items() if len(chances) < problems}
+def _pass_problems(run: Run) -> dict[int, Value]:
+    problems = len(run.rows.problems)
+    return {k: len(chances) for k, chances in _chances(run).items() if len(chances) < problems}
 
 
-def _majority(seen: Observed) -> dict[int, Value]:
-    if not seen.totals.graded:
+def _majority(run: Run) -> dict[int, Value]:
+    problems = run.rows.problems.values()
+    verdicts = [verdict for samples in problems if (verdict := majority(samples)) is not None]
+    if not run.totals.graded or not verdicts:
         return {}
-    verdicts = [verdict for samples in _problems(seen) if (verdict := majority(samples)) is not None]
-    most = max(map(len, _problems(seen)))
-    return {most: sum(verdicts) / len(verdicts)} if verdicts else {}
-
-
-def _problems(seen: Observed) -> list[list[Sample]]:
-    return list(seen.rows.problems.values())
-
-
-def _no_answer(seen: Observed) -> float | None:
-    answers = seen.rows.complete["extracted_answer"]
-    return answers.count(None) / len(answers) if seen.totals.graded else None
-
-
-def _truncation(seen: Observed) -> float | None:
-    reasons = seen.rows.complete["finish_reason"]
-    return reasons.count("length") / len(reasons) if reasons else None
-
-
-def _lengths(of: Callable[[list[int]], Value]) -> Callable[[Observed], Value | None]:
-    def found(seen: Observed) -> Value | None:
-        lengths = seen.rows.complete["completion_tokens"]
-        return of(lengths) if lengths else None
-
-    return found
-
-
-def _any(of: Callable[[Totals], Value]) -> Callable[[Observed], Value | None]:
-    """Where there is a completion."""
-    return lambda seen: of(seen.totals) if seen.totals.rows else None
-
-
-def _total(column: str, of: Callable[[list[Any]], Value] = sum) -> Callable[[Observed], Value]:
-    """Over all rows."""
-    return lambda seen: of(seen.rows.all[column])
-
-
-def _engine_rate(counter: str, scale: float = 1.0) -> Callable[[Observed], float | None]:
-    """Of a counter, a second of decode steps."""
-
-    def found(seen: Observed) -> float | None:
-        seconds = seen.engines.get("decode_s", 0.0)
-        return seen.engines.get(counter, 0.0) / seconds / scale if seconds > 0 else None
-
-    return found
+    return {max(map(len, problems)): sum(verdicts) / len(verdicts)}
 
 
 _GRADE = ("problem_id", "correct", "error")
-_SAMPLES = (*_GRADE, "sample", "extracted_answer")
+_ANSWERS = (*_GRADE, "sample", "extracted_answer")
+_LENGTH = ("completion_tokens",)
 _KV = ("attended_kv", "available_kv")
 
+# fmt: off
 METRICS = (
-    Metric(
-        "accuracy/avg",
-        "right samples (avg@k); errors count as wrong",
-        "fraction",
-        _GRADE,
-        _if_graded(lambda totals: totals.accuracy.mean),
-        stderr="accuracy/stderr",
-        live=Live("accuracy", "live/accuracy"),
-        summary=Line("accuracy", with_error),
-        sweep=Column("accuracy", with_error, 1),
-    ),
-    Metric(
-        "accuracy/stderr",
-        "standard error of accuracy/avg, clustered by problem",
-        "fraction",
-        _GRADE,
-        _if_graded(lambda totals: totals.accuracy.stderr),
-        live=Live("accuracy_se", "live/accuracy_stderr"),
-    ),
-    Metric(
-        "accuracy/avg_without_errors",
-        "right among graded samples",
-        "fraction",
-        _GRADE,
-        _if_graded(lambda totals: totals.accuracy.total / totals.graded),
-    ),
-    Metric(
-        "accuracy/pass_at_{k}",
-        "chance that one of k samples of a problem is right, over the problems that have k",
-        "fraction",
-        _SAMPLES,
-        _pass_at,
-        summary=Line("pass@{k}", percent),
-    ),
-    Metric(
-        "accuracy/pass_at_{k}_problems",
-        "problems that have k graded samples, where not all have",
-        "problems",
-        _SAMPLES,
-        _pass_problems,
-    ),
-    Metric(
-        "accuracy/majority_at_{k}",
-        "problems whose most frequent answer is right",
-        "fraction",
-        _SAMPLES,
-        _majority,
-        summary=Line("majority@{k}", percent),
-    ),
-    Metric("rows/total", "completions and errors", "rows", ("error",), _total("error", len)),
-    Metric(
-        "rows/problems",
-        "problems with a row",
-        "problems",
-        _SAMPLES,
-        lambda seen: len(seen.rows.problems),
-    ),
-    Metric(
-        "rows/errors",
-        "rows with an error in place of a completion",
-        "rows",
-        ("error",),
-        lambda seen: seen.totals.errors,
-    ),
-    Metric(
-        "rows/ungraded",
-        "completions without a grade",
-        "rows",
-        ("correct", "error"),
-        lambda seen: seen.rows.complete["correct"].count(None),
-        summary=Line("ungraded", lambda v: f"{count(int(v), 'row')}, not counted above" if v else ""),
-    ),
-    Metric(
-        "rows/retried",
-        "rows that more than one worker was given",
-        "rows",
-        ("attempts",),
-        _total("attempts", lambda attempts: sum(n > 1 for n in attempts)),
-    ),
-    Metric(
-        "accuracy/no_answer_rate",
-        "completions in which no answer was found",
-        "fraction",
-        ("extracted_answer", "error"),
-        _no_answer,
-        summary=Line("no answer", lambda v: f"{percent(v)} of the completions"),
-        report=Column("No answer", round_percent, 2),
-    ),
-    Metric(
-        "length/mean_tokens",
-        "length of a completion, mean",
-        "tokens",
-        ("completion_tokens",),
-        _lengths(lambda lengths: sum(lengths) / len(lengths)),
-        summary=Line("length", lambda v: f"{v:,.0f} tokens on average"),
-        sweep=Column("tokens a chain", lambda v: f"{v:,.0f}", 4),
-    ),
-    Metric(
-        "length/median_tokens",
-        "length of a completion, median",
-        "tokens",
-        ("completion_tokens",),
-        _lengths(lambda lengths: float(np.median(lengths))),
-    ),
-    Metric(
-        "length/p90_tokens",
-        "length of a completion, 90th percentile",
-        "tokens",
-        ("completion_tokens",),
-        _lengths(lambda lengths: float(np.percentile(lengths, 90))),
-    ),
-    Metric(
-        "length/max_tokens",
-        "length of the longest completion",
-        "tokens",
-        ("completion_tokens",),
-        _lengths(max),
-        summary=Line("length", lambda v: f"{v:,.0f} at most", joint=", "),
-    ),
-    Metric(
-        "length/truncation_rate",
-        "completions that were cut off at the limit",
-        "fraction",
-        ("finish_reason",),
-        _truncation,
-        summary=Line("length", lambda v: f"{percent(v)} cut off at the limit" if v else ""),
-        report=Column("Cut off", round_percent, 1),
-    ),
-    Metric("tokens/prompt", "prompts of all rows", "tokens", ("prompt_tokens",), _total("prompt_tokens")),
-    Metric(
-        "tokens/completion",
-        "generated, of all rows",
-        "tokens",
-        ("completion_tokens",),
-        _total("completion_tokens"),
-    ),
-    Metric("time/prefill_s", "prefill, of all rows", "s", ("prefill_s",), _total("prefill_s", math.fsum)),
-    Metric(
-        "time/decode_s",
-        "first to last token, of all rows",
-        "s",
-        ("decode_s",),
-        _total("decode_s", math.fsum),
-    ),
-    Metric(
-        "time/queued_s",
-        "waiting inside engines, of all rows",
-        "s",
-        ("queued_s",),
-        _total("queued_s", math.fsum),
-    ),
-    Metric(
-        "time/decoding_s",
-        "steps of the engines, over the number of workers",
-        "s",
-        (),
-        lambda seen: seen.speed.seconds if seen.speed else None,
-    ),
-    Metric("time/engine_s", "steps of the engines", "s", (), lambda seen: seen.engines.get("step_s")),
-    Metric(
-        "time/engine_decode_s",
-        "decode steps of the engines",
-        "s",
-        (),
-        lambda seen: seen.engines.get("decode_s"),
-    ),
-    Metric(
-        "speed/tokens_per_s",
-        "generated tokens over time/decoding_s",
-        "tokens/s",
-        (),
-        lambda seen: seen.speed.tokens_per_s if seen.speed else None,
-        summary=Line("speed", lambda v: f"{v:,.0f} tokens/s"),
-        sweep=Column("tokens/s", lambda v: f"{v:,.0f}", 3, ratio="x dense"),
-    ),
-    Metric(
-        "speed/engine_decode_tokens_per_s",
-        "generated tokens over time/engine_decode_s",
-        "tokens/s",
-        (),
-        _engine_rate("new_tokens"),
-    ),
-    Metric(
-        "speed/engine_decode_gb_per_s",
-        "bytes that decode steps read, over their time",
-        "GB/s",
-        (),
-        _engine_rate("decode_bytes", 1e9),
-    ),
-    Metric(
-        "speed/engine_decode_of_copy_rate",
-        "time that decode steps would take at the device's copy rate, over theirs",
-        "fraction",
-        (),
-        _engine_rate("decode_floor_s"),
-    ),
-    Metric(
-        "kv/attended",
-        "KV read, over steps, layers and KV heads",
-        "tokens",
-        _KV,
-        _any(lambda totals: totals.attended),
-    ),
-    Metric(
-        "kv/available",
-        "KV that dense attention would read",
-        "tokens",
-        _KV,
-        _any(lambda totals: totals.available),
-    ),
-    Metric(
-        "kv/attended_per_token",
-        "kv/attended over generated tokens",
-        "tokens",
-        (*_KV, "completion_tokens"),
-        lambda seen: seen.totals.attended / seen.totals.tokens if seen.totals.tokens else None,
-    ),
-    Metric(
-        "kv/mean_attended",
-        "KV read per layer, KV head and decode step",
-        "tokens",
-        (*_KV, "prompt_tokens", "completion_tokens"),
-        lambda seen: seen.totals.mean_attended,
-        live=Live("mean_attended", "live/mean_attended"),
-        summary=Line("attention", lambda v: f"{v:,.0f} KV tokens read per head and step"),
-    ),
-    Metric(
-        "kv/sparsity",
-        "1 - kv/attended / kv/available",
-        "fraction",
-        _KV,
-        lambda seen: seen.totals.sparsity,
-        live=Live("sparsity", "live/sparsity"),
-        summary=Line("attention", lambda v: f"{percent(v)} skipped"),
-        sweep=Column("KV read", lambda v: percent(1 - v), 2),
-    ),
-    Metric(
-        "engine/preemptions",
-        "times that chains were put back to make room",
-        "",
-        ("preemptions",),
-        _total("preemptions"),
-    ),
+    Metric("accuracy/avg", "right samples (avg@k); errors count as wrong", "fraction", _GRADE,
+           _graded(lambda totals: totals.accuracy.mean), stderr="accuracy/stderr",
+           live=Live("accuracy", "live/accuracy"),
+           summary=Line("accuracy", with_error), sweep=Column("accuracy", with_error, 1)),
+    Metric("accuracy/stderr", "standard error of accuracy/avg, clustered by problem", "fraction", _GRADE,
+           _graded(lambda totals: totals.accuracy.stderr), live=Live("accuracy_se", "live/accuracy_stderr")),
+    Metric("accuracy/avg_without_errors", "right among graded samples", "fraction", _GRADE,
+           _graded(lambda totals: totals.accuracy.total / totals.graded)),
+    Metric("accuracy/pass_at_{k}", "chance that one of k samples is right, over problems that have k",
+           "fraction", _ANSWERS, _pass_at, summary=Line("pass@{k}", percent)),
+    Metric("accuracy/pass_at_{k}_problems", "problems that have k graded samples, where not all have",
+           "problems", _ANSWERS, _pass_problems),
+    Metric("accuracy/majority_at_{k}", "problems whose most frequent answer is right", "fraction", _ANSWERS,
+           _majority, summary=Line("majority@{k}", percent)),
+    Metric("rows/total", "completions and errors", "rows", ("error",), _all("error", len)),
+    Metric("rows/problems", "problems with a row", "problems", _ANSWERS, lambda run: len(run.rows.problems)),
+    Metric("rows/errors", "rows with an error in place of a completion", "rows", ("error",),
+           lambda run: run.totals.errors),
+    Metric("rows/ungraded", "completions without a grade", "rows", ("correct", "error"),
+           lambda run: run.rows.complete["correct"].count(None),
+           summary=Line("ungraded", lambda n: f"{count(n, 'row')}, not counted above" if n else "")),
+    Metric("rows/retried", "rows that more than one worker was given", "rows", ("attempts",),
+           _all("attempts", lambda attempts: sum(n > 1 for n in attempts))),
+    Metric("accuracy/no_answer_rate", "completions in which no answer was found", "fraction",
+           ("extracted_answer", "error"), _no_answer,
+           summary=Line("no answer", lambda rate: f"{percent(rate)} of the completions"),
+           report=Column("No answer", round_percent, 2)),
+    Metric("length/mean_tokens", "length of a completion, mean", "tokens", _LENGTH,
+           _complete("completion_tokens", lambda lengths: sum(lengths) / len(lengths)),
+           summary=Line("length", lambda n: f"{n:,.0f} tokens on average"),
+           sweep=Column("tokens a chain", lambda n: f"{n:,.0f}", 4)),
+    Metric("length/median_tokens", "length of a completion, median", "tokens", _LENGTH,
+           _complete("completion_tokens", lambda lengths: float(np.median(lengths)))),
+    Metric("length/p90_tokens", "length of a completion, 90th percentile", "tokens", _LENGTH,
+           _complete("completion_tokens", lambda lengths: float(np.percentile(lengths, 90)))),
+    Metric("length/max_tokens", "length of the longest completion", "tokens", _LENGTH,
+           _complete("completion_tokens", max),
+           summary=Line("length", lambda n: f"{n:,.0f} at most", joint=", ")),
+    Metric("length/truncation_rate", "completions that were cut off at the limit", "fraction",
+           ("finish_reason",),
+           _complete("finish_reason", lambda reasons: reasons.count("length") / len(reasons)),
+           summary=Line("length", lambda rate: f"{percent(rate)} cut off at the limit" if rate else ""),
+           report=Column("Cut off", round_percent, 1)),
+    Metric("tokens/prompt", "prompts of all rows", "tokens", ("prompt_tokens",), _all("prompt_tokens")),
+    Metric("tokens/completion", "generated, of all rows", "tokens", _LENGTH, _all("completion_tokens")),
+    Metric("time/prefill_s", "prefill, of all rows", "s", ("prefill_s",), _all("prefill_s", math.fsum)),
+    Metric("time/decode_s", "first to last token, of all rows", "s", ("decode_s",),
+           _all("decode_s", math.fsum)),
+    Metric("time/queued_s", "waiting inside engines, of all rows", "s", ("queued_s",),
+           _all("queued_s", math.fsum)),
+    Metric("time/decoding_s", "steps of the engines, over the number of workers", "s", (),
+           lambda run: run.speed.seconds if run.speed else None),
+    Metric("time/engine_s", "steps of the engines", "s", (), lambda run: run.engines.get("step_s")),
+    Metric("time/engine_decode_s", "decode steps of the engines", "s", (),
+           lambda run: run.engines.get("decode_s")),
+    Metric("speed/tokens_per_s", "generated tokens over time/decoding_s", "tokens/s", (),
+           lambda run: run.speed.tokens_per_s if run.speed else None,
+           summary=Line("speed", lambda rate: f"{rate:,.0f} tokens/s"),
+           sweep=Column("tokens/s", lambda rate: f"{rate:,.0f}", 3, ratio="x dense")),
+    Metric("speed/engine_decode_tokens_per_s", "generated tokens over time/engine_decode_s", "tokens/s", (),
+           _engine_rate("new_tokens")),
+    Metric("speed/engine_decode_gb_per_s", "bytes that decode steps read, over their time", "GB/s", (),
+           _engine_rate("decode_bytes", 1e9)),
+    Metric("speed/engine_decode_of_copy_rate", "decode steps at the device's copy rate, over their time",
+           "fraction", (), _engine_rate("decode_floor_s")),
+    Metric("kv/attended", "KV read, over steps, layers and KV heads", "tokens", _KV,
+           _complete("attended_kv", sum)),
+    Metric("kv/available", "KV that dense attention would read", "tokens", _KV,
+           _complete("available_kv", sum)),
+    Metric("kv/attended_per_token", "kv/attended over generated tokens", "tokens", (*_KV, *_LENGTH),
+           lambda run: run.totals.attended / run.totals.tokens if run.totals.tokens else None),
+    Metric("kv/mean_attended", "KV read per layer, KV head and decode step", "tokens",
+           (*_KV, *_LENGTH, "prompt_tokens"), lambda run: run.totals.mean_attended,
+           live=Live("mean_attended", "live/mean_attended"),
+           summary=Line("attention", lambda n: f"{n:,.0f} KV tokens read per head and step")),
+    Metric("kv/sparsity", "1 - kv/attended / kv/available", "fraction", _KV,
+           lambda run: run.totals.sparsity, live=Live("sparsity", "live/sparsity"),
+           summary=Line("attention", lambda sparsity: f"{percent(sparsity)} skipped"),
+           sweep=Column("KV read", lambda sparsity: percent(1 - sparsity), 2)),
+    Metric("engine/preemptions", "times that chains were put back to make room", "", ("preemptions",),
+           _all("preemptions")),
 )
+# fmt: on
 
 COLUMNS = tuple(dict.fromkeys((*Totals.COLUMNS, *(name for metric in METRICS for name in metric.columns))))
 """What ``summarise`` reads of a table of completions."""
@@ -439,10 +266,10 @@ def summarise(
     totals = Totals()
     for values in zip(*(columns[name] for name in Totals.COLUMNS), strict=True):
         totals.add(dict(zip(Totals.COLUMNS, values, strict=True)))
-    seen = Observed(totals, Rows(columns), speed, engines or {})
+    run = Run(totals, Rows(columns), speed, engines or {})
     found: dict[str, Value | None] = {}
     for metric in METRICS:
-        value = metric.of(seen)
+        value = metric.of(run)
         if isinstance(value, Mapping):
             found |= {metric.name.format(k=k): member for k, member in value.items()}
         else:
@@ -452,8 +279,8 @@ def summarise(
 
 def live_fields(totals: Totals) -> dict[str, Any]:
     """Metrics of a job that runs, by the field of ``LiveStats``. None: not known yet."""
-    seen = Observed(totals)
-    return {metric.live.field: metric.of(seen) for metric in METRICS if metric.live}
+    run = Run(totals)
+    return {metric.live.field: metric.of(run) for metric in METRICS if metric.live}
 
 
 def live_values(live: Any) -> dict[str, Value]:

@@ -122,7 +122,7 @@ def recommend(
         settings: all others that were tried, aligned with it (``runs.load``). What racing decided stands:
             tests that know no peeking say nothing of samples that ended because of what they showed. Its
             error rate adds to that of the others.
-        margin: accuracy that may be lost, a share above 0
+        margin: accuracy that may be lost, a fraction above 0
         confidence: 1 - confidence is the chance that any setting is said to keep the accuracy and does not,
             and the same for losing it
 
@@ -134,7 +134,7 @@ def recommend(
     alpha = 1 - confidence
     open_ones = [setting for setting in settings if setting.decided is None]
     families = _families(open_ones)
-    share = alpha / max(1, len(families))
+    level = alpha / max(1, len(families))
     paired = {setting.name: pair(baseline.outcomes, setting.outcomes) for setting in settings}
     for name, pairs in paired.items():
         if not pairs.counts.any():
@@ -156,7 +156,7 @@ def recommend(
                 why,
                 found,
                 tests[name],
-                more(pairs, found, margin, share) if keeps is Keeps.UNKNOWN else None,
+                more(pairs, found, margin, level) if keeps is Keeps.UNKNOWN else None,
                 sentences.cautions(pairs, found, baseline.outcomes, setting.outcomes),
                 drift(pairs, confidence),
                 confidence,

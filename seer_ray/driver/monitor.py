@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seer_ray.analysis.metrics import GAUGES, live_fields
-from seer_ray.analysis.observed import Totals
+from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.lane import Lane
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.speed import SECONDS, TOKENS, Speed

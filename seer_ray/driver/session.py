@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from seer_ray.analysis.metrics import COLUMNS, summarise
-from seer_ray.analysis.observed import Totals
+from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.coordinator import Outcome
 from seer_ray.cluster.engine_thread import Setting
 from seer_ray.cluster.lane import Lane

@@ -60,7 +60,7 @@ def make_report(
     Args:
         uris: of run folders and sweeps
         title: None: the names of the folders
-        margin: accuracy that may be lost, a share
+        margin: accuracy that may be lost, a fraction
         confidence: of the intervals and the recommendation
         limit: bytes of chains and maps in the page, about; what does not fit is cut, and the page says so
 

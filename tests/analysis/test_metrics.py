@@ -12,7 +12,7 @@ from results.sample import row
 
 from seer_ray.analysis.clustered import ClusteredMean, ratio
 from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise
-from seer_ray.analysis.observed import Observed, Rows, Sample, Totals, majority, pass_at_k
+from seer_ray.analysis.rows import Rows, Run, Sample, Totals, majority, pass_at_k
 from seer_ray.results import schema
 from seer_ray.results.speed import Speed
 
@@ -231,7 +231,7 @@ def test_the_table_names_the_columns_that_it_reads() -> None:
         totals.add(one)
     for metric in METRICS:
         columns = {name: whole[name].to_pylist() for name in {*metric.columns, "error"}}
-        metric.of(Observed(totals, Rows(columns)))
+        metric.of(Run(totals, Rows(columns)))
         assert set(metric.columns) <= set(schema.NAMES)
 
 

@@ -121,7 +121,7 @@ NO_ROWS = Rows({"error": []})
 
 
 @dataclass(frozen=True)
-class Observed:
+class Run:
     """A run, as far as it came."""
 
     totals: Totals
