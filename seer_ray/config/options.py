@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from seer_ray.config.selectors import SELECTORS
+
 
 def option(
     default: Any,
@@ -27,9 +29,6 @@ def option(
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
-
-
-SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 
 
 @dataclass
@@ -62,7 +61,11 @@ class ModelConfig:
 class SelectorConfig:
     """Which KV blocks a decode step reads."""
 
-    name: str = option("dense", "how blocks are ranked", choices=SELECTORS)
+    name: str = option(
+        "dense",
+        "how blocks are ranked: " + "; ".join(f"{name}, {traits.help}" for name, traits in SELECTORS.items()),
+        choices=tuple(SELECTORS),
+    )
     budget: int = option(
         2048,
         "KV that attention may read per KV head and step, forced blocks included",

@@ -19,7 +19,7 @@ from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import CurrentPages, FullKeys, Query, Selector, StepView
+from seer_ray.selectors.base import CurrentPages, FullKeys, Query, Selector, StepView
 
 
 @dataclass(frozen=True)

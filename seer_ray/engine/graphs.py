@@ -50,7 +50,6 @@ from seer_ray.models.architecture import is_mixture
 from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import forward_tokens
-from seer_ray.selectors import Seer
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,6 @@ SLOTS, TOP_K = 2, 3
 """Of the buffer of whole numbers: tokens, positions and rows of the page table; top-k and keys."""
 UNREAD = -1
 """In place of a token that the host has not read."""
-EAGER_MIXERS = ("oracle",)
 RECORDINGS = 8
 """That are kept on a CPU, of the forms used last: each keeps what its layers compute."""
 
@@ -98,8 +96,8 @@ def make_graphs(loaded: LoadedModel, attention: Attention, settings: EngineConfi
 
 def capturable(loaded: LoadedModel, attention: Attention) -> bool:
     """Whether the model's step asks nothing of the host."""
-    eager = any(attention.plan.uses(mixer) for mixer in EAGER_MIXERS)
-    return not eager and not is_mixture(loaded.model.config)
+    slow = any(traits.reads_all_keys for traits in attention.plan.selectors)
+    return not slow and not is_mixture(loaded.model.config)
 
 
 class CudaCapture:
@@ -151,8 +149,8 @@ class DecodeGraphs:
         self._graphs: dict[Form, Step] = {}
         """The one used last comes last."""
         # A graph knows where the weights lie, whatever becomes of the modules.
-        gates = [s.gate for s in attention.selectors if isinstance(s, Seer)]
-        self._weights = [part.data for module in (loaded.model, *gates) for part in module.parameters()]
+        self._weights = [weight.data for weight in loaded.model.parameters()]
+        self._weights += [weight for s in attention.selectors if s is not None for weight in s.weights]
         device, layers = loaded.device, len(attention.plan.layers)
         self._integers = torch.zeros(5, max_batch, dtype=torch.int64, device=device)
         self._floats = torch.zeros(4, max_batch, dtype=torch.float32, device=device)

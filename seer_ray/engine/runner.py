@@ -15,6 +15,7 @@ import torch
 from seer_ray.config.checks import check, check_selector, parse_bytes
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.selectors import SELECTORS
 from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
@@ -31,7 +32,8 @@ from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import resolve_plan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Selector, make_selector
+from seer_ray.selectors.base import Selector
+from seer_ray.selectors.make import make_selector
 
 EXACT_ROWS = 16
 """Rows of a decode pass in exact mode."""
@@ -218,17 +220,15 @@ class Runner:
         return dtype
 
     def _selectors(self, shape: AttentionShape) -> list[Selector | None]:
-        gates: Any = self.loaded.load_gates(self.settings.block_size) if self.plan.uses("seer") else ()
-        without = [layer for layer, gate in enumerate(gates) if gate is None]
-        if bad := [spec.layer for spec in self.plan.layers if spec.mixer == "seer" and spec.layer in without]:
+        gated = [spec.layer for spec in self.plan.layers if SELECTORS[spec.selector].gates]
+        gates: Any = self.loaded.load_gates(self.settings.block_size) if gated else [None] * shape.layers
+        if bad := [layer for layer in gated if gates[layer] is None]:
             raise ConfigError(
                 f"model.gates={self.loaded.gates}: there is none for layer {', '.join(map(str, bad))}; "
                 f"make those dense, such as selector.layers.{bad[0]}=dense"
             )
-
         return [
-            make_selector(spec.mixer, spec.layer, shape, gates[spec.layer] if spec.mixer == "seer" else None)
-            for spec in self.plan.layers
+            make_selector(spec.selector, spec.layer, shape, gates[spec.layer]) for spec in self.plan.layers
         ]
 
     def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:

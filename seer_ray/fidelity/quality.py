@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seer_ray.config.selectors import SELECTORS
 from seer_ray.corpora.documents import Document
 from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import ALL, Figures, LayerFigure, OutputFigure
@@ -28,12 +29,14 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Seer, Selector, make_selector
+from seer_ray.selectors.base import Selector
+from seer_ray.selectors.make import make_selector
+from seer_ray.selectors.seer import Seer
 
 ORACLE, BEST = "oracle", "best"
-REFERENCES = (ORACLE, BEST, "quest", "window", "random")
+REFERENCES = (BEST, *(name for name, traits in SELECTORS.items() if traits.sparse and not traits.gates))
 """Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
-SHARING = (ORACLE, "quest")
+SHARING = tuple(name for name in REFERENCES if name != BEST and SELECTORS[name].shares)
 """Those whose scores are shares after a softmax, which a threshold can be compared with."""
 LOGIT_ROWS = 64
 """Rows of next-token logits that are held at a time."""

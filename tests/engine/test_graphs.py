@@ -15,7 +15,7 @@ from tape import Capture, tape
 
 from seer_ray.engine import Engine, attention, sampler
 from seer_ray.engine.graphs import DecodeGraphs, Step, buckets
-from seer_ray.selectors import CurrentPages
+from seer_ray.selectors.base import CurrentPages
 
 KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 48} for name in SELECTORS]
 KINDS += [

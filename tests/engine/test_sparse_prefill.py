@@ -12,7 +12,7 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.engine import Engine, Request, attention
 from seer_ray.engine.attention import Tiles
 from seer_ray.kernels.chunks import Chunks
-from seer_ray.selectors import Query, StepView
+from seer_ray.selectors.base import Query, StepView
 
 BLOCK = 16
 

@@ -22,7 +22,9 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Oracle, Query, make_selector
+from seer_ray.selectors.base import Query
+from seer_ray.selectors.make import make_selector
+from seer_ray.selectors.oracle import Oracle
 
 BLOCK = 16
 LENGTH = 330

@@ -12,7 +12,8 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import resolve_plan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Query, Seer
+from seer_ray.selectors.base import Query
+from seer_ray.selectors.seer import Seer
 
 HEADS, GROUP, DIM, BLOCK, PAGES = 2, 3, 16, 16, 8
 SHAPE = AttentionShape(1, HEADS * GROUP, HEADS, DIM, ("full_attention",))
