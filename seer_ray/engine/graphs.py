@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 from seer_ray.config.options import EngineConfig
-from seer_ray.engine.attention import Attention, DecodePass
 from seer_ray.engine.flight import Flight, Mark, Readback, Row
+from seer_ray.engine.passes import DecodePass, Decoder
 from seer_ray.engine.recording import record
 from seer_ray.engine.sampler import (
     NEUTRAL,
@@ -83,20 +83,20 @@ def buckets(max_batch: int) -> list[int]:
     return [*sizes, max_batch]
 
 
-def make_graphs(loaded: LoadedModel, attention: Attention, settings: EngineConfig) -> DecodeGraphs | None:
+def make_graphs(loaded: LoadedModel, decoder: Decoder, settings: EngineConfig) -> DecodeGraphs | None:
     """None where decoding runs operation by operation."""
-    if settings.exact or not capturable(loaded, attention):
+    if settings.exact or not capturable(loaded, decoder):
         return None
     if loaded.device.type == "cuda":
-        return DecodeGraphs(loaded, attention, settings.max_batch, CudaCapture())
+        return DecodeGraphs(loaded, decoder, settings.max_batch, CudaCapture())
     if loaded.group.size > 1 or compiled.binary() is None:
         return None
-    return DecodeGraphs(loaded, attention, settings.max_batch, record, RECORDINGS)
+    return DecodeGraphs(loaded, decoder, settings.max_batch, record, RECORDINGS)
 
 
-def capturable(loaded: LoadedModel, attention: Attention) -> bool:
+def capturable(loaded: LoadedModel, decoder: Decoder) -> bool:
     """Whether the model's step asks nothing of the host."""
-    slow = any(traits.reads_all_keys for traits in attention.plan.selectors)
+    slow = any(traits.reads_all_keys for traits in decoder.plan.selectors)
     return not slow and not is_mixture(loaded.model.config)
 
 
@@ -127,7 +127,7 @@ class DecodeGraphs:
 
     Args:
         loaded: model; patched.
-        attention: cache, plan and selectors.
+        decoder: cache, plan and selectors.
         max_batch: most sequences of a step.
         capture: ``CudaCapture()`` or ``record``; what returns what it is given runs the same step uncaptured.
         recordings: on a CPU, how many are kept; None: graphs of whole steps, for few sizes, are all kept.
@@ -136,12 +136,12 @@ class DecodeGraphs:
     def __init__(
         self,
         loaded: LoadedModel,
-        attention: Attention,
+        decoder: Decoder,
         max_batch: int,
         capture: Capture,
         recordings: int | None = None,
     ) -> None:
-        self.loaded, self.attention, self.capture, self.recordings = loaded, attention, capture, recordings
+        self.loaded, self.decoder, self.capture, self.recordings = loaded, decoder, capture, recordings
         self.buckets = buckets(max_batch)
         self.vocabulary: int = loaded.model.config.vocab_size
         self.usable = True
@@ -150,8 +150,8 @@ class DecodeGraphs:
         """The one used last comes last."""
         # A graph knows where the weights lie, whatever becomes of the modules.
         self._weights = [weight.data for weight in loaded.model.parameters()]
-        self._weights += [weight for s in attention.selectors if s is not None for weight in s.weights]
-        device, layers = loaded.device, len(attention.plan.layers)
+        self._weights += [weight for s in decoder.selectors if s is not None for weight in s.weights]
+        device, layers = loaded.device, len(decoder.plan.layers)
         self._integers = torch.zeros(5, max_batch, dtype=torch.int64, device=device)
         self._floats = torch.zeros(4, max_batch, dtype=torch.float32, device=device)
         self._out = torch.zeros(max_batch, 2 + layers, dtype=torch.int64, device=device)
@@ -201,7 +201,7 @@ class DecodeGraphs:
     # -- what the host knows -------------------------------------------------------------------------
 
     def _form(self, sequences: list[Sequence], needs: Needs) -> Form:
-        cache, count = self.attention.cache, len(sequences)
+        cache, count = self.decoder.cache, len(sequences)
         width: int = cache.table.shape[1]
         if self.recordings is None:
             return Form(next(size for size in self.buckets if size >= count), width, True, needs)
@@ -270,10 +270,10 @@ class DecodeGraphs:
 
     def _layers(self, form: Form) -> None:
         ids, positions, slots = self._given_to(form.rows)
-        table = self.attention.cache.table[:, : form.pages]
+        table = self.decoder.cache.table[:, : form.pages]
         live = (slots >= 0).unsqueeze(1)
         table = torch.where(live, table[slots.clamp(min=0)], 0)
-        step = DecodePass(self.attention, table, positions, None if form.fills else [])
+        step = DecodePass(self.decoder, table, positions, None if form.fills else [])
         self._hidden[: form.rows] = forward_tokens(self.loaded.model, ids, step)
         self._out[: form.rows, 2:] = step.tokens_read()
 

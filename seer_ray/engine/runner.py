@@ -16,11 +16,11 @@ from seer_ray.config.checks import check, check_selector, parse_bytes
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS
-from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.flight import Flight, Mark, Row
 from seer_ray.engine.graphs import make_graphs
+from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk
 from seer_ray.engine.sequence import Sequence
@@ -71,7 +71,7 @@ class Runner:
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
-        self.plan = resolve_plan(selector, shape.native, settings.block_size)
+        self.plan = resolve_plan(selector, shape.mixers, settings.block_size)
         selectors = self._selectors(shape)
         self.capacity = self._capacity(shape, selectors)
         max_pages = -(-self.capacity.max_length // settings.block_size)
@@ -89,10 +89,10 @@ class Runner:
         rope = RopeTable.from_config(loaded.model.config, positions=self.capacity.max_length).to(
             loaded.device
         )
-        self.attention = Attention(self.cache, rope, self.plan, selectors, loaded.group)
-        self.step_bytes, self.bytes_read = StepBytes(loaded, self.attention), 0
+        self.decoder = Decoder(self.cache, rope, self.plan, selectors, loaded.group)
+        self.step_bytes, self.bytes_read = StepBytes(loaded, self.decoder), 0
         """What decode steps could not do without reading, since the start."""
-        self.graphs = make_graphs(loaded, self.attention, settings)
+        self.graphs = make_graphs(loaded, self.decoder, settings)
 
     # -- passes --------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Runner:
         packs = [[chunk] for chunk in chunks] if self.settings.exact else [chunks]
         with self._threads():
             for pack in packs:
-                step = PrefillPass(self.attention, [(c.sequence.pages, c.start, c.end) for c in pack])
+                step = PrefillPass(self.decoder, [(c.sequence.pages, c.start, c.end) for c in pack])
                 ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
                 forward_tokens(self.loaded.model, upload(ids, self.device), step)
 
@@ -160,7 +160,7 @@ class Runner:
             (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
         ]
         watch = Watch([index for index, _ in watched], self.device) if watched else None
-        step = DecodePass(self.attention, table, positions, completed, watch)
+        step = DecodePass(self.decoder, table, positions, completed, watch)
         ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
         hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]

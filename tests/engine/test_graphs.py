@@ -13,7 +13,7 @@ import torch
 from engines import SELECTORS, around_pages, eager, kv_memory, make_engine, outcomes, request, run, tokens
 from tape import Capture, tape
 
-from seer_ray.engine import Engine, attention, sampler
+from seer_ray.engine import Engine, passes, sampler
 from seer_ray.engine.graphs import DecodeGraphs, Step, buckets
 from seer_ray.selectors.base import CurrentPages
 
@@ -42,7 +42,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
 def captured(engine: Engine, capture: Callable[[Step], Step]) -> Engine:
     """The engine with its decode steps captured."""
     runner = engine.runner
-    runner.graphs = DecodeGraphs(runner.loaded, runner.attention, engine.settings.max_batch, capture)
+    runner.graphs = DecodeGraphs(runner.loaded, runner.decoder, engine.settings.max_batch, capture)
     return engine
 
 
@@ -157,7 +157,7 @@ def test_the_tape_tells_what_the_host_decides(
                 page = sequence.pages[-1] if (sequence.cached + 1) % 16 == 0 else 0
             self.target = torch.full_like(self.pages, page)
 
-    monkeypatch.setattr(attention, "CurrentPages", Decided)
+    monkeypatch.setattr(passes, "CurrentPages", Decided)
     if asks:
         with pytest.raises(AssertionError, match="asks the host"):
             run(engine, [chain])

@@ -12,8 +12,9 @@ import pytest
 import torch
 from engines import around_pages, eager, make_engine, outcomes, run
 
-from seer_ray.engine import Engine, Request, attention, graphs
+from seer_ray.engine import Engine, Request, graphs
 from seer_ray.engine.graphs import DecodeGraphs
+from seer_ray.engine.mixers import attention
 from seer_ray.engine.recording import record
 from seer_ray.kernels import compiled
 from seer_ray.kernels.norm import reference, rms_norm

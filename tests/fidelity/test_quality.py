@@ -10,8 +10,8 @@ from engines import make_engine, tiny_model, tokens
 from torch import Tensor
 
 from seer_ray.corpora.documents import Document
-from seer_ray.engine import attention as engine_attention
-from seer_ray.engine.attention import DecodePass
+from seer_ray.engine.mixers import attention as engine_attention
+from seer_ray.engine.passes import DecodePass
 from seer_ray.fidelity import passes
 from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import Figures
@@ -218,7 +218,7 @@ def engine_steps(selector: str, length: int, **options: Any) -> tuple[Tensor, li
             for position, token in enumerate(tokens(length)):
                 page = position // BLOCK
                 full = [(int(own[page]), page * BLOCK)] if (position + 1) % BLOCK == 0 else []
-                step = DecodePass(runner.attention, own[: page + 1].unsqueeze(0), [position], full)
+                step = DecodePass(runner.decoder, own[: page + 1].unsqueeze(0), [position], full)
                 hidden.append(forward_tokens(model, torch.tensor([token]), step))
     finally:
         engine_attention.select = original

@@ -43,7 +43,7 @@ def completions(way: str, selector: str, dtype: torch.dtype) -> dict[str, Any]:
     graphs, runner = engine.runner.graphs, engine.runner
     assert graphs is not None
     if way == "step":
-        runner.graphs = DecodeGraphs(runner.loaded, runner.attention, 5, lambda step: step)
+        runner.graphs = DecodeGraphs(runner.loaded, runner.decoder, 5, lambda step: step)
     elif way == "eager":
         runner.graphs = None
     lengths = (1, 15, 16, 17, 33, 63, 64, 100, 5, 31, 32, 48)

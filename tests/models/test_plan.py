@@ -13,11 +13,11 @@ from seer_ray.config.options import SelectorConfig
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.models.plan import LayerPlan, resolve_plan
 
-NATIVE = ["full_attention"] * 6
+MIXERS = ["attention"] * 6
 
 
 def plan(block: int = 64, **selector: Any) -> LayerPlan:
-    return resolve_plan(SelectorConfig(**selector), NATIVE, block)
+    return resolve_plan(SelectorConfig(**selector), MIXERS, block)
 
 
 def selectors(**selector: Any) -> list[str]:
@@ -36,7 +36,7 @@ def test_one_selector() -> None:
     assert seer.code == "6L:seer2048b64" and seer.selectors == {SELECTORS["seer"]}
     assert [spec.layer for spec in seer.layers] == list(range(6))
     assert {(spec.blocks, spec.threshold, spec.sink, spec.mixer) for spec in seer.layers} == {
-        (32, None, True, "full_attention")
+        (32, None, True, "attention")
     }
 
 
