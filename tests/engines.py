@@ -94,8 +94,8 @@ def outcome(completion: Completion) -> tuple[Any, ...]:
         completion.text,
         completion.finish_reason,
         completion.error,
-        completion.attended_kv,
-        completion.available_kv,
+        completion.counters.attended_kv,
+        completion.counters.available_kv,
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from engines import kv_memory, make_engine, outcome, request, tokens
 from tape import HOST, tape, unasked
 
-from seer_ray.engine import Completion, Engine, Progress, Request, graphs, sampler
+from seer_ray.engine import Completion, Counters, Engine, Progress, Request, graphs, sampler
 from seer_ray.engine.flight import Flight, Mark, Readback
 from seer_ray.engine.graphs import DecodeGraphs, Step
 from seer_ray.engine.sequence import Sequence
@@ -35,7 +35,7 @@ class Device(DecodeGraphs):
 
     def __init__(self, engine: Engine, capture: Callable[[Step], Step]) -> None:
         runner = engine.runner
-        super().__init__(runner.loaded, runner.attention, engine.settings.max_batch, capture)
+        super().__init__(runner.loaded, runner.decoder, engine.settings.max_batch, capture)
         self.log: list[str] = []
         self.rows = self.launches = 0
 
@@ -105,7 +105,7 @@ def run(engine: Engine, items: Iterable[Request]) -> dict[str, tuple[Any, ...]]:
     found: dict[str, Completion] = {}
     told: dict[str, list[Any]] = {}
     for delta in engine.stream():
-        counters = delta.progress
+        counters = delta.counters
         assert counters is not None
         told.setdefault(delta.request_id, []).append(
             (delta.tokens, delta.trace, counters.attended_layers, counters.available_kv)
@@ -194,7 +194,7 @@ def test_continued_chains() -> None:
     items = requests(temperature=0.8)
     whole = run(engine_with(False), items)
     begun = [
-        replace(item, progress=Progress(tuple(whole[item.id][0][0][: 3 * n]), 100 * n, 200 * n))
+        replace(item, progress=Progress(tuple(whole[item.id][0][0][: 3 * n]), Counters(100 * n, 200 * n)))
         for n, item in enumerate(items)
     ]
     _, overlapping = both(begun)
