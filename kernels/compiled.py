@@ -22,7 +22,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-NAMES = ("scalar.h", "paged.cpp", "rows.cpp", "linear.cpp", "target.cpp")
+NAMES = ("scalar.h", "paged.cpp", "rows.cpp", "projection.cpp", "target.cpp")
 SOURCES = [Path(__file__).with_name(name) for name in NAMES]
 # No order of summation is promised but a fixed one, so sums may be vectorised. Not by -ffast-math: linked so,
 # GCC 12 and older make the whole process flush denormal numbers to zero, which changes the model's bits.
@@ -88,7 +88,7 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "rms_norm": (AT, AT, AT, INT, INT, REAL),
     "rotate_append": (*[AT] * 10, *[INT] * 5),
     "gate_query": (*[AT] * 6, *[INT] * 4, REAL, REAL),
-    "linear": (AT,),
+    "projections": (AT,),
     "mlp": (AT,),
     "target_max": (*[AT] * 4, *[INT] * 7),
 }

@@ -38,7 +38,7 @@ def takes_rows(*tensors: torch.Tensor) -> bool:
     return compiled.binary() is not None
 
 
-def takes_linear(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
+def takes_projections(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
     """Whether products of these rows with these weights and biases are compiled."""
     if not (0 < x.numel() <= MAX_ROWS * x.shape[-1] and takes_rows(x)) or torch.is_autocast_enabled("cpu"):
         return False
@@ -195,13 +195,13 @@ def gate_query(
     return out
 
 
-def linear(
+def projections(
     x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]
 ) -> list[torch.Tensor]:
-    """See ``kernels.linear``."""
+    """See ``kernels.projection``."""
     x = x.contiguous()
     outs = [x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in weights]
-    compiled.operation("linear", x.dtype)(_products(x, weights, outs))
+    compiled.operation("projections", x.dtype)(_products(x, weights, outs))
     return outs
 
 
@@ -211,7 +211,7 @@ def mlp(
     up: tuple[torch.Tensor, torch.Tensor | None],
     down: tuple[torch.Tensor, torch.Tensor | None],
 ) -> torch.Tensor:
-    """See ``kernels.linear``."""
+    """See ``kernels.projection``."""
     x = x.contiguous()
     inner, out = (x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in (up, down))
     compiled.operation("mlp", x.dtype)(_products(x, (gate, up, down), (inner, inner, out)))
@@ -223,7 +223,8 @@ def _products(
     weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
     outs: Sequence[torch.Tensor],
 ) -> ctypes.Array[ctypes.c_int64]:
-    """``Products`` of linear.cpp. One block of numbers: with a hundred calls a step each object counts."""
+    """``Products`` of projection.cpp. One block of numbers: with a hundred calls a step
+    each object counts."""
     inner = x.shape[-1]
     numbers = [x.data_ptr(), x.numel() // inner, inner, len(weights)]
     for (weight, bias), out in zip(weights, outs, strict=True):

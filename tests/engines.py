@@ -47,7 +47,7 @@ def make_engine(
 
 def eager(engine: Engine) -> Engine:
     """The engine, decoding operation by operation."""
-    engine.runner.graphs = None
+    engine.runner.captured = None
     return engine
 
 

@@ -18,19 +18,22 @@ from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.captured import CapturedSteps, capturable
 from seer_ray.engine.flight import Flight, Mark, Row
-from seer_ray.engine.graphs import make_graphs
+from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.engine.watch import Watch
+from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
-from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import resolve_plan
+from seer_ray.models.projection import project
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import Selector
 from seer_ray.selectors.make import make_selector
@@ -92,7 +95,7 @@ class Runner:
         self.decoder = Decoder(self.cache, rope, self.plan, selectors, loaded.group)
         self.step_bytes, self.bytes_read = StepBytes(loaded, self.decoder), 0
         """What decode steps could not do without reading, since the start."""
-        self.graphs = make_graphs(loaded, self.decoder, settings)
+        self.captured = self._capture()
 
     # -- passes --------------------------------------------------------------------------------------
 
@@ -108,15 +111,15 @@ class Runner:
 
     def captures(self, sequences: list[Sequence]) -> bool:
         """Whether their step is a captured one, which can be launched before the last one is read."""
-        return self.graphs is not None and self.graphs.take(sequences)
+        return self.captured is not None and self.captured.take(sequences)
 
     @torch.inference_mode()
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
         """One step of each sequence. ``ahead``: the next one may be launched before this one is read."""
         for sequence in sequences:
             self.cache.place(sequence)
-        if self.graphs is not None and self.captures(sequences):
-            return self.graphs.launch(sequences, ahead)
+        if self.captured is not None and self.captures(sequences):
+            return self.captured.launch(sequences, ahead)
         began, passes = Mark(self.device), 0
         made: dict[int, Row] = {}
         with self._threads():
@@ -230,6 +233,17 @@ class Runner:
         return [
             make_selector(spec.selector, spec.layer, shape, gates[spec.layer]) for spec in self.plan.layers
         ]
+
+    def _capture(self) -> CapturedSteps | None:
+        """None where decoding runs operation by operation."""
+        loaded, max_batch = self.loaded, self.settings.max_batch
+        if self.settings.exact or not capturable(loaded, self.decoder):
+            return None
+        if self.device.type == "cuda":
+            return DecodeGraphs(loaded, self.decoder, max_batch)
+        if loaded.group.size > 1 or compiled.binary() is None:
+            return None
+        return DecodeTapes(loaded, self.decoder, max_batch)
 
     def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:
         settings, context = self.settings, self.loaded.max_context

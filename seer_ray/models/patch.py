@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from seer_ray.kernels.norm import rms_norm
 from seer_ray.models.group import ALONE, Group
-from seer_ray.models.linear import feed_forward, project
 from seer_ray.models.mixers import layer_mixers
+from seer_ray.models.projection import feed_forward, project
 
 
 class Step(Protocol):

@@ -72,7 +72,7 @@ def engine_of(model: str, selector: str, group: Group = ALONE, exact: bool = Fal
     engine = Stoppable(loaded, settings, SelectorConfig(**({"name": selector} | SELECTORS[selector])))
     if selector.endswith("graphs") and group.size > 1:  # the step that a GPU captures
         runner = engine.runner
-        runner.graphs = DecodeGraphs(loaded, runner.decoder, settings.max_batch, lambda step: step)
+        runner.captured = DecodeGraphs(loaded, runner.decoder, settings.max_batch, lambda step: step)
     return engine
 
 

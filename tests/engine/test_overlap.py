@@ -14,9 +14,10 @@ import torch
 from engines import kv_memory, make_engine, outcome, request, tokens
 from tape import HOST, tape, unasked
 
-from seer_ray.engine import Completion, Counters, Engine, Progress, Request, graphs, sampler
+from seer_ray.engine import Completion, Counters, Engine, Progress, Request, captured, sampler
+from seer_ray.engine.captured import Step
 from seer_ray.engine.flight import Flight, Mark, Readback
-from seer_ray.engine.graphs import DecodeGraphs, Step
+from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.sequence import Sequence
 
 SAMPLING: list[dict[str, Any]] = [
@@ -74,20 +75,20 @@ class Unseen(Readback):
 
 @pytest.fixture(autouse=True)
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "Readback", Unseen)
+    monkeypatch.setattr(captured, "Readback", Unseen)
 
 
 def engine_with(overlap: bool, capture: Callable[[Step], Step] = lambda step: step, **kind: Any) -> Engine:
     engine = make_engine(**kind)
-    engine.runner.graphs = Device(engine, capture)
+    engine.runner.captured = Device(engine, capture)
     assert not engine.overlap, "on a CPU there is nothing to overlap"
     engine.overlap = overlap
     return engine
 
 
 def device(engine: Engine) -> Device:
-    assert isinstance(engine.runner.graphs, Device)
-    return engine.runner.graphs
+    assert isinstance(engine.runner.captured, Device)
+    return engine.runner.captured
 
 
 def requests(**sampling: Any) -> list[Request]:

@@ -1,6 +1,6 @@
-"""A decode step on a CPU, written down once and run again without its Python: what a CUDA graph is on a GPU.
+"""A decode step on a CPU, taped once and run again without its Python: what a CUDA graph is on a GPU.
 
-Of a step of 30 layers with 8 rows a third was Python. A recording holds every operation that computed
+Of a step of 30 layers with 8 rows a third was Python. A tape holds every operation that computed
 something, by torch or compiled, in order, with the memory that it read and wrote; running it again does the
 same to whatever is in that memory by then. Views need not be taken again, and nothing is allocated.
 """
@@ -26,8 +26,8 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[tuple[int
 """An operation, its arguments, and which of what it gives goes to memory that is there already."""
 
 
-class Recording(TorchDispatchMode):
-    """Of what is done inside ``with recording:``, by this thread."""
+class Tape(TorchDispatchMode):
+    """Of what is done inside ``with tape:``, by this thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,14 +86,14 @@ def record(step: Callable[[], None]) -> Callable[[], None]:
     Raises:
         RuntimeError: it asks.
     """
-    recording, done = Recording(), False
-    with recording:
+    tape, done = Tape(), False
+    with tape:
         step()
 
     def again() -> None:
         nonlocal done
         if done:
-            recording.run()
+            tape.run()
         done = True
 
     return again

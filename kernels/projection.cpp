@@ -1,4 +1,4 @@
-// CPU path of linear.py: products of few rows with weights that are streamed from memory once. Called through ctypes by
+// CPU path of projection.py: products of few rows with weights that are streamed from memory once. Called through ctypes by
 // cpu.py, which checks the arguments.
 //
 // A tile is some rows of x times four rows of the weight, its sums in registers, so that x is read from the cache once
@@ -188,7 +188,7 @@ struct Products {
 };
 
 template <typename T>
-void linear(const T* x, int64_t rows, int64_t inner, const Matrix<T>* matrices, int64_t count) {
+void project(const T* x, int64_t rows, int64_t inner, const Matrix<T>* matrices, int64_t count) {
   int64_t tiles = 0;
   for (int64_t m = 0; m < count; ++m) tiles += tiles_of(matrices[m].columns);
   share_out(tiles, inner, [=](int64_t tile) {
@@ -222,15 +222,15 @@ void gated(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const
 extern "C" {
 
 #define SEER_RAY_LINEAR(NAME, T)                                                         \
-  void linear_##NAME(const void* products) {                                             \
+  void projections_##NAME(const void* products) {                                             \
     const auto& p = *static_cast<const Products<T>*>(products);                          \
-    linear(p.x, p.rows, p.inner, p.matrices, p.count);                                   \
+    project(p.x, p.rows, p.inner, p.matrices, p.count);                                   \
   }                                                                                      \
   void mlp_##NAME(const void* products) {                                                \
     const auto& p = *static_cast<const Products<T>*>(products);                          \
     const Matrix<T>*gate = p.matrices, *up = gate + 1, *down = gate + 2;                 \
     gated(p.x, p.rows, p.inner, *gate, *up);                                             \
-    linear<T>(up->out, p.rows, up->columns, down, 1);                                    \
+    project<T>(up->out, p.rows, up->columns, down, 1);                                    \
   }
 
 SEER_RAY_LINEAR(float32, float)
