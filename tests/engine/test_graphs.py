@@ -4,14 +4,14 @@ captures itself is in test_tapes.py."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from engines import SELECTORS, around_pages, eager, kv_memory, make_engine, outcomes, request, run, tokens
-from tape import Capture, tape
+from tape import Capture
 
 from seer_ray.engine import Engine, passes, sampler
 from seer_ray.engine.captured import Step
@@ -36,8 +36,8 @@ SAMPLING: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
-    yield tape(monkeypatch)
+def capture() -> Capture:
+    return Capture()
 
 
 def captured(engine: Engine, capture: Callable[[Step], Step]) -> Engine:

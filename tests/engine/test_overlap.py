@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from engines import kv_memory, make_engine, outcome, request, tokens
-from tape import HOST, tape, unasked
+from tape import HOST, Capture, unasked
 
 from seer_ray.engine import Completion, Counters, Engine, Progress, Request, captured, sampler
 from seer_ray.engine.captured import Step
@@ -137,7 +137,7 @@ def test_lengths_that_are_known_waste_nothing(selector: str) -> None:
 
 
 def test_captured_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    capture = tape(monkeypatch)
+    capture = Capture()
     expected = run(engine_with(False, selector="seer", budget=48), requests())
     engine = engine_with(True, capture, selector="seer", budget=48)
     assert run(engine, requests()) == expected

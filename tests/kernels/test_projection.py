@@ -31,9 +31,6 @@ def slack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     cache: Path = request.getfixturevalue("tmp_path_factory").getbasetemp() / "narrow"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(compiled, "FLAGS", [*compiled.FLAGS, request.param])
-    monkeypatch.setattr(
-        compiled, "SOURCES", [path for path in compiled.SOURCES if path.stem in ("scalar", "projection")]
-    )
     compiled.binary.cache_clear()
     yield 1.7
     compiled.binary.cache_clear()
