@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 
 from seer_ray.bench.case import MODELS, Case, Refused, Shape
 from seer_ray.bench.rivals import OURS, dense_paths, twin_paths
 from seer_ray.bench.show import numbers, show
 from seer_ray.bench.timing import side_by_side
 from seer_ray.engine.bandwidth import Copy
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 BASE = {"cpu": Shape("qwen3-8b", 1, 32768, 2048), "cuda": Shape("qwen3-8b", 8, 32768, 4096)}
