@@ -47,9 +47,9 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
                 f"selector.shares.{layer}={share:g}: {needed}; of selector.budget={selector.budget} that is"
                 f" {least / selector.budget:.2g}"
             )
-    without = [name for name, traits in sparse.items() if not traits.shares]
+    without = [name for name, traits in sparse.items() if not traits.threshold]
     if selector.threshold is not None and without:
-        others = " or ".join(name for name, traits in SELECTORS.items() if traits.shares)
+        others = " or ".join(name for name, traits in SELECTORS.items() if traits.threshold)
         raise ConfigError(
             f"selector.threshold={selector.threshold:g}: {' and '.join(without)} gives blocks no "
             f"share to compare with it; leave it out, or take {others}"

@@ -20,8 +20,8 @@ class Traits:
     """Of its points in plots, as matplotlib names it."""
     gates: bool = False
     """Needs a trained gate in each of its layers."""
-    shares: bool = False
-    """The softmax of its scores is a share of the attention, which a threshold can be compared with."""
+    threshold: bool = False
+    """A threshold can be compared with the softmax of its scores, which estimates the attention of blocks."""
     reads_all_keys: bool = False
     """Saves nothing: it is a measure of others, and its steps are neither captured nor used for prompts."""
     benchmarked: bool = False
@@ -40,7 +40,7 @@ SELECTORS: dict[str, Traits] = {
         ("#0072b2", "#4db1f0"),
         "o",
         gates=True,
-        shares=True,
+        threshold=True,
         benchmarked=True,
     ),
     "quest": Traits(
@@ -48,7 +48,7 @@ SELECTORS: dict[str, Traits] = {
         "a bound of q·k from each block's smallest and largest keys",
         ("#d55e00", "#ff8a3d"),
         "^",
-        shares=True,
+        threshold=True,
         benchmarked=True,
     ),
     "oracle": Traits(
@@ -56,7 +56,7 @@ SELECTORS: dict[str, Traits] = {
         "the true attention of every block: the best that selection could do",
         ("#00875f", "#35c79a"),
         "D",
-        shares=True,
+        threshold=True,
         reads_all_keys=True,
     ),
     "window": Traits(

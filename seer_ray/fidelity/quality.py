@@ -36,7 +36,7 @@ from seer_ray.selectors.seer import Seer
 ORACLE, BEST = "oracle", "best"
 REFERENCES = (BEST, *(name for name, traits in SELECTORS.items() if traits.sparse and not traits.gates))
 """Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
-SHARING = tuple(name for name in REFERENCES if name != BEST and SELECTORS[name].shares)
+SHARING = tuple(name for name in REFERENCES if name != BEST and SELECTORS[name].threshold)
 """Those whose scores are shares after a softmax, which a threshold can be compared with."""
 LOGIT_ROWS = 64
 """Rows of next-token logits that are held at a time."""
