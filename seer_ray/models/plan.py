@@ -175,9 +175,5 @@ def parse_layers(text: str | None, count: int, option: str = "gates.layers") -> 
         return tuple(range(count))
     found: set[int] = set()
     for part in str(text).split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < count:
-            raise ConfigError(f"{option}={text}: must name layers 0 to {count - 1}, such as '0-3,7'")
-        found.update(range(first, last + 1))
+        found.update(layer_range(part.strip(), count, f"{option}={text}"))
     return tuple(sorted(found))
