@@ -104,7 +104,7 @@ def measure(
         for label, gate_set in gates.items()
     }
     for name in references:
-        contenders[name] = [make_selector(name, layer, shape) for layer in layers]
+        contenders[name] = [None if name == BEST else make_selector(name, layer, shape) for layer in layers]
     figures, rope, weight = Figures(), RopeTable.from_config(model.config), next(model.parameters())
     rope = rope.to(weight.device)
 
