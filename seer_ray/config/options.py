@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from seer_ray.config.selectors import SELECTORS
+
 
 def option(
     default: Any,
@@ -55,9 +57,6 @@ def section(options: type, *, operational: bool = False) -> Any:
     return field(default_factory=options, metadata={"operational": operational})
 
 
-SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
-
-
 @dataclass
 class ModelConfig:
     name: str = option(
@@ -91,7 +90,11 @@ class ModelConfig:
 class SelectorConfig:
     """Which KV blocks a decode step reads."""
 
-    name: str = option("dense", "how blocks are ranked", choices=SELECTORS)
+    name: str = option(
+        "dense",
+        "how blocks are ranked: " + "; ".join(f"{name}, {traits.help}" for name, traits in SELECTORS.items()),
+        choices=tuple(SELECTORS),
+    )
     budget: int = option(
         2048,
         "KV that attention may read per KV head and step, forced blocks included",

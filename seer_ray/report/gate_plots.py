@@ -40,7 +40,7 @@ class Look:
     """One colour and marker for every selector; several gate sets do not share one."""
 
     def __init__(self, gates: Sequence[str], selectors: Iterable[str]) -> None:
-        sets = chain([style.SELECTORS["seer"]], style.OTHERS)
+        sets = chain([style.LOOKS["seer"]], style.OTHERS)
         self.known = dict(zip(gates, sets, strict=False))
         self.known["best"] = (style.MUTED, style.MUTED, "_")
         self.order = list(dict.fromkeys([*gates, *selectors]))

@@ -137,7 +137,7 @@ def differences(comparison: Comparison) -> Plot | None:
     if not known:
         return None
     with _axes(height=1.3 + 0.32 * len(known)) as (axes, finish):
-        axes.axvspan(-100 * comparison.margin, 0, color=style.SELECTORS["oracle"][0], alpha=0.10, linewidth=0)
+        axes.axvspan(-100 * comparison.margin, 0, color=style.LOOKS["oracle"][0], alpha=0.10, linewidth=0)
         axes.axvline(0, color=style.MUTED, linewidth=1)
         for row, one in enumerate(known):
             assert one.assessment
@@ -260,7 +260,7 @@ def _families(runs: list[ComparedRun]) -> dict[str, list[ComparedRun]]:
 
 
 def _rank(selector: str) -> int:
-    order = list(style.SELECTORS)
+    order = list(style.LOOKS)
     return order.index(selector) if selector in order else len(order)
 
 

@@ -12,7 +12,7 @@ from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
 from seer_ray.driver.requests import Prompt
 from seer_ray.driver.rows import RowWriter
-from seer_ray.engine.request import Completion, Progress
+from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem
 
@@ -50,7 +50,7 @@ class Desk:
 
 def test_rows_are_graded_committed_and_forgotten_by_the_log(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    desk.writer.keep([Change("a/0", 0, [7], Progress(), 1), Change("c/0", 0, [9], Progress(), 1)])
+    desk.writer.keep([Change("a/0", 0, [7], Counters(), 1), Change("c/0", 0, [9], Counters(), 1)])
     desk.writer.write()
     assert set(desk.log.load()) == {"a/0", "c/0"}
     desk.done("a", "4")
