@@ -112,7 +112,7 @@ class SelectorConfig:
     layers: dict[str, str] = option(
         {},
         "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}",
-        choices=SELECTORS,
+        choices=tuple(SELECTORS),
     )
     shares: dict[str, float] = option(
         {},
