@@ -6,7 +6,6 @@ rounding.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import torch
@@ -38,7 +37,7 @@ def takes_rows(*tensors: torch.Tensor) -> bool:
     return compiled.binary() is not None
 
 
-def takes_linear(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
+def takes_projections(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
     """Whether products of these rows with these weights and biases are compiled."""
     if not (0 < x.numel() <= MAX_ROWS * x.shape[-1] and takes_rows(x)) or torch.is_autocast_enabled("cpu"):
         return False
@@ -67,31 +66,13 @@ def attend(
     split: int,
 ) -> torch.Tensor:
     """See ``kernels.attend``."""
-    rows, q_heads, dim = q.shape
-    heads, block, width = kv.shape[1], kv.shape[3], page_ids.shape[2]
     numbers, scales = tensors(kv)
     dtype, computed = (kv.dtype, kv.dtype) if scales is None else (q.dtype, torch.float32)
     q, counts, tails = q.to(computed).contiguous(), counts.contiguous(), tails.contiguous()
     if page_ids.stride(2) != 1:
         page_ids = page_ids.contiguous()
-    group = q_heads // heads
     out = torch.empty_like(q)
-    partials = rows * heads * -(-width // split)
-    workspace = compiled.workspace(partials * group * (dim + 2))
-    compiled.operation("attend", kv.dtype)(
-        q.data_ptr(),
-        numbers.data_ptr(),
-        compiled.at(scales),
-        page_ids.data_ptr(),
-        page_ids.stride(0),
-        page_ids.stride(1),
-        counts.data_ptr(),
-        tails.data_ptr(),
-        out.data_ptr(),
-        workspace.data_ptr(),
-        *(rows, heads, group, block, dim, width, split),
-        scale,
-    )
+    compiled.operation("attend")(q, numbers, scales, page_ids, counts, tails, out, split, scale)
     return out.to(dtype)
 
 
@@ -99,19 +80,9 @@ def score(
     features: torch.Tensor, summary: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int
 ) -> torch.Tensor:
     """See ``kernels.score``."""
-    rows, heads, vectors, width = features.shape
     features, lengths = features.float().contiguous(), lengths.contiguous()
-    pages = page_table.shape[1]
-    out = torch.empty(rows, heads, pages, dtype=torch.float32)
-    compiled.operation("score", summary.dtype)(
-        features.data_ptr(),
-        summary.data_ptr(),
-        page_table.data_ptr(),
-        page_table.stride(0),
-        lengths.data_ptr(),
-        out.data_ptr(),
-        *(rows, heads, vectors, width, pages, block),
-    )
+    out = torch.empty(*features.shape[:2], page_table.shape[1], dtype=torch.float32)
+    compiled.operation("score")(features, summary, page_table, lengths, out, block)
     return out
 
 
@@ -126,20 +97,11 @@ def select(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See ``kernels.select``; ``k`` is at least the number of forced blocks."""
     rows, heads, width = scores.shape
-    k = min(k, width)
     scores, lengths = scores.float().contiguous(), lengths.contiguous()
-    page_ids = torch.empty(rows, heads, k, dtype=torch.int64)
+    page_ids = torch.empty(rows, heads, min(k, width), dtype=torch.int64)
     counts = torch.empty(rows, heads, dtype=torch.int64)
-    compiled.operation("select_blocks")(
-        scores.data_ptr(),
-        page_table.data_ptr(),
-        page_table.stride(0),
-        lengths.data_ptr(),
-        page_ids.data_ptr(),
-        counts.data_ptr(),
-        *(rows, heads, width, block, k, sink),
-        -1.0 if threshold is None else threshold,
-    )
+    least = -1.0 if threshold is None else threshold
+    compiled.operation("select")(scores, page_table, lengths, page_ids, counts, block, sink, least)
     return page_ids, counts
 
 
@@ -147,9 +109,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """See ``kernels.norm``."""
     x = x.contiguous()
     out = torch.empty_like(x)
-    width = x.shape[-1]
-    at = x.data_ptr(), weight.data_ptr(), out.data_ptr()
-    compiled.operation("rms_norm", x.dtype)(*at, x.numel() // width, width, eps)
+    compiled.operation("rms_norm")(x, weight, out, eps)
     return out
 
 
@@ -167,13 +127,8 @@ def rotate_append(
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
     pages, offsets = pages.contiguous(), offsets.contiguous()
-    tokens, q_heads, dim = q.shape
     out = torch.empty_like(q)
-    numbers, scales = tensors(kv)
-    compiled.operation("rotate_append", q.dtype, kv.dtype)(
-        *map(compiled.at, (q, k, v, cos, sin, numbers, scales, pages, offsets, out)),
-        *(tokens, q_heads, k.shape[1], kv.shape[3], dim),
-    )
+    compiled.operation("rotate_append")(q, k, v, cos, sin, *tensors(kv), pages, offsets, out)
     return out
 
 
@@ -188,20 +143,18 @@ def gate_query(
     """See ``kernels.gate_query``."""
     q, weight = q.contiguous(), weight.contiguous()
     cos, sin = (part.contiguous() for part in table) if table is not None else (None, None)
-    rows, heads, inputs, dim = q.shape[0], weight.shape[0], weight[0, ..., 0].numel(), weight.shape[-1]
-    out = torch.empty(rows, heads, dim, dtype=torch.float32)
-    at = map(compiled.at, (q, weight, norm, cos, sin, out))
-    compiled.operation("gate_query", q.dtype, weight.dtype)(*at, rows, heads, inputs, dim, eps, scale)
+    out = torch.empty(q.shape[0], weight.shape[0], weight.shape[-1], dtype=torch.float32)
+    compiled.operation("gate_query")(q, weight, norm, cos, sin, out, eps, scale)
     return out
 
 
-def linear(
+def projections(
     x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]
 ) -> list[torch.Tensor]:
-    """See ``kernels.linear``."""
+    """See ``kernels.projection``."""
     x = x.contiguous()
     outs = [x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in weights]
-    compiled.operation("linear", x.dtype)(_products(x, weights, outs))
+    compiled.operation("projections")(x, [w for w, _ in weights], [b for _, b in weights], outs)
     return outs
 
 
@@ -211,36 +164,21 @@ def mlp(
     up: tuple[torch.Tensor, torch.Tensor | None],
     down: tuple[torch.Tensor, torch.Tensor | None],
 ) -> torch.Tensor:
-    """See ``kernels.linear``."""
+    """See ``kernels.projection``."""
     x = x.contiguous()
-    inner, out = (x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in (up, down))
-    compiled.operation("mlp", x.dtype)(_products(x, (gate, up, down), (inner, inner, out)))
+    inside, out = (x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in (up, down))
+    compiled.operation("mlp")(x, *gate, *up, *down, inside, out)
     return out
-
-
-def _products(
-    x: torch.Tensor,
-    weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-    outs: Sequence[torch.Tensor],
-) -> ctypes.Array[ctypes.c_int64]:
-    """``Products`` of linear.cpp. One block of numbers: with a hundred calls a step each object counts."""
-    inner = x.shape[-1]
-    numbers = [x.data_ptr(), x.numel() // inner, inner, len(weights)]
-    for (weight, bias), out in zip(weights, outs, strict=True):
-        bias_at = 0 if bias is None else bias.data_ptr()
-        numbers += weight.data_ptr(), bias_at, out.data_ptr(), weight.shape[0]
-    return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
 def target_max(
     q: torch.Tensor, k: torch.Tensor, sums: torch.Tensor, block: int, scale: float, first: int
 ) -> torch.Tensor:
     """The target of ``kernels.target``, kind ``max``; ``sums [q_heads, tokens]`` are the rows' log sums."""
-    (tokens, q_heads, dim), heads = q.shape, k.shape[1]
+    (tokens, _, dim), heads = q.shape, k.shape[1]
     blocks = (tokens - 1) // block
     keys = k[: blocks * block].float().view(blocks, block, heads, dim).permute(2, 0, 3, 1).contiguous()
     q, sums = (q.float() * scale).contiguous(), sums.contiguous()
     out = torch.zeros(tokens - first, heads, blocks)
-    at = map(compiled.at, (q, keys, sums, out))
-    compiled.operation("target_max")(*at, tokens, first, heads, q_heads // heads, dim, block, blocks)
+    compiled.operation("target_max")(q, keys, sums, out, first)
     return out

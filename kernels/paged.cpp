@@ -1,5 +1,5 @@
 // CPU paths of attend.py, score.py and select.py: no copy of K or V, every row computed alone and in a fixed order, so
-// its bits do not depend on its batch mates. Called through ctypes by cpu.py, which checks the arguments.
+// its bits do not depend on its batch mates.
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "scalar.h"
+#include "operations.h"
+
+namespace seer_ray {
 
 namespace {
 
@@ -81,6 +83,51 @@ void attend_split(const float* q, const T* kv, const float* scales, const int64_
   }
 }
 
+// WIDTH is the summaries' width where it is known at compile time, else 0.
+template <typename T, int WIDTH>
+void score_of(const float* features, const T* summary, const int64_t* table, int64_t table_stride,
+           const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors,
+           int64_t width_, int64_t pages, int64_t block) {
+  const int64_t width = WIDTH ? WIDTH : width_;
+  const int64_t ahead = std::max<int64_t>(1, kAhead / static_cast<int64_t>(width * sizeof(T)));
+#pragma omp parallel for collapse(2) schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t complete = lengths[row] / block;
+      const int64_t* physical = table + row * table_stride;
+      const float* f = features + (row * heads + head) * vectors * width;
+      float* to = out + (row * heads + head) * pages;
+      auto at = [&](int64_t i) { return summary + (physical[i] * heads + head) * width; };
+      for (int64_t i = 0; i < pages; ++i) {
+        float best = -std::numeric_limits<float>::infinity();
+        if (i + ahead < complete) prefetch(at(i + ahead), width);
+        if (i < complete) {
+          const T* s = at(i);
+          for (int64_t n = 0; n < vectors; ++n) {
+            float dot = 0.0f;
+            for (int64_t d = 0; d < width; ++d) dot += f[n * width + d] * load(s[d]);
+            best = std::max(best, dot);
+          }
+        }
+        to[i] = best;
+      }
+    }
+  }
+}
+
+// Blocks that are not forced, from `begin` to before `last`, whose share in the softmax of the complete blocks' scores is
+// above the threshold. A NaN among those leaves none, as in the definition.
+int64_t above(const float* scores, int64_t begin, int64_t last, int64_t complete, float threshold) {
+  float peak = -std::numeric_limits<float>::infinity(), total = 0.0f;
+  for (int64_t i = 0; i < complete; ++i) peak = std::max(peak, scores[i]);
+  for (int64_t i = 0; i < complete; ++i) total += std::exp(scores[i] - peak);
+  int64_t number = 0;
+  for (int64_t i = begin; i < last; ++i) number += std::exp(scores[i] - peak) / total > threshold;
+  return number;
+}
+
+}  // namespace
+
 template <typename Q, typename T>
 void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_ids, int64_t row_stride,
             int64_t head_stride, const int64_t* counts, const int64_t* tails, Q* out, float* workspace,
@@ -120,47 +167,12 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
   }
 }
 
-// WIDTH is the summaries' width where it is known at compile time, else 0.
-template <typename T, int WIDTH>
+template <typename T>
 void score(const float* features, const T* summary, const int64_t* table, int64_t table_stride,
-           const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors,
-           int64_t width_, int64_t pages, int64_t block) {
-  const int64_t width = WIDTH ? WIDTH : width_;
-  const int64_t ahead = std::max<int64_t>(1, kAhead / static_cast<int64_t>(width * sizeof(T)));
-#pragma omp parallel for collapse(2) schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t head = 0; head < heads; ++head) {
-      const int64_t complete = lengths[row] / block;
-      const int64_t* physical = table + row * table_stride;
-      const float* f = features + (row * heads + head) * vectors * width;
-      float* to = out + (row * heads + head) * pages;
-      auto at = [&](int64_t i) { return summary + (physical[i] * heads + head) * width; };
-      for (int64_t i = 0; i < pages; ++i) {
-        float best = -std::numeric_limits<float>::infinity();
-        if (i + ahead < complete) prefetch(at(i + ahead), width);
-        if (i < complete) {
-          const T* s = at(i);
-          for (int64_t n = 0; n < vectors; ++n) {
-            float dot = 0.0f;
-            for (int64_t d = 0; d < width; ++d) dot += f[n * width + d] * load(s[d]);
-            best = std::max(best, dot);
-          }
-        }
-        to[i] = best;
-      }
-    }
-  }
-}
-
-// Blocks that are not forced, from `begin` to before `last`, whose share in the softmax of the complete blocks' scores is
-// above the threshold. A NaN among those leaves none, as in the definition.
-int64_t above(const float* scores, int64_t begin, int64_t last, int64_t complete, float threshold) {
-  float peak = -std::numeric_limits<float>::infinity(), total = 0.0f;
-  for (int64_t i = 0; i < complete; ++i) peak = std::max(peak, scores[i]);
-  for (int64_t i = 0; i < complete; ++i) total += std::exp(scores[i] - peak);
-  int64_t number = 0;
-  for (int64_t i = begin; i < last; ++i) number += std::exp(scores[i] - peak) / total > threshold;
-  return number;
+           const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors, int64_t width,
+           int64_t pages, int64_t block) {
+  auto run = width == 64 ? score_of<T, 64> : width == 128 ? score_of<T, 128> : score_of<T, 0>;
+  run(features, summary, table, table_stride, lengths, out, rows, heads, vectors, width, pages, block);
 }
 
 // The k best blocks of each row and head, the forced ones among them, in order of position; fewer with a threshold, which
@@ -203,41 +215,10 @@ void select(const float* scores, const int64_t* table, int64_t table_stride, con
   }
 }
 
-}  // namespace
+template decltype(attend<float, float>) attend<float, float>;
+template decltype(attend<bf16, bf16>) attend<bf16, bf16>;
+template decltype(attend<float, int8_t>) attend<float, int8_t>;
+template decltype(score<float>) score<float>;
+template decltype(score<bf16>) score<bf16>;
 
-extern "C" {
-
-void select_blocks(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
-                   int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages,
-                   int64_t block, int64_t k, int64_t sink, float threshold) {
-  select(scores, table, table_stride, lengths, page_ids, counts, rows, heads, pages, block, k, sink != 0,
-         threshold);
-}
-
-// Q: of queries and results. T: of the cache.
-#define SEER_RAY_ATTEND(NAME, Q, T)                                                                       \
-  void attend_##NAME(const void* q, const void* kv, const float* scales, const int64_t* page_ids,         \
-                     int64_t row_stride, int64_t head_stride, const int64_t* counts,                      \
-                     const int64_t* tails, void* out, float* workspace, int64_t rows, int64_t heads,      \
-                     int64_t group, int64_t block, int64_t dim, int64_t width, int64_t split,             \
-                     float scale) {                                                                       \
-    attend(static_cast<const Q*>(q), static_cast<const T*>(kv), scales, page_ids, row_stride,             \
-           head_stride, counts, tails, static_cast<Q*>(out), workspace, rows, heads, group, block, dim,   \
-           width, split, scale);                                                                          \
-  }
-
-#define SEER_RAY_SCORE(NAME, T)                                                                           \
-  void score_##NAME(const float* features, const void* summary, const int64_t* table,                     \
-                    int64_t table_stride, const int64_t* lengths, float* out, int64_t rows,               \
-                    int64_t heads, int64_t vectors, int64_t width, int64_t pages, int64_t block) {        \
-    auto run = width == 64 ? score<T, 64> : width == 128 ? score<T, 128> : score<T, 0>;                   \
-    run(features, static_cast<const T*>(summary), table, table_stride, lengths, out, rows, heads,         \
-        vectors, width, pages, block);                                                                    \
-  }
-
-SEER_RAY_ATTEND(float32, float, float)
-SEER_RAY_ATTEND(bfloat16, bf16, bf16)
-SEER_RAY_ATTEND(int8, float, int8_t)
-SEER_RAY_SCORE(float32, float)
-SEER_RAY_SCORE(bfloat16, bf16)
-}
+}  // namespace seer_ray

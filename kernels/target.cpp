@@ -1,10 +1,14 @@
 // CPU path of target.py: the largest attention probability of each key block, from q, k and the logarithms of the rows'
-// sums. Logits stay in registers. Rows are computed alone and in a fixed order. Called through ctypes by cpu.py.
+// sums. Logits stay in registers. Rows are computed alone and in a fixed order.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+
+#include "operations.h"
+
+namespace seer_ray {
 
 namespace {
 
@@ -36,8 +40,6 @@ inline void largest(const float* const* q, const float* keys, int64_t dim, int64
 }
 
 }  // namespace
-
-extern "C" {
 
 // q [tokens, heads * group, dim] with the scale folded in, keys [heads, blocks, dim, block], sums [heads * group, tokens],
 // out [tokens - first, heads, blocks] of zeros. block is a multiple of kLanes.
@@ -82,4 +84,5 @@ void target_max(const float* q, const float* keys, const float* sums, float* out
     }
   }
 }
-}
+
+}  // namespace seer_ray

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seer_ray.config.errors import ConfigError
     from seer_ray.config.options import EngineConfig, ModelConfig, SelectorConfig
-    from seer_ray.engine import Completion, Delta, Engine, Progress, Request, SamplingParams
+    from seer_ray.engine import Completion, Counters, Delta, Engine, Progress, Request, SamplingParams
     from seer_ray.models.load import load_model
 
 # OpenMP reads this when torch is loaded. By default its threads spin for long at every barrier: with
@@ -26,7 +26,8 @@ _HOMES = {
     "ConfigError": "seer_ray.config.errors",
     **dict.fromkeys(("EngineConfig", "ModelConfig", "SelectorConfig"), "seer_ray.config.options"),
     **dict.fromkeys(
-        ("Completion", "Delta", "Engine", "Progress", "Request", "SamplingParams"), "seer_ray.engine"
+        ("Completion", "Counters", "Delta", "Engine", "Progress", "Request", "SamplingParams"),
+        "seer_ray.engine",
     ),
     "load_model": "seer_ray.models.load",
 }
@@ -34,6 +35,7 @@ _HOMES = {
 __all__ = [
     "Completion",
     "ConfigError",
+    "Counters",
     "Delta",
     "Engine",
     "EngineConfig",

@@ -47,7 +47,7 @@ def make_engine(
 
 def eager(engine: Engine) -> Engine:
     """The engine, decoding operation by operation."""
-    engine.runner.graphs = None
+    engine.runner.captured = None
     return engine
 
 
@@ -94,8 +94,8 @@ def outcome(completion: Completion) -> tuple[Any, ...]:
         completion.text,
         completion.finish_reason,
         completion.error,
-        completion.attended_kv,
-        completion.available_kv,
+        completion.counters.attended_kv,
+        completion.counters.available_kv,
     )
 
 

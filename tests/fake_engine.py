@@ -16,7 +16,7 @@ import numpy as np
 from seer_ray.cluster.connect import connected
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ClusterConfig, EngineConfig, RunConfig, SelectorConfig
-from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
+from seer_ray.engine.request import Completion, Counters, Delta, Request, SamplingParams
 from seer_ray.engine.trace import TraceEncoder
 
 
@@ -106,13 +106,13 @@ class FakeEngine:
                 time.sleep(3600)
         tokens.append(token_at(request, len(tokens)))
         self.produced += 1
-        delta = Delta(request.id, tokens[-1:], Progress((), 10 * len(tokens), 20 * len(tokens)))
+        delta = Delta(request.id, tokens[-1:], Counters(10 * len(tokens), 20 * len(tokens)))
         if request.record:
             delta.trace = [trace_at(request, len(tokens) - 1)]
         if len(tokens) == request.sampling.max_new_tokens:
             del self.running[request.id]
             delta.completion = Completion(
-                request, list(tokens), "", "length", None, 10 * len(tokens), 20 * len(tokens)
+                request, list(tokens), "", "length", None, delta.counters or Counters()
             )
         return delta
 

@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on a CPU: ``from tape import tape``.
+"""What a CUDA graph does, on a CPU: ``from tape import Capture``.
 
 Capturing a step writes down every operation on tensors; a replay runs those operations again on the same
 memory, and none of the step's Python. A step that asks a tensor what it holds is refused; what it decides by
@@ -7,17 +7,14 @@ what the host knows is frozen in the replays.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from seer_ray.kernels import cpu
 
 HOST = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 """Methods of a tensor that make the host wait for what it holds."""
@@ -31,9 +28,7 @@ class Tape(TorchDispatchMode):
         self.operations: list[tuple[Callable[..., Any], Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.note(func, args, kwargs or {})
-
-    def note(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        kwargs = kwargs or {}
         out = func(*args, **kwargs)
         self.operations.append((func, args, kwargs, out))
         return out
@@ -67,16 +62,11 @@ class Capture:
 
     def __init__(self) -> None:
         self.captures = self.replays = 0
-        self.current: Tape | None = None
 
     def __call__(self, step: Step) -> Step:
         recorded = Tape()
-        self.current = recorded
-        try:
-            with unasked(), recorded:
-                step()
-        finally:
-            self.current = None
+        with unasked(), recorded:
+            step()
         self.captures += 1
 
         def replay() -> None:
@@ -84,24 +74,3 @@ class Capture:
             recorded.replay()
 
         return replay
-
-
-def tape(monkeypatch: pytest.MonkeyPatch) -> Capture:
-    """A capture. The operations in C++ do not pass torch's dispatcher: each is written down as one."""
-    capture = Capture()
-
-    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            current = capture.current
-            if current is None:
-                return function(*args, **kwargs)
-            with _disable_current_modes():
-                return current.note(function, args, kwargs)
-
-        return call
-
-    for name, function in list(vars(cpu).items()):
-        ours = inspect.isfunction(function) and function.__module__ == cpu.__name__
-        if ours and not name.startswith(("_", "takes")):
-            monkeypatch.setattr(cpu, name, noted(function))
-    return capture

@@ -46,7 +46,7 @@ def room(module: str) -> str:
 
 @cache
 def imports(module: str, lazy: bool = True) -> tuple[str, ...]:
-    """Modules of the package that a module imports, for type checkers alone too; ``lazy``: in functions too."""
+    """Modules of the package that a module imports; ``lazy``: in functions and for type checkers too."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     return tuple(sorted(set(_imports(tree, lazy))))
 

@@ -23,8 +23,9 @@ from seer_ray.kernels.quantise import TOP
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import CurrentPages, Quest, Seer, Selector
-from seer_ray.selectors.base import fill_all
+from seer_ray.selectors.base import CurrentPages, Selector
+from seer_ray.selectors.quest import Quest
+from seer_ray.selectors.seer import Seer
 
 # -- attend ----------------------------------------------------------------------------------------------
 
@@ -278,7 +279,7 @@ def fill_is_its_definition(
     current = CurrentPages(pages.to(device), positions.to(device), block, rope.to(device))
     with patch.object(gpu, "takes", lambda tensor: True):
         selector.fill(kv, found, current)
-    fill_all(selector, kv, expected, current)
+    Selector.fill(selector, kv, expected, current)
     untouched = [0, 1, 3, 5, 7, 8]
     assert (found[untouched] == 7).all()
     close = 1e-5 if dtype == torch.float32 else 1e-2

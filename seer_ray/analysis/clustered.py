@@ -11,6 +11,8 @@ number of independent samples that would have the same standard error.
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -93,8 +95,8 @@ def score(gained: Array, lost: Array, size: Array, difference: ArrayLike) -> Arr
     Its variance is that under the hypothesis, which is above 0 also where no pair was seen to differ.
 
     Args:
-        gained: share of pairs that only the setting has right, [...]
-        lost: share of pairs that only the baseline has right, [...]
+        gained: fraction of pairs that only the setting has right, [...]
+        lost: fraction of pairs that only the baseline has right, [...]
         size: effective number of pairs, [...]
         difference: hypothesis for setting - baseline, within (-1, 1)
 
@@ -151,34 +153,36 @@ def sign_flip(sums: ArrayLike) -> float:
     return float(min(1.0, chances[np.abs(np.arange(len(chances)) - centre) >= total].sum()))
 
 
-def bootstrap(
-    sums: ArrayLike, counts: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Interval of ``ratio`` by drawing problems with replacement: bias-corrected and accelerated (BCa,
-    Efron).
+class ClusteredMean:
+    """Mean and standard error of values that come one by one, each of a problem; ``ratio`` of their sums."""
 
-    BCa and not percentiles, since differences near a ceiling are skewed and percentiles then miss on one
-    side. It needs variation to draw from: with fewer than about 50 problems, or where few of them differ, it
-    is too short (the score interval is not), and where none differ there is none (NaN).
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._sums, self._counts = array("d"), array("d")
 
-    Args:
-        sums: [problems]
-        counts: [problems]
-    """
-    from scipy import stats
+    def add(self, problem: str, value: float) -> None:
+        place = self._places.setdefault(problem, len(self._places))
+        if place == len(self._sums):
+            self._sums.append(0.0)
+            self._counts.append(0.0)
+        self._sums[place] += value
+        self._counts[place] += 1
 
-    sums, counts = np.asarray(sums, float), np.asarray(counts, float)
-    sums, counts = sums[counts > 0], counts[counts > 0]
-    if len(counts) < 2 or np.ptp(sums / counts) == 0:
-        return np.nan, np.nan
-    found = stats.bootstrap(
-        (sums, counts),
-        lambda top, bottom, axis: top.sum(axis) / bottom.sum(axis),
-        paired=True,
-        vectorized=True,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    @property
+    def total(self) -> float:
+        """Sum of the values."""
+        return sum(self._sums)
+
+    @property
+    def mean(self) -> float | None:
+        """None: no value yet."""
+        return self._ratio(0)
+
+    @property
+    def stderr(self) -> float | None:
+        """Of the mean, in the same unit. None: fewer than two problems."""
+        return self._ratio(1)
+
+    def _ratio(self, which: int) -> float | None:
+        found = float(ratio(np.array(self._sums), np.array(self._counts))[which])
+        return found if np.isfinite(found) else None

@@ -11,7 +11,7 @@ def sequences(p_values: Mapping[str, float], ordered: Sequence[Sequence[str]], a
 
     Each sequence is tested in its order until one stands, which costs nothing for its length: a wrong
     rejection can only be the first true hypothesis of it. The sequences share ``alpha``, and one that is
-    rejected to its end leaves its share to the others (the graphical procedure of Bretz, Maurer, Brannath
+    rejected to its end leaves its part to the others (the graphical procedure of Bretz, Maurer, Brannath
     and Posch 2009). One sequence is fixed-sequence testing; sequences of one hypothesis each are Holm's
     procedure.
 
@@ -23,22 +23,22 @@ def sequences(p_values: Mapping[str, float], ordered: Sequence[Sequence[str]], a
         alpha: in (0, 1)
     """
     waiting = [list(sequence) for sequence in ordered if sequence]
-    shares = [alpha / max(1, len(waiting))] * len(waiting)
+    levels = [alpha / max(1, len(waiting))] * len(waiting)
     rejected: set[str] = set()
     moved = True
     while moved:
         moved = False
         for i, sequence in enumerate(waiting):
-            while sequence and _at_most(p_values[sequence[0]], shares[i]):
+            while sequence and _at_most(p_values[sequence[0]], levels[i]):
                 rejected.add(sequence.pop(0))
                 moved = True
-            if not sequence and shares[i]:
+            if not sequence and levels[i]:
                 others = [j for j, left in enumerate(waiting) if left]
                 for j in others:
-                    shares[j] += shares[i] / len(others)
-                shares[i] = 0.0
+                    levels[j] += levels[i] / len(others)
+                levels[i] = 0.0
     return rejected
 
 
-def _at_most(p: float, share: float) -> bool:
-    return not math.isnan(p) and p <= share * (1 + 1e-12)
+def _at_most(p: float, level: float) -> bool:
+    return not math.isnan(p) and p <= level * (1 + 1e-12)

@@ -20,7 +20,6 @@ COLUMNS = (
     "problem_id",
     "sample",
     "seed",
-    "extracted_answer",
     "reference",
     "correct",
     "error",
@@ -28,8 +27,6 @@ COLUMNS = (
     "completion_tokens",
     "attended_kv",
     "available_kv",
-    "prefill_s",
-    "decode_s",
 )
 """What is read of a table of completions."""
 
@@ -52,8 +49,6 @@ class Outcomes:
     """The row has an error in place of a completion."""
     correct: Array
     """1 or 0; NaN: missing or not graded. A row with an error counts as wrong."""
-    answered: Array
-    """1 or 0: an answer was found; NaN: no completion."""
     truncated: Array
     """1 or 0: cut off at the limit; NaN: no completion."""
     tokens: Array
@@ -62,10 +57,6 @@ class Outcomes:
     """KV read, in tokens, over steps, layers and heads; NaN: no completion."""
     available: Array
     """KV that dense attention would have read for the same completion."""
-    decode_s: Array
-    """First to last token, beside batch mates; NaN: no completion."""
-    answers: NDArray[Any]
-    """Extracted answers, None: none."""
     seed: int | None
     """Of the noise; None: no rows."""
 
@@ -93,7 +84,7 @@ class Outcomes:
 def align(tables: Mapping[str, pa.Table]) -> dict[str, Outcomes]:
     """One ``Outcomes`` a table, all over the union of their problems and samples, both sorted.
 
-    The order in which rows were committed decides nothing, not even a rounding or a draw of the bootstrap.
+    The order in which rows were committed decides nothing, not even a rounding.
 
     Args:
         tables: of the results schema, ``COLUMNS`` suffice, by the setting's name
@@ -149,12 +140,9 @@ def _fill(name: str, table: pa.Table, problems: dict[str, int], numbers: list[in
         present=spread(True, False, bool),
         error=spread(error, False, bool),
         correct=spread(np.where(error, 0.0, correct)),
-        answered=numeric(table["extracted_answer"].is_valid().to_numpy()),
         truncated=numeric(pc.equal(table["finish_reason"], "length").to_numpy()),
         tokens=numeric(table["completion_tokens"].to_numpy()),
         attended=numeric(table["attended_kv"].to_numpy()),
         available=numeric(table["available_kv"].to_numpy()),
-        decode_s=numeric(table["decode_s"].to_numpy()),
-        answers=spread(table["extracted_answer"].to_pylist(), None, object),
         seed=seeds[0] if seeds else None,
     )

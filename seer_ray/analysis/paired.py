@@ -50,7 +50,7 @@ class PairedOutcomes:
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of a setting less that of the baseline, as a share. NaN: cannot be known."""
+    """Accuracy of a setting less that of the baseline, as a fraction. NaN: cannot be known."""
 
     value: float
     stderr: float
@@ -58,12 +58,8 @@ class Difference:
     low: float
     high: float
     """Tango's score interval at the effective number of pairs."""
-    bootstrap: tuple[float, float]
-    """BCa by problem, beside it; see ``clustered.bootstrap`` for where it is too short."""
     p_value: float
     """Of "no problem is affected": exact sign flips by problem, two-sided."""
-    mcnemar: float
-    """Exact, two-sided, as if pairs of one problem were independent."""
     gained: int
     """Pairs that only the setting has right."""
     lost: int
@@ -134,27 +130,19 @@ def pair(baseline: Outcomes, setting: Outcomes) -> PairedOutcomes:
     )
 
 
-def difference(pairs: PairedOutcomes, confidence: float = 0.95, resamples: int = 2000) -> Difference:
-    """Difference of accuracies with every test of it.
-
-    Args:
-        resamples: of the bootstrap; 0: none
-    """
-    from scipy.stats import binomtest
-
+def difference(pairs: PairedOutcomes, confidence: float = 0.95) -> Difference:
+    """Difference of accuracies, its interval and its exact test."""
     sums, counts, gained, lost = _counts(pairs)
     total = int(counts.sum())
-    value, stderr, shares = tally(gained, lost, counts)
-    low, high = clustered.score_interval(*shares, clustered.quantile(0.5 + confidence / 2, counts))
+    value, stderr, rates = tally(gained, lost, counts)
+    low, high = clustered.score_interval(*rates, clustered.quantile(0.5 + confidence / 2, counts))
     plus, minus = int(gained.sum()), int(lost.sum())
     return Difference(
         value=float(value),
         stderr=float(stderr),
         low=float(low),
         high=float(high),
-        bootstrap=clustered.bootstrap(sums, counts, confidence, resamples) if resamples else (np.nan, np.nan),
         p_value=clustered.sign_flip(sums) if total else np.nan,
-        mcnemar=float(binomtest(plus, plus + minus).pvalue) if plus + minus else (1.0 if total else np.nan),
         gained=plus,
         lost=minus,
         problems=int((counts > 0).sum()),
@@ -164,7 +152,7 @@ def difference(pairs: PairedOutcomes, confidence: float = 0.95, resamples: int =
 
 
 def non_inferiority(pairs: PairedOutcomes, margin: float, alpha: float = 0.05) -> NonInferiority:
-    """Whether the setting loses less than ``margin`` (a share of samples, above 0), with confidence 1 -
+    """Whether the setting loses less than ``margin`` (a fraction of samples, above 0), with confidence 1 -
     alpha.
 
     Score test at the margin: its variance is the one it would have there, so that pairs that all agree are as
@@ -181,11 +169,11 @@ def non_inferiority_of(
     """One-sided p-value and lower bound, from tallies [..., problems]."""
     from scipy.special import stdtr
 
-    _, _, shares = tally(gained, lost, counts)
+    _, _, rates = tally(gained, lost, counts)
     problems = (counts > 0).sum(-1)
-    statistic = clustered.score(*shares, -margin)
+    statistic = clustered.score(*rates, -margin)
     p = np.where(problems > 1, stdtr(np.maximum(problems - 1, 1), -statistic), np.nan)
-    low, _ = clustered.score_interval(*shares, clustered.quantile(1 - alpha, counts))
+    low, _ = clustered.score_interval(*rates, clustered.quantile(1 - alpha, counts))
     return p, low
 
 

@@ -43,7 +43,7 @@ def more(
 ) -> More | None:
     """Data that the test of non-inferiority would need.
 
-    Variances between and within problems come from a one-way analysis of the paired differences. The share
+    Variances between and within problems come from a one-way analysis of the paired differences. The fraction
     of pairs that differ is taken with half a pair added on each side (Agresti and Min 2005), since none
     seen does not mean none. The test takes the variance that there is at the margin, and so may ask for more,
     above all where all pairs agree: then as many problems more as pass it if they are like those seen.

@@ -2,7 +2,7 @@
 
 For each setting two hypotheses about its mean difference from the baseline (by problem, within [-1, 1]) are
 tested: that it is no worse than the margin allows, and that it is. Both tests are betting martingales: the
-wealth of one who bets a fixed share on every problem, averaged over a grid of shares (Waudby-Smith and
+wealth of one who bets a fixed fraction on every problem, averaged over a grid of fractions (Waudby-Smith and
 Ramdas, "Estimating means of bounded random variables by betting", 2024, with a mixture in place of their
 adaptive bets, so that the order of the problems seen does not matter). By Ville's inequality wealth that
 should not grow reaches 1/alpha with a chance of at most alpha, ever: one may look after every problem and
@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seer_ray.analysis.paired import PairedOutcomes
-from seer_ray.analysis.wording import points
+from seer_ray.analysis.words import points
 from seer_ray.config.options import RacingConfig
 
-SHARES = np.geomspace(0.01, 0.9, 24)
+BETS = np.geomspace(0.01, 0.9, 24)
 """Of the wealth that the mixture bets on a problem, of the most that it could bet."""
 
 
@@ -69,7 +69,7 @@ def decide(outcomes: Mapping[str, PairedOutcomes], settings: RacingConfig) -> di
 
 
 def log_wealth(gains: ArrayLike, most: float) -> NDArray[np.float64]:
-    """Of one who bets on every gain the same share of his wealth, averaged over ``SHARES``, as a logarithm.
+    """Of one who bets on every gain the same fraction of his wealth, averaged over ``BETS``, as a logarithm.
 
     Args:
         gains: what a bet of 1 wins; expected not above 0 under the hypothesis, [..., problems]
@@ -81,8 +81,8 @@ def log_wealth(gains: ArrayLike, most: float) -> NDArray[np.float64]:
     from scipy.special import logsumexp
 
     gains = np.asarray(gains, float)
-    each = np.stack([np.log1p(share * most * gains).sum(-1) for share in SHARES], -1)
-    return logsumexp(each, -1) - math.log(len(SHARES))
+    each = np.stack([np.log1p(bet * most * gains).sum(-1) for bet in BETS], -1)
+    return logsumexp(each, -1) - math.log(len(BETS))
 
 
 def evidence(means: ArrayLike, margin: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

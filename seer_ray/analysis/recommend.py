@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from seer_ray.analysis import estimates, multiple, pareto, wording
+from seer_ray.analysis import estimates, multiple, pareto, sentences
 from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.paired import (
     Difference,
@@ -114,7 +114,6 @@ def recommend(
     settings: Sequence[Contender],
     margin: float = MARGIN,
     confidence: float = CONFIDENCE,
-    resamples: int = 2000,
 ) -> Recommendation:
     """Compares settings with the baseline, and chooses.
 
@@ -123,10 +122,9 @@ def recommend(
         settings: all others that were tried, aligned with it (``runs.load``). What racing decided stands:
             tests that know no peeking say nothing of samples that ended because of what they showed. Its
             error rate adds to that of the others.
-        margin: accuracy that may be lost, a share above 0
+        margin: accuracy that may be lost, a fraction above 0
         confidence: 1 - confidence is the chance that any setting is said to keep the accuracy and does not,
             and the same for losing it
-        resamples: of the bootstrap
 
     Raises:
         ValueError: no settings, or one that has no graded sample in common with the baseline.
@@ -136,7 +134,7 @@ def recommend(
     alpha = 1 - confidence
     open_ones = [setting for setting in settings if setting.decided is None]
     families = _families(open_ones)
-    share = alpha / max(1, len(families))
+    level = alpha / max(1, len(families))
     paired = {setting.name: pair(baseline.outcomes, setting.outcomes) for setting in settings}
     for name, pairs in paired.items():
         if not pairs.counts.any():
@@ -148,7 +146,7 @@ def recommend(
     assessments = []
     for setting in settings:
         name, pairs = setting.name, paired[setting.name]
-        found = difference(pairs, confidence, resamples)
+        found = difference(pairs, confidence)
         keeps, why = _verdict(name, tests[name], name in kept, name in lost, setting.decided)
         assessments.append(
             _assess(
@@ -158,8 +156,8 @@ def recommend(
                 why,
                 found,
                 tests[name],
-                more(pairs, found, margin, share) if keeps is Keeps.UNKNOWN else None,
-                wording.cautions(pairs, found, baseline.outcomes, setting.outcomes),
+                more(pairs, found, margin, level) if keeps is Keeps.UNKNOWN else None,
+                sentences.cautions(pairs, found, baseline.outcomes, setting.outcomes),
                 drift(pairs, confidence),
                 confidence,
             )
@@ -171,10 +169,9 @@ def cost(setting: Contender) -> Cost:
     """What its chains cost."""
     outcomes = setting.outcomes
     chains = int((~np.isnan(outcomes.attended)).sum())
-    tokens = estimates.lengths(outcomes)
-    seconds = None
-    if setting.speed and tokens:
-        seconds = tokens.mean / setting.speed.tokens_per_s
+    seconds = (
+        float(np.nanmean(outcomes.tokens)) / setting.speed.tokens_per_s if setting.speed and chains else None
+    )
     return Cost(
         attended=float(np.nansum(outcomes.attended) / chains) if chains else None,
         attended_share=outcomes.attended_share,
@@ -245,7 +242,7 @@ def _assess(
         same_job=same_job,
         more=lacking,
         cautions=cautions,
-        sentence=wording.sentence(
+        sentence=sentences.sentence(
             setting.name, baseline.name, found, price.attended_share, speedup, same_job, length
         ),
     )
@@ -264,11 +261,11 @@ def _choose(
         best, answer = keeping[0], Answer.TAKE
         text = f"Take {best.sentence}."
         if undecided and _attended(undecided[0]) < _attended(best):
-            text += f" {wording.undecided(undecided[0].name, undecided[0].more)}"
+            text += f" {sentences.undecided(undecided[0].name, undecided[0].more)}"
     elif hopeful := [one for one in undecided if one.more]:
         best, answer = min(hopeful, key=lambda one: one.more.problems if one.more else 0), Answer.MORE
         text = f"Not enough data to say that a setting loses less than {points}. "
-        text += f"The nearest to it: {best.sentence}. {wording.undecided(best.name, best.more)}"
+        text += f"The nearest to it: {best.sentence}. {sentences.undecided(best.name, best.more)}"
     else:
         best, answer = max(assessments, key=lambda one: one.difference.value), Answer.NONE
         shown = "is shown to lose less" if undecided else "loses less"
@@ -281,7 +278,7 @@ def _choose(
         answer=answer,
         choice=best.name if answer is Answer.TAKE else None,
         sentence=text,
-        rests_on=wording.rests_on(best.difference, best.why, best.cautions, len(assessments), confidence),
+        rests_on=sentences.rests_on(best.difference, best.why, best.cautions, len(assessments), confidence),
         baseline=baseline.name,
         baseline_accuracy=accuracy,
         baseline_cost=price,

@@ -11,7 +11,8 @@ from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import CurrentPages, Query, Seer, StepView
+from seer_ray.selectors.base import CurrentPages, Query, StepView
+from seer_ray.selectors.seer import Seer
 
 MODELS = {
     "smollm2-135m": (9, 3, 64),

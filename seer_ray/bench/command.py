@@ -6,9 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from seer_ray.bench import distill as bench_distill
 from seer_ray.bench import engine as bench_engine
@@ -16,6 +14,9 @@ from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench.models import SHAPES
 from seer_ray.bench.show import numbers
 from seer_ray.models.load import DTYPES
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH = 140
 """Of tables where no terminal says how wide it is."""

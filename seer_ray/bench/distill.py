@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from seer_ray.bench.memory import device_memory
@@ -20,6 +19,9 @@ from seer_ray.corpora.pack import Pack, Share
 from seer_ray.training.gates.losses import GateTraining
 from seer_ray.training.gates.memory import plan_memory
 from seer_ray.training.optim import Optimizer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 BLOCK = 64
 RECIPE = 0.42e9

@@ -7,11 +7,10 @@ import argparse
 import random
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from rich.console import Console
 
 from seer_ray.bench.models import bench_model
 from seer_ray.bench.show import numbers, show
@@ -20,6 +19,9 @@ from seer_ray.bench.timing import seconds
 from seer_ray.config.options import EngineConfig
 from seer_ray.engine import Engine, Request, SamplingParams
 from seer_ray.models.load import LoadedModel
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 VOCABULARY = 32_000
 """Random prompts use token ids below this."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 
 from seer_ray.bench.case import MODELS, Case, Refused, Shape
 from seer_ray.bench.rivals import OURS, dense_paths, twin_paths
 from seer_ray.bench.show import numbers, show
 from seer_ray.bench.timing import side_by_side
 from seer_ray.engine.bandwidth import Copy
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 BASE = {"cpu": Shape("qwen3-8b", 1, 32768, 2048), "cuda": Shape("qwen3-8b", 8, 32768, 4096)}
@@ -35,7 +38,7 @@ VARIED: dict[str, dict[str, tuple[Any, ...]]] = {
         "budget": (1024, 2048, 8192),
     },
 }
-FURTHER = {"cpu": (), "cuda": (Shape("qwen3-8b", 16, 131072, 4096),)}
+FURTHER: dict[str, tuple[Shape, ...]] = {"cpu": (), "cuda": (Shape("qwen3-8b", 16, 131072, 4096),)}
 TURNS = {"cpu": 15, "cuda": 30}
 COLUMNS = {
     "model": "model",
@@ -77,16 +80,12 @@ def shapes(options: argparse.Namespace, kind: str) -> list[Shape]:
     if any(lists):
         middle = (base.model, base.batch, base.context, base.budget)
         chosen = product(*(given or (single,) for given, single in zip(lists, middle, strict=True)))
-        found = [Shape(*each, options.block) for each in chosen]
-    else:
-        plain = {"model": base.model, "batch": base.batch, "context": base.context, "budget": base.budget}
-        found = [Shape(**(plain | {"block": options.block}))]
-        found += [
-            Shape(**(plain | {name: value, "block": options.block}))
-            for name, values in varied.items()
-            for value in values
+        found = [
+            Shape(model, batch, context, budget, options.block) for model, batch, context, budget in chosen
         ]
-        found += [Shape(s.model, s.batch, s.context, s.budget, options.block) for s in FURTHER[kind]]
+    else:
+        found = [base, *(replace(base, **{name: value}) for name in varied for value in varied[name])]
+        found = [replace(shape, block=options.block) for shape in (*found, *FURTHER[kind])]
     bad = [s for s in found if s.context % s.block or s.budget % s.block or s.budget < 2 * s.block]
     if bad:
         raise ValueError(f"{bad[0]}: context and budget must be multiples of the block, two at least")
@@ -150,7 +149,7 @@ def measure(
     dense, without = dense_paths(case)
     twins, lacking = twin_paths(case)
     copy = Copy(device, cold)
-    calls = {
+    calls: dict[str, Callable[[int], Any]] = {
         "gate": case.gate,
         "attention": case.attention,
         "compress": case.compress,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import resource
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from rich.console import Console
 
 from seer_ray.bench.engine import VOCABULARY
 from seer_ray.bench.models import bench_model
@@ -15,6 +14,9 @@ from seer_ray.bench.show import show
 from seer_ray.bench.steps import stretch
 from seer_ray.config.options import EngineConfig
 from seer_ray.engine import Engine, Request, SamplingParams
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def measure(model: str, dtype: str, kv_memory: str, batch: int) -> dict[str, Any]:

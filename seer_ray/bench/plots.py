@@ -8,7 +8,7 @@ from typing import Any
 from seer_ray.report import style
 
 AXES = {"context": "context, tokens", "batch": "batch, rows", "budget": "budget, tokens"}
-LINES = [(colour, marker) for colour, _, marker in (*style.SELECTORS.values(), *style.OTHERS)]
+LINES = [(colour, marker) for colour, _, marker in (*style.LOOKS.values(), *style.OTHERS)]
 
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> list[str]:

@@ -14,19 +14,15 @@ from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
 from seer_ray.bench.timing import seconds
 from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.selectors import SELECTORS
 from seer_ray.engine import Engine, Request, SamplingParams
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.kernels.quantise import tensors
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import attention_shape
 
-CONTENDERS = {
-    "dense": ("dense", "auto"),
-    "seer": ("seer", "auto"),
-    "seer, int8": ("seer", "int8"),
-    "quest": ("quest", "auto"),
-    "window": ("window", "auto"),
-}
+CONTENDERS = {name: (name, "auto") for name, traits in SELECTORS.items() if traits.benchmarked}
+CONTENDERS["seer, int8"] = "seer", "int8"
 """Selector and ``engine.kv_dtype``."""
 GENERATE = "generate"
 """``model.generate`` with the cache that it makes by default."""

@@ -233,11 +233,11 @@ def compare(
     """Runs of the same problems side by side: differences with error bars, and which setting to take."""
     from rich.console import Console
 
-    from seer_ray.analysis.compare import main as compared
+    from seer_ray.analysis.comparison import against
     from seer_ray.cli.display.comparison import print_comparison
     from seer_ray.status.find import find_run
 
-    found = compared([find_run(run) for run in runs], baseline, margin / 100, confidence / 100)
+    found = against([find_run(run) for run in runs], baseline, margin / 100, confidence / 100)
     if as_json:
         print_json(dataclasses.asdict(found))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from typing_extensions import TypeVar
 
@@ -42,7 +42,7 @@ def load_config(
     if job is SweepConfig:
         from seer_ray.sweeps.points import expand
 
-        config: Any = expand(overrides, cast(SweepConfig | None, base), points)
+        config: JobConfig = expand(overrides, cast("SweepConfig | None", base), points)
     else:
         config = compose(overrides, job, base)
     config.name = run_name(config)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seer_ray.cluster.queue import Chain, Problem, WaitingChains
-from seer_ray.engine.request import Completion, Delta, Progress, Request
+from seer_ray.engine.request import Completion, Counters, Delta, Request
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Change:
     offset: int
     """Tokens before these."""
     tokens: list[int]
-    counters: Progress
-    """After these tokens; without any itself."""
+    counters: Counters
+    """After these tokens."""
     attempts: int
     trace: list[bytes] = field(default_factory=list)
     """Of these tokens; empty if the request is not recorded."""
@@ -86,7 +86,7 @@ class Coordinator:
                 raise ValueError(f"request {request.id} came twice")
             problem = self._problems.setdefault(request.problem, Problem())
             chain = Chain(request, self._added, problem, attempts=self._attempts.get(request.id, 0))
-            chain.tokens, chain.counters = list(request.progress.tokens), replace(request.progress, tokens=())
+            chain.tokens, chain.counters = list(request.progress.tokens), request.progress.counters
             chain.told = len(chain.tokens)
             problem.longest = max(problem.longest, chain.told)
             self._added += 1
@@ -174,8 +174,8 @@ class Coordinator:
                 chain.problem.longest = max(chain.problem.longest, len(chain.tokens))
                 self.new_tokens += len(delta.tokens)
                 self._changed[delta.request_id] = chain
-            if delta.progress is not None:
-                chain.counters = replace(delta.progress, tokens=())
+            if delta.counters is not None:
+                chain.counters = delta.counters
             if delta.completion is not None:
                 self._drop(chain)
                 completion = replace(delta.completion, request=chain.request)
@@ -227,10 +227,5 @@ def _given_up(chain: Chain, reason: str) -> Completion:
         text="",
         finish_reason="error",
         error=f"its worker died {times} before another token came; the last time: {reason}",
-        attended_kv=chain.counters.attended_kv,
-        available_kv=chain.counters.available_kv,
-        queued_s=chain.counters.queued_s,
-        prefill_s=chain.counters.prefill_s,
-        decode_s=chain.counters.decode_s,
-        attended_layers=chain.counters.attended_layers,
+        counters=chain.counters,
     )

@@ -198,7 +198,7 @@ def merge(first: Delta | None, second: Delta) -> Delta:
     return Delta(
         second.request_id,
         first.tokens + second.tokens,
-        second.progress or first.progress,
+        second.counters or first.counters,
         second.completion,
         first.trace + second.trace,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from seer_ray.engine.request import Progress, Request
+from seer_ray.engine.request import Counters, Progress, Request
 
 _BEGUN, _TRIAL, _UNCLAIMED = "begun", "trial", "unclaimed"
 
@@ -35,7 +35,7 @@ class Chain:
     """Workers that died with it since its last new token."""
     worker: str | None = None
     tokens: list[int] = field(default_factory=list)
-    counters: Progress = field(default_factory=Progress)
+    counters: Counters = field(default_factory=Counters)
     told: int = 0
     """Tokens that ``Coordinator.changes`` has told of."""
     trace: list[bytes] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Chain:
     """The part of the queue that it is in."""
 
     def progress(self) -> Progress:
-        return replace(self.counters, tokens=tuple(self.tokens))
+        return Progress(tuple(self.tokens), self.counters)
 
 
 class WaitingChains:

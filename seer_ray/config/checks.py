@@ -9,6 +9,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import EngineConfig, RunConfig, SelectorConfig, options
+from seer_ray.config.selectors import SELECTORS
 
 
 def check(config: Any, prefix: str = "") -> None:
@@ -49,7 +50,8 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
 
 def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
     """A sparse budget must hold the open block and one more; a threshold needs scores that are shares."""
-    sparse = {selector.name, *selector.layers.values()} - {"dense"}
+    used = {selector.name, *selector.layers.values()}
+    sparse = {name: traits for name, traits in SELECTORS.items() if traits.sparse and name in used}
     least = 2 * engine.block_size
     needed = f"must be at least two blocks, {least} tokens with engine.block_size={engine.block_size}"
     if sparse and selector.budget < least:
@@ -60,15 +62,19 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
                 f"selector.shares.{layer}={share:g}: {needed}; of selector.budget={selector.budget} that is"
                 f" {least / selector.budget:.2g}"
             )
-    if selector.threshold is not None and (without := sparse & {"window", "random"}):
+    without = [name for name, traits in sparse.items() if not traits.threshold]
+    if selector.threshold is not None and without:
+        others = " or ".join(name for name, traits in SELECTORS.items() if traits.threshold)
         raise ConfigError(
-            f"selector.threshold={selector.threshold:g}: {' and '.join(sorted(without))} gives blocks no "
-            "share to compare with it; leave it out, or take seer, quest or oracle"
+            f"selector.threshold={selector.threshold:g}: {' and '.join(without)} gives blocks no "
+            f"share to compare with it; leave it out, or take {others}"
         )
-    if selector.sparse_prefill and "oracle" in sparse:
+    slow = [name for name, traits in sparse.items() if traits.reads_all_keys]
+    if selector.sparse_prefill and slow:
+        others = " or ".join(name for name, each in SELECTORS.items() if each.sparse and name not in slow)
         raise ConfigError(
-            "selector.sparse_prefill=true: oracle would read all keys once for every prompt token; "
-            "leave it out, or take seer, quest or window"
+            f"selector.sparse_prefill=true: {' and '.join(slow)} would read all keys once for every prompt "
+            f"token; leave it out, or take {others}"
         )
     if selector.sparse_prefill and sparse and engine.prefill_chunk % engine.block_size:
         raise ConfigError(

@@ -36,15 +36,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-JOBS: dict[type, str] = {
-    RunConfig: "run",
-    SweepConfig: "sweep",
-    PretrainConfig: "pretrain",
-    DistillConfig: "distill",
-    GatesEvalConfig: "gates_eval",
-    GatesSharesConfig: "gates_shares",
-}
-"""Options of a job -> its top file in ``conf/``."""
+JOBS = (RunConfig, SweepConfig, PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig)
 GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
 OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}
@@ -160,6 +152,12 @@ def run_name(config: JobConfig) -> str:
     return "-".join([*(part for part in safe if part), Identity.of(config).digest[:8]])
 
 
+def top_file(job: type) -> str:
+    """Of ``conf/``, without its ending."""
+    command: str = job.command  # type: ignore[attr-defined]
+    return command.replace(" ", "_")
+
+
 @cache
 def groups_of(job: type) -> dict[str, list[str]]:
     """A job's config groups, each with its choices."""
@@ -214,15 +212,15 @@ def _top(job: type, chosen: Mapping[str, str | None], settings: Iterable[tuple[s
     """The job's top file with these choices, and without default choices that something else is named for."""
     named, groups, choice = dict(settings), groups_of(job), dict(chosen)
     model, data = named.get("model.name"), named.get("task.data")
-    if "model" in groups and model is not None and model != _composed(JOBS[job]).model.name:
+    if "model" in groups and model is not None and model != _composed(top_file(job)).model.name:
         choice.setdefault("model", None)
     if "task" in groups and data is not None:
         choice.setdefault("task", None)
-    tree = _composed(JOBS[job], **choice)
+    tree = _composed(top_file(job), **choice)
     if "selector" in groups and "selector" not in chosen and "selector.name" not in named:
         usual = usual_selector(named.get("model.gates", tree.model.gates))
         if tree.selector.name != usual:
-            tree = _composed(JOBS[job], **choice, selector=usual)
+            tree = _composed(top_file(job), **choice, selector=usual)
     tree = copy.deepcopy(tree)
     if data is not None and choice.get("task", data) is None:
         tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
@@ -249,7 +247,7 @@ def _composed(name: str, **choice: str | None) -> DictConfig:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf, open_dict
 
-    jobs = {file: job for job, file in JOBS.items()}
+    jobs = {top_file(job): job for job in JOBS}
     if name in jobs:
         # Not a struct while it is composed: a model's file may say how to sample, which not every job does.
         schema = OmegaConf.structured(jobs[name], flags={"struct": False})

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from seer_ray.config.selectors import SELECTORS
+
 
 def option(
     default: Any,
@@ -29,6 +31,7 @@ def option(
     """A dataclass field that carries its own documentation and bounds.
 
     Args:
+        above: the value must be larger.
         operational: changes no result: may differ between the first run of a folder and its resumption.
         bits: operational, but changes the last bits of a result: fixed where ``engine.exact`` promises them.
         path: may name a file or folder of this machine.
@@ -39,10 +42,10 @@ def option(
         "choices": choices,
         "minimum": minimum,
         "maximum": maximum,
-        "above": above,
         "operational": operational or bits,
         "bits": bits,
         "path": path,
+        "above": above,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -52,9 +55,6 @@ def option(
 def section(options: type, *, operational: bool = False) -> Any:
     """A dataclass field of options that belong together; ``operational``: all of them."""
     return field(default_factory=options, metadata={"operational": operational})
-
-
-SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 
 
 @dataclass
@@ -90,7 +90,11 @@ class ModelConfig:
 class SelectorConfig:
     """Which KV blocks a decode step reads."""
 
-    name: str = option("dense", "how blocks are ranked", choices=SELECTORS)
+    name: str = option(
+        "dense",
+        "how blocks are ranked: " + "; ".join(f"{name}, {traits.help}" for name, traits in SELECTORS.items()),
+        choices=tuple(SELECTORS),
+    )
     budget: int = option(
         2048,
         "KV that attention may read per KV head and step, forced blocks included",
@@ -108,7 +112,7 @@ class SelectorConfig:
     layers: dict[str, str] = option(
         {},
         "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}",
-        choices=SELECTORS,
+        choices=tuple(SELECTORS),
     )
     shares: dict[str, float] = option(
         {},

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from seer_ray.analysis.statistics import Accuracy, Totals
+from seer_ray.analysis.metrics import GAUGES, live_fields
+from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.lane import Lane
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.speed import SECONDS, TOKENS, Speed
@@ -26,7 +27,7 @@ class Monitor:
 
     def __init__(self, folder: RunFolder, reporter: Reporter, total: int) -> None:
         self.live = LiveStats(total=total)
-        self.accuracy, self.totals = Accuracy(), Totals()
+        self.totals = Totals()
         before = folder.read_json(STATUS) or {}
         self._before = float(before.get(SECONDS, 0.0)), int(before.get(TOKENS, 0))
         self._seconds = 0.0
@@ -48,15 +49,13 @@ class Monitor:
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Rows that are done, now or in an earlier session."""
+        before = self.live.done
         for row in rows:
             self.live.done += 1
-            self.accuracy.add(row["problem_id"], row["correct"], row["error"] is not None)
-            if row["error"] is None:
-                self.totals.add(row)
-            else:
-                self.live.errors += 1
-        self.live.accuracy, self.live.accuracy_se = self.accuracy.mean, self.accuracy.stderr
-        self.live.mean_attended, self.live.sparsity = self.totals.mean_attended, self.totals.sparsity
+            self.totals.add(row)
+        if self.live.done > before:
+            self.live.errors = self.totals.errors
+            vars(self.live).update(live_fields(self.totals))
 
     def tick(self, lane: Lane, last: bool = False) -> None:
         """Called often; updates what depends on time and shows it now and then, and the last time.
@@ -88,20 +87,7 @@ class Monitor:
 
     def metrics(self) -> dict[str, float | None]:
         """For MLflow, while the job goes."""
-        live = self.live
-        return {
-            "live/done": live.done,
-            "live/errors": live.errors,
-            "live/running": live.running,
-            "live/queued": live.queued,
-            "live/workers": live.workers_ready,
-            "live/new_tokens": live.new_tokens,
-            "live/tokens_per_s": live.tokens_per_s,
-            "live/accuracy": live.accuracy,
-            "live/accuracy_stderr": live.accuracy_se,
-            "live/mean_attended": live.mean_attended,
-            "live/sparsity": live.sparsity,
-        }
+        return {name: getattr(self.live, field) for name, field in GAUGES.items()}
 
     def _decoding(self) -> tuple[float, int]:
         """(``Lane.seconds``, tokens generated) of this session and those before it."""

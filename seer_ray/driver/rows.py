@@ -162,6 +162,7 @@ class RowWriter:
 
     def _row(self, outcome: Outcome, plan: str) -> Row:
         completion, request = outcome.completion, outcome.completion.request
+        counters = completion.counters
         prompt = self._prompts[request.problem]
         return {
             "problem_id": request.problem,
@@ -174,12 +175,12 @@ class RowWriter:
             "reference": prompt.problem.answer,
             "prompt_tokens": len(request.prompt),
             "completion_tokens": len(completion.tokens),
-            "attended_kv": completion.attended_kv,
-            "available_kv": completion.available_kv,
-            "attended_kv_layers": list(completion.attended_layers) or None,
-            "queued_s": completion.queued_s,
-            "prefill_s": completion.prefill_s,
-            "decode_s": completion.decode_s,
+            "attended_kv": counters.attended_kv,
+            "available_kv": counters.available_kv,
+            "attended_kv_layers": list(counters.attended_layers) or None,
+            "queued_s": counters.queued_s,
+            "prefill_s": counters.prefill_s,
+            "decode_s": counters.decode_s,
             "preemptions": completion.preemptions,
             "attempts": outcome.attempts,
             "worker": outcome.worker,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seer_ray.analysis.standing import compare
+from seer_ray.analysis.comparison import compare
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.crew import Crew
 from seer_ray.cluster.fleet import Fleet

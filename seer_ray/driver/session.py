@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from seer_ray.analysis.statistics import Totals, summarise
+from seer_ray.analysis.metrics import COLUMNS, summarise
+from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.coordinator import Outcome
 from seer_ray.cluster.engine_thread import Setting
 from seer_ray.cluster.lane import Lane
@@ -164,21 +165,10 @@ class Session:
             self.monitor.tick(self.lane, last=True)  # else the counters lag behind
         self.monitor.phase("summing up")
         self.folder.compact()
-        metrics: dict[str, Any] = summarise(self.folder.read())
-        speed = self.monitor.speed
-        metrics["kv/mean_attended"] = self.monitor.totals.mean_attended
-        if speed is not None:
-            metrics["time/decoding_s"], metrics["speed/tokens_per_s"] = speed.seconds, speed.tokens_per_s
-        engines = self.monitor.engines()
-        metrics["time/engine_s"], steps = engines.get("step_s"), engines.get("decode_s", 0.0)
-        metrics["time/engine_decode_s"] = engines.get("decode_s")
-        if steps > 0:
-            metrics["speed/engine_decode_tokens_per_s"] = engines["new_tokens"] / steps
-            metrics["speed/engine_decode_gb_per_s"] = engines.get("decode_bytes", 0) / steps / 1e9
-            metrics["speed/engine_decode_of_copy_rate"] = engines.get("decode_floor_s", 0.0) / steps
-        metrics = {name: value for name, value in metrics.items() if value is not None}
+        monitor = self.monitor
+        metrics = summarise(self.folder.read(COLUMNS), monitor.speed, monitor.engines())
         self.folder.write_json(METRICS, metrics)
-        self.frame.tracker.log(self.monitor.metrics() | metrics, step=self.monitor.live.done)
+        self.frame.tracker.log(monitor.metrics() | metrics, step=monitor.live.done)
         for name in (CONFIG, METRICS):
             self.frame.tracker.artifact(name)
         return metrics

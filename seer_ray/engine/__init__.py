@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.engine.request import Completion, Delta, Progress, Request, SamplingParams
+from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request, SamplingParams
 
 if TYPE_CHECKING:
     from seer_ray.engine.engine import Engine
 
-__all__ = ["Completion", "Delta", "Engine", "Progress", "Request", "SamplingParams"]
+__all__ = ["Completion", "Counters", "Delta", "Engine", "Progress", "Request", "SamplingParams"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from seer_ray.engine.attention import Attention
+from seer_ray.engine.passes import Decoder
 from seer_ray.kernels.quantise import vector_bytes
 from seer_ray.models.load import LoadedModel
 
@@ -50,14 +50,14 @@ class StepBytes:
     of the blocks that were ranked; of all ranks together, each with as many weights as this one. A mixture of
     experts counts with all of them."""
 
-    def __init__(self, loaded: LoadedModel, attention: Attention) -> None:
+    def __init__(self, loaded: LoadedModel, decoder: Decoder) -> None:
         model: Any = loaded.model
-        ranks = attention.group.size
+        ranks = decoder.group.size
         table = model.get_input_embeddings().weight
         tied = model.get_output_embeddings().weight is table
         # Of the embeddings a step reads a row, unless they are the last product's weights too.
         self.weights = ranks * sum(_size(p) for p in model.parameters() if tied or p is not table)
-        cache = attention.cache
+        cache = decoder.cache
         heads, block, dim = cache.kv[0].shape[1], cache.block, cache.kv[0].shape[4]
         self.token = 2 * vector_bytes(cache.kv[0].dtype, dim)
         """K and V of one token and KV head of a layer."""

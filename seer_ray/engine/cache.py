@@ -8,7 +8,7 @@ from seer_ray.engine.sequence import Sequence
 from seer_ray.kernels.quantise import KV, TOP, Quantised, tensors, vector_bytes
 from seer_ray.kernels.upload import upload
 from seer_ray.models.patch import AttentionShape
-from seer_ray.selectors import Selector
+from seer_ray.selectors.base import Selector
 
 
 class PagedCache:

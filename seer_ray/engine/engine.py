@@ -171,23 +171,23 @@ class Engine:
         """One batch step: at most one chunk of prompts, then one token of every chain in decoding. With
         ``overlap`` the tokens that come back are those of the step before, read while this one runs."""
         began = time.perf_counter()
-        plan = self.scheduler.schedule(self.settle)
-        ahead = self.overlap and self.runner.captures(plan.decode)
+        scheduled = self.scheduler.schedule(self.settle)
+        ahead = self.overlap and self.runner.captures(scheduled.decode)
         if not ahead and self.settle():
-            plan.prune()
-        self._outbox += [self._strand(sequence) for sequence in plan.stranded]
-        self.runner.cache.copy_pages(plan.copies)
-        if plan.prefill:
-            self.runner.prefill(plan.prefill)
-        launched = self.runner.launch(plan.decode, ahead) if plan.decode else None
-        self.scheduler.commit(plan)
+            scheduled.prune()
+        self._outbox += [self._strand(sequence) for sequence in scheduled.stranded]
+        self.runner.cache.copy_pages(scheduled.copies)
+        if scheduled.prefill:
+            self.runner.prefill(scheduled.prefill)
+        launched = self.runner.launch(scheduled.decode, ahead) if scheduled.decode else None
+        self.scheduler.commit(scheduled)
         before, self._flight = self._flight, launched
         if before is not None:
             self._collect(before)
         if not ahead or not self._sequences:
             self.settle()
         self._counters["steps"] += 1
-        self._counters["prefill_tokens"] += sum(chunk.end - chunk.start for chunk in plan.prefill)
+        self._counters["prefill_tokens"] += sum(chunk.end - chunk.start for chunk in scheduled.prefill)
         self._counters["step_s"] += time.perf_counter() - began
         if not self._sequences:
             self.scheduler.check()

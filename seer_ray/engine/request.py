@@ -22,12 +22,10 @@ class SamplingParams:
     eos_token_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a request has come: enough to continue it in another engine."""
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the tokens of a request cost. On disk under these names: ``results.chain``, ``results.schema``."""
 
-    tokens: tuple[int, ...] = ()
-    """Generated so far."""
     attended_kv: int = 0
     """KV tokens read to produce them, summed over steps, layers and KV heads."""
     available_kv: int = 0
@@ -37,6 +35,15 @@ class Progress:
     decode_s: float = 0.0
     attended_layers: tuple[int, ...] = ()
     """``attended_kv`` of each layer; empty: not known."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a request has come: enough to continue it in another engine."""
+
+    tokens: tuple[int, ...] = ()
+    """Generated so far."""
+    counters: Counters = Counters()
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,8 @@ class Completion:
     finish_reason: str
     """``stop`` (end token or stop string), ``length``, ``abort`` or ``error``."""
     error: str | None = None
-    attended_kv: int = 0
-    available_kv: int = 0
-    queued_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
+    counters: Counters = Counters()
     preemptions: int = 0
-    attended_layers: tuple[int, ...] = ()
 
 
 @dataclass
@@ -82,8 +84,8 @@ class Delta:
 
     request_id: str
     tokens: list[int] = field(default_factory=list)
-    progress: Progress | None = None
-    """Counters after these tokens. ``progress.tokens`` stays empty here: the receiver has them."""
+    counters: Counters | None = None
+    """After these tokens."""
     completion: Completion | None = None
     trace: list[bytes] = field(default_factory=list)
     """What the step of each token attended, see ``trace``; empty for requests that are not recorded."""

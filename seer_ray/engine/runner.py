@@ -15,23 +15,28 @@ import torch
 from seer_ray.config.checks import check, check_selector, parse_bytes
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, SelectorConfig
-from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
+from seer_ray.config.selectors import SELECTORS
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.captured import CapturedSteps, capturable
 from seer_ray.engine.flight import Flight, Mark, Row
-from seer_ray.engine.graphs import make_graphs
+from seer_ray.engine.graphs import DecodeGraphs
+from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.engine.watch import Watch
+from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
-from seer_ray.models.linear import project
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import resolve_plan
+from seer_ray.models.projection import project
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Selector, make_selector
+from seer_ray.selectors.base import Selector
+from seer_ray.selectors.make import make_selector
 
 EXACT_ROWS = 16
 """Rows of a decode pass in exact mode."""
@@ -69,7 +74,7 @@ class Runner:
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
-        self.plan = resolve_plan(selector, shape.native, settings.block_size)
+        self.plan = resolve_plan(selector, shape.mixers, settings.block_size)
         selectors = self._selectors(shape)
         self.capacity = self._capacity(shape, selectors)
         max_pages = -(-self.capacity.max_length // settings.block_size)
@@ -87,10 +92,10 @@ class Runner:
         rope = RopeTable.from_config(loaded.model.config, positions=self.capacity.max_length).to(
             loaded.device
         )
-        self.attention = Attention(self.cache, rope, self.plan, selectors, loaded.group)
-        self.step_bytes, self.bytes_read = StepBytes(loaded, self.attention), 0
+        self.decoder = Decoder(self.cache, rope, self.plan, selectors, loaded.group)
+        self.step_bytes, self.bytes_read = StepBytes(loaded, self.decoder), 0
         """What decode steps could not do without reading, since the start."""
-        self.graphs = make_graphs(loaded, self.attention, settings)
+        self.captured = self._capture()
 
     # -- passes --------------------------------------------------------------------------------------
 
@@ -100,21 +105,21 @@ class Runner:
         packs = [[chunk] for chunk in chunks] if self.settings.exact else [chunks]
         with self._threads():
             for pack in packs:
-                step = PrefillPass(self.attention, [(c.sequence.pages, c.start, c.end) for c in pack])
+                step = PrefillPass(self.decoder, [(c.sequence.pages, c.start, c.end) for c in pack])
                 ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
                 forward_tokens(self.loaded.model, upload(ids, self.device), step)
 
     def captures(self, sequences: list[Sequence]) -> bool:
         """Whether their step is a captured one, which can be launched before the last one is read."""
-        return self.graphs is not None and self.graphs.take(sequences)
+        return self.captured is not None and self.captured.take(sequences)
 
     @torch.inference_mode()
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
         """One step of each sequence. ``ahead``: the next one may be launched before this one is read."""
         for sequence in sequences:
             self.cache.place(sequence)
-        if self.graphs is not None and self.captures(sequences):
-            return self.graphs.launch(sequences, ahead)
+        if self.captured is not None and self.captures(sequences):
+            return self.captured.launch(sequences, ahead)
         began, passes = Mark(self.device), 0
         made: dict[int, Row] = {}
         with self._threads():
@@ -158,7 +163,7 @@ class Runner:
             (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
         ]
         watch = Watch([index for index, _ in watched], self.device) if watched else None
-        step = DecodePass(self.attention, table, positions, completed, watch)
+        step = DecodePass(self.decoder, table, positions, completed, watch)
         ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
         hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
@@ -218,18 +223,27 @@ class Runner:
         return dtype
 
     def _selectors(self, shape: AttentionShape) -> list[Selector | None]:
-        gates: Any = self.loaded.load_gates(self.settings.block_size) if self.plan.uses("seer") else ()
-        without = [layer for layer, gate in enumerate(gates) if gate is None]
-        if bad := [spec.layer for spec in self.plan.layers if spec.mixer == "seer" and spec.layer in without]:
+        gated = [spec.layer for spec in self.plan.layers if SELECTORS[spec.selector].gates]
+        gates: Any = self.loaded.load_gates(self.settings.block_size) if gated else [None] * shape.layers
+        if bad := [layer for layer in gated if gates[layer] is None]:
             raise ConfigError(
                 f"model.gates={self.loaded.gates}: there is none for layer {', '.join(map(str, bad))}; "
                 f"make those dense, such as selector.layers.{bad[0]}=dense"
             )
-
         return [
-            make_selector(spec.mixer, spec.layer, shape, gates[spec.layer] if spec.mixer == "seer" else None)
-            for spec in self.plan.layers
+            make_selector(spec.selector, spec.layer, shape, gates[spec.layer]) for spec in self.plan.layers
         ]
+
+    def _capture(self) -> CapturedSteps | None:
+        """None where decoding runs operation by operation."""
+        loaded, max_batch = self.loaded, self.settings.max_batch
+        if self.settings.exact or not capturable(loaded, self.decoder):
+            return None
+        if self.device.type == "cuda":
+            return DecodeGraphs(loaded, self.decoder, max_batch)
+        if loaded.group.size > 1 or compiled.binary() is None:
+            return None
+        return DecodeTapes(loaded, self.decoder, max_batch)
 
     def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:
         settings, context = self.settings, self.loaded.max_context

@@ -40,7 +40,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingTensors:
     """How each row is sampled, ``[rows]`` each: a batch may mix all kinds."""
 
     temperature: torch.Tensor
@@ -60,15 +60,15 @@ class Settings:
     def plain(self) -> torch.Tensor:
         return (self.temperature > 0) & ~self.ranked
 
-    def copy(self) -> Settings:
-        return Settings(**{name: value.clone() for name, value in vars(self).items()})
+    def copy(self) -> SamplingTensors:
+        return SamplingTensors(**{name: value.clone() for name, value in vars(self).items()})
 
-    def at(self, index: torch.Tensor) -> Settings:
+    def at(self, index: torch.Tensor) -> SamplingTensors:
         """Those of some rows."""
-        return Settings(**{name: value[index] for name, value in vars(self).items()})
+        return SamplingTensors(**{name: value[index] for name, value in vars(self).items()})
 
 
-def settings_of(sequence: Sequence, vocabulary: int) -> tuple[tuple[float, ...], tuple[int, int]]:
+def parameters_of(sequence: Sequence, vocabulary: int) -> tuple[tuple[float, ...], tuple[int, int]]:
     """(temperature, top-p, min-p, penalty) and (top-k, key) of the sequence's next token."""
     params = sequence.request.sampling
     floats = params.temperature, params.top_p, params.min_p, params.repetition_penalty
@@ -93,8 +93,8 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
         sequences: one a row; all their tokens are cached or being computed.
     """
     logits, needs, device = logits.float(), Needs.of(sequences), logits.device
-    floats, integers = zip(*(settings_of(row, logits.shape[1]) for row in sequences), strict=True)
-    settings = Settings(
+    floats, integers = zip(*(parameters_of(row, logits.shape[1]) for row in sequences), strict=True)
+    params = SamplingTensors(
         *torch.tensor(floats, dtype=torch.float32, device=device).unbind(1),
         *torch.tensor(integers, dtype=torch.int64, device=device).unbind(1),
     )
@@ -102,26 +102,26 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device)
         for row, sequence in enumerate(sequences):
             seen[row, torch.tensor(sequence.tokens, device=device)] = True
-        logits = penalise(logits, settings, seen)
-    tokens, short = choose(logits, settings, needs)
+        logits = penalise(logits, params, seen)
+    tokens, short = choose(logits, params, needs)
     if needs.ranked:
-        complete(tokens, short.nonzero().squeeze(1), logits, settings)
+        complete(tokens, short.nonzero().squeeze(1), logits, params)
     found: list[int] = tokens.tolist()
     return found
 
 
-def penalise(logits: torch.Tensor, settings: Settings, seen: torch.Tensor) -> torch.Tensor:
+def penalise(logits: torch.Tensor, params: SamplingTensors, seen: torch.Tensor) -> torch.Tensor:
     """Repetition penalty on the tokens ``seen [rows, vocabulary]``; a row's penalty of 1 changes nothing."""
-    penalty = settings.penalty.unsqueeze(1)
+    penalty = params.penalty.unsqueeze(1)
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def choose(logits: torch.Tensor, settings: Settings, needs: Needs) -> tuple[torch.Tensor, torch.Tensor]:
+def choose(logits: torch.Tensor, params: SamplingTensors, needs: Needs) -> tuple[torch.Tensor, torch.Tensor]:
     """The next tokens; asks nothing of the host.
 
     Args:
         logits: fp32 ``[rows, vocabulary]``.
-        settings: of the rows.
+        params: of the rows.
         needs: what there is among them.
 
     Returns:
@@ -131,67 +131,69 @@ def choose(logits: torch.Tensor, settings: Settings, needs: Needs) -> tuple[torc
     tokens = logits.argmax(-1)
     short = torch.zeros_like(tokens, dtype=torch.bool)
     if needs.plain:
-        values, ids = everything(logits, settings)
-        tokens = torch.where(settings.plain, _draw(values, ids, settings), tokens)
+        values, ids = everything(logits, params)
+        tokens = torch.where(params.plain, _draw(values, ids, params), tokens)
     if needs.ranked:
-        values, ids, short = candidates(logits, settings, NUCLEUS)
-        tokens = torch.where(settings.ranked, _draw(values, ids, settings), tokens)
-        short = short & settings.ranked
+        values, ids, short = candidates(logits, params, NUCLEUS)
+        tokens = torch.where(params.ranked, _draw(values, ids, params), tokens)
+        short = short & params.ranked
     return tokens, short
 
 
-def complete(tokens: torch.Tensor, short: torch.Tensor, logits: torch.Tensor, settings: Settings) -> None:
+def complete(
+    tokens: torch.Tensor, short: torch.Tensor, logits: torch.Tensor, params: SamplingTensors
+) -> None:
     """Chooses for the rows ``short [n]`` anew, from the whole vocabulary, and writes to ``tokens``."""
     if len(short):
-        rows = settings.at(short)
+        rows = params.at(short)
         values, ids, _ = candidates(logits[short], rows, logits.shape[1])
         tokens[short] = _draw(values, ids, rows)
 
 
-def everything(logits: torch.Tensor, settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
+def everything(logits: torch.Tensor, params: SamplingTensors) -> tuple[torch.Tensor, torch.Tensor]:
     """The whole vocabulary, scaled, after min-p (those removed are -inf), and its token ids."""
-    values = _scaled(logits, settings)
-    return _floored(values, settings), torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    values = _scaled(logits, params)
+    return _floored(values, params), torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
 
 
 def candidates(
-    logits: torch.Tensor, settings: Settings, width: int
+    logits: torch.Tensor, params: SamplingTensors, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The best ``width`` tokens in falling order, scaled, after top-k, top-p and min-p (those removed are
-    -inf), their ids, and the rows ``[rows]`` whose settings reach beyond them."""
-    scaled = _scaled(logits, settings)
+    -inf), their ids, and the rows ``[rows]`` whose params reach beyond them."""
+    scaled = _scaled(logits, params)
     vocabulary = logits.shape[1]
     if width < vocabulary:
         values, ids = scaled.topk(width, dim=-1)
     else:
         values, ids = scaled.sort(dim=-1, descending=True, stable=True)
-    limited, top_p = settings.top_k > 0, settings.top_p
+    limited, top_p = params.top_k > 0, params.top_p
     # The mass of top-p and min-p is that of the k tokens.
     rank = torch.arange(values.shape[1], device=logits.device)
-    values = values.masked_fill(limited.unsqueeze(1) & (rank >= settings.top_k.unsqueeze(1)), float("-inf"))
+    values = values.masked_fill(limited.unsqueeze(1) & (rank >= params.top_k.unsqueeze(1)), float("-inf"))
     held = values.logsumexp(-1)
     whole = torch.where(limited, held, scaled.logsumexp(-1))
     nucleus = top_p < 1
-    short = torch.where(limited, settings.top_k > width, nucleus & (torch.exp(held - whole) < top_p))
+    short = torch.where(limited, params.top_k > width, nucleus & (torch.exp(held - whole) < top_p))
     p = torch.exp(values - whole.unsqueeze(1))
     beyond = (p.cumsum(-1) - p >= top_p.unsqueeze(1)) & nucleus.unsqueeze(1)  # the better ones hold enough
     beyond[:, 0] = False
-    return _floored(values.masked_fill(beyond, float("-inf")), settings), ids, short & (width < vocabulary)
+    return _floored(values.masked_fill(beyond, float("-inf")), params), ids, short & (width < vocabulary)
 
 
-def _scaled(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
-    temperature = settings.temperature
+def _scaled(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
+    temperature = params.temperature
     return logits / torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
 
 
-def _floored(values: torch.Tensor, settings: Settings) -> torch.Tensor:
+def _floored(values: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
     """min-p; of 0 it removes nothing."""
-    floor = values.amax(-1) + settings.min_p.log()
+    floor = values.amax(-1) + params.min_p.log()
     return values.masked_fill(values < floor.unsqueeze(1), float("-inf"))
 
 
-def _draw(values: torch.Tensor, ids: torch.Tensor, settings: Settings) -> torch.Tensor:
-    best = (values + gumbel(settings.keys, ids)).argmax(-1, keepdim=True)
+def _draw(values: torch.Tensor, ids: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
+    best = (values + gumbel(params.keys, ids)).argmax(-1, keepdim=True)
     return ids.gather(1, best).squeeze(1)
 
 

@@ -20,7 +20,7 @@ class Chunk:
 
 
 @dataclass
-class Plan:
+class Schedule:
     """One engine step."""
 
     prefill: list[Chunk] = field(default_factory=list)
@@ -98,13 +98,13 @@ class Scheduler:
 
     # -- a step --------------------------------------------------------------------------------------
 
-    def schedule(self, settle: Callable[[], bool] = lambda: False) -> Plan:
+    def schedule(self, settle: Callable[[], bool] = lambda: False) -> Schedule:
         """What to compute now. Decoding never waits for more than ``prefill_chunk`` prompt tokens.
 
         ``settle`` takes in what launched steps have made, and says whether there was any. It is called before
         anybody gives way: chains that turn out to have ended make room.
         """
-        plan = Plan()
+        scheduled = Schedule()
         # First, so that the pages which newcomers share are copied by whoever writes to them now.
         self._admit()
         # Oldest first, so that it is the newest that has to give way.
@@ -113,9 +113,9 @@ class Scheduler:
                 sequence.slot >= 0
                 and self._decodes(sequence)
                 and not sequence.full
-                and self._reserve(sequence, sequence.cached + 1, plan, settle)
+                and self._reserve(sequence, sequence.cached + 1, scheduled, settle)
             ):
-                plan.decode.append(sequence)
+                scheduled.decode.append(sequence)
         room = self.prefill_chunk
         for sequence in list(self.running):
             if sequence.slot < 0 or self._decodes(sequence) or room <= 0:
@@ -125,22 +125,22 @@ class Scheduler:
             end = min(goal, (start // self.prefill_chunk + 1) * self.prefill_chunk)
             if end - start > room:
                 break
-            if self._reserve(sequence, end, plan, settle, preempt=False):
-                plan.prefill.append(Chunk(sequence, start, end))
+            if self._reserve(sequence, end, scheduled, settle, preempt=False):
+                scheduled.prefill.append(Chunk(sequence, start, end))
                 room -= end - start
-        plan.prune()
-        return plan
+        scheduled.prune()
+        return scheduled
 
-    def commit(self, plan: Plan) -> None:
-        """The plan has been launched."""
-        for chunk in plan.prefill:
+    def commit(self, scheduled: Schedule) -> None:
+        """The scheduled has been launched."""
+        for chunk in scheduled.prefill:
             sequence = chunk.sequence
             sequence.cached = chunk.end
             if self._wanted[sequence.prompt_key] and chunk.end >= sequence.prompt_length - 1:
                 self._keep_prefix(sequence)
             if self._decodes(sequence):
                 sequence.enter("decode")
-        for sequence in plan.decode:
+        for sequence in scheduled.decode:
             sequence.cached += 1
 
     def _prefill_goal(self, sequence: Sequence) -> int:
@@ -153,12 +153,17 @@ class Scheduler:
     # -- pages ---------------------------------------------------------------------------------------
 
     def _reserve(
-        self, sequence: Sequence, end: int, plan: Plan, settle: Callable[[], bool], preempt: bool = True
+        self,
+        sequence: Sequence,
+        end: int,
+        scheduled: Schedule,
+        settle: Callable[[], bool],
+        preempt: bool = True,
     ) -> bool:
         """Pages that may be written for tokens up to ``end``. False: not now."""
         while True:
             try:
-                self._own(sequence, end, plan)
+                self._own(sequence, end, scheduled)
                 return True
             except OutOfPages:
                 if settle():
@@ -170,7 +175,7 @@ class Scheduler:
                     continue
             newest = self.running[-1]
             if newest is sequence and len(self.running) == 1:
-                plan.stranded.append(sequence)
+                scheduled.stranded.append(sequence)
                 return False
             if not preempt and newest is sequence:
                 return False  # those before it will finish and make room
@@ -178,11 +183,11 @@ class Scheduler:
             if newest is sequence:
                 return False
 
-    def _own(self, sequence: Sequence, end: int, plan: Plan) -> None:
+    def _own(self, sequence: Sequence, end: int, scheduled: Schedule) -> None:
         index = sequence.cached // self.block
         if index < len(sequence.pages) and self.pool.is_shared(sequence.pages[index]):
             page = self.pool.allocate()
-            plan.copies.append((sequence.pages[index], page))
+            scheduled.copies.append((sequence.pages[index], page))
             self.pool.release(sequence.pages[index])
             sequence.pages[index] = page
         while len(sequence.pages) * self.block < end:

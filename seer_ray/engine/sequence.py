@@ -10,7 +10,7 @@ from operator import add
 
 import numpy as np
 
-from seer_ray.engine.request import Completion, Delta, Progress, Request
+from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
 from seer_ray.engine.trace import TraceEncoder
 
 
@@ -40,18 +40,14 @@ class Sequence:
         self.slot = -1
         """Row in the engine's page table; -1: not admitted."""
         self.preemptions = 0
-        self.attended = request.progress.attended_kv
-        self.attended_layers = request.progress.attended_layers
-        self.available = request.progress.available_kv
+        begun = request.progress.counters
+        self.attended, self.available = begun.attended_kv, begun.available_kv
+        self.attended_layers = begun.attended_layers
         self.noise_key = noise_key(request.seed, request.problem, request.sample)
         self._reported = len(self.tokens)
         self._encoder = TraceEncoder(block) if request.record else None
         self._trace: list[bytes] = []
-        self._seconds = {
-            "queued": request.progress.queued_s,
-            "prefill": request.progress.prefill_s,
-            "decode": request.progress.decode_s,
-        }
+        self._seconds = {"queued": begun.queued_s, "prefill": begun.prefill_s, "decode": begun.decode_s}
         self._phase, self._since = "queued", time.perf_counter()
 
     @property
@@ -102,10 +98,9 @@ class Sequence:
         self._seconds[self._phase] += now - self._since
         self._since = now
 
-    def _counters(self) -> Progress:
+    def _counters(self) -> Counters:
         self._lap()
-        return Progress(
-            (),
+        return Counters(
             self.attended,
             self.available,
             self._seconds["queued"],
@@ -124,21 +119,15 @@ class Sequence:
     def complete(self, text: str, reason: str, error: str | None = None) -> Delta:
         """The last report."""
         delta = self.report()
-        counters = delta.progress
-        assert counters is not None
+        assert delta.counters is not None
         delta.completion = Completion(
             replace(self.request, progress=Progress()),
             self.tokens[self.prompt_length :],
             text,
             reason,
             error,
-            attended_kv=counters.attended_kv,
-            available_kv=counters.available_kv,
-            queued_s=counters.queued_s,
-            prefill_s=counters.prefill_s,
-            decode_s=counters.decode_s,
-            preemptions=self.preemptions,
-            attended_layers=counters.attended_layers,
+            delta.counters,
+            self.preemptions,
         )
         return delta
 

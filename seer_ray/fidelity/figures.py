@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from seer_ray.analysis.clustered import ratio
+
 ALL = "all"
 
 
@@ -122,19 +124,13 @@ def _average(
         groups[tuple(row[key] for key in keys)].append(row)
     table = []
     for group, rows in groups.items():
-        weight: dict[tuple[str, str], int] = defaultdict(int)
+        documents: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
-            weight[row["source"], row["document"]] += row["rows"]
-        total = sum(weight.values())
-        line = dict(zip(keys, group, strict=True)) | {"documents": len(weight), "rows": total}
+            documents[row["source"], row["document"]].append(row)
+        counts = [sum(row["rows"] for row in own) for own in documents.values()]
+        line = dict(zip(keys, group, strict=True)) | {"documents": len(documents), "rows": sum(counts)}
         for value in values:
-            mean = sum(row["rows"] * row[value] for row in rows) / total
-            spread: dict[tuple[str, str], float] = defaultdict(float)
-            for row in rows:
-                spread[row["source"], row["document"]] += row["rows"] * (row[value] - mean)
-            n = len(spread)
-            squares = sum(x * x for x in spread.values())
-            line[value] = mean
-            line[f"{value}_se"] = math.sqrt(squares * n / (n - 1)) / total if n > 1 else math.nan
+            sums = [sum(row["rows"] * row[value] for row in own) for own in documents.values()]
+            line[value], line[f"{value}_se"] = map(float, ratio(sums, counts))
         table.append(line)
     return table

@@ -22,7 +22,8 @@ from seer_ray.kernels.select import select
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import Limit
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import FullKeys, Oracle, Query, Selector, StepView
+from seer_ray.selectors.base import FullKeys, Query, Selector, StepView
+from seer_ray.selectors.oracle import Oracle
 
 ROWS = 256
 """Decode steps that are computed together, at most."""

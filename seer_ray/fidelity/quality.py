@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seer_ray.config.selectors import SELECTORS
 from seer_ray.corpora.documents import Document
 from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import ALL, Figures, LayerFigure, OutputFigure
@@ -28,12 +29,14 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Seer, Selector, make_selector
+from seer_ray.selectors.base import Selector
+from seer_ray.selectors.make import make_selector
+from seer_ray.selectors.seer import Seer
 
 ORACLE, BEST = "oracle", "best"
-REFERENCES = (ORACLE, BEST, "quest", "window", "random")
+REFERENCES = (BEST, *(name for name, traits in SELECTORS.items() if traits.sparse and not traits.gates))
 """Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
-SHARING = (ORACLE, "quest")
+SHARING = tuple(name for name in REFERENCES if name != BEST and SELECTORS[name].threshold)
 """Those whose scores are shares after a softmax, which a threshold can be compared with."""
 LOGIT_ROWS = 64
 """Rows of next-token logits that are held at a time."""
@@ -101,7 +104,7 @@ def measure(
         for label, gate_set in gates.items()
     }
     for name in references:
-        contenders[name] = [make_selector(name, layer, shape) for layer in layers]
+        contenders[name] = [None if name == BEST else make_selector(name, layer, shape) for layer in layers]
     figures, rope, weight = Figures(), RopeTable.from_config(model.config), next(model.parameters())
     rope = rope.to(weight.device)
 

@@ -31,7 +31,7 @@ from seer_ray.models.patch import (
 )
 from seer_ray.models.plan import Limit
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Seer
+from seer_ray.selectors.seer import Seer
 
 SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 THRESHOLDS = tuple(2 ** (-half / 2) for half in range(2, 29))

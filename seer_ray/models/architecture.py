@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.rope import head_dim, rope_parameters
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "arcee")
@@ -28,6 +29,7 @@ def check_config(config: PreTrainedConfig, option: str) -> None:
         )
     try:
         rope_parameters(config)
+        layer_mixers(config)
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
 
@@ -71,7 +73,6 @@ def max_context(config: PreTrainedConfig) -> int:
     if rope["rope_type"] == "yarn":
         context = max(context, int(rope.get("original_max_position_embeddings", context) * rope["factor"]))
     window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    if window and (kinds is None or "sliding_attention" in kinds):
+    if window and any(MIXERS[name].windowed for name in layer_mixers(config)):
         context = min(context, window)
     return context

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.kernels import cpu
+from seer_ray.kernels.norm import rms_norm
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.rope import RopeTable
 
@@ -142,7 +143,7 @@ class AttnGate(nn.Module):
         with torch.autocast(k_nope.device.type, enabled=False):
             keys = torch.einsum("nhi,hio->nho", pooled, self.attngate_linear_k.weight.float())
             if self.use_qk_norm:
-                keys = _rms_norm(keys, self.attngate_knorm.weight.float())
+                keys = rms_norm(keys, self.attngate_knorm.weight.float(), NORM_EPS)
             return keys if self.rope is None else self.rope.rotate(keys, first_positions)
 
     def gate_query(
@@ -175,7 +176,7 @@ class AttnGate(nn.Module):
                 case _:
                     q = q.mean(2)
             if self.use_qk_norm:
-                q = _rms_norm(q, self.attngate_qnorm.weight.float())
+                q = rms_norm(q, self.attngate_qnorm.weight.float(), NORM_EPS)
             if table is not None:
                 q = rotate(q, *table)
         return q / math.sqrt(self.gate_dim)
@@ -239,7 +240,3 @@ def _parse_k_pooling(name: str) -> list[Callable[[Tensor], Tensor]]:
     if not pools:
         raise ConfigError(f"gate: k pooling {name}: must be K and one or more of max, min, avg in that order")
     return pools
-
-
-def _rms_norm(x: Tensor, weight: Tensor) -> Tensor:
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + NORM_EPS) * weight

@@ -115,29 +115,25 @@ def save_gates(
     gates: Sequence[AttnGate | None],
     model_config: PreTrainedConfig,
     base_model: str,
+    pth: bool = False,
 ) -> Path:
-    """Our format: ``config.json`` and ``attn_gate_weights.safetensors``.
+    """``config.json`` and the weights.
 
     Args:
         folder: made if it is not there.
         gates: one per layer.
         model_config: of the base model.
         base_model: its name, as a hub id if it has one.
+        pth: the released format, for the reference implementation; else ours.
 
     Returns:
         The folder.
     """
-    return _save(folder, gates, model_config, base_model, WEIGHTS[0])
-
-
-def export_pth(
-    folder: Path | str,
-    gates: Sequence[AttnGate | None],
-    model_config: PreTrainedConfig,
-    base_model: str,
-) -> Path:
-    """The released format, for the reference implementation: as ``save_gates``, with a ``.pth`` file."""
-    return _save(folder, gates, model_config, base_model, WEIGHTS[1])
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_gate_config(folder / "config.json", gates, model_config, base_model)
+    _write_weights(folder / WEIGHTS[pth], state_dict(gates))
+    return folder
 
 
 def convert_gates(source: str, folder: Path | str, pth: bool, dtype: torch.dtype | None = None) -> int:
@@ -235,20 +231,6 @@ def _check_keys(weights: dict[str, Tensor], expected: dict[str, Tensor], where: 
         wrong.append(f"{len(misshapen)} misshapen, first {misshapen[0]}: {found}, must be {wanted}")
     if wrong:
         raise ConfigError(f"{where} does not fit its config.json and the model: {'; '.join(wrong)}")
-
-
-def _save(
-    folder: Path | str,
-    gates: Sequence[AttnGate | None],
-    model_config: PreTrainedConfig,
-    base_model: str,
-    name: str,
-) -> Path:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_gate_config(folder / "config.json", gates, model_config, base_model)
-    _write_weights(folder / name, state_dict(gates))
-    return folder
 
 
 def _write_weights(file: Path, weights: dict[str, Tensor]) -> None:

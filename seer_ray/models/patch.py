@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from seer_ray.kernels.norm import rms_norm
 from seer_ray.models.group import ALONE, Group
-from seer_ray.models.linear import feed_forward, project
+from seer_ray.models.mixers import layer_mixers
+from seer_ray.models.projection import feed_forward, project
 
 
 class Step(Protocol):
@@ -109,8 +110,8 @@ class AttentionShape:
     q_heads: int
     kv_heads: int
     head_dim: int
-    native: tuple[str, ...]
-    """The checkpoint's kind of attention, per layer."""
+    mixers: tuple[str, ...]
+    """How each layer mixes tokens, of ``models.mixers``."""
     group: Group = ALONE
     """The ranks among which the model's heads are divided, in order."""
 
@@ -123,11 +124,6 @@ def attention_shape(model: Any, group: Group = ALONE) -> AttentionShape:
         q_heads=config.num_attention_heads // group.size,
         kv_heads=config.num_key_value_heads // group.size,
         head_dim=model.model.layers[0].self_attn.head_dim,
-        native=tuple(native_attention(config)),
+        mixers=tuple(layer_mixers(config)),
         group=group,
     )
-
-
-def native_attention(config: Any) -> list[str]:
-    """The checkpoint's kind of attention in each layer, by its Hugging Face config."""
-    return getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers

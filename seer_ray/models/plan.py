@@ -1,4 +1,4 @@
-"""The layer plan: which attention each layer uses, resolved once from the config."""
+"""The layer plan: which mixer and which selector each layer has, resolved once from the config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import SELECTORS, SelectorConfig
+from seer_ray.config.options import SelectorConfig
+from seer_ray.config.selectors import SELECTORS, Traits
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,10 @@ class LayerSpec:
     """One layer: what the checkpoint has there, and what decodes it."""
 
     layer: int
-    native: str
-    """The checkpoint's own attention, e.g. ``full_attention``."""
     mixer: str
-    """``dense`` or the selector's name."""
+    """How the checkpoint's layer mixes tokens, of ``models.mixers``."""
+    selector: str
+    """Which blocks of it a step reads, of ``config.selectors``."""
     blocks: int | None = None
     """Budget in blocks; None: dense."""
     threshold: float | None = None
@@ -43,7 +44,7 @@ class LayerPlan:
         kinds = Counter(
             "dense"
             if spec.blocks is None
-            else f"{spec.mixer}{spec.blocks * self.block_size}b{self.block_size}"
+            else f"{spec.selector}{spec.blocks * self.block_size}b{self.block_size}"
             + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
             + ("" if spec.sink else "-nosink")
             + ("-prefill" if self.sparse_prefill else "")
@@ -59,11 +60,13 @@ class LayerPlan:
         content = (self.layers, self.block_size, *(["sparse prefill"] if self.sparse_prefill else []))
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
-    def uses(self, mixer: str) -> bool:
-        return any(spec.mixer == mixer for spec in self.layers)
+    @property
+    def selectors(self) -> set[Traits]:
+        """Of all layers."""
+        return {SELECTORS[spec.selector] for spec in self.layers}
 
 
-def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: int) -> LayerPlan:
+def resolve_plan(selector: SelectorConfig, mixers: Sequence[str], block_size: int) -> LayerPlan:
     """The config's selector for the layers of a checkpoint.
 
     Later settings win: the selector for all layers, then ``dense_layers``, then ``layers``; in ``layers`` and
@@ -71,7 +74,7 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
 
     Args:
         selector: the config.
-        native: the checkpoint's attention per layer.
+        mixers: of the checkpoint's layers.
         block_size: tokens a block.
 
     Raises:
@@ -79,30 +82,30 @@ def resolve_plan(selector: SelectorConfig, native: Sequence[str], block_size: in
     """
     if selector.name not in SELECTORS:
         raise ConfigError(f"selector.name={selector.name}: must be one of {', '.join(SELECTORS)}")
-    mixers = [selector.name] * len(native)
-    if selector.dense_layers > len(native):
+    names = [selector.name] * len(mixers)
+    if selector.dense_layers > len(mixers):
         raise ConfigError(
-            f"selector.dense_layers={selector.dense_layers}: the model has {len(native)} layers"
+            f"selector.dense_layers={selector.dense_layers}: the model has {len(mixers)} layers"
         )
-    mixers[: selector.dense_layers] = ["dense"] * selector.dense_layers
+    names[: selector.dense_layers] = ["dense"] * selector.dense_layers
     for key, name in selector.layers.items():
         option = f"selector.layers.{key}={name}"
         if name not in SELECTORS:
             raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
-        chosen = layer_range(key, len(native), option)
-        mixers[chosen.start : chosen.stop] = [name] * len(chosen)
+        chosen = layer_range(key, len(mixers), option)
+        names[chosen.start : chosen.stop] = [name] * len(chosen)
     limits = layer_limits(
-        selector.budget, block_size, selector.shares, selector.threshold, len(native), "selector.shares"
+        selector.budget, block_size, selector.shares, selector.threshold, len(mixers), "selector.shares"
     )
     return LayerPlan(
         tuple(
-            LayerSpec(layer, kind, "dense")
-            if mixer == "dense"
-            else LayerSpec(layer, kind, mixer, *limits[layer], selector.sink)
-            for layer, (mixer, kind) in enumerate(zip(mixers, native, strict=True))
+            LayerSpec(layer, mixer, name, *limits[layer], selector.sink)
+            if SELECTORS[name].sparse
+            else LayerSpec(layer, mixer, name)
+            for layer, (mixer, name) in enumerate(zip(mixers, names, strict=True))
         ),
         block_size,
-        selector.sparse_prefill and set(mixers) != {"dense"},
+        selector.sparse_prefill and any(SELECTORS[name].sparse for name in names),
     )
 
 
@@ -172,9 +175,5 @@ def parse_layers(text: str | None, count: int, option: str = "gates.layers") -> 
         return tuple(range(count))
     found: set[int] = set()
     for part in str(text).split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < count:
-            raise ConfigError(f"{option}={text}: must name layers 0 to {count - 1}, such as '0-3,7'")
-        found.update(range(first, last + 1))
+        found.update(layer_range(part.strip(), count, f"{option}={text}"))
     return tuple(sorted(found))

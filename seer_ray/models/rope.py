@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.kernels.rotary import rotate, unrotate
+from seer_ray.kernels.rotary import rotate
 
 SUPPORTED = ("default", "linear", "llama3", "yarn")
 """RoPE types whose frequencies are the same at every sequence length."""
@@ -94,10 +94,6 @@ class RopeTable(nn.Module):
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """``x [..., heads, dim]`` turned by ``positions [...]``, in the dtype of ``x`` as the models do."""
         return rotate(x, *self.at(positions))
-
-    def unrotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        """What ``rotate`` was given to return ``x [..., heads, dim]``; computed and returned in fp32."""
-        return unrotate(x, *self.at(positions))
 
     def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         # Same operations in the same order as the models' rotary modules: the same bits.

@@ -12,7 +12,7 @@ from torch import nn
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.group import Group
-from seer_ray.models.linear import RowParallel
+from seer_ray.models.projection import RowParallel
 
 SIZES = (
     "num_key_value_heads",

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from seer_ray.analysis.standing import Comparison, Standing
+from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.engine.trace import Trace
+from seer_ray.report.plots import colour
 from seer_ray.results.entry import Key
 
-MAPS_SHARE = 0.4
+MAPS_PART = 0.4
 """Of the size, what maps may take; texts take what is left."""
 LONGEST_TEXTS = (1 << 62, 100_000, 40_000, 16_000, 6_000, 2_000, 600)
 """Characters of a chain that are tried, one after the other, until the texts fit."""
@@ -61,9 +62,9 @@ def embed(comparison: Comparison, limit: int) -> Embedded:
     """
     order = {problem: place for place, problem in enumerate(sorted(comparison.problems, key=natural))}
     notes: list[str] = []
-    maps, about = _maps(comparison.standings, order, int(limit * MAPS_SHARE), notes)
+    maps, about = _maps(comparison.runs, order, int(limit * MAPS_PART), notes)
     rest = limit - sum(map(len, maps))
-    chains = [list(_chains(one, order)) for one in comparison.standings]
+    chains = [list(_chains(one, order)) for one in comparison.runs]
     sizes = [len(row["completion"]) for rows in chains for row in rows]
     for longest in LONGEST_TEXTS:
         if sum(min(size, longest) for size in sizes) > DENSEST * rest and longest != LONGEST_TEXTS[-1]:
@@ -91,7 +92,7 @@ def _page_data(
     prompts: dict[str, int] = {}
     problems: list[dict[str, Any]] = [{"id": problem} for problem in order]
     settings = []
-    for one, rows in zip(comparison.standings, chains, strict=True):
+    for one, rows in zip(comparison.runs, chains, strict=True):
         columns: dict[str, list[Any]] = {
             name: [] for name in ("p", "s", "q", "t", "a", "k", "f", "e", "n", "r", "d")
         }
@@ -113,12 +114,13 @@ def _page_data(
             )
             for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
-        colour = one.colour
-        settings.append({"name": one.name, "colour": colour, "dense": one.setting.dense, "chains": columns})
+        settings.append(
+            {"name": one.name, "colour": colour(one), "dense": one.setting.dense, "chains": columns}
+        )
     return {"settings": settings, "problems": problems, "prompts": list(prompts), "maps": maps}
 
 
-def _chains(one: Standing, order: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _chains(one: ComparedRun, order: dict[str, int]) -> Iterator[dict[str, Any]]:
     rows = one.folder.read(COLUMNS).to_pylist()
     return iter(sorted(rows, key=lambda row: (order[row["problem_id"]], row["sample"])))
 
@@ -147,11 +149,11 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _maps(
-    standings: Iterable[Standing], order: dict[str, int], limit: int, notes: list[str]
+    runs: Iterable[ComparedRun], order: dict[str, int], limit: int, notes: list[str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Recorded chains, the same problems of all settings first. Each may take its share of what is left."""
-    queue: list[tuple[int, int, int, Standing, Key]] = []
-    for place, one in enumerate(standings):
+    """Recorded chains, the same problems of all settings first. Each may take its part of what is left."""
+    queue: list[tuple[int, int, int, ComparedRun, Key]] = []
+    for place, one in enumerate(runs):
         queue += [
             (order[key[0]], key[1], place, one, key) for key in one.folder.recorded() if key[0] in order
         ]
@@ -160,9 +162,9 @@ def _maps(
     about: list[dict[str, Any]] = []
     left_out = coarse = 0
     for number, (problem, sample, place, one, key) in enumerate(queue):
-        share = max((limit - sum(map(len, maps))) // (len(queue) - number), limit // 20)
+        room = max((limit - sum(map(len, maps))) // (len(queue) - number), limit // 20)
         recording = one.folder.read_selection(key)
-        data, shape = fit(recording.trace, share)
+        data, shape = fit(recording.trace, room)
         if sum(map(len, maps)) + len(data) > limit:
             left_out += 1
             continue

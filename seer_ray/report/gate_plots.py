@@ -21,7 +21,7 @@ def draw_gates(layers: Sequence[Row], table: Sequence[Row], gates: Sequence[str]
 
     Args:
         layers: recall and mass of each layer, budget and selector.
-        table: all figures by budget and selector.
+        table: all measures by budget and selector.
         gates: labels of the gate sets, which come first and in front.
     """
     layers, table = ([row for row in rows if row["positions"] == "all"] for rows in (layers, table))
@@ -40,7 +40,7 @@ class Look:
     """One colour and marker for every selector; several gate sets do not share one."""
 
     def __init__(self, gates: Sequence[str], selectors: Iterable[str]) -> None:
-        sets = chain([style.SELECTORS["seer"]], style.OTHERS)
+        sets = chain([style.LOOKS["seer"]], style.OTHERS)
         self.known = dict(zip(gates, sets, strict=False))
         self.known["best"] = (style.MUTED, style.MUTED, "_")
         self.order = list(dict.fromkeys([*gates, *selectors]))
@@ -87,7 +87,7 @@ def by_reads(rows: Sequence[Row], look: Look) -> Plot:
 
 
 def agreement(rows: Sequence[Row], look: Look) -> Plot:
-    """Share of next tokens that stay what they are."""
+    """Next tokens that stay what they are."""
     with style.figure(7.2, 3.6) as (made, axes):
         _lines(axes, rows, "top1", look, 100)
         axes.set(xlabel="KV tokens read per head and step", ylabel="same next token as dense, %")

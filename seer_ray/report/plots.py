@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.analysis.recommend import cost
-from seer_ray.analysis.standing import Comparison, Standing
 from seer_ray.report import style
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished figure."""
+    """A finished plot."""
 
     name: str
     title: str
@@ -27,6 +27,11 @@ class Plot:
     """How it was measured."""
     svg: str
     png: bytes
+
+
+def colour(run: ComparedRun) -> str:
+    """The same in every plot and on the page, by selector."""
+    return style.colour(run.selector)
 
 
 def draw(comparison: Comparison) -> list[Plot]:
@@ -46,7 +51,7 @@ def draw(comparison: Comparison) -> list[Plot]:
 
 def accuracy_by_budget(comparison: Comparison) -> Plot | None:
     """Accuracy against budget with intervals, dense as a band."""
-    known = [s for s in comparison.standings if s.accuracy]
+    known = [s for s in comparison.runs if s.accuracy]
     dense = [s for s in known if s.setting.budget is None]
     sparse = [s for s in known if s.setting.budget is not None]
     if not sparse or len(known) < 2:
@@ -54,10 +59,10 @@ def accuracy_by_budget(comparison: Comparison) -> Plot | None:
     with _axes() as (axes, finish):
         for one in dense:
             assert one.accuracy
-            axes.axhline(100 * one.accuracy.value, color=one.colour, linewidth=1.4, label=one.name)
+            axes.axhline(100 * one.accuracy.value, color=colour(one), linewidth=1.4, label=one.name)
             if np.isfinite(one.accuracy.low):
                 ends = 100 * one.accuracy.low, 100 * one.accuracy.high
-                axes.axhspan(*ends, color=one.colour, alpha=0.12, linewidth=0)
+                axes.axhspan(*ends, color=colour(one), alpha=0.12, linewidth=0)
         families = _families(sparse)
         for place, (selector, family) in enumerate(families.items()):
             # Side by side, or the bars of one budget hide each other.
@@ -76,8 +81,8 @@ def accuracy_by_budget(comparison: Comparison) -> Plot | None:
 
 def accuracy_by_reads(comparison: Comparison) -> Plot | None:
     """Accuracy against the KV that a chain reads, with the Pareto front."""
-    costs = {s.name: cost(s.setting).attended for s in comparison.standings}
-    dense = next((s.name for s in comparison.standings if s.setting.dense), None)
+    costs = {s.name: cost(s.setting).attended for s in comparison.runs}
+    dense = next((s.name for s in comparison.runs if s.setting.dense), None)
     whole = costs.get(dense or "")
     if not whole:
         return None
@@ -96,9 +101,9 @@ def accuracy_by_reads(comparison: Comparison) -> Plot | None:
 
 def accuracy_by_time(comparison: Comparison) -> Plot | None:
     """Accuracy against the measured time of a chain, with the Pareto front; of one job only."""
-    if len({s.setting.job for s in comparison.standings}) > 1:
+    if len({s.setting.job for s in comparison.runs}) > 1:
         return None
-    costs = {s.name: cost(s.setting).seconds for s in comparison.standings}
+    costs = {s.name: cost(s.setting).seconds for s in comparison.runs}
     seconds = {name: value for name, value in costs.items() if value}
     front = {name for r in comparison.recommendations[:1] for name in r.front_seconds}
     with _axes() as (axes, finish):
@@ -111,7 +116,7 @@ def accuracy_by_time(comparison: Comparison) -> Plot | None:
 
 def _front(axes: Axes, comparison: Comparison, costs: dict[str, float], front: set[str]) -> bool:
     """Settings with accuracy over cost, and a line along the front. False: fewer than two."""
-    known = [s for s in comparison.standings if s.accuracy and s.name in costs]
+    known = [s for s in comparison.runs if s.accuracy and s.name in costs]
     if len(known) < 2:
         return False
     best = sorted((s for s in known if s.name in front), key=lambda s: costs[s.name])
@@ -128,11 +133,11 @@ def _front(axes: Axes, comparison: Comparison, costs: dict[str, float], front: s
 
 def differences(comparison: Comparison) -> Plot | None:
     """Paired differences from dense with the margin."""
-    known = [s for s in comparison.standings if s.assessment]
+    known = [s for s in comparison.runs if s.assessment]
     if not known:
         return None
     with _axes(height=1.3 + 0.32 * len(known)) as (axes, finish):
-        axes.axvspan(-100 * comparison.margin, 0, color=style.SELECTORS["oracle"][0], alpha=0.10, linewidth=0)
+        axes.axvspan(-100 * comparison.margin, 0, color=style.LOOKS["oracle"][0], alpha=0.10, linewidth=0)
         axes.axvline(0, color=style.MUTED, linewidth=1)
         for row, one in enumerate(known):
             assert one.assessment
@@ -149,13 +154,13 @@ def differences(comparison: Comparison) -> Plot | None:
 
 def speed(comparison: Comparison) -> Plot | None:
     """Tokens per second, and where one job measured dense too, the speedup with its bound."""
-    known = [s for s in comparison.standings if s.setting.speed]
+    known = [s for s in comparison.runs if s.setting.speed]
     jobs = {s.setting.job for s in known}
     if len(known) < 2 or len(jobs) > 1:
         return None
     with _axes(height=1.3 + 0.32 * len(known)) as (axes, finish):
         rates = [s.setting.speed.tokens_per_s for s in known if s.setting.speed]
-        axes.barh(range(len(known)), rates, height=0.6, color=[s.colour for s in known], alpha=0.85)
+        axes.barh(range(len(known)), rates, height=0.6, color=[colour(s) for s in known], alpha=0.85)
         for row, (one, rate) in enumerate(zip(known, rates, strict=True)):
             text = f"{rate:,.0f}" + (f"  ·  {one.speedup:.2f} x dense" if one.speedup else "")
             axes.annotate(text, (rate, row), (5, 0), textcoords="offset points", va="center", fontsize=9)
@@ -168,7 +173,7 @@ def speed(comparison: Comparison) -> Plot | None:
 
 def drift(comparison: Comparison) -> Plot | None:
     """Length of chains relative to dense."""
-    known = [s for s in comparison.standings if s.assessment and s.assessment.drift]
+    known = [s for s in comparison.runs if s.assessment and s.assessment.drift]
     if not known:
         return None
     with _axes(height=1.3 + 0.32 * len(known)) as (axes, finish):
@@ -186,8 +191,8 @@ def drift(comparison: Comparison) -> Plot | None:
 
 
 def lengths(comparison: Comparison) -> Plot | None:
-    """Share of chains that are longer than so many tokens."""
-    known = [s for s in comparison.standings if s.lengths]
+    """Chains that are longer than so many tokens."""
+    known = [s for s in comparison.runs if np.isfinite(s.setting.outcomes.tokens).any()]
     if not known:
         return None
     with _axes() as (axes, finish):
@@ -196,7 +201,7 @@ def lengths(comparison: Comparison) -> Plot | None:
             tokens = np.sort(one.setting.outcomes.tokens[~np.isnan(one.setting.outcomes.tokens)])
             left = 100 * (1 - np.arange(len(tokens) + 1) / len(tokens))
             axes.step(
-                [0, *tokens], left, where="post", color=one.colour, alpha=shades[one.name], label=one.name
+                [0, *tokens], left, where="post", color=colour(one), alpha=shades[one.name], label=one.name
             )
         axes.set(xlabel="tokens", ylabel="chains that are longer, %", ylim=(0, 102))
         axes.set_xlim(left=0)
@@ -207,19 +212,19 @@ def lengths(comparison: Comparison) -> Plot | None:
 
 
 def layers(comparison: Comparison) -> Plot | None:
-    """Attended share of each layer."""
-    known = [s for s in comparison.standings if s.layers]
+    """Attended over available KV of each layer."""
+    known = [s for s in comparison.runs if s.layers]
     if not known:
         return None
     with _axes() as (axes, finish):
         shades = _shades(known)
         for one in known:
             assert one.layers
-            shares = [100 * share for share in one.layers]
+            percents = [100 * fraction for fraction in one.layers]
             axes.plot(
-                range(len(shares)),
-                shares,
-                color=one.colour,
+                range(len(percents)),
+                percents,
+                color=colour(one),
                 alpha=shades[one.name],
                 marker=style.marker(one.selector),
                 markersize=4,
@@ -246,29 +251,29 @@ def _axes(height: float = 3.5) -> Iterator[tuple[Axes, Finish]]:
         yield axes, finish
 
 
-def _families(standings: list[Standing]) -> dict[str, list[Standing]]:
+def _families(runs: list[ComparedRun]) -> dict[str, list[ComparedRun]]:
     """By selector, in order of budget."""
-    found: dict[str, list[Standing]] = {}
-    for one in sorted(standings, key=lambda s: s.setting.budget or 0):
+    found: dict[str, list[ComparedRun]] = {}
+    for one in sorted(runs, key=lambda s: s.setting.budget or 0):
         found.setdefault(one.selector, []).append(one)
     return {selector: found[selector] for selector in sorted(found, key=_rank)}
 
 
 def _rank(selector: str) -> int:
-    order = list(style.SELECTORS)
+    order = list(style.LOOKS)
     return order.index(selector) if selector in order else len(order)
 
 
-def _shades(standings: list[Standing]) -> dict[str, float]:
+def _shades(runs: list[ComparedRun]) -> dict[str, float]:
     """Opacity by name: of one selector, the largest budget is the strongest."""
     found = {}
-    for family in _families(standings).values():
+    for family in _families(runs).values():
         for place, one in enumerate(family):
             found[one.name] = 1.0 - 0.65 * (len(family) - 1 - place) / max(1, len(family))
     return found
 
 
-def _interval_points(axes: Axes, family: list[Standing], xs: list[float], label: str, line: bool) -> None:
+def _interval_points(axes: Axes, family: list[ComparedRun], xs: list[float], label: str, line: bool) -> None:
     values = np.array([100 * s.accuracy.value for s in family if s.accuracy])
     low = np.array([100 * s.accuracy.low for s in family if s.accuracy])
     high = np.array([100 * s.accuracy.high for s in family if s.accuracy])
@@ -285,10 +290,10 @@ def _interval_points(axes: Axes, family: list[Standing], xs: list[float], label:
     )
 
 
-def _bar(axes: Axes, row: int, value: float, low: float, high: float, one: Standing) -> None:
+def _bar(axes: Axes, row: int, value: float, low: float, high: float, one: ComparedRun) -> None:
     if np.isfinite(low):
-        axes.plot([low, high], [row, row], color=one.colour, linewidth=2, solid_capstyle="round")
-    axes.plot([value], [row], color=one.colour, marker=style.marker(one.selector), markersize=7)
+        axes.plot([low, high], [row, row], color=colour(one), linewidth=2, solid_capstyle="round")
+    axes.plot([value], [row], color=colour(one), marker=style.marker(one.selector), markersize=7)
 
 
 def _rows(axes: Axes, names: list[str]) -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seer_ray.config.selectors import SELECTORS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -21,17 +23,10 @@ INK, MUTED, GRID, PAPER = "#1c2430", "#5b6675", "#dde2e8", "#ffffff"
 DARK = {INK: "#e6eaf0", MUTED: "#9aa7b6", GRID: "#323b47", PAPER: "#151a21"}
 """Colours, and what stands for each on a dark page."""
 
-# Okabe and Ito, "Color Universal Design" (2008), darkened where thin lines need it; lighter on dark pages.
-SELECTORS = {
-    "dense": ("#4a5563", "#aab4c0", "s"),
-    "seer": ("#0072b2", "#4db1f0", "o"),
-    "quest": ("#d55e00", "#ff8a3d", "^"),
-    "oracle": ("#00875f", "#35c79a", "D"),
-    "window": ("#b0568d", "#e091c0", "v"),
-    "random": ("#8a6d00", "#d9b83a", "X"),
-}
+LOOKS = {name: (*traits.colours, traits.marker) for name, traits in SELECTORS.items()}
+"""Colour on light and on dark paper, and marker, of every selector."""
 OTHERS = (("#2f9fd8", "#7fd0ff", "P"), ("#b8860b", "#f0c24a", "h"), ("#7a5fb5", "#b6a0ec", "*"))
-DARK |= {light: dark for light, dark, _ in (*SELECTORS.values(), *OTHERS)}
+DARK |= {light: dark for light, dark, _ in (*LOOKS.values(), *OTHERS)}
 
 _RC: Any = {
     "font.family": "sans-serif",
@@ -75,7 +70,7 @@ def marker(selector: str) -> str:
 
 
 def _look(selector: str) -> tuple[str, str, str]:
-    return SELECTORS.get(selector) or OTHERS[sum(selector.encode()) % len(OTHERS)]
+    return LOOKS.get(selector) or OTHERS[sum(selector.encode()) % len(OTHERS)]
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from seer_ray.engine.request import Counters
+
 MAGIC = b"seer-ray progress 1\n"
-COUNTERS = {
+COUNTERS: dict[str, pa.DataType] = {
     "attended_kv": pa.int64(),
     "available_kv": pa.int64(),
     "queued_s": pa.float64(),
@@ -20,8 +21,7 @@ COUNTERS = {
     "decode_s": pa.float64(),
     "attended_layers": pa.list_(pa.int64()),
 }
-NOTHING: tuple[Any, ...] = (0, 0, 0.0, 0.0, 0.0, ())
-"""The counters of a chain that has not begun."""
+"""Columns of ``Counters``."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Record:
     crc: int
     """Of the tokens before the offset."""
     tokens: array[int]
-    counters: tuple[Any, ...]
-    """In the order of ``COUNTERS``."""
+    counters: Counters
     attempts: int
     trace: list[bytes]
     """Of these tokens, as far as it is recorded."""
@@ -47,8 +46,7 @@ class Chain:
     tokens: array[int] = field(default_factory=lambda: array("i"))
     trace: list[bytes] = field(default_factory=list)
     """What the step of each token attended; ends with the last that is recorded."""
-    counters: tuple[Any, ...] = NOTHING
-    """In the order of ``COUNTERS``."""
+    counters: Counters = field(default_factory=Counters)
     attempts: int = 0
     saved: int = 0
     """Tokens that are on disk."""
@@ -60,7 +58,7 @@ class Chain:
         self,
         offset: int,
         tokens: Sequence[int],
-        counters: tuple[Any, ...],
+        counters: Counters,
         attempts: int,
         trace: Sequence[bytes] = (),
     ) -> None:
@@ -105,8 +103,8 @@ def encode(chains: dict[str, Chain]) -> bytes:
         "attempts": pa.array([chain.attempts for chain in chains.values()], pa.int32()),
         "trace": pa.array([chain.trace[chain.saved :] for chain in chains.values()], pa.list_(pa.binary())),
     }
-    for i, (name, kind) in enumerate(COUNTERS.items()):
-        columns[name] = pa.array([chain.counters[i] for chain in chains.values()], kind)
+    for name, kind in COUNTERS.items():
+        columns[name] = pa.array([getattr(chain.counters, name) for chain in chains.values()], kind)
     batch = pa.RecordBatch.from_pydict(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
@@ -135,7 +133,7 @@ def decode(data: bytes) -> list[Record]:
                 fields["offset"][row],
                 fields["crc"][row],
                 array("i", tokens.values.to_numpy().tobytes()),
-                tuple(fields[name][row] for name in COUNTERS),
+                Counters(**{name: fields[name][row] for name in COUNTERS}),
                 fields["attempts"][row],
                 fields["trace"][row],
             )

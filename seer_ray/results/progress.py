@@ -12,13 +12,10 @@ import re
 import uuid
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from seer_ray.results.chain import COUNTERS, Chain, decode, encode
+from seer_ray.engine.request import Counters, Progress
+from seer_ray.results.chain import Chain, decode, encode
 from seer_ray.results.store import Store, is_temporary
-
-if TYPE_CHECKING:
-    from seer_ray.engine.request import Progress
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ class ProgressLog:
         self,
         request_id: str,
         tokens: Sequence[int],
-        progress: Progress,
+        counters: Counters,
         attempts: int,
         offset: int | None = None,
         trace: Sequence[bytes] = (),
@@ -72,19 +69,14 @@ class ProgressLog:
         length = len(chain.tokens)
         if offset is not None and not 0 <= offset <= length:
             raise ValueError(f"request {request_id}: tokens from {offset}, but only {length} are known")
-        counters = tuple(getattr(progress, name) for name in COUNTERS)
         chain.put(length if offset is None else offset, tokens, counters, attempts, trace)
 
     def get(self, request_id: str) -> tuple[Progress, int] | None:
         """(progress with tokens, attempts), or None if nothing is known of the request."""
-        # Here, as it brings torch along: whoever only looks at a run does not wait for that.
-        from seer_ray.engine.request import Progress
-
         chain = self._chains.get(request_id)
         if chain is None:
             return None
-        counters: Any = dict(zip(COUNTERS, chain.counters, strict=True))
-        return Progress(tokens=tuple(chain.tokens), **counters), chain.attempts
+        return Progress(tuple(chain.tokens), chain.counters), chain.attempts
 
     def trace(self, request_id: str) -> list[bytes]:
         """What the steps of its tokens attended, as far as it was recorded: maybe of fewer than there are."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Self
 
 import torch
 
 from seer_ray.kernels.quantise import KV
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.patch import AttentionShape
 from seer_ray.models.rope import RopeTable
 
 
@@ -98,38 +101,34 @@ class Query:
     """Of the attention logits."""
 
 
-class Selector(Protocol):
+class Selector(ABC):
     """One layer's ranking. Forced blocks, budget and top-k are the same for all: ``kernels.select``."""
 
-    summary_width: int
+    summary_width = 0
     """Numbers kept per page and KV head; 0: none."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, layer: int, shape: AttentionShape, gate: AttnGate | None) -> Self:
+        """That of one layer of a model; ``gate``: the layer's, for those that need one."""
+
+    @property
+    def weights(self) -> tuple[torch.Tensor, ...]:
+        """What it has learned: a captured step knows where they lie, so they must stay."""
+        return ()
 
     def summarise(self, full: FullKeys) -> torch.Tensor:
         """Summaries of the pages: ``[n, kv_heads, summary_width]``."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} keeps no summaries")
 
     def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
-        """``summarise`` of those current pages that are full, into ``summary``; asks nothing of the host."""
-        ...
+        """``summarise`` of those current pages that are full, into ``summary``; asks nothing of the host.
 
+        This is its definition: it summarises every current page and keeps what is of a full one.
+        """
+        full = FullKeys(kv[current.pages, :, 0], *current.tables, current.first)
+        summary[current.target] = self.summarise(full).to(summary.dtype)
+
+    @abstractmethod
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         """``[rows, kv_heads, max_pages]`` fp32, larger is better; only complete blocks matter."""
-        ...
-
-
-def fill_all(selector: Selector, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
-    """The definition of ``Selector.fill``: summarises every current page and keeps what is of a full one."""
-    full = FullKeys(kv[current.pages, :, 0], *current.tables, current.first)
-    summary[current.target] = selector.summarise(full).to(summary.dtype)
-
-
-class WithoutSummary:
-    """Base of the selectors that keep nothing per page."""
-
-    summary_width = 0
-
-    def summarise(self, full: FullKeys) -> torch.Tensor:
-        raise NotImplementedError(f"{type(self).__name__} keeps no summaries")
-
-    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
-        raise NotImplementedError(f"{type(self).__name__} keeps no summaries")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.selectors.base import Query, StepView, WithoutSummary
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.patch import AttentionShape
+from seer_ray.selectors.base import Query, Selector, StepView
 
 
-class Oracle(WithoutSummary):
+class Oracle(Selector):
     """Reads every key, so it saves nothing: a measuring stick, not a way to decode fast.
 
     Scores are logarithms of the block maxima, so that their softmax is a block's share of the sum.
     """
+
+    @classmethod
+    def of(cls, layer: int, shape: AttentionShape, gate: AttnGate | None) -> Oracle:
+        return cls()
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         rows, width = view.page_table.shape

@@ -7,10 +7,12 @@ import torch
 from seer_ray.kernels import gpu
 from seer_ray.kernels.quantise import KV
 from seer_ray.kernels.score import score
-from seer_ray.selectors.base import CurrentPages, FullKeys, Query, StepView, fill_all
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.patch import AttentionShape
+from seer_ray.selectors.base import CurrentPages, FullKeys, Query, Selector, StepView
 
 
-class Quest:
+class Quest(Selector):
     """Summary of a page: max, then min of the rotated keys.
 
     ``sum_d max(q_d max_d, q_d min_d)`` is the dot product of (q⁺, q⁻) with (max, min), so the bound is
@@ -22,6 +24,10 @@ class Quest:
         self.summary_width = 2 * head_dim
         self.kv_heads = kv_heads
 
+    @classmethod
+    def of(cls, layer: int, shape: AttentionShape, gate: AttnGate | None) -> Quest:
+        return cls(shape.head_dim, shape.kv_heads)
+
     def summarise(self, full: FullKeys) -> torch.Tensor:
         return torch.cat((full.k.amax(2), full.k.amin(2)), dim=-1)
 
@@ -31,7 +37,7 @@ class Quest:
 
             triton_summary.extremes(kv, summary, current.pages, current.positions)
         else:
-            fill_all(self, kv, summary, current)
+            super().fill(kv, summary, current)
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         assert query.summary is not None

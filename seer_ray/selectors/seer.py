@@ -9,15 +9,25 @@ from seer_ray.kernels.quantise import KV
 from seer_ray.kernels.rotary import unrotate
 from seer_ray.kernels.score import score
 from seer_ray.models.gate import NORM_EPS, AttnGate
-from seer_ray.selectors.base import CurrentPages, FullKeys, Query, StepView, fill_all
+from seer_ray.models.patch import AttentionShape
+from seer_ray.selectors.base import CurrentPages, FullKeys, Query, Selector, StepView
 
 
-class Seer:
+class Seer(Selector):
     """Summary of a page: its compressed key, the gate's k branch at the position of the first token."""
 
     def __init__(self, gate: AttnGate) -> None:
         self.gate = gate
         self.summary_width = gate.gate_dim
+
+    @classmethod
+    def of(cls, layer: int, shape: AttentionShape, gate: AttnGate | None) -> Seer:
+        assert gate is not None
+        return cls(gate)
+
+    @property
+    def weights(self) -> tuple[torch.Tensor, ...]:
+        return tuple(weight.data for weight in self.gate.parameters())
 
     def summarise(self, full: FullKeys) -> torch.Tensor:
         # The gate wants keys before rotation. Undoing it on the cached page keeps no state between steps,
@@ -28,7 +38,7 @@ class Seer:
     def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
         gate = self.gate
         if not (gpu.takes(kv) and gate.dtype == torch.float32):
-            fill_all(self, kv, summary, current)
+            super().fill(kv, summary, current)
             return
         from seer_ray.kernels import triton_summary
 

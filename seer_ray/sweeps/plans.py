@@ -8,7 +8,7 @@ from dataclasses import replace
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SelectorConfig
 from seer_ray.models.load import load_config
-from seer_ray.models.patch import native_attention
+from seer_ray.models.mixers import layer_mixers
 from seer_ray.models.plan import LayerPlan, resolve_plan
 from seer_ray.sweeps.points import Point
 
@@ -28,7 +28,7 @@ class Plans:
         self.codes: dict[str, str] = {}
         self.same: dict[str, str] = {}
         self.failed: dict[str, str] = {}
-        self._native: dict[str, list[str] | ConfigError] = {}
+        self._mixers: dict[str, list[str] | ConfigError] = {}
         known: dict[tuple[str, str], str] = {}
         for point in points:
             try:
@@ -47,15 +47,15 @@ class Plans:
 
     def _resolve(self, point: Point) -> LayerPlan:
         model = point.config.model
-        if (key := repr(model)) not in self._native:
+        if (key := repr(model)) not in self._mixers:
             try:
-                self._native[key] = native_attention(load_config(model))
+                self._mixers[key] = layer_mixers(load_config(model))
             except ConfigError as error:
-                self._native[key] = error
-        native = self._native[key]
-        if isinstance(native, ConfigError):
-            raise native
-        return resolve_plan(point.config.selector, native, point.config.engine.block_size)
+                self._mixers[key] = error
+        mixers = self._mixers[key]
+        if isinstance(mixers, ConfigError):
+            raise mixers
+        return resolve_plan(point.config.selector, mixers, point.config.engine.block_size)
 
 
 def _rest(point: Point) -> str:

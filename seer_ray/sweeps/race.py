@@ -46,9 +46,9 @@ class Race:
         for point in points:
             if point.baseline not in ("", point.slug):
                 self._rivals.setdefault(point.baseline, []).append(point.slug)
-        # Every point of the sweep has the same share of alpha, whenever it is looked at.
-        share = settings.alpha / max(1, sum(map(len, self._rivals.values())))
-        self._settings, self._size = replace(settings, alpha=share), size
+        # Every point of the sweep has the same part of alpha, whenever it is looked at.
+        level = settings.alpha / max(1, sum(map(len, self._rivals.values())))
+        self._settings, self._size = replace(settings, alpha=level), size
         self._whole = dict.fromkeys(self._sessions, 0)
         """Problems, from the first, of which all rows are committed, up to the end of a round."""
         self._judged = dict.fromkeys(self._sessions, 0)

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from seer_ray.analysis.comparison import compare
 from seer_ray.analysis.recommend import MARGIN
-from seer_ray.analysis.standing import compare
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SweepConfig
 from seer_ray.report.html import FILE as REPORT

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seer_ray.analysis.statistics import summarise
+from seer_ray.analysis.metrics import summarise
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.trace import Trace, TraceEncoder
 from seer_ray.results.folder import RunFolder
@@ -59,7 +59,6 @@ def make_run(
             if sample == 0 and number < record:
                 recordings[row["problem_id"], sample] = _recording(config, row)
     metrics = {
-        "kv/mean_attended": min(budget, 900) * 1.0,
         "speed/tokens_per_s": 80.0 + 20_000 / (budget + 150),
     }
     with RunFolder.open(str(folder / str(config.name)), config) as run:

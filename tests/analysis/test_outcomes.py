@@ -44,7 +44,7 @@ def test_alignment_is_by_problem_and_sample_whatever_the_order_of_rows() -> None
 def test_errors_are_wrong_and_have_no_length() -> None:
     found = one(row("a", 0), failed("a", 1), row("b", 0, correct=None, grade_error="timeout"))
     np.testing.assert_array_equal(found.correct, [[1, 0], [np.nan, np.nan]])
-    assert np.isnan(found.tokens[0, 1]) and np.isnan(found.answered[0, 1]) and np.isnan(found.truncated[0, 1])
+    assert np.isnan(found.tokens[0, 1]) and np.isnan(found.truncated[0, 1])
     assert (found.errors, found.ungraded, found.missing) == (1, 1, 1)
     assert found.attended_share == 0.5
 
@@ -52,36 +52,16 @@ def test_errors_are_wrong_and_have_no_length() -> None:
 def test_missing_samples_are_in_no_rate() -> None:
     rows = [row("a", i, finish_reason="length" if i else "stop") for i in range(4)]
     found = one(*rows, row("b", 0, correct=False, extracted_answer=None))
-    accuracy, cut = estimates.accuracy(found), estimates.truncation(found)
-    silent, lengths = estimates.no_answer(found), estimates.lengths(found)
-    assert accuracy and cut and silent and lengths
+    accuracy, cut = estimates.accuracy(found), estimates.proportion(found.truncated)
+    assert accuracy and cut
     assert (accuracy.value, accuracy.samples, accuracy.problems) == (0.8, 5, 2)
-    assert (cut.value, silent.value) == (0.6, 0.2)
-    assert lengths.samples == 5 and lengths.mean == 3
+    assert (cut.value, cut.samples) == (0.6, 5)
 
 
 def test_what_is_not_there_is_none() -> None:
     assert one().attended_share is None
     assert estimates.accuracy(one(row("a", correct=None))) is None
-    assert estimates.lengths(one(failed("a", 0))) is None
-
-
-def test_pass_and_majority_over_problems_that_have_the_samples() -> None:
-    votes = {"a": "1 1 2 1", "b": "3 1 3 3", "c": "1 2"}
-    rows = [
-        row(problem, i, reference="1", extracted_answer=answer, correct=answer == "1")
-        for problem, answers in votes.items()
-        for i, answer in enumerate(answers.split())
-    ]
-    found = one(*rows)
-    four, majority = estimates.pass_at(found, 4), estimates.majority_at(found, 4)
-    assert four and (four.value, four.problems) == (1.0, 2)
-    assert majority and (majority.value, majority.problems) == (0.5, 2)
-    two = estimates.pass_at(found, 2)
-    assert two and two.value == pytest.approx((1 + 1 / 2 + 1) / 3) and two.problems == 3
-    first = estimates.majority_at(found, 1)
-    assert first and first.value == pytest.approx(2 / 3), "the first sample, by its number"
-    assert estimates.pass_at(found, 5) is None
+    assert estimates.proportion(one(failed("a", 0)).truncated) is None
 
 
 def test_refusals() -> None:

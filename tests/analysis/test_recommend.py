@@ -64,7 +64,7 @@ def budget(name: str) -> int:
 
 def asked(problems: int, samples: int, losses: dict[str, float] = LOSSES) -> Recommendation:
     dense, *others = sweep(problems, samples, losses)
-    return recommend(dense, others, resamples=200)
+    return recommend(dense, others)
 
 
 def test_the_cheapest_that_keeps_it() -> None:
@@ -115,7 +115,7 @@ def test_a_smaller_budget_waits_for_the_larger_one() -> None:
 def test_what_racing_stopped_stands() -> None:
     worse = Decision(Verdict.WORSE, "plainly", 30, 1e-4, 1.0)
     dense, quest = sweep(1500, 4, {"quest 2,048": 0.0})
-    found = recommend(dense, [Contender(**{**vars(quest), "decided": worse})], resamples=0)
+    found = recommend(dense, [Contender(**{**vars(quest), "decided": worse})])
     assert found.assessments[0].keeps is Keeps.NO
     assert "racing stopped it: plainly" in found.assessments[0].why
     good = Decision(Verdict.GOOD, "plainly", 30, 1.0, 1e-4)
@@ -126,11 +126,11 @@ def test_what_racing_stopped_stands() -> None:
 def test_speeds_of_other_jobs_are_marked_and_off_the_front() -> None:
     dense, quest = sweep(50, 1, {"quest 2,048": 0.0})
     quest = Contender(**{**vars(quest), "job": "runs/other"})
-    found = recommend(dense, [quest], resamples=0)
+    found = recommend(dense, [quest])
     assert "decode 2.5x dense (in another job)" in found.sentence
     assert found.front_seconds == ("dense",)
     silent = Contender(**{**vars(quest), "speed": None})
-    assert "decode" not in recommend(dense, [silent], resamples=0).sentence
+    assert "decode" not in recommend(dense, [silent]).sentence
 
 
 def test_nothing_in_common() -> None:

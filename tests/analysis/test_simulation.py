@@ -17,7 +17,6 @@ from analysis.simulate import (
     alarms,
     at_least,
     at_most,
-    bootstrap_coverage,
     difference_coverage,
     draw,
     exchange_alarms,
@@ -27,7 +26,7 @@ from analysis.simulate import (
 )
 
 from seer_ray.analysis import clustered, multiple
-from seer_ray.analysis.estimates import share
+from seer_ray.analysis.estimates import proportion
 from seer_ray.analysis.paired import non_inferiority_of
 
 SIZES = [(problems, samples) for problems in (10, 20, 50, 200) for samples in (1, 2, 4)]
@@ -57,17 +56,11 @@ def test_intervals_are_no_longer_than_they_must_be() -> None:
     assert difference_coverage(Case(200, 2, 0.5, 0.02), 0.8)[0] == pytest.approx(0.8, abs=at_most(0.8) - 0.79)
 
 
-def test_why_it_is_not_t_or_the_bootstrap() -> None:
-    """Near the ceiling, with few problems, both miss the truth far too often."""
+def test_why_it_is_not_t() -> None:
+    """Near the ceiling, with few problems, it misses the truth far too often."""
     case = Case(20, 2, 0.95, 0.02)
     ours, t = difference_coverage(case)
     assert t < 0.9 < at_least(0.94) <= ours
-    assert bootstrap_coverage(case, sweeps=200) < 0.85
-
-
-def test_bootstrap_covers_with_many_problems() -> None:
-    trials = 200
-    assert bootstrap_coverage(Case(200, 2, 0.5, 0.02), trials) >= at_least(0.93, trials)
 
 
 @pytest.mark.parametrize("accuracy", [0.5, 0.95])
@@ -165,11 +158,11 @@ def test_missing_samples_never_dilute() -> None:
     lost, gained = (np.where(gone, 0, x).sum(-1) for x in (dense > setting, setting > dense))
     value, _ = clustered.ratio(np.where(gone, 0, dense).sum(-1), kept_counts)
     change, _ = clustered.ratio(gained - lost, kept_counts)
-    for found, truth in ((value, 0.7), (change, -0.1)):
-        assert abs(found.mean() - truth) < 4 * found.std() / math.sqrt(len(found))
+    for means, truth in ((value, 0.7), (change, -0.1)):
+        assert abs(means.mean() - truth) < 4 * means.std() / math.sqrt(len(means))
     low, high = clustered.proportion(np.where(gone, 0, dense).sum(-1), kept_counts)[2:]
     assert ((low <= 0.7) & (high >= 0.7)).mean() >= at_least(0.94)
     holes = np.where(gone[0], np.nan, dense[0])
-    found_share = share(holes)
-    assert found_share is not None and found_share.samples == (~gone[0]).sum()
-    assert found_share.value == pytest.approx(np.nanmean(holes))
+    found = proportion(holes)
+    assert found is not None and found.samples == (~gone[0]).sum()
+    assert found.value == pytest.approx(np.nanmean(holes))

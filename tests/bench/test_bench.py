@@ -199,7 +199,7 @@ def test_steps_of_an_engine_that_reads_during_the_next() -> None:
     """As many tokens as steps; what the host does is never more than the step."""
     engine = bench_steps.decoding_engine(tiny_model("qwen3"), SelectorConfig(), batch=2, context=100)
     runner = engine.runner
-    runner.graphs = DecodeGraphs(runner.loaded, runner.attention, 2, lambda step: step)
+    runner.captured = DecodeGraphs(runner.loaded, runner.decoder, 2, lambda step: step)
     for overlap in (True, False, True):
         before = engine.stats()["new_tokens"]
         step, host = bench_steps.step_time(engine, overlap)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.panel import Panel
 
-from seer_ray.analysis.statistics import summarise
+from seer_ray.analysis.metrics import summarise
 from seer_ray.cli.display.follow import PLAIN_INTERVAL
 from seer_ray.cli.display.run import RunView, live_panel, print_summary
 from seer_ray.status.live import LiveStats, Summary
@@ -131,7 +131,7 @@ def test_a_terminal_gets_the_panel_and_its_cursor_back():
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
 
 
-def test_metrics_by_the_names_of_the_statistics():
+def test_a_summary_tells_the_metrics():
     rows = [
         {
             "problem_id": problem,
@@ -168,4 +168,4 @@ def test_metrics_by_the_names_of_the_statistics():
     assert found["ungraded"] == "1 row, not counted above"
     assert found["no answer"] == "25.0 % of the completions"
     assert found["length"] == "250 tokens on average, 500 at most · 25.0 % cut off at the limit"
-    assert found["attention"] == "75.0 % skipped"
+    assert found["attention"] == "45 KV tokens read per head and step · 75.0 % skipped"

@@ -229,4 +229,6 @@ def test_resume_goes_on_with_all_points(invoke, job):
 
 def test_a_run_and_a_sweep_keep_out_of_each_others_folders(invoke):
     make_folder("done")
-    assert "the folder of a sweep, not of a run; give the run another name" in one_error(invoke("run", "name=x"))
+    assert "the folder of a sweep, not of a run; give the run another name" in one_error(
+        invoke("run", "name=x")
+    )

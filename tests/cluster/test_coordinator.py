@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from seer_ray.cluster.coordinator import Change, Coordinator, Outcome
-from seer_ray.engine.request import Completion, Delta, Progress, Request
+from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
 
 
 def ids(requests: list[Request]) -> list[str]:
@@ -19,7 +19,7 @@ def grid(problems: int, samples: int) -> list[Request]:
 
 
 def tokens(id: str, *values: int) -> Delta:
-    return Delta(id, list(values), Progress((), attended_kv=7 * len(values)))
+    return Delta(id, list(values), Counters(attended_kv=7 * len(values)))
 
 
 def done(request: Request, values: list[int]) -> Delta:
@@ -49,7 +49,7 @@ def test_no_worker_holds_more_than_its_share() -> None:
 
 def test_chains_that_were_begun_come_first_the_longest_before_all() -> None:
     short = make_request("p1", progress=Progress((5,)))
-    long = make_request("p2", progress=Progress((5, 6, 7), attended_kv=30))
+    long = make_request("p2", progress=Progress((5, 6, 7), Counters(attended_kv=30)))
     coordinator = Coordinator([make_request("p0"), short, long, make_request("p3")], max_attempts=3)
     first, second = coordinator.dispatch("a", 2, 1)
     assert (first, second) == (long, short)
@@ -72,7 +72,7 @@ def test_a_lost_workers_chains_go_on_where_they_were() -> None:
     assert coordinator.lost("a", "gone") == []
     again = coordinator.dispatch("b", 2, 1)
     assert ids(again) == ["p1/0", "p0/0"]
-    assert again[0].progress == Progress((11, 12, 13), attended_kv=7)
+    assert again[0].progress == Progress((11, 12, 13), Counters(attended_kv=7))
     (outcome,) = coordinator.report("b", [done(again[0], [14])])
     assert (outcome.worker, outcome.attempts) == ("b", 2)
 
@@ -94,10 +94,10 @@ def test_changes_are_told_once_and_only_of_unfinished_chains() -> None:
     requests = coordinator.dispatch("a", 2, 1)
     coordinator.report("a", [tokens("p0/0", 1), tokens("p1/0", 2)])
     coordinator.report("a", [done(requests[1], [3])])
-    assert coordinator.changes() == [Change("p0/0", 1, [1], Progress(attended_kv=7), 5)]
+    assert coordinator.changes() == [Change("p0/0", 1, [1], Counters(attended_kv=7), 5)]
     assert coordinator.changes() == []
     coordinator.report("a", [tokens("p0/0", 2, 3)])
-    assert coordinator.changes() == [Change("p0/0", 2, [2, 3], Progress(attended_kv=14), 5)]
+    assert coordinator.changes() == [Change("p0/0", 2, [2, 3], Counters(attended_kv=14), 5)]
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 3, 5])

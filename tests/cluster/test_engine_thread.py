@@ -6,7 +6,7 @@ import pytest
 from fake_engine import FakeEngine, expected_tokens, make_request
 
 from seer_ray.cluster.engine_thread import Built, EngineLoop, merge
-from seer_ray.engine.request import Completion, Delta, Progress, Request
+from seer_ray.engine.request import Completion, Counters, Delta, Request
 
 LONG = 3600.0
 
@@ -105,7 +105,7 @@ def test_what_the_builder_raises_reaches_the_caller() -> None:
 
 def test_merged_deltas_are_one_delta() -> None:
     completion = Completion(make_request("p"), [1, 2, 3], "", "stop")
-    first = merge(None, Delta("p/0", [1], Progress(attended_kv=1)))
-    second = merge(first, Delta("p/0", [2], Progress(attended_kv=2)))
+    first = merge(None, Delta("p/0", [1], Counters(attended_kv=1)))
+    second = merge(first, Delta("p/0", [2], Counters(attended_kv=2)))
     third = merge(second, Delta("p/0", [3], None, completion))
-    assert third == Delta("p/0", [1, 2, 3], Progress(attended_kv=2), completion)
+    assert third == Delta("p/0", [1, 2, 3], Counters(attended_kv=2), completion)

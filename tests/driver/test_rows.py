@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 from fake_engine import make_request
 
-from seer_ray.analysis.statistics import Totals
 from seer_ray.cluster.coordinator import Change, Outcome
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
 from seer_ray.driver.requests import Prompt
 from seer_ray.driver.rows import RowWriter
-from seer_ray.engine.request import Completion, Progress
+from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem
 
@@ -51,7 +50,7 @@ class Desk:
 
 def test_rows_are_graded_committed_and_forgotten_by_the_log(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    desk.writer.keep([Change("a/0", 0, [7], Progress(), 1), Change("c/0", 0, [9], Progress(), 1)])
+    desk.writer.keep([Change("a/0", 0, [7], Counters(), 1), Change("c/0", 0, [9], Counters(), 1)])
     desk.writer.write()
     assert set(desk.log.load()) == {"a/0", "c/0"}
     desk.done("a", "4")
@@ -128,16 +127,3 @@ def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest
             desk.writer.write()
             clock[0] += 2.0
     assert len(desk.notes) == rows.MAX_FAILURES - 1
-
-
-def test_mean_attended_is_per_layer_head_and_step() -> None:
-    """Two rows of a model with 3 layers and 2 heads, read half densely: by hand."""
-    totals = Totals()
-    contexts = [range(10, 15), range(4, 6)]
-    for context in contexts:
-        available = 6 * sum(context)
-        row = {"prompt_tokens": context[0], "completion_tokens": len(context)}
-        totals.add({**row, "attended_kv": available // 2, "available_kv": available})
-    assert totals.sparsity == 0.5
-    assert totals.mean_attended == pytest.approx((60 + 9) / 7 / 2)
-    assert Totals().mean_attended is None

@@ -72,7 +72,7 @@ def engine_of(model: str, selector: str, group: Group = ALONE, exact: bool = Fal
     engine = Stoppable(loaded, settings, SelectorConfig(**({"name": selector} | SELECTORS[selector])))
     if selector.endswith("graphs") and group.size > 1:  # the step that a GPU captures
         runner = engine.runner
-        runner.graphs = DecodeGraphs(loaded, runner.attention, settings.max_batch, lambda step: step)
+        runner.captured = DecodeGraphs(loaded, runner.decoder, settings.max_batch, lambda step: step)
     return engine
 
 
@@ -103,7 +103,7 @@ def decode(engine: Any, wanted: list[Any]) -> dict[str, Any]:
             if delta.completion is not None:
                 done[delta.request_id] = delta.completion
         steps += 1
-    return {id: (*outcome(item), item.attended_layers, traces[id]) for id, item in done.items()}
+    return {id: (*outcome(item), item.counters.attended_layers, traces[id]) for id, item in done.items()}
 
 
 def logits(model_type: str, group: Group = ALONE) -> torch.Tensor:

@@ -23,7 +23,7 @@ def test_bytes_of_the_steps(selector: str, kv_dtype: str) -> None:
     width = {"dense": 0, "seer": 8, "quest": 32}[selector]
     blocks = sum(length // 16 for length in range(40, 60))
     vector = 16 * 4 if kv_dtype == "auto" else 16 + 4
-    expected = 20 * weights + done.attended_kv * 2 * vector + blocks * 2 * 2 * width * 4
+    expected = 20 * weights + done.counters.attended_kv * 2 * vector + blocks * 2 * 2 * width * 4
     assert engine.stats()["decode_bytes"] == expected
 
 

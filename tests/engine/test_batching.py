@@ -10,7 +10,7 @@ from engines import TinyModel, eager, kv_memory, make_engine, outcome, request, 
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig
-from seer_ray.engine import Completion, Delta, Engine, Progress
+from seer_ray.engine import Completion, Counters, Delta, Engine, Progress
 
 
 def drain(engine: Engine) -> dict[str, Completion]:
@@ -266,11 +266,10 @@ def test_deltas_join_to_the_completion() -> None:
         *before, last = deltas
         assert all(delta.completion is None for delta in before) and last.completion is not None
         assert [token for delta in deltas for token in delta.tokens] == last.completion.tokens
-        counters = [delta.progress for delta in deltas]
-        attended = [progress.attended_kv for progress in counters if progress is not None]
+        counters = [delta.counters for delta in deltas]
+        attended = [each.attended_kv for each in counters if each is not None]
         assert len(attended) == len(deltas) and attended == sorted(attended)
-        assert attended[-1] == last.completion.attended_kv
-        assert all(progress is not None and progress.tokens == () for progress in counters)
+        assert attended[-1] == last.completion.counters.attended_kv
 
 
 def test_a_stream_that_is_left_goes_on_where_it_was() -> None:
@@ -289,7 +288,7 @@ def test_a_stream_that_is_left_goes_on_where_it_was() -> None:
 def test_a_continued_chain_reports_only_what_is_new() -> None:
     item = request("a", tokens(20), 12)
     (whole,) = run(make_engine(), [item]).values()
-    counters = Progress(tuple(whole.tokens[:5]), 1000, 2000, 1.0, 2.0, 3.0)
+    counters = Progress(tuple(whole.tokens[:5]), Counters(1000, 2000, 1.0, 2.0, 3.0))
     engine = make_engine()
     engine.submit(replace(item, progress=counters))
     deltas = list(engine.stream())
@@ -298,19 +297,19 @@ def test_a_continued_chain_reports_only_what_is_new() -> None:
     assert done is not None and done.tokens == whole.tokens
     assert done.request == item  # without the progress
     steps = sum(range(20 + 5, 20 + 12)) * 2 * 2
-    assert done.attended_kv == 1000 + steps and done.available_kv == 2000 + steps
-    assert done.queued_s >= 1.0 and done.prefill_s >= 2.0 and done.decode_s > 3.0
+    assert done.counters.attended_kv == 1000 + steps and done.counters.available_kv == 2000 + steps
+    assert done.counters.queued_s >= 1.0 and done.counters.prefill_s >= 2.0 and done.counters.decode_s > 3.0
 
 
 def test_a_continued_chain_that_is_complete() -> None:
     item = request("a", tokens(20), 6)
     (whole,) = run(make_engine(), [item]).values()
     engine = make_engine()
-    engine.submit(replace(item, progress=Progress(tuple(whole.tokens), 7, 9)))
+    engine.submit(replace(item, progress=Progress(tuple(whole.tokens), Counters(7, 9))))
     (delta,) = engine.step()
     assert delta.tokens == [] and delta.completion is not None
     assert delta.completion.tokens == whole.tokens and delta.completion.finish_reason == "length"
-    assert (delta.completion.attended_kv, delta.completion.available_kv) == (7, 9)
+    assert (delta.completion.counters.attended_kv, delta.completion.counters.available_kv) == (7, 9)
     assert not engine.busy
 
 

@@ -106,9 +106,9 @@ def interrupted(kind: dict[str, Any], steps: int) -> list[Completion]:
     done, so_far = [], {item.id: Progress() for item in requests()}
     for _ in range(steps):
         for delta in first.step():
-            assert delta.progress is not None
+            assert delta.counters is not None
             before = so_far[delta.request_id].tokens
-            so_far[delta.request_id] = replace(delta.progress, tokens=(*before, *delta.tokens))
+            so_far[delta.request_id] = Progress((*before, *delta.tokens), delta.counters)
             if delta.completion is not None:
                 done.append(delta.completion)
     finished = {completion.request.id for completion in done}

@@ -9,7 +9,7 @@ import torch
 from engines import SELECTORS, make_engine, outcome, request, run, tokens
 from tiny import FAMILIES, make_tiny
 
-from seer_ray.engine import attention
+from seer_ray.engine.mixers import attention
 
 PROMPTS = [tokens(count, seed=count) for count in (1, 63, 64, 65, 300)]
 NEW = 70
@@ -37,7 +37,7 @@ def test_budget_of_the_whole_length_is_dense(family: str, selector: str, exact: 
     done = run(engine, [request(str(n), prompt, NEW) for n, prompt in enumerate(PROMPTS)])
     assert [done[str(n)].tokens for n in range(len(PROMPTS))] == generated(family)
     for completion in done.values():
-        assert completion.attended_kv == completion.available_kv > 0
+        assert completion.counters.attended_kv == completion.counters.available_kv > 0
 
 
 def read(length: int, block: int, blocks: int | None) -> int:
@@ -59,16 +59,17 @@ def test_attended_tokens(selector: str, exact: bool) -> None:
     sparse = None if selector == "dense" else 2
     for prompt in lengths:
         steps = range(prompt, prompt + 40)  # lengths at which tokens were made
-        assert done[str(prompt)].available_kv == sum(steps) * HEADS * LAYERS
+        assert done[str(prompt)].counters.available_kv == sum(steps) * HEADS * LAYERS
         expected = sum(read(n, 16, sparse) + n for n in steps) * HEADS
-        assert done[str(prompt)].attended_kv == expected
+        assert done[str(prompt)].counters.attended_kv == expected
 
 
 def test_attended_tokens_of_shares() -> None:
     """Two and six blocks of 16 instead of four in both layers."""
     engine = make_engine(selector="quest", budget=64, shares={"0": 0.5, "1": 1.5})
     (completion,) = run(engine, [request("a", tokens(120), 40)]).values()
-    assert completion.attended_kv == sum(read(n, 16, 2) + read(n, 16, 6) for n in range(120, 160)) * HEADS
+    expected = sum(read(n, 16, 2) + read(n, 16, 6) for n in range(120, 160)) * HEADS
+    assert completion.counters.attended_kv == expected
 
 
 def test_attended_tokens_of_a_threshold_are_those_of_its_selections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +85,9 @@ def test_attended_tokens_of_a_threshold_are_those_of_its_selections(monkeypatch:
     engine = make_engine(selector="quest", budget=96, threshold=0.2)
     (completion,) = run(engine, [request("a", tokens(150), 30)]).values()
     missing = sum(16 - ((n - 1) % 16 + 1) for n in range(150, 180)) * HEADS * LAYERS
-    assert completion.attended_kv == sum(selections) * 16 - missing
+    assert completion.counters.attended_kv == sum(selections) * 16 - missing
     most = sum(read(n, 16, 6) for n in range(150, 180)) * HEADS * LAYERS
-    assert completion.attended_kv < most < completion.available_kv
+    assert completion.counters.attended_kv < most < completion.counters.available_kv
 
 
 @pytest.mark.parametrize("selector", [name for name in SELECTORS if name != "dense"])
@@ -96,7 +97,7 @@ def test_small_budgets_change_the_tokens(selector: str) -> None:
     (sparse,) = run(make_engine(selector=selector, budget=32), [request("a", prompt, 60)]).values()
     (dense,) = run(make_engine(), [request("a", prompt, 60)]).values()
     assert sparse.tokens != dense.tokens
-    assert 0 < sparse.attended_kv < 0.15 * sparse.available_kv
+    assert 0 < sparse.counters.attended_kv < 0.15 * sparse.counters.available_kv
 
 
 def test_a_patched_model_can_be_used_by_several_engines() -> None:

@@ -1,21 +1,22 @@
 """The captured decode step gives what the step of separate operations gives. No GPU: see ``tape``; what a CPU
-captures itself is in test_recording.py."""
+captures itself is in test_tapes.py."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from engines import SELECTORS, around_pages, eager, kv_memory, make_engine, outcomes, request, run, tokens
-from tape import Capture, tape
+from tape import Capture
 
-from seer_ray.engine import Engine, attention, sampler
-from seer_ray.engine.graphs import DecodeGraphs, Step, buckets
-from seer_ray.selectors import CurrentPages
+from seer_ray.engine import Engine, passes, sampler
+from seer_ray.engine.captured import Step
+from seer_ray.engine.graphs import DecodeGraphs, buckets
+from seer_ray.selectors.base import CurrentPages
 
 KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 48} for name in SELECTORS]
 KINDS += [
@@ -35,14 +36,14 @@ SAMPLING: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
-    yield tape(monkeypatch)
+def capture() -> Capture:
+    return Capture()
 
 
 def captured(engine: Engine, capture: Callable[[Step], Step]) -> Engine:
     """The engine with its decode steps captured."""
     runner = engine.runner
-    runner.graphs = DecodeGraphs(runner.loaded, runner.attention, engine.settings.max_batch, capture)
+    runner.captured = DecodeGraphs(runner.loaded, runner.decoder, engine.settings.max_batch, capture)
     return engine
 
 
@@ -57,7 +58,7 @@ def test_rows_that_join_and_leave(kind: dict[str, Any], capture: Capture) -> Non
     engine = captured(make_engine(**kind, max_batch=5), capture)
     assert outcomes(run(engine, mixed)) == expected
     assert capture.captures < 12 and capture.replays > 60
-    assert engine.runner.graphs is not None and engine.runner.graphs.usable
+    assert engine.runner.captured is not None and engine.runner.captured.usable
 
 
 @pytest.mark.parametrize("sampling", SAMPLING, ids=str)
@@ -83,7 +84,7 @@ def test_settings_that_reach_beyond_the_candidates(capture: Capture, monkeypatch
     complete = sampler.complete
     monkeypatch.setattr(sampler, "NUCLEUS", 8)
     monkeypatch.setattr(
-        "seer_ray.engine.graphs.complete", lambda *most: (completed.append(most[1]), complete(*most))
+        "seer_ray.engine.captured.complete", lambda *most: (completed.append(most[1]), complete(*most))
     )
     assert (
         outcomes(run(captured(make_engine(), capture), around_pages({"temperature": 1.5, "top_p": 0.97})))
@@ -157,7 +158,7 @@ def test_the_tape_tells_what_the_host_decides(
                 page = sequence.pages[-1] if (sequence.cached + 1) % 16 == 0 else 0
             self.target = torch.full_like(self.pages, page)
 
-    monkeypatch.setattr(attention, "CurrentPages", Decided)
+    monkeypatch.setattr(passes, "CurrentPages", Decided)
     if asks:
         with pytest.raises(AssertionError, match="asks the host"):
             run(engine, [chain])

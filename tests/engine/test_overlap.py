@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from engines import kv_memory, make_engine, outcome, request, tokens
-from tape import HOST, tape, unasked
+from tape import HOST, Capture, unasked
 
-from seer_ray.engine import Completion, Engine, Progress, Request, graphs, sampler
+from seer_ray.engine import Completion, Counters, Engine, Progress, Request, captured, sampler
+from seer_ray.engine.captured import Step
 from seer_ray.engine.flight import Flight, Mark, Readback
-from seer_ray.engine.graphs import DecodeGraphs, Step
+from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.sequence import Sequence
 
 SAMPLING: list[dict[str, Any]] = [
@@ -35,7 +36,7 @@ class Device(DecodeGraphs):
 
     def __init__(self, engine: Engine, capture: Callable[[Step], Step]) -> None:
         runner = engine.runner
-        super().__init__(runner.loaded, runner.attention, engine.settings.max_batch, capture)
+        super().__init__(runner.loaded, runner.decoder, engine.settings.max_batch, capture)
         self.log: list[str] = []
         self.rows = self.launches = 0
 
@@ -74,20 +75,20 @@ class Unseen(Readback):
 
 @pytest.fixture(autouse=True)
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "Readback", Unseen)
+    monkeypatch.setattr(captured, "Readback", Unseen)
 
 
 def engine_with(overlap: bool, capture: Callable[[Step], Step] = lambda step: step, **kind: Any) -> Engine:
     engine = make_engine(**kind)
-    engine.runner.graphs = Device(engine, capture)
+    engine.runner.captured = Device(engine, capture)
     assert not engine.overlap, "on a CPU there is nothing to overlap"
     engine.overlap = overlap
     return engine
 
 
 def device(engine: Engine) -> Device:
-    assert isinstance(engine.runner.graphs, Device)
-    return engine.runner.graphs
+    assert isinstance(engine.runner.captured, Device)
+    return engine.runner.captured
 
 
 def requests(**sampling: Any) -> list[Request]:
@@ -105,7 +106,7 @@ def run(engine: Engine, items: Iterable[Request]) -> dict[str, tuple[Any, ...]]:
     found: dict[str, Completion] = {}
     told: dict[str, list[Any]] = {}
     for delta in engine.stream():
-        counters = delta.progress
+        counters = delta.counters
         assert counters is not None
         told.setdefault(delta.request_id, []).append(
             (delta.tokens, delta.trace, counters.attended_layers, counters.available_kv)
@@ -136,7 +137,7 @@ def test_lengths_that_are_known_waste_nothing(selector: str) -> None:
 
 
 def test_captured_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    capture = tape(monkeypatch)
+    capture = Capture()
     expected = run(engine_with(False, selector="seer", budget=48), requests())
     engine = engine_with(True, capture, selector="seer", budget=48)
     assert run(engine, requests()) == expected
@@ -194,7 +195,7 @@ def test_continued_chains() -> None:
     items = requests(temperature=0.8)
     whole = run(engine_with(False), items)
     begun = [
-        replace(item, progress=Progress(tuple(whole[item.id][0][0][: 3 * n]), 100 * n, 200 * n))
+        replace(item, progress=Progress(tuple(whole[item.id][0][0][: 3 * n]), Counters(100 * n, 200 * n)))
         for n, item in enumerate(items)
     ]
     _, overlapping = both(begun)

@@ -20,13 +20,13 @@ from transformers.generation.logits_process import (
 from seer_ray.engine.request import Request, SamplingParams
 from seer_ray.engine.sampler import (
     NUCLEUS,
-    Settings,
+    SamplingTensors,
     _uniform,
     candidates,
     everything,
     gumbel,
+    parameters_of,
     sample,
-    settings_of,
 )
 from seer_ray.engine.sequence import Sequence, noise_key
 
@@ -48,14 +48,14 @@ def logits(rows: int, spread: float, seed: int = 0) -> torch.Tensor:
 
 def distribution(x: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """Probability of every token."""
-    floats, (top_k, key) = settings_of(chain(params), VOCABULARY)
-    settings = Settings(*(torch.full((len(x),), value) for value in (*floats, top_k, key)))
-    if not settings.ranked.any():
-        values, ids = everything(x, settings)
+    floats, (top_k, key) = parameters_of(chain(params), VOCABULARY)
+    sampling = SamplingTensors(*(torch.full((len(x),), value) for value in (*floats, top_k, key)))
+    if not sampling.ranked.any():
+        values, ids = everything(x, sampling)
         return torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1))
     found = []
     for width in (NUCLEUS, VOCABULARY):
-        values, ids, short = candidates(x, settings, width)
+        values, ids, short = candidates(x, sampling, width)
         found.append(torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1)))
         if width == NUCLEUS:
             needed = short

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from seer_ray.engine.pages import PagePool
 from seer_ray.engine.request import Progress, Request, SamplingParams
-from seer_ray.engine.scheduler import Plan, Scheduler
+from seer_ray.engine.scheduler import Schedule, Scheduler
 from seer_ray.engine.sequence import Sequence
 
 BLOCK = 4
@@ -53,24 +53,24 @@ class Machine:
     def token(name: str, n: int) -> int:
         return random.Random(f"{name}.{n}").randrange(100)
 
-    def step(self) -> Plan:
+    def step(self) -> Schedule:
         reads = bool(self.unread)
-        plan = self.scheduler.schedule(self.settle)
+        scheduled = self.scheduler.schedule(self.settle)
         self.scheduler.check()
-        self._check(plan, reads)
-        for sequence in plan.stranded:
+        self._check(scheduled, reads)
+        for sequence in scheduled.stranded:
             self.stranded.append(sequence.request.id)
             self.abort(sequence.request.id)
-        for source, target in plan.copies:
+        for source, target in scheduled.copies:
             self.memory[target] = list(self.memory[source])
-        for chunk in plan.prefill:
+        for chunk in scheduled.prefill:
             self._compute(chunk.sequence, chunk.start, chunk.end)
             self.prefilled += chunk.end - chunk.start
-        for sequence in plan.decode:
+        for sequence in scheduled.decode:
             self._compute(sequence, sequence.cached, sequence.cached + 1)
-        before, self.unread = self.unread, [sequence for sequence in plan.decode if sequence.ready]
-        self.decoded += len(plan.decode)
-        self.scheduler.commit(plan)
+        before, self.unread = self.unread, [sequence for sequence in scheduled.decode if sequence.ready]
+        self.decoded += len(scheduled.decode)
+        self.scheduler.commit(scheduled)
         self._read(before)
         if not self.ahead:
             self.settle()
@@ -78,7 +78,7 @@ class Machine:
         inside = [*self.scheduler.waiting, *self.scheduler.running]
         assert {id(s) for s in inside} == {id(s) for s in self.alive.values()}
         assert len(inside) == len(self.alive)
-        return plan
+        return scheduled
 
     def settle(self) -> bool:
         before, self.unread = self.unread, []
@@ -104,19 +104,21 @@ class Machine:
             self.step()
         assert self.scheduler.pool.used == 0
 
-    def _check(self, plan: Plan, reads: bool) -> None:
+    def _check(self, scheduled: Schedule, reads: bool) -> None:
         scheduler = self.scheduler
         if self.alive:
-            assert plan.prefill or plan.decode or plan.stranded or reads, "a step without progress"
-        planned = [*plan.decode, *(chunk.sequence for chunk in plan.prefill), *plan.stranded]
+            assert scheduled.prefill or scheduled.decode or scheduled.stranded or reads, (
+                "a step without progress"
+            )
+        planned = [*scheduled.decode, *(chunk.sequence for chunk in scheduled.prefill), *scheduled.stranded]
         assert len({id(sequence) for sequence in planned}) == len(planned)
         assert all(sequence in scheduler.running for sequence in planned)
-        assert sum(chunk.end - chunk.start for chunk in plan.prefill) <= scheduler.prefill_chunk
-        for chunk in plan.prefill:
+        assert sum(chunk.end - chunk.start for chunk in scheduled.prefill) <= scheduler.prefill_chunk
+        for chunk in scheduled.prefill:
             assert chunk.start == chunk.sequence.cached
             end = chunk.sequence.prompt_length if scheduler.exact else len(chunk.sequence.tokens)
             assert chunk.end == end - 1 or chunk.end % scheduler.prefill_chunk == 0
-        for sequence in plan.stranded:
+        for sequence in scheduled.stranded:
             assert scheduler.running == [sequence]
             assert scheduler.pool.free == 0
 
@@ -245,9 +247,9 @@ def test_decoding_waits_for_no_more_than_a_chunk() -> None:
     machine.step()
     machine.submit("long", prompt=100, kind=1, new=1)
     for done in range(12):
-        plan = machine.step()
-        assert [s.request.id for s in plan.decode] == ["short"]
-        assert sum(c.end - c.start for c in plan.prefill) == 8, done
+        scheduled = machine.step()
+        assert [s.request.id for s in scheduled.decode] == ["short"]
+        assert sum(c.end - c.start for c in scheduled.prefill) == 8, done
     machine.drain()
 
 

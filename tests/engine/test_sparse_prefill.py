@@ -9,10 +9,11 @@ import torch
 from engines import make_engine, outcome, request, run, tokens
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.engine import Engine, Request, attention
-from seer_ray.engine.attention import Tiles
+from seer_ray.engine import Engine, Request
+from seer_ray.engine.mixers import attention
+from seer_ray.engine.passes import Tiles
 from seer_ray.kernels.chunks import Chunks
-from seer_ray.selectors import Query, StepView
+from seer_ray.selectors.base import Query, StepView
 
 BLOCK = 16
 
@@ -90,7 +91,7 @@ def test_the_tokens_of_a_block_share_their_mean_score() -> None:
 
 def test_the_mean_of_the_gates_scores_is_the_score_of_the_mean_gate_query() -> None:
     made = engine("seer")
-    gate = made.runner.attention.selectors[0]
+    gate = made.runner.decoder.selectors[0]
     assert gate is not None
     draw = torch.Generator().manual_seed(1)
     summary = torch.randn(5, 2, 8, generator=draw)

@@ -10,7 +10,7 @@ from engines import SELECTORS, kv_memory, make_engine, request, run, tokens
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seer_ray.engine import Engine, Progress, Request
+from seer_ray.engine import Counters, Engine, Progress, Request
 from seer_ray.engine.trace import Trace, TraceEncoder
 
 BLOCK = 16
@@ -21,11 +21,11 @@ def record(engine: Engine, requests: list[Request]) -> dict[str, tuple[list[int]
     found: dict[str, tuple[list[int], list[bytes], Progress]] = {}
     for item in requests:
         engine.submit(item)
-        found[item.id] = ([], [], Progress())
+        found[item.id] = ([], [], Counters())
     for delta in engine.stream():
         made, trace, _ = found[delta.request_id]
-        assert delta.progress is not None
-        found[delta.request_id] = (made + delta.tokens, trace + delta.trace, delta.progress)
+        assert delta.counters is not None
+        found[delta.request_id] = (made + delta.tokens, trace + delta.trace, delta.counters)
     return found
 
 
@@ -56,8 +56,8 @@ def test_a_trace_holds_what_was_counted_and_changes_nothing(selector: str) -> No
     for id, (made, entries, counters) in found.items():
         assert made == plain[id].tokens
         assert (counters.attended_kv, counters.attended_layers) == (
-            plain[id].attended_kv,
-            plain[id].attended_layers,
+            plain[id].counters.attended_kv,
+            plain[id].counters.attended_layers,
         )
         trace = Trace(lengths[id], entries)
         assert trace.shape == (2, 2, BLOCK)
@@ -118,11 +118,11 @@ def test_a_continued_chain_goes_on(exact: bool) -> None:
 
 
 def test_counts_by_layer_are_unknown_after_a_part_that_did_not_count_them() -> None:
-    item = replace(request("a/0", tokens(30), 5), progress=Progress((1, 2), attended_kv=100))
+    item = replace(request("a/0", tokens(30), 5), progress=Progress((1, 2), Counters(attended_kv=100)))
     engine = make_engine()
     done = run(engine, [item])["a/0"]
-    assert done.attended_layers == ()
-    assert done.attended_kv > 100
+    assert done.counters.attended_layers == ()
+    assert done.counters.attended_kv > 100
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 40))

@@ -10,8 +10,8 @@ from engines import make_engine, tiny_model, tokens
 from torch import Tensor
 
 from seer_ray.corpora.documents import Document
-from seer_ray.engine import attention as engine_attention
-from seer_ray.engine.attention import DecodePass
+from seer_ray.engine.mixers import attention as engine_attention
+from seer_ray.engine.passes import DecodePass
 from seer_ray.fidelity import passes
 from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import Figures
@@ -22,7 +22,9 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
 from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Oracle, Query, make_selector
+from seer_ray.selectors.base import Query
+from seer_ray.selectors.make import make_selector
+from seer_ray.selectors.oracle import Oracle
 
 BLOCK = 16
 LENGTH = 330
@@ -216,7 +218,7 @@ def engine_steps(selector: str, length: int, **options: Any) -> tuple[Tensor, li
             for position, token in enumerate(tokens(length)):
                 page = position // BLOCK
                 full = [(int(own[page]), page * BLOCK)] if (position + 1) % BLOCK == 0 else []
-                step = DecodePass(runner.attention, own[: page + 1].unsqueeze(0), [position], full)
+                step = DecodePass(runner.decoder, own[: page + 1].unsqueeze(0), [position], full)
                 hidden.append(forward_tokens(model, torch.tensor([token]), step))
     finally:
         engine_attention.select = original

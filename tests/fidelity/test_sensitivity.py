@@ -25,7 +25,7 @@ from seer_ray.fidelity.sensitivity import (
 )
 from seer_ray.models.patch import attention_shape, decoder_layer
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Seer
+from seer_ray.selectors.seer import Seer
 
 BLOCK, BUDGET, CAP = 16, 5, 2.0
 DOCUMENTS = [

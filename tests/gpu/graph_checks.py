@@ -40,12 +40,12 @@ def make(selector: str, dtype: torch.dtype) -> Engine:
 def completions(way: str, selector: str, dtype: torch.dtype) -> dict[str, Any]:
     """Of twelve chains in five rows. ``way``: graph, step (the graph's, not captured) or eager."""
     engine = make(selector, dtype)
-    graphs, runner = engine.runner.graphs, engine.runner
+    graphs, runner = engine.runner.captured, engine.runner
     assert graphs is not None
     if way == "step":
-        runner.graphs = DecodeGraphs(runner.loaded, runner.attention, 5, lambda step: step)
+        runner.captured = DecodeGraphs(runner.loaded, runner.decoder, 5, lambda step: step)
     elif way == "eager":
-        runner.graphs = None
+        runner.captured = None
     lengths = (1, 15, 16, 17, 33, 63, 64, 100, 5, 31, 32, 48)
     requests = [
         request(f"{n}/0", tokens(length, seed=n), 12 + 5 * n, **SAMPLING[n % len(SAMPLING)])

@@ -17,14 +17,14 @@ LAG = 2_000_000
 
 
 def lagging(engine: Engine) -> Engine:
-    graphs: Any = engine.runner.graphs
-    launched = graphs._run
+    steps: Any = engine.runner.captured
+    launched = steps.run
 
     def later(*arguments: Any) -> None:
         torch.cuda._sleep(LAG)
         launched(*arguments)
 
-    graphs._run = later
+    steps.run = later
     return engine
 
 
@@ -49,7 +49,7 @@ def overlapping_gives_what_waiting_gives(selector: str, dtype: torch.dtype) -> N
             assert engine.overlap, "steps overlap on a GPU"
             engine.overlap = overlap
             found.append({id: outcome(done) for id, done in run(engine, batch).items()})
-            assert engine.runner.graphs is not None and engine.runner.graphs.usable
+            assert engine.runner.captured is not None and engine.runner.captured.usable
         assert found[0] == found[1]
 
 

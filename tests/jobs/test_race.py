@@ -16,9 +16,9 @@ from jobs.conftest import MakeConfig
 from jobs.sweeps import Recorder, Stopper, folder, rows, run, states
 from results.sample import row
 
+from seer_ray.analysis.comparison import compare
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import Keeps
-from seer_ray.analysis.standing import compare
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import RacingConfig, RunConfig, SweepConfig
@@ -220,7 +220,7 @@ def test_what_is_plainly_worse_is_stopped_and_a_resumed_sweep_decides_the_same(
     points = "1 point" if len(stopped) == 1 else f"{len(stopped)} points"
     assert left > 0 and summary.saved is not None
     assert summary.saved.startswith(f"racing stopped {points} early and saved {left} chains, about ")
-    judged = {one.setting.folder.rpartition("/")[2]: one for one in compare([folder(graded).uri]).standings}
+    judged = {one.setting.folder.rpartition("/")[2]: one for one in compare([folder(graded).uri]).runs}
     worse = judged["window-32"].assessment
     assert worse is not None and (worse.keeps, worse.why) == (Keeps.NO, f"racing stopped it: {why}")
     page = Path(folder(graded).uri, "report.html").read_text()

@@ -97,7 +97,7 @@ def test_a_report_is_written_at_the_end_and_costs_no_job(
     def fail(*_: object) -> None:
         raise RuntimeError("out of ink")
 
-    monkeypatch.setattr("seer_ray.report.plots.draw", fail)
+    monkeypatch.setattr("seer_ray.report.html.draw", fail)
     config.name = "other"
     assert run_job.main(config, Noter(), fake_engine.build_fake).report is None
     assert Noter.notes == ["no report (RuntimeError: out of ink); what it would show is all there"]

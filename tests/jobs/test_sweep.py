@@ -10,8 +10,8 @@ import pytest
 from fake_engine import expected_tokens, make_request
 from jobs.sweeps import Recorder, Stopper, folder, rows, run, states
 
+from seer_ray.analysis.comparison import compare
 from seer_ray.analysis.racing import Decision, Verdict
-from seer_ray.analysis.standing import compare
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import SweepConfig
@@ -47,7 +47,7 @@ def test_every_point_is_a_run_of_its_own_with_its_own_setting(base: SweepConfig)
         assert (metrics["kv/attended"], metrics["kv/available"]) == (6 * 200, 6 * 400)
         assert metrics["time/decoding_s"] == pytest.approx(metrics["time/engine_s"]), "of one worker"
         assert metrics["speed/tokens_per_s"] == pytest.approx(6 * 20 / metrics["time/engine_s"])
-    compared = {one.setting.folder: one.setting.speed for one in compare([folder(base).uri]).standings}
+    compared = {one.setting.folder: one.setting.speed for one in compare([folder(base).uri]).runs}
     shown = {point.name: point.tokens_per_s for point in read_status(folder(base).uri).live.points}
     for point in summary.points:
         speed = compared[point_uri(folder(base).uri, point["slug"])]

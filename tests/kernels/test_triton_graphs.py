@@ -32,7 +32,7 @@ def test_completions(selector: str, kernel: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype == torch.float32)
     engine = make_engine(selector=selector, budget=48)
     runner = engine.runner
-    runner.graphs = DecodeGraphs(runner.loaded, runner.attention, 4, lambda step: step)
+    runner.captured = DecodeGraphs(runner.loaded, runner.decoder, 4, lambda step: step)
     found = run(engine, requests)
     assert [outcome(found[item.id]) for item in requests] == [outcome(done[item.id]) for item in requests]
     assert len(launched) >= 2 * 5  # layers, steps

@@ -14,7 +14,6 @@ from tiny import tiny_config
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import (
-    export_pth,
     init_gates,
     load_gates,
     save_gates,
@@ -49,7 +48,7 @@ def load(source: str | Path, config: object = CONFIG, block_size: int = 16, **kw
 # -- round trips -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("save", [save_gates, export_pth])
+@pytest.mark.parametrize("pth", [False, True])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -61,9 +60,9 @@ def load(source: str | Path, config: object = CONFIG, block_size: int = 16, **kw
     ids=str,
 )
 @torch.no_grad()
-def test_round_trip(save: Callable, settings: dict, tmp_path: Path) -> None:
+def test_round_trip(pth: bool, settings: dict, tmp_path: Path) -> None:
     gates = init_gates(CONFIG, GateConfig(**({"block_size": 16, "gate_dim": 8} | settings)), seed=3)
-    loaded = load(save(tmp_path, gates, CONFIG, "tiny/tiny-qwen3"))
+    loaded = load(save_gates(tmp_path, gates, CONFIG, "tiny/tiny-qwen3", pth))
     assert [gate is None for gate in loaded] == [gate is None for gate in gates]
     k, q, position = torch.randn(1, 40, 2, 16), torch.randn(1, 4, 16), torch.tensor([39])
     for mine, theirs in zip(gates, loaded, strict=True):
@@ -74,7 +73,7 @@ def test_round_trip(save: Callable, settings: dict, tmp_path: Path) -> None:
 
 
 def test_keys_and_names_are_those_of_the_released_gates(tmp_path: Path) -> None:
-    export_pth(tmp_path, init_gates(CONFIG, SHAPE), CONFIG, "tiny/tiny-qwen3")
+    save_gates(tmp_path, init_gates(CONFIG, SHAPE), CONFIG, "tiny/tiny-qwen3", pth=True)
     weights = torch.load(tmp_path / "attn_gate_weights.pth", weights_only=True)
     assert {key: tuple(weights[key].shape) for key in weights if key.startswith(PREFIX)} == {
         f"{PREFIX}.attngate_linear_q.weight": (2, 2, 16, 8),
@@ -103,7 +102,7 @@ def test_a_file_beside_its_config_and_a_config_of_the_old_format(tmp_path: Path)
     gates = init_gates(CONFIG, SHAPE)
     for gate in gates:
         gate.to(torch.bfloat16)
-    export_pth(tmp_path, gates, CONFIG, "tiny/tiny-qwen3")
+    save_gates(tmp_path, gates, CONFIG, "tiny/tiny-qwen3", pth=True)
     file = tmp_path / "config.json"
     data = json.loads(file.read_text())
     del data["rope_parameters"], data["seerattn_use_rope"], data["head_dim"]
@@ -254,7 +253,7 @@ class Evil:
     ids=["code", "empty", "zip", "pickle"],
 )
 def test_a_pickle_with_code_or_a_torn_file(content: bytes, tmp_path: Path, capsys: Capture) -> None:
-    export_pth(tmp_path, init_gates(CONFIG, SHAPE), CONFIG, "tiny/tiny-qwen3")
+    save_gates(tmp_path, init_gates(CONFIG, SHAPE), CONFIG, "tiny/tiny-qwen3", pth=True)
     (tmp_path / "attn_gate_weights.pth").write_bytes(content)
     with pytest.raises(ConfigError, match=r"cannot read attn_gate_weights\.pth") as caught:
         load(tmp_path)
@@ -267,7 +266,7 @@ def test_a_torn_safetensors_file_and_a_pth_that_is_no_dict(tmp_path: Path) -> No
     (source / "attn_gate_weights.safetensors").write_bytes(b"torn")
     with pytest.raises(ConfigError, match=r"cannot read attn_gate_weights\.safetensors"):
         load(source)
-    export_pth(tmp_path / "pth", init_gates(CONFIG, SHAPE), CONFIG, "tiny/tiny-qwen3")
+    save_gates(tmp_path / "pth", init_gates(CONFIG, SHAPE), CONFIG, "tiny/tiny-qwen3", pth=True)
     torch.save([torch.zeros(1)], tmp_path / "pth" / "attn_gate_weights.pth")
     with pytest.raises(ConfigError, match="must hold tensors by name"):
         load(tmp_path / "pth")

@@ -77,4 +77,4 @@ def test_a_patched_model_is_used_as_before(family: str) -> None:
 def test_shape(family: str) -> None:
     shape = attention_shape(make_tiny(family, num_hidden_layers=3, num_attention_heads=8, head_dim=8))
     assert (shape.layers, shape.q_heads, shape.kv_heads, shape.head_dim) == (3, 8, 2, 8)
-    assert shape.native == ("full_attention",) * 3
+    assert shape.mixers == ("attention",) * 3

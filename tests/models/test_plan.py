@@ -10,32 +10,33 @@ import pytest
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SelectorConfig
+from seer_ray.config.selectors import SELECTORS
 from seer_ray.models.plan import LayerPlan, resolve_plan
 
-NATIVE = ["full_attention"] * 6
+MIXERS = ["attention"] * 6
 
 
 def plan(block: int = 64, **selector: Any) -> LayerPlan:
-    return resolve_plan(SelectorConfig(**selector), NATIVE, block)
+    return resolve_plan(SelectorConfig(**selector), MIXERS, block)
 
 
-def mixers(**selector: Any) -> list[str]:
-    return [spec.mixer for spec in plan(**selector).layers]
+def selectors(**selector: Any) -> list[str]:
+    return [spec.selector for spec in plan(**selector).layers]
 
 
 def test_dense() -> None:
     dense = plan()
     assert dense.code == "6L:dense"
-    assert all(spec.blocks is None and spec.mixer == "dense" for spec in dense.layers)
-    assert not dense.uses("seer")
+    assert all(spec.blocks is None and spec.selector == "dense" for spec in dense.layers)
+    assert not any(traits.sparse for traits in dense.selectors)
 
 
 def test_one_selector() -> None:
     seer = plan(name="seer", budget=2048)
-    assert seer.code == "6L:seer2048b64" and seer.uses("seer")
+    assert seer.code == "6L:seer2048b64" and seer.selectors == {SELECTORS["seer"]}
     assert [spec.layer for spec in seer.layers] == list(range(6))
-    assert {(spec.blocks, spec.threshold, spec.sink, spec.native) for spec in seer.layers} == {
-        (32, None, True, "full_attention")
+    assert {(spec.blocks, spec.threshold, spec.sink, spec.mixer) for spec in seer.layers} == {
+        (32, None, True, "attention")
     }
 
 
@@ -46,8 +47,8 @@ def test_code_names_what_differs_most_common_first() -> None:
 
 
 def test_later_settings_win() -> None:
-    assert mixers(name="seer", dense_layers=2) == ["dense"] * 2 + ["seer"] * 4
-    assert mixers(name="seer", dense_layers=2, layers={"1-3": "quest", "3": "oracle"}) == [
+    assert selectors(name="seer", dense_layers=2) == ["dense"] * 2 + ["seer"] * 4
+    assert selectors(name="seer", dense_layers=2, layers={"1-3": "quest", "3": "oracle"}) == [
         "dense",
         "quest",
         "quest",
@@ -55,7 +56,7 @@ def test_later_settings_win() -> None:
         "seer",
         "seer",
     ]
-    assert mixers(layers={"0-5": "window"}) == ["window"] * 6
+    assert selectors(layers={"0-5": "window"}) == ["window"] * 6
 
 
 def test_shares_divide_the_budget_among_layers() -> None:
@@ -93,7 +94,7 @@ def test_digest_is_of_what_is_decoded_not_of_how_it_was_said() -> None:
 
 def test_plans_are_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
-        plan().layers[0].mixer = "seer"  # type: ignore[misc]
+        plan().layers[0].selector = "seer"  # type: ignore[misc]
     hash(plan())
 
 

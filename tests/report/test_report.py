@@ -12,16 +12,17 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from analysis.made_runs import BLOCK, EVIL, HEADS, LAYERS, make_run, make_sweep
 
-from seer_ray.analysis.standing import compare
+from seer_ray.analysis.comparison import attended_by_layer, compare
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine.trace import Trace, TraceEncoder
-from seer_ray.report import plots as figures
 from seer_ray.report import style
 from seer_ray.report.embed import fit, natural
 from seer_ray.report.html import Report, make_report
+from seer_ray.report.plots import colour, draw
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import open_store
 
@@ -97,11 +98,11 @@ def test_nothing_in_a_run_can_leave_its_place(report: Report) -> None:
     assert "default-src 'none'" in html
 
 
-def test_summary_and_table_say_the_figures(report: Report) -> None:
+def test_summary_and_table_say_what_the_comparison_found(report: Report) -> None:
     html = report.html
     (recommendation,) = report.comparison.recommendations
     assert recommendation.sentence.split(":")[0] in html
-    for one in report.comparison.standings:
+    for one in report.comparison.runs:
         assert f"</span>{one.name}" in html
         assert one.accuracy is not None
         assert f"{100 * one.accuracy.value:.1f} %<small>{100 * one.accuracy.low:.1f} to" in html
@@ -152,18 +153,18 @@ def test_every_plot_is_there_as_png_and_svg_in_the_page(report: Report, tmp_path
 
 def test_a_selector_has_one_colour_everywhere(report: Report) -> None:
     by_selector: dict[str, set[str]] = {}
-    for one in report.comparison.standings:
-        by_selector.setdefault(one.selector, set()).add(one.colour)
+    for one in report.comparison.runs:
+        by_selector.setdefault(one.selector, set()).add(colour(one))
     assert all(len(colours) == 1 for colours in by_selector.values())
     assert len({colour for colours in by_selector.values() for colour in colours}) == 3
     assert style.colour("a new one") == style.colour("a new one")
 
 
-def test_shares_by_layer_are_those_of_the_rows(report: Report) -> None:
-    for one in report.comparison.standings:
-        assert one.layers is not None and one.share is not None
+def test_reads_by_layer_are_those_of_the_rows(report: Report) -> None:
+    for one in report.comparison.runs:
+        assert one.layers is not None and one.attended_share is not None
         assert one.layers[0] == pytest.approx(1.0)
-        assert np.mean(one.layers) == pytest.approx(one.share), (
+        assert np.mean(one.layers) == pytest.approx(one.attended_share), (
             "each layer has an equal part of what there is"
         )
 
@@ -240,18 +241,14 @@ def test_one_run_alone_has_tiles_and_no_comparison(tmp_path: Path) -> None:
     assert "5 problems · 1 sample each" in report.html
 
 
-def test_a_run_without_counts_by_layer_has_no_such_plot(tmp_path: Path) -> None:
-    import pyarrow as pa
-
-    from seer_ray.analysis.standing import layer_shares
-
+def test_a_run_without_counts_by_layer_has_no_such_plot() -> None:
     empty = pa.table(
         {"attended_kv_layers": pa.array([None], pa.list_(pa.int64())), "available_kv": [5], "error": [None]}
     )
-    assert layer_shares(empty) is None
+    assert attended_by_layer(empty) is None
     layers, errors = [[1, 2], None, [9, 9]], [None, None, "lost"]
     mixed = pa.table({"attended_kv_layers": layers, "available_kv": [8, 100, 100], "error": errors})
-    assert layer_shares(mixed) == (0.25, 0.5)
+    assert attended_by_layer(mixed) == (0.25, 0.5)
 
 
 def test_a_run_without_rows_is_refused(tmp_path: Path) -> None:
@@ -265,11 +262,11 @@ def test_several_runs_need_the_same_problems(tmp_path: Path) -> None:
     assert len(compare([str(first), str(second)]).recommendations) == 1
 
 
-def test_figures_leave_no_state(report: Report) -> None:
+def test_plots_leave_no_state(report: Report) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    figures.draw(report.comparison)
+    draw(report.comparison)
     assert dict(matplotlib.rcParams) == before
 
 

@@ -12,7 +12,7 @@ from results.faults import Crash, Disk
 from results.sample import CONFIG, row
 
 from seer_ray.config.compose import to_yaml
-from seer_ray.engine.request import Progress
+from seer_ray.engine.request import Counters
 from seer_ray.results import progress
 from seer_ray.results.folder import RunFolder
 
@@ -164,19 +164,19 @@ def test_flush_keeps_what_was_flushed(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def prepare(folder: RunFolder) -> None:
         log = folder.progress()
-        log.append("p/0", [1, 2], Progress(), 1)
-        log.append("q/0", [7], Progress(), 1)
+        log.append("p/0", [1, 2], Counters(), 1)
+        log.append("q/0", [7], Counters(), 1)
         log.flush()
-        log.append("p/0", [3], Progress(), 1)
-        log.append("p/1", [4], Progress(), 1)
-        log.append("q/0", [7], Progress(), 1)
+        log.append("p/0", [3], Counters(), 1)
+        log.append("p/1", [4], Counters(), 1)
+        log.append("q/0", [7], Counters(), 1)
         log.flush()
 
     def action(folder: RunFolder) -> None:
         log = folder.progress()
-        log.append("p/0", [5], Progress(attended_kv=5), 1)
-        log.append("p/1", [9, 9], Progress(), 2, offset=0)
-        log.append("r/0", [8], Progress(), 1)
+        log.append("p/0", [5], Counters(attended_kv=5), 1)
+        log.append("p/1", [9, 9], Counters(), 2, offset=0)
+        log.append("r/0", [8], Counters(), 1)
         log.forget(["q/0"])
         log.flush()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seer_ray.engine.request import Progress
+from seer_ray.engine.request import Counters, Progress
 from seer_ray.results import progress
 from seer_ray.results.chain import decode
 from seer_ray.results.progress import ProgressLog
@@ -33,11 +33,11 @@ def tokens(log: ProgressLog) -> dict[str, tuple[int, ...]]:
 
 def test_a_chain_comes_back_with_its_counters(store: Store) -> None:
     log = ProgressLog(store)
-    log.append("p/0", [1, 2], Progress(attended_kv=1), 1)
-    log.append("p/0", [3], Progress((99,), 2, 3, 0.5, 0.25, 1.5), 1)
-    log.append("q/0", [], Progress(), 2)
+    log.append("p/0", [1, 2], Counters(attended_kv=1), 1)
+    log.append("p/0", [3], Counters(2, 3, 0.5, 0.25, 1.5), 1)
+    log.append("q/0", [], Counters(), 2)
     log.flush()
-    expected = {"p/0": (Progress((1, 2, 3), 2, 3, 0.5, 0.25, 1.5), 1), "q/0": (Progress(), 2)}
+    expected = {"p/0": (Progress((1, 2, 3), Counters(2, 3, 0.5, 0.25, 1.5)), 1), "q/0": (Progress(), 2)}
     assert log.load() == ProgressLog(store).load() == expected
     assert ProgressLog(store).get("p/0") == expected["p/0"]
     assert log.get("r/0") is None
@@ -45,20 +45,20 @@ def test_a_chain_comes_back_with_its_counters(store: Store) -> None:
 
 def test_only_what_is_flushed_is_there(store: Store) -> None:
     log = ProgressLog(store)
-    log.append("p/0", [1], Progress(), 1)
+    log.append("p/0", [1], Counters(), 1)
     assert ProgressLog(store).load() == {}
     log.flush()
-    log.append("p/0", [2], Progress(), 1)
+    log.append("p/0", [2], Counters(), 1)
     assert tokens(log) == {"p/0": (1, 2)}
     assert tokens(ProgressLog(store)) == {"p/0": (1,)}
 
 
 def test_a_segment_holds_what_is_new(store: Store) -> None:
     log = ProgressLog(store)
-    log.append("p/0", list(range(1000)), Progress(), 1)
-    log.append("q/0", [5], Progress(), 1)
+    log.append("p/0", list(range(1000)), Counters(), 1)
+    log.append("q/0", [5], Counters(), 1)
     log.flush()
-    log.append("p/0", [7, 8], Progress(), 1)
+    log.append("p/0", [7, 8], Counters(), 1)
     log.flush()
     log.flush()
     first, second = segments(store)
@@ -69,23 +69,23 @@ def test_a_segment_holds_what_is_new(store: Store) -> None:
 
 def test_a_chain_begun_again_overwrites_its_tail(store: Store) -> None:
     log = ProgressLog(store)
-    log.append("p/0", [1, 2, 3, 4], Progress(), 1)
+    log.append("p/0", [1, 2, 3, 4], Counters(), 1)
     log.flush()
-    log.append("p/0", [9], Progress(), 2, offset=2)
+    log.append("p/0", [9], Counters(), 2, offset=2)
     assert tokens(log) == {"p/0": (1, 2, 9)}
     log.flush()
     assert ProgressLog(store).load()["p/0"] == (Progress((1, 2, 9)), 2)
     with pytest.raises(ValueError, match="p/0: tokens from 5, but only 3 are known"):
-        log.append("p/0", [1], Progress(), 2, offset=5)
+        log.append("p/0", [1], Counters(), 2, offset=5)
 
 
 def test_forgotten_chains_leave_the_disk(store: Store) -> None:
     log = ProgressLog(store)
     for i in range(3):
-        log.append("long", [i], Progress(), 1)
-        log.append(f"short/{i}", [i], Progress(), 1)
+        log.append("long", [i], Counters(), 1)
+        log.append(f"short/{i}", [i], Counters(), 1)
         log.flush()
-    log.append("short/3", [3], Progress(), 1)
+    log.append("short/3", [3], Counters(), 1)
     log.flush()
     log.forget(["short/3", "unknown"])
     log.flush()
@@ -105,8 +105,8 @@ def test_the_folder_stays_bounded(store: Store, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(progress, "SLACK_TOKENS", 100)
     log = ProgressLog(store)
     for i in range(60):
-        log.append("long", [i], Progress(), 1)
-        log.append(f"short/{i}", range(50), Progress(), 1)
+        log.append("long", [i], Counters(), 1)
+        log.append(f"short/{i}", range(50), Counters(), 1)
         log.flush()
         log.forget([f"short/{i}"])
         files = segments(store)
@@ -135,16 +135,16 @@ def test_a_lost_segment_ends_the_chain_before_it(
 ) -> None:
     log = ProgressLog(store)
     for i in range(3):
-        log.append("p/0", [i, i], Progress(attended_kv=i + 1), i + 1)
+        log.append("p/0", [i, i], Counters(attended_kv=i + 1), i + 1)
         if i != 1:
-            log.append("q/0", [i], Progress(), 1)
+            log.append("q/0", [i], Counters(), 1)
         log.flush()
     damage(segments(store)[1], how)
     with caplog.at_level(logging.WARNING):
         log = ProgressLog(store)
-    assert log.load() == {"p/0": (Progress((0, 0), attended_kv=1), 3), "q/0": (Progress((0, 2)), 1)}
+    assert log.load() == {"p/0": (Progress((0, 0), Counters(attended_kv=1)), 3), "q/0": (Progress((0, 2)), 1)}
     assert len(caplog.records) == 1 and "1 chains go on from their last whole piece" in caplog.text
-    log.append("p/0", [8], Progress(), 1)
+    log.append("p/0", [8], Counters(), 1)
     log.flush()
     caplog.clear()
     assert tokens(ProgressLog(store)) == {"p/0": (0, 0, 8), "q/0": (0, 2)}
@@ -155,11 +155,11 @@ def test_a_lost_restart_does_not_mix_two_chains(store: Store) -> None:
     """The segment that said 'again from token 1' is torn: what follows does not belong to the old tokens,
     although its offset fits."""
     log = ProgressLog(store)
-    log.append("p/0", [1, 2, 3], Progress(), 1)
+    log.append("p/0", [1, 2, 3], Counters(), 1)
     log.flush()
-    log.append("p/0", [8], Progress(), 2, offset=1)
+    log.append("p/0", [8], Counters(), 2, offset=1)
     log.flush()
-    log.append("p/0", [9], Progress(), 2)
+    log.append("p/0", [9], Counters(), 2)
     log.flush()
     damage(segments(store)[1], "cut")
     assert tokens(ProgressLog(store)) == {"p/0": (1, 2, 3)}
@@ -167,7 +167,7 @@ def test_a_lost_restart_does_not_mix_two_chains(store: Store) -> None:
 
 def test_what_failed_is_flushed_the_next_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     log = ProgressLog(store)
-    log.append("p/0", [1], Progress(), 1)
+    log.append("p/0", [1], Counters(), 1)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -176,7 +176,7 @@ def test_what_failed_is_flushed_the_next_time(store: Store, monkeypatch: pytest.
         patch.setattr(store, "write", full)
         with pytest.raises(OSError, match="No space"):
             log.flush()
-    log.append("p/0", [2], Progress(), 1)
+    log.append("p/0", [2], Counters(), 1)
     log.flush()
     assert tokens(ProgressLog(store)) == {"p/0": (1, 2)}
 
@@ -222,7 +222,7 @@ def test_any_history_gives_true_prefixes(
             case ("append", name, where, new) if name not in done:
                 known = log.get(name)
                 offset = round(where * len(known[0].tokens)) if known else 0
-                log.append(name, new, Progress(), 1, offset)
+                log.append(name, new, Counters(), 1, offset)
                 once[name].append(tokens(log)[name])
             case ("flush",):
                 log.flush()

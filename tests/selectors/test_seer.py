@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from seer_ray.config.options import SelectorConfig
-from seer_ray.engine.attention import Attention, DecodePass, PrefillPass
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import resolve_plan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import Query, Seer
+from seer_ray.selectors.base import Query
+from seer_ray.selectors.seer import Seer
 
 HEADS, GROUP, DIM, BLOCK, PAGES = 2, 3, 16, 16, 8
-SHAPE = AttentionShape(1, HEADS * GROUP, HEADS, DIM, ("full_attention",))
+SHAPE = AttentionShape(1, HEADS * GROUP, HEADS, DIM, ("attention",))
 
 
-def make(scaling: float) -> tuple[Attention, AttnGate]:
+def make(scaling: float) -> tuple[Decoder, AttnGate]:
     torch.manual_seed(0)
     gate = AttnGate(
         num_query_heads=HEADS * GROUP,
@@ -29,7 +30,7 @@ def make(scaling: float) -> tuple[Attention, AttnGate]:
         rope_theta=10_000.0,
     ).requires_grad_(False)
     selectors = [Seer(gate)]
-    plan = resolve_plan(SelectorConfig(name="seer", budget=3 * BLOCK), SHAPE.native, BLOCK)
+    plan = resolve_plan(SelectorConfig(name="seer", budget=3 * BLOCK), SHAPE.mixers, BLOCK)
     device = torch.device("cpu")
     cache = PagedCache(SHAPE, list(selectors), 2 * PAGES + 1, BLOCK, 2, PAGES, torch.float32, device)
     for kv, summary in zip(cache.kv, cache.summary, strict=True):
@@ -38,24 +39,24 @@ def make(scaling: float) -> tuple[Attention, AttnGate]:
         summary[1:] = float("nan")
     cache.table[:] = 1 + torch.randperm(2 * PAGES).view(2, PAGES)
     rope = RopeTable(RopeTable.from_theta(10_000.0, DIM).inv_freq, scaling, BLOCK * PAGES)
-    return Attention(cache, rope, plan, list(selectors)), gate
+    return Decoder(cache, rope, plan, list(selectors)), gate
 
 
 @pytest.mark.parametrize("scaling", [1.0, 1.2], ids=["plain", "yarn"])
 @pytest.mark.parametrize("prompt", [1, 2 * BLOCK, 3 * BLOCK + 5])
 def test_scores_from_pages(prompt: int, scaling: float) -> None:
     """Pages that fill in prefill and pages that fill in decode, in two rows of different lengths."""
-    attention, gate = make(scaling)
+    decoder, gate = make(scaling)
     length = PAGES * BLOCK
     q = torch.randn(2, length, HEADS * GROUP, DIM)
     k, v = torch.randn(2, length, HEADS, DIM), torch.randn(2, length, HEADS, DIM)
-    table = attention.cache.table.tolist()
+    table = decoder.cache.table.tolist()
     starts = [prompt, prompt + BLOCK + 3]
     chunks = [(table[row], 0, end) for row, end in enumerate(starts)]
     packed = [torch.cat([x[row, :end] for row, end in enumerate(starts)]) for x in (q, k, v)]
-    PrefillPass(attention, chunks).attend(0, packed[0], packed[1], packed[2], 0.25)
+    PrefillPass(decoder, chunks).attend(0, packed[0], packed[1], packed[2], 0.25)
 
-    selector, summary = attention.selectors[0], attention.cache.summary[0]
+    selector, summary = decoder.selectors[0], decoder.cache.summary[0]
     assert selector is not None and summary is not None
     for step in range(length - starts[1]):
         positions = [start + step for start in starts]
@@ -64,11 +65,11 @@ def test_scores_from_pages(prompt: int, scaling: float) -> None:
             for row, at in enumerate(positions)
             if (at + 1) % BLOCK == 0
         ]
-        view = DecodePass(attention, attention.cache.table, positions, completed)
+        view = DecodePass(decoder, decoder.cache.table, positions, completed)
         rows, at = torch.arange(2), torch.tensor(positions)
         out = view.attend(0, q[rows, at], k[rows, at], v[rows, at], 0.25)
         assert out.isfinite().all()
-        query = Query(q[rows, at], q[rows, at], attention.cache.kv[0], summary, 0.25)
+        query = Query(q[rows, at], q[rows, at], decoder.cache.kv[0], summary, 0.25)
         found = selector.scores(query, view.view)
         for row in rows.tolist():
             complete = (positions[row] + 1) // BLOCK

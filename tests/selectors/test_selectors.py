@@ -8,7 +8,11 @@ import torch
 from seer_ray.kernels.rotary import rotate
 from seer_ray.kernels.select import select
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import FullKeys, Oracle, Query, Quest, Random, StepView, Window
+from seer_ray.selectors.base import FullKeys, Query, StepView
+from seer_ray.selectors.oracle import Oracle
+from seer_ray.selectors.quest import Quest
+from seer_ray.selectors.random import Random
+from seer_ray.selectors.window import Window
 
 ROWS, HEADS, GROUP, DIM, BLOCK, WIDTH = 3, 2, 4, 32, 16, 6
 LENGTHS = torch.tensor([5, 3 * BLOCK, WIDTH * BLOCK - 1])

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.recommend import Answer, Assessment, Keeps, Recommendation
-from seer_ray.analysis.wording import percent, points
+from seer_ray.analysis.words import points, round_percent, signed_percent
 
 SHOWN = {
     Keeps.YES: Text("yes", "green"),
@@ -26,9 +26,9 @@ def print_comparison(console: Console, found: Recommendation) -> None:
     for name in ("right %", change, "KV", "decode", "length"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("keeps", no_wrap=True)
-    share = found.baseline_cost.attended_share
-    read = percent(share) if share else ""
-    table.add_row(found.baseline, _accuracy(found.baseline_accuracy), "", read)
+    read = found.baseline_cost.attended_share
+    kv = round_percent(read) if read else ""
+    table.add_row(found.baseline, _accuracy(found.baseline_accuracy), "", kv)
     for one in found.assessments:
         table.add_row(*_row(one))
     console.print(table)
@@ -46,15 +46,13 @@ def _row(one: Assessment) -> list[str | Text]:
     found, speed = one.difference, ""
     if one.speedup is not None:
         speed = f"{one.speedup:.2g}x{'' if one.same_job else '*'}"
-    share = one.cost.attended_share
-    length = ""
-    if one.drift:
-        length = f"{100 * one.drift.value:+.1f} %".replace("-", "−")
+    read = one.cost.attended_share
+    length = signed_percent(one.drift.value) if one.drift else ""
     return [
         one.name,
         _accuracy(one.accuracy),
         f"{points(found.value)} ({points(found.low)} to {points(found.high)})",
-        percent(share) if share else "",
+        round_percent(read) if read else "",
         speed,
         length,
         SHOWN[one.keeps],

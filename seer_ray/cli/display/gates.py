@@ -11,8 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.words import count, duration
 from seer_ray.cli.display.follow import S, View, bar
-from seer_ray.cli.display.words import count, duration
 from seer_ray.status.live import MeasureLive
 
 if TYPE_CHECKING:

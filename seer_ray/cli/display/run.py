@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.metrics import family, known, live_values, summary_lines
+from seer_ray.analysis.words import count, duration, percent
 from seer_ray.cli.display.follow import View, bar, print_places
-from seer_ray.cli.display.words import accuracy, count, duration, percent
 from seer_ray.status.live import LiveStats, Summary
 from seer_ray.status.pulse import JobStatus
 
@@ -64,11 +64,7 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
     speed = Text.assemble(
         (f"{live.tokens_per_s:,.0f} tokens/s", "bold"), f" · {count(live.new_tokens, 'token')} so far"
     )
-    attention = Text("not decoded yet", "dim")
-    if live.mean_attended is not None:
-        attention = Text(f"{live.mean_attended:,.0f} KV tokens read per head and step")
-        if live.sparsity is not None:
-            attention.append(f" · {percent(live.sparsity)} skipped")
+    said = summary_lines(live_values(live))
     chains = Text(f"{live.running:,} running · {live.queued:,} waiting")
     if live.errors:
         chains.append(f" · {count(live.errors, 'error')}", "red")
@@ -78,8 +74,8 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
     return [
         ("time", Text(f"{duration(live.elapsed_s)}{left}{before}")),
         ("speed", speed),
-        ("accuracy", accuracy(live.accuracy, live.accuracy_se) or Text("nothing graded yet", "dim")),
-        ("attention", attention),
+        ("accuracy", _accuracy(said) or Text("nothing graded yet", "dim")),
+        ("attention", Text(said["attention"]) if "attention" in said else Text("not decoded yet", "dim")),
         ("chains", chains),
         ("workers", Text(workers)),
     ]
@@ -87,7 +83,7 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
 
 def live_line(live: LiveStats) -> str:
     """The job at one moment, on one line."""
-    graded = accuracy(live.accuracy, live.accuracy_se)
+    graded = _accuracy(summary_lines(live_values(live)))
     parts = [
         live.phase,
         f"{live.done}/{count(live.total, 'row')}",
@@ -125,46 +121,21 @@ def print_summary(console: Console, summary: Summary) -> None:
     print_places(console, summary, [*places, ("results", f"{summary.folder}/completions/*.parquet")])
 
 
-def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
+def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Text]]:
     """Label and text of the metrics that a summary shows, those that there are.
 
     Args:
-        metrics: by the names of ``seer_ray.analysis.statistics``
+        metrics: by name, see ``seer_ray.analysis.metrics``
     """
-    known = {
-        name: value
-        for name, value in metrics.items()
-        if isinstance(value, (int, float)) and math.isfinite(value)
-    }
-    rows: list[tuple[str, RenderableType]] = []
-    passes = _by_k(known, "pass_at")
-    share = accuracy(known.get("accuracy/avg"), known.get("accuracy/stderr"))
-    if share is not None:
-        rows.append((f"avg@{max(passes, default=1)}", share))
-    rows += [(f"pass@{k}", percent(value)) for k, value in passes.items() if k > 1]
-    rows += [(f"majority@{k}", percent(value)) for k, value in _by_k(known, "majority_at").items() if k > 1]
-    if ungraded := int(known.get("rows/ungraded", 0)):
-        rows.append(("ungraded", f"{count(ungraded, 'row')}, not counted above"))
-    if "accuracy/no_answer_rate" in known:
-        rows.append(("no answer", f"{percent(known['accuracy/no_answer_rate'])} of the completions"))
-    if "length/mean_tokens" in known:
-        cut = known.get("length/truncation_rate", 0.0)
-        limit = f" · {percent(cut)} cut off at the limit" if cut else ""
-        longest = f", {known['length/max_tokens']:,.0f} at most" if "length/max_tokens" in known else ""
-        rows.append(("length", f"{known['length/mean_tokens']:,.0f} tokens on average{longest}{limit}"))
-    if "speed/tokens_per_s" in known:
-        rows.append(("speed", f"{known['speed/tokens_per_s']:,.0f} tokens/s"))
-    reads = []
-    if "kv/mean_attended" in known:
-        reads.append(f"{known['kv/mean_attended']:,.0f} KV tokens read per head and step")
-    if "kv/sparsity" in known:
-        reads.append(f"{percent(known['kv/sparsity'])} skipped")
-    if reads:
-        rows.append(("attention", " · ".join(reads)))
-    return rows
+    values = known(metrics)
+    said = summary_lines(values)
+    samples = max(family("accuracy/pass_at_{k}", values), default=1)
+    accuracy = [(f"avg@{samples}", text)] if (text := _accuracy(said)) else []
+    return accuracy + [(label, Text(text)) for label, text in said.items() if label != "accuracy"]
 
 
-def _by_k(metrics: Mapping[str, float], name: str) -> dict[int, float]:
-    """``accuracy/<name>_<k>`` by k, ascending."""
-    found = {key.removeprefix(f"accuracy/{name}_"): value for key, value in metrics.items()}
-    return {int(k): found[k] for k in sorted((k for k in found if k.isdigit()), key=int)}
+def _accuracy(said: Mapping[str, str]) -> Text | None:
+    """Of the lines of a summary, that which says how good it is. None: nothing is graded."""
+    if "accuracy" not in said:
+        return None
+    return Text.assemble((said["accuracy"], "bold"), " (standard error)" if "±" in said["accuracy"] else "")

@@ -12,8 +12,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.metrics import columns_of
+from seer_ray.analysis.words import count, duration, percent, with_error
 from seer_ray.cli.display.follow import View, bar, print_places
-from seer_ray.cli.display.words import count, duration, percent
 from seer_ray.status.live import PointLive, SweepLive, SweepSummary
 from seer_ray.status.pulse import JobStatus
 
@@ -92,7 +93,7 @@ def cells(point: PointLive) -> list[Text]:
     return [
         Text(point.name, "bold"),
         Text(rows),
-        Text(_accuracy(live.accuracy, live.accuracy_se)),
+        Text(with_error(live.accuracy, live.accuracy_se) if live.accuracy is not None else ""),
         Text(percent(1 - live.sparsity) if live.sparsity is not None else ""),
         Text(f"{point.tokens_per_s:,.0f}" if point.tokens_per_s else ""),
         state,
@@ -101,10 +102,11 @@ def cells(point: PointLive) -> list[Text]:
 
 def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     """What a sweep came to, where it is, and what to try next."""
-    table = _table("point", "accuracy", "KV read", "tokens/s", "x dense", "tokens a chain", "")
-    rates = {point["slug"]: point["metrics"].get("speed/tokens_per_s") for point in summary.points}
+    heads = [head for _, column in columns_of("sweep") for head in (column.head, column.ratio) if head]
+    table = _table("point", *heads, "")
+    metrics = {point["slug"]: point["metrics"] for point in summary.points}
     for point in summary.points:
-        table.add_row(*_result(point, rates))
+        table.add_row(*_result(point, metrics.get(point["baseline"], {})))
     console.print(Text(f"\n{summary.name}\n", "bold"), table)
     for point in summary.points:
         if point["state"] == "failed":
@@ -169,24 +171,13 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _accuracy(share: float | None, se: float | None) -> str:
-    if share is None:
-        return ""
-    return f"{100 * share:.1f}" + (f" ± {100 * se:.1f}" if se is not None else "") + " %"
-
-
-def _result(point: dict[str, Any], rates: dict[str, float | None]) -> list[str | Text]:
-    metrics = point["metrics"]
-    rate, dense = metrics.get("speed/tokens_per_s"), rates.get(point["baseline"])
-    sparsity = metrics.get("kv/sparsity")
-    length = metrics.get("length/mean_tokens")
+def _result(point: dict[str, Any], baseline: dict[str, Any]) -> list[str | Text]:
+    """A line of the summary's table: what a point came to, beside the metrics of its baseline."""
+    cells = []
+    for metric, column in columns_of("sweep"):
+        cells.append(metric.said(column.words, point["metrics"]))
+        if column.ratio:
+            value, base = point["metrics"].get(metric.name), baseline.get(metric.name)
+            cells.append(f"{value / base:.2f}" if value and base else "")
     state = "" if point["state"] == "done" else point["state"]
-    return [
-        Text(point["slug"], "bold"),
-        _accuracy(metrics.get("accuracy/avg"), metrics.get("accuracy/stderr")),
-        percent(1 - sparsity) if sparsity is not None else "",
-        f"{rate:,.0f}" if rate else "",
-        f"{rate / dense:.2f}" if rate and dense else "",
-        f"{length:,.0f}" if length is not None else "",
-        Text(state, STYLES.get(state, "dim")),
-    ]
+    return [Text(point["slug"], "bold"), *cells, Text(state, STYLES.get(state, "dim"))]

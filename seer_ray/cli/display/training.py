@@ -9,8 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.words import count, duration
 from seer_ray.cli.display.follow import View, bar
-from seer_ray.cli.display.words import count, duration
 from seer_ray.status.live import TrainLive, TrainSummary
 from seer_ray.status.pulse import JobStatus
 

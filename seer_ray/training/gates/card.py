@@ -1,9 +1,8 @@
-"""The card of gates that were trained here, made from their run."""
+"""The card of gates that were trained here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from seer_ray.config.training import DistillConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.split import Corpus
 from seer_ray.models.gate import AttnGate
+from seer_ray.training import card
 
 PACKAGES = ("seer-ray", "torch", "transformers")
 
@@ -31,79 +31,37 @@ def write_card(
         corpora: what each source gave.
         gates: that are in the folder, one per layer.
     """
-    there = [gate for gate in gates if gate is not None]
-    size = sum(parameter.numel() for gate in there for parameter in gate.parameters())
-    where = f"{len(there)} of {len(gates)} layers"
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    objective, train = config.objective, config.train
+    trained = [gate for gate in gates if gate is not None]
+    objective = config.objective
     parts = {f"distillation ({objective.target} target)": objective.distill, "next-token loss": objective.lm}
-    mix = ", ".join(f"{weight:g} x {name}" for name, weight in parts.items() if weight)
-    begin = f"the gates of {config.model.gates}" if config.model.gates else "random gates"
-    text = f"""---
-tags: [seer-attention, sparse-attention]
----
-# Attention gates for {config.model.name}
-
-Gates of SeerAttention-R ([arXiv 2506.08889](https://arxiv.org/abs/2506.08889)), {size:,} parameters in
-{where}: they tell which blocks of {there[0].block_size} cached tokens a decode step of the model reads.
-Use: `seer-ray run model.name={config.model.name} model.gates=THIS_FOLDER selector=seer`.
-
-## How they were made
-
-```bash
-{training_command(config, "distill")}
-```
-
-{report["step"]:,} steps from {begin}, {report["tokens"]:,.0f} tokens,
-{report["seconds"] / 60:,.1f} minutes, seed {train.seed}, objective {mix}; {versions}.
-
-| data | documents | tokens | held out | shorter than two blocks, left out |
-|---|---|---|---|---|
-{_data(config, corpora)}
-
-## Held-out documents
-
-The {config.evaluation.documents} longest ones at most; rows from {objective.skip:.0%} of each document on.
-
-{_figures(report["metrics"])}
-## All options
-
-```yaml
-{to_yaml(config).strip()}
-```
-"""
-    (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def _data(config: DistillConfig, corpora: Sequence[Corpus]) -> str:
-    lines = []
-    for source, corpus in zip(parse_sources(config.data), corpora, strict=True):
-        tokens = sum(len(document.tokens) for document in corpus.train)
-        weight = f" (weight {source.weight:g})" if source.weight != 1 else ""
-        lines.append(
-            f"| {source.path}{weight} | {len(corpus.train):,} | {tokens:,} | {len(corpus.held_out):,} |"
-            f" {corpus.too_short:,} |"
-        )
-    return "\n".join(lines)
-
-
-def _figures(metrics: dict[str, float]) -> str:
-    """The last value of each, all layers together; then a table by layer."""
-    names = sorted(name for name in metrics if name.startswith("eval/"))
-    if not names:
-        return "There were none.\n"
-    whole = [name for name in names if "/layer_" not in name]
-    layers = sorted({name.rpartition("/")[2] for name in names if "/layer_" in name})
-    columns = sorted({name.rpartition("/")[0] for name in names if "/layer_" in name})
-    lines = ["| | value |", "|---|---|"]
-    lines += [f"| {name.removeprefix('eval/')} | {metrics[name]:.4f} |" for name in whole]
-    lines += ["", "| layer | " + " | ".join(name.removeprefix("eval/") for name in columns) + " |"]
-    lines += ["|---" * (len(columns) + 1) + "|"]
-    for layer in layers:
-        values = [metrics.get(f"{column}/{layer}") for column in columns]
-        cells = ["" if value is None else f"{value:.4f}" for value in values]
-        lines.append(f"| {int(layer.removeprefix('layer_'))} | " + " | ".join(cells) + " |")
-    explained = (
-        "`recall`: of the blocks that the oracle reads, at that budget. `of_oracle`: attention mass kept"
+    whole, by_layer = _evaluation(report["metrics"])
+    card.write_card(
+        folder,
+        "gates/card.md",
+        PACKAGES,
+        config=config,
+        report=report,
+        command=training_command(config, "distill"),
+        options=to_yaml(config).strip(),
+        gates=trained,
+        layers=len(gates),
+        size=sum(parameter.numel() for gate in trained for parameter in gate.parameters()),
+        objective=", ".join(f"{weight:g} x {name}" for name, weight in parts.items() if weight),
+        data=list(zip(parse_sources(config.data), corpora, strict=True)),
+        whole=whole,
+        by_layer=by_layer,
+        columns=sorted({column for values in by_layer.values() for column in values}),
     )
-    return "\n".join(lines) + f"\n\n{explained}, as a share of what the oracle keeps.\n"
+
+
+def _evaluation(metrics: dict[str, float]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
+    """The last value of each metric of the evaluation: of all layers together, and by layer."""
+    whole: dict[str, float] = {}
+    by_layer: dict[int, dict[str, float]] = {}
+    for name in sorted(name for name in metrics if name.startswith("eval/")):
+        measure, _, layer = name.removeprefix("eval/").partition("/layer_")
+        if layer:
+            by_layer.setdefault(int(layer), {})[measure] = metrics[name]
+        else:
+            whole[measure] = metrics[name]
+    return whole, dict(sorted(by_layer.items()))

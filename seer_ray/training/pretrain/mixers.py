@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels.rotary import rotate
+from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.rope import RopeTable
 
 
@@ -56,7 +57,7 @@ def sliding(window: int) -> Mixer:
 def mixers_of(config: Any) -> list[Mixer]:
     """The mixers of a model, from the ``layer_types`` of its Hugging Face config."""
     window = config.sliding_window
-    return [sliding(window) if kind == "sliding_attention" else attention for kind in config.layer_types]
+    return [sliding(window) if MIXERS[name].windowed else attention for name in layer_mixers(config)]
 
 
 class PackedStep:

@@ -7,7 +7,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3Config,
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.training import ArchitectureConfig
-from seer_ray.models.mixers import NATIVE, resolve_mixers
+from seer_ray.models.mixers import MIXERS, resolve_mixers
 from seer_ray.training.pretrain.initial import prepare_lookup
 
 
@@ -18,6 +18,7 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
         config: sizes that ``check_sizes`` accepts.
     """
     mixers = resolve_mixers(config.mixers, config.layers)
+    windowed = any(MIXERS[name].windowed for name in mixers)
     end = tokenizer.eos_token_id
     settings = Qwen3Config(
         vocab_size=-(-len(tokenizer) // 64) * 64,
@@ -30,9 +31,9 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
         max_position_embeddings=config.max_positions,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         tie_word_embeddings=True,
-        use_sliding_window="sliding" in mixers,
-        sliding_window=config.window if "sliding" in mixers else None,
-        layer_types=[NATIVE[name] for name in mixers],
+        use_sliding_window=windowed,
+        sliding_window=config.window if windowed else None,
+        layer_types=[MIXERS[name].native for name in mixers],
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end,
         pad_token_id=tokenizer.pad_token_id,

@@ -22,7 +22,8 @@ from seer_ray.engine import Engine
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, load_gates
 from seer_ray.models.load import load_model
-from seer_ray.selectors import Query, Seer, StepView
+from seer_ray.selectors.base import Query, StepView
+from seer_ray.selectors.seer import Seer
 from seer_ray.training.gates import memory
 from seer_ray.training.gates.distillation import Distillation
 from seer_ray.training.gates.losses import GateTraining

@@ -11,7 +11,7 @@ from analysis import made_runs
 from analysis.made_runs import make_run
 from typer.testing import CliRunner, Result
 
-from seer_ray.analysis.compare import main
+from seer_ray.analysis.comparison import against
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.analysis.recommend import Keeps
 from seer_ray.analysis.runs import expand, load
@@ -35,7 +35,7 @@ def run(*args: str) -> Result:
 
 
 def test_dense_is_the_baseline_wherever_it_stands(folder: Path) -> None:
-    found = main(["runs/seer-96", "runs/quest-48", "runs/dense"])
+    found = against(["runs/seer-96", "runs/quest-48", "runs/dense"])
     assert found.baseline == "dense"
     by_name = {one.name: one for one in found.assessments}
     assert by_name["quest 48"].keeps is Keeps.NO and by_name["quest 48"].difference.value < -0.2
@@ -43,10 +43,10 @@ def test_dense_is_the_baseline_wherever_it_stands(folder: Path) -> None:
 
 
 def test_without_dense_the_first_is_the_baseline(folder: Path) -> None:
-    assert main(["runs/seer-96", "runs/quest-48"]).baseline == "seer 96"
-    assert main(["runs/quest-48", "runs/seer-96"]).baseline == "quest 48"
+    assert against(["runs/seer-96", "runs/quest-48"]).baseline == "seer 96"
+    assert against(["runs/quest-48", "runs/seer-96"]).baseline == "quest 48"
     for name in ("seer 96", "seer-96", "runs/seer-96"):
-        assert main(["runs/quest-48", "runs/dense", "runs/seer-96"], name).baseline == "seer 96"
+        assert against(["runs/quest-48", "runs/dense", "runs/seer-96"], name).baseline == "seer 96"
 
 
 def test_a_sweep_stands_for_its_points(folder: Path) -> None:
@@ -56,12 +56,12 @@ def test_a_sweep_stands_for_its_points(folder: Path) -> None:
         sweep.write_points([{"slug": "dense"}, {"slug": "seer-96"}, {"slug": "not-begun"}])
     assert expand(["runs/all"]) == [(f"runs/all/points/{slug}", "runs/all") for slug in ("dense", "seer-96")]
     assert [one.job for one in load(["runs/all"])] == ["runs/all"] * 2
-    assert main(["runs/all"]).assessments[0].same_job
-    assert main(["runs/all"]).assessments[0].keeps is Keeps.UNKNOWN
+    assert against(["runs/all"]).assessments[0].same_job
+    assert against(["runs/all"]).assessments[0].keeps is Keeps.UNKNOWN
     decision = Decision(Verdict.WORSE, "plainly", 10, 0.001, 1.0)
     with SweepFolder.open("runs/all", SweepConfig(name="all")) as sweep:
         sweep.write_points([{"slug": "dense"}, {"slug": "seer-96", "decision": asdict(decision)}])
-    assert main(["runs/all"]).assessments[0].keeps is Keeps.NO, "what racing decided stands"
+    assert against(["runs/all"]).assessments[0].keeps is Keeps.NO, "what racing decided stands"
     both = load(["runs/all", "runs/seer-96"])
     assert [one.job for one in both] == ["runs/all", "runs/all", "runs/seer-96"]
 
@@ -102,4 +102,4 @@ def test_other_problems_of_the_same_ids_are_refused(folder: Path, monkeypatch: p
     monkeypatch.setattr(made_runs, "_row", lambda *args: {**row(*args), "reference": "another"})
     make_run(Path("runs"), "window", 96, problems=3)
     with pytest.raises(ConfigError, match="not the same problems"):
-        main(["runs/dense", "runs/window-96"])
+        against(["runs/dense", "runs/window-96"])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.activations import SiLUActivation
 
-from seer_ray.kernels.linear import Weight, linear, mlp
+from seer_ray.kernels.projection import Weight, mlp, projections
 from seer_ray.models.group import Group
 
 GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
@@ -36,14 +36,14 @@ class RowParallel(nn.Linear):
 
 
 def project(x: torch.Tensor, *layers: Any) -> list[torch.Tensor]:
-    """What each layer makes of ``x``, ``[..., inputs]``, by ``kernels.linear`` where all are plain.
+    """What each layer makes of ``x``, ``[..., inputs]``, by ``kernels.projections`` where all are plain.
 
     Modules are called under autograd, and where one is of a subclass (LoRA, quantised) or has hooks.
     """
     weights = _weights(*layers)
     if weights is None:
         return [layer(x) for layer in layers]
-    return [_whole(layer, y) for layer, y in zip(layers, linear(x, weights), strict=True)]
+    return [_whole(layer, y) for layer, y in zip(layers, projections(x, weights), strict=True)]
 
 
 def feed_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ def _weights(*layers: Any) -> list[Weight] | None:
     """Those of plain layers; None if one is not, or under autograd."""
     if torch.is_grad_enabled():
         return None
-    weights = []
+    weights: list[Weight] = []
     for layer in layers:
         if type(layer) not in (nn.Linear, RowParallel) or _called(layer):
             return None

@@ -1,30 +1,45 @@
-"""The two forward passes of an engine as the attention layers see them: a prompt chunk and a decode step."""
+"""The two forward passes of an engine as the layers see them: prompt chunks, and a decode step."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.watch import Watch
-from seer_ray.kernels.append import rotate_append
-from seer_ray.kernels.attend import attend
 from seer_ray.kernels.chunks import Chunks
-from seer_ray.kernels.prefill import prefill
-from seer_ray.kernels.select import select
 from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group
+from seer_ray.models.mixers import MIXERS
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors import CurrentPages, FullKeys, Query, Selector, StepView
+from seer_ray.selectors.base import CurrentPages, Selector, StepView
+
+
+class Mixer(Protocol):
+    """How one layer mixes tokens in either pass, ``q, k, v [tokens, heads, head_dim]`` before rotation."""
+
+    def prefill(
+        self, step: PrefillPass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Keeps what later tokens need of these and mixes: ``[tokens, q_heads, head_dim]``."""
+        ...
+
+    def decode(
+        self, step: DecodePass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """The same for one token of each row, and adds what each row reads to ``step.counts``."""
+        ...
 
 
 @dataclass(frozen=True)
-class Attention:
-    """What all passes share: cache, rotary tables, plan, and the selectors that the plan named."""
+class Decoder:
+    """A model's layers as all passes share them: cache, rotary tables, plan, selectors, and a mixer each."""
 
     cache: PagedCache
     rope: RopeTable
@@ -33,25 +48,21 @@ class Attention:
     group: Group = ALONE
     """Ranks, each with KV heads of its own."""
 
+    @cached_property
+    def mixers(self) -> list[Mixer]:
+        """That of each layer, as the plan names it."""
+        kinds = [pkgutil.resolve_name(MIXERS[spec.mixer].implementation) for spec in self.plan.layers]
+        return [kind(self, layer) for layer, kind in enumerate(kinds)]
+
 
 class FullPages:
     """Pages that this pass fills, to be summarised once their last token is written."""
 
-    def __init__(self, attention: Attention, pages: list[int], first: list[int]) -> None:
-        device = attention.cache.table.device
-        self.attention = attention
+    def __init__(self, decoder: Decoder, pages: list[int], first: list[int]) -> None:
+        device = decoder.cache.table.device
         self.pages, self.first = upload(pages, device), upload(first, device)
-        position = self.first.unsqueeze(1) + torch.arange(attention.cache.block, device=device)
-        self.cos, self.sin = attention.rope.at(position)
-
-    def summarise(self, layer: int, group: slice = slice(None)) -> None:
-        cache, selector = self.attention.cache, self.attention.selectors[layer]
-        summary = cache.summary[layer]
-        if selector is not None and summary is not None and len(self.pages):
-            pages = self.pages[group]
-            keys = cache.kv[layer][pages, :, 0]
-            full = FullKeys(keys, self.cos[group], self.sin[group], self.first[group])
-            summary[pages] = selector.summarise(full).to(summary.dtype)
+        position = self.first.unsqueeze(1) + torch.arange(decoder.cache.block, device=device)
+        self.cos, self.sin = decoder.rope.at(position)
 
 
 class Tiles:
@@ -78,15 +89,15 @@ class Tiles:
 class PrefillPass:
     """Chunks of one or several prompts, packed without padding; each attends to its own past."""
 
-    def __init__(self, attention: Attention, chunks: list[tuple[list[int], int, int]]) -> None:
+    def __init__(self, decoder: Decoder, chunks: list[tuple[list[int], int, int]]) -> None:
         """``chunks``: (pages of the sequence, start, end) each."""
-        self.attention = attention
-        cache, device = attention.cache, attention.cache.table.device
+        self.decoder = decoder
+        cache, device = decoder.cache, decoder.cache.table.device
         self.chunks = Chunks.pack(chunks, cache.block, device)
         tokens = [(index, at) for index, (_, start, end) in enumerate(chunks) for at in range(start, end)]
         self.chunk, self.position = upload(tokens, device).unbind(1)
         position = self.position
-        self.cos, self.sin = attention.rope.at(position)
+        self.cos, self.sin = decoder.rope.at(position)
         self.offsets = position % cache.block
         self.pages = self.chunks.table[self.chunk, position // cache.block]
         filled = [
@@ -94,30 +105,18 @@ class PrefillPass:
             for pages, start, end in chunks
             for index in range(start // cache.block, end // cache.block)
         ]
-        self.full = FullPages(attention, [page for page, _ in filled], [first for _, first in filled])
+        self.full = FullPages(decoder, [page for page, _ in filled], [first for _, first in filled])
 
     def attend(
-        self, layer: int, q_nope: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        cache, spec = self.attention.cache, self.attention.plan.layers[layer]
-        kv, selector = cache.kv[layer], self.attention.selectors[layer]
-        q = rotate_append(q_nope, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
-        self.full.summarise(layer)
-        dense = not self.attention.plan.sparse_prefill or self.chunks.table.shape[1] <= (spec.blocks or 0)
-        if dense or selector is None or spec.blocks is None:
-            return prefill(q, kv, self.chunks, scale)
-        scores = self.tiles.mean(
-            selector.scores(Query(q_nope, q, kv, cache.summary[layer], scale), self.view)
-        )
-        table, lengths = self.tiles.table, self.tiles.lengths
-        chosen = select(scores, table, lengths, cache.block, spec.blocks, spec.sink, spec.threshold)
-        return prefill(q, kv, self.chunks, scale, *chosen)
+        return self.decoder.mixers[layer].prefill(self, q, k, v, scale)
 
     @cached_property
     def view(self) -> StepView:
         """The tokens as rows of a step."""
         table = self.chunks.table[self.chunk]
-        return StepView(self.position, self.position + 1, table, self.attention.cache.block)
+        return StepView(self.position, self.position + 1, table, self.decoder.cache.block)
 
     @cached_property
     def tiles(self) -> Tiles:
@@ -130,7 +129,7 @@ class DecodePass:
 
     def __init__(
         self,
-        attention: Attention,
+        decoder: Decoder,
         table: torch.Tensor,
         positions: Sequence[int] | torch.Tensor,
         completed: list[tuple[int, int]] | None,
@@ -138,17 +137,17 @@ class DecodePass:
     ) -> None:
         """
         Args:
-            attention: shared state.
+            decoder: shared state.
             table: page table of the rows, ``[rows, max_pages]``.
             positions: of the rows' current tokens.
             completed: (page, position of its first token) of rows whose page fills in this step; None: found
                 out on the device, so that nothing here depends on what the host knows.
             watch: sees what is selected.
         """
-        self.attention, self.watch = attention, watch
-        block = attention.cache.block
+        self.decoder, self.watch = decoder, watch
+        block = decoder.cache.block
         position = torch.as_tensor(positions, dtype=torch.int64, device=table.device)
-        self.cos, self.sin = attention.rope.at(position)
+        self.cos, self.sin = decoder.rope.at(position)
         self.view = StepView(position, position + 1, table, block)
         self.blocks = position // block + 1  # [rows]
         self.offsets = position % block
@@ -156,45 +155,24 @@ class DecodePass:
         self.tails = self.offsets + 1
         self.full: FullPages | CurrentPages
         if completed is None:
-            self.full = CurrentPages(self.pages, position, block, attention.rope)
+            self.full = CurrentPages(self.pages, position, block, decoder.rope)
         else:
             pages, first = [page for page, _ in completed], [first for _, first in completed]
-            self.full = FullPages(attention, pages, first)
-        self.heads = attention.cache.kv[0].shape[1]
+            self.full = FullPages(decoder, pages, first)
+        self.heads = decoder.cache.kv[0].shape[1]
         self.identity = table.unsqueeze(1).expand(-1, self.heads, -1)
         self.all_blocks = self.blocks.unsqueeze(1).expand(-1, self.heads)
         self.counts: list[torch.Tensor] = []
         """Blocks read by each row and KV head of this rank, of each layer so far, ``[rows, kv_heads]``."""
 
     def attend(
-        self, layer: int, q_nope: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        attention, spec = self.attention, self.attention.plan.layers[layer]
-        kv, selector = attention.cache.kv[layer], attention.selectors[layer]
-        q = rotate_append(q_nope, k, v, self.cos, self.sin, kv, self.pages, self.offsets)
-        summary = attention.cache.summary[layer]
-        if isinstance(self.full, CurrentPages):
-            if selector is not None and summary is not None:
-                selector.fill(kv, summary, self.full)
-        else:  # one by one: rows that fill a page together share no product
-            for index in range(len(self.full.pages)):
-                self.full.summarise(layer, slice(index, index + 1))
-        if selector is None or spec.blocks is None:
-            page_ids, counts = self.identity, self.all_blocks
-        else:
-            view = self.view
-            scores = selector.scores(Query(q_nope, q, kv, summary, scale), view)
-            page_ids, counts = select(
-                scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
-            )
-        self.counts.append(counts)
-        if self.watch is not None:
-            self.watch.note(page_ids, counts)
-        return attend(q, kv, page_ids, counts, self.tails, scale)
+        return self.decoder.mixers[layer].decode(self, q, k, v, scale)
 
     def tokens_read(self) -> torch.Tensor:
         """KV tokens read by each row in each layer, summed over the KV heads of all ranks: counted from the
         selections, ``[rows, layers]``."""
         missing = (self.view.block - self.tails) * self.heads
         blocks = torch.stack(self.counts, dim=1).sum(2)  # [rows, layers]
-        return self.attention.group.total(blocks * self.view.block - missing.unsqueeze(1))
+        return self.decoder.group.total(blocks * self.view.block - missing.unsqueeze(1))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pyarrow as pa
 import pytest
 from results.sample import row
 
-from seer_ray.analysis.statistics import COLUMNS, Accuracy, Sample, majority, pass_at_k, summarise
+from seer_ray.analysis.clustered import ClusteredMean, ratio
+from seer_ray.analysis.metrics import COLUMNS, GAUGES, METRICS, live_fields, summarise
+from seer_ray.analysis.rows import Rows, Run, Sample, Totals, majority, pass_at_k
 from seer_ray.results import schema
+from seer_ray.results.speed import Speed
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -144,34 +148,99 @@ def test_no_answer_rate() -> None:
     assert summarise(table(*rows))["accuracy/no_answer_rate"] == 0.5
 
 
-def test_live_accuracy_is_the_final_one() -> None:
+def test_live_metrics_are_the_final_ones() -> None:
     random = np.random.default_rng(0)
-    live, rows = Accuracy(), []
+    totals, rows = Totals(), []
     for i in range(300):
         problem, correct = str(random.integers(20)), [True, False, None][random.integers(3)]
         error = bool(random.random() < 0.1)
         rows.append(failed(problem, i) if error else row(problem, i, correct=correct))
-        live.add(problem, None if error else correct, error)
     found = summarise(table(*rows))
-    assert live.mean == pytest.approx(found["accuracy/avg"])
+    for one in table(*rows).to_pylist():
+        totals.add(one)
+    live = live_fields(totals)
+    for metric in METRICS:
+        if metric.live:
+            assert live[metric.live.field] == found[metric.name]
     counts: dict[str, list[int]] = {}
     for r in rows:
         if r.get("error") or r["correct"] is not None:
             counts.setdefault(r["problem_id"], []).append(bool(r["correct"]))
-    assert live.mean is not None
-    spread = sum((sum(c) - len(c) * live.mean) ** 2 for c in counts.values())
-    expected = math.sqrt(len(counts) / (len(counts) - 1) * spread) / live.samples
-    assert live.stderr == pytest.approx(expected) == pytest.approx(found["accuracy/stderr"])
+    samples, mean = sum(map(len, counts.values())), live["accuracy"]
+    assert mean == pytest.approx(sum(map(sum, counts.values())) / samples)
+    spread = sum((sum(c) - len(c) * mean) ** 2 for c in counts.values())
+    assert live["accuracy_se"] == pytest.approx(math.sqrt(len(counts) / (len(counts) - 1) * spread) / samples)
 
 
-def test_live_accuracy_begins_with_nothing() -> None:
-    live = Accuracy()
-    live.add("a", None)
-    assert live.mean is None and live.stderr is None
-    live.add("a", True)
-    assert live.mean == 1.0 and live.stderr is None
-    live.add("b", None, error=True)
-    assert live.mean == 0.5 and live.stderr is not None
+def test_live_metrics_begin_with_nothing() -> None:
+    totals = Totals()
+    assert set(live_fields(totals).values()) == {None}
+    totals.add(row("a", 0, correct=True) | {"error": None})
+    assert live_fields(totals)["accuracy"] == 1.0 and live_fields(totals)["accuracy_se"] is None
+    totals.add(failed("b", 0))
+    assert live_fields(totals)["accuracy"] == 0.5 and live_fields(totals)["accuracy_se"] is not None
+
+
+def test_mean_attended_is_per_layer_head_and_step() -> None:
+    """Two rows of a model with 3 layers and 2 heads, read half densely: by hand."""
+    totals = Totals()
+    for context in (range(10, 15), range(4, 6)):
+        available = 6 * sum(context)
+        lengths = {"prompt_tokens": context[0], "completion_tokens": len(context)}
+        totals.add(
+            row("a") | {"error": None, **lengths, "attended_kv": available // 2, "available_kv": available}
+        )
+    assert totals.sparsity == 0.5
+    assert totals.mean_attended == pytest.approx((60 + 9) / 7 / 2)
+    assert Totals().mean_attended is None
+
+
+def test_a_mean_kept_up_to_date_is_that_of_all_values() -> None:
+    random, mean = np.random.default_rng(0), ClusteredMean()
+    assert mean.mean is None and mean.stderr is None
+    sums, counts = np.zeros(9), np.zeros(9)
+    for problem, value in zip(random.integers(9, size=200), random.random(200), strict=True):
+        mean.add(str(problem), value)
+        sums[problem] += value
+        counts[problem] += 1
+    value, stderr = ratio(sums, counts)
+    assert (mean.mean, mean.stderr) == pytest.approx((float(value), float(stderr)))
+
+
+def test_measured_speed_and_counters_of_engines() -> None:
+    engines = {"step_s": 5.0, "decode_s": 4.0, "new_tokens": 80, "decode_bytes": 8e9, "decode_floor_s": 1.0}
+    found = summarise(table(row("a")), Speed(100, 10.0), engines)
+    assert {
+        name: found[name] for name in found if name.startswith(("speed/", "time/engine", "time/decoding"))
+    } == {
+        "time/decoding_s": 10.0,
+        "time/engine_s": 5.0,
+        "time/engine_decode_s": 4.0,
+        "speed/tokens_per_s": 10.0,
+        "speed/engine_decode_tokens_per_s": 20.0,
+        "speed/engine_decode_gb_per_s": 2.0,
+        "speed/engine_decode_of_copy_rate": 0.25,
+    }
+    assert not [name for name in summarise(table(row("a"))) if name.startswith("speed/")]
+
+
+def test_the_docs_list_every_metric() -> None:
+    said = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text().splitlines()
+    for metric in METRICS:
+        assert f"| `{metric.name}` | {metric.unit} | {metric.meaning} |" in said
+    assert {name for name in GAUGES if not any(line.startswith(f"| `{name}` |") for line in said)} == set()
+
+
+def test_the_table_names_the_columns_that_it_reads() -> None:
+    """Each metric of its own columns alone: what it reads besides is not there."""
+    whole = table(row("a", 0), row("a", 1, correct=False), failed("b", 0))
+    totals = Totals()
+    for one in whole.to_pylist():
+        totals.add(one)
+    for metric in METRICS:
+        columns = {name: whole[name].to_pylist() for name in {*metric.columns, "error"}}
+        metric.of(Run(totals, Rows(columns)))
+        assert set(metric.columns) <= set(schema.NAMES)
 
 
 def test_stderr_is_the_spread_of_repeated_experiments() -> None:
@@ -180,10 +249,10 @@ def test_stderr_is_the_spread_of_repeated_experiments() -> None:
     means: list[float] = []
     claimed: list[float] = []
     for _ in range(400):
-        accuracy = Accuracy()
+        accuracy = ClusteredMean()
         for problem, chance in enumerate(random.beta(0.5, 0.5, size=40)):
             for right in random.random(8) < chance:
-                accuracy.add(str(problem), bool(right))
+                accuracy.add(str(problem), float(right))
         assert accuracy.mean is not None and accuracy.stderr is not None
         means.append(accuracy.mean)
         claimed.append(accuracy.stderr)

@@ -1,4 +1,4 @@
-"""Decode steps on a CPU are recorded and run again: what comes out, and what a recording holds on to."""
+"""Decode steps on a CPU are taped and run again: what comes out, and what a tape holds on to."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 import torch
 from engines import around_pages, eager, make_engine, outcomes, run
 
-from seer_ray.engine import Engine, Request, attention, graphs
-from seer_ray.engine.graphs import DecodeGraphs
-from seer_ray.engine.recording import record
+from seer_ray.engine import Engine, Request, tapes
+from seer_ray.engine.mixers import attention
+from seer_ray.engine.tape import record
+from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.kernels import compiled
 from seer_ray.kernels.norm import reference, rms_norm
 
-pytestmark = pytest.mark.skipif(compiled.binary() is None, reason="no C++ compiler: steps are not recorded")
+pytestmark = pytest.mark.skipif(compiled.binary() is None, reason="no C++ compiler: steps are not taped")
 
 KINDS: list[dict[str, Any]] = [
     *({"selector": name, "budget": 48} for name in ("dense", "seer", "quest", "window", "random")),
@@ -37,22 +38,22 @@ def requests() -> list[Request]:
     return around_pages(*SAMPLING)
 
 
-def graphs_of(engine: Engine) -> DecodeGraphs:
-    found = engine.runner.graphs
-    assert found is not None and found.usable
+def tapes_of(engine: Engine) -> DecodeTapes:
+    found = engine.runner.captured
+    assert isinstance(found, DecodeTapes) and found.usable
     return found
 
 
 def counted(engine: Engine) -> list[str]:
-    """``recorded`` or ``again`` for each step from now on."""
-    found, steps = graphs_of(engine), []
+    """``taped`` or ``again`` for each step from now on."""
+    found, steps = tapes_of(engine), []
 
     def capture(step: Callable[[], None]) -> Callable[[], None]:
         again, first = record(step), True
 
         def run_again() -> None:
             nonlocal first
-            steps.append("recorded" if first else "again")
+            steps.append("taped" if first else "again")
             first = False
             again()
 
@@ -65,31 +66,31 @@ def counted(engine: Engine) -> list[str]:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_rows_that_join_and_leave(kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight chains of different lengths in five rows: rows change, and pages fill at any time."""
-    monkeypatch.setattr(graphs, "RECORDINGS", 99)
+    monkeypatch.setattr(tapes, "KEPT", 99)
     expected = outcomes(run(eager(make_engine(**kind, max_batch=5)), requests()))
     engine = make_engine(**kind, max_batch=5)
     steps = counted(engine)
     assert outcomes(run(engine, requests())) == expected
     assert steps.count("again") > 20 and len(steps) == engine.stats()["steps"]
     # As many rows as there are sequences, and no page table that is wider than need be.
-    forms = list(graphs_of(engine)._graphs)
+    forms = list(tapes_of(engine).captured)
     block = engine.settings.block_size
     assert {form.rows for form in forms} == {1, 2, 3, 4, 5}
     assert max(form.pages for form in forms) == 256 // block  # for up to 150 tokens
     assert {form.fills for form in forms} == {True, False}
 
 
-def test_recordings_that_are_not_used_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tapes_that_are_not_used_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = outcomes(run(eager(make_engine(selector="seer", budget=48)), requests()))
-    monkeypatch.setattr(graphs, "RECORDINGS", 2)
+    monkeypatch.setattr(tapes, "KEPT", 2)
     engine = make_engine(selector="seer", budget=48)
     steps = counted(engine)
     assert outcomes(run(engine, requests())) == expected
-    assert len(graphs_of(engine)._graphs) == 2
-    assert steps.count("recorded") > 4
+    assert len(tapes_of(engine).captured) == 2
+    assert steps.count("taped") > 4
 
 
-def test_a_step_that_asks_is_not_recorded(
+def test_a_step_that_asks_is_not_taped(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It runs operation by operation, and that is said once."""
@@ -107,7 +108,7 @@ def test_a_step_that_asks_is_not_recorded(
         assert outcomes(run(engine, requests())) == expected
     (message,) = caplog.messages
     assert "decoding uncaptured, slower" in message and "asks what a tensor holds" in message
-    assert engine.runner.graphs is not None and not engine.runner.graphs.usable
+    assert engine.runner.captured is not None and not engine.runner.captured.usable
 
 
 def test_rows_whose_selection_is_recorded_are_not() -> None:
@@ -121,13 +122,13 @@ def test_rows_whose_selection_is_recorded_are_not() -> None:
     assert 0 < len(steps) <= engine.stats()["steps"] - mixed[2].sampling.max_new_tokens
 
 
-def test_exact_mode_and_the_oracle_are_not_recorded() -> None:
-    assert make_engine(exact=True).runner.graphs is None
-    assert make_engine(selector="oracle", budget=48).runner.graphs is None
+def test_exact_mode_and_the_oracle_are_not_taped() -> None:
+    assert make_engine(exact=True).runner.captured is None
+    assert make_engine(selector="oracle", budget=48).runner.captured is None
 
 
 @torch.inference_mode()
-def test_what_a_recording_does_again() -> None:
+def test_what_a_tape_does_again() -> None:
     """Views, casts, operations in place and with several outputs, compiled ones; on what is there by then."""
     x, weight = torch.randn(3, 8), torch.randn(8)
     kept, norm, best = torch.zeros(8, 3), torch.zeros(3, 8), torch.zeros(3, 2, dtype=torch.int64)
@@ -148,7 +149,7 @@ def test_what_a_recording_does_again() -> None:
 
     again = record(step)
     check()
-    again()  # that was the run it was recorded in
+    again()  # that was the run that it was taped in
     for seed in range(3):
         x.normal_(generator=torch.Generator().manual_seed(seed))
         gc.collect()
@@ -158,7 +159,7 @@ def test_what_a_recording_does_again() -> None:
         del spread
 
 
-def test_threads_do_not_write_into_each_others_recordings() -> None:
+def test_threads_do_not_write_on_each_others_tapes() -> None:
     from threading import Thread
 
     x, weight = torch.randn(3, 8), torch.randn(8)

@@ -14,7 +14,7 @@ Weight = tuple[torch.Tensor, torch.Tensor | None]
 """Weight ``[outputs, inputs]`` and bias ``[outputs]``."""
 
 
-def linear(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
+def projections(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
     """``x W^T + b`` for several weights that read the same rows, such as those of q, k and v.
 
     Up to ``cpu.MAX_ROWS`` rows on a CPU are multiplied by compiled C++, sums in fp32, rounded once. A row's
@@ -27,13 +27,13 @@ def linear(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
     Returns:
         For each weight ``[..., outputs]``, dtype of ``x``.
     """
-    if cpu.takes_linear(x, weights):
-        return cpu.linear(x, weights)
+    if cpu.takes_projections(x, weights):
+        return cpu.projections(x, weights)
     return reference(x, weights)
 
 
 def mlp(x: torch.Tensor, gate: Weight, up: Weight, down: Weight) -> torch.Tensor:
-    """The gated MLP ``down(silu(gate(x)) * up(x))``; see ``linear``.
+    """The gated MLP ``down(silu(gate(x)) * up(x))``; see ``projections``.
 
     Args:
         x: ``[..., inputs]``.
@@ -43,13 +43,13 @@ def mlp(x: torch.Tensor, gate: Weight, up: Weight, down: Weight) -> torch.Tensor
     Returns:
         ``[..., outputs]``, dtype of ``x``.
     """
-    if cpu.takes_linear(x, (gate, up, down)):
+    if cpu.takes_projections(x, (gate, up, down)):
         return cpu.mlp(x, gate, up, down)
     return reference_mlp(x, gate, up, down)
 
 
 def reference(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
-    """The definition of ``linear`` in torch."""
+    """The definition of ``projections`` in torch."""
     return [product(x, weight, bias) for weight, bias in weights]
 
 

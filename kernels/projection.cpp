@@ -1,4 +1,4 @@
-// CPU path of linear.py: products of few rows with weights that are streamed from memory once. Called through ctypes by
+// CPU path of projection.py: products of few rows with weights that are streamed from memory once. Called through ctypes by
 // cpu.py, which checks the arguments.
 //
 // A tile is some rows of x times four rows of the weight, its sums in registers, so that x is read from the cache once
@@ -23,7 +23,9 @@
 #include <immintrin.h>
 #endif
 
-#include "scalar.h"
+#include "operations.h"
+
+namespace seer_ray {
 
 namespace {
 
@@ -128,14 +130,6 @@ void tile_of(int64_t rows, const T* x, const T* const* weight, int64_t inner, co
   }
 }
 
-template <typename T>
-struct Matrix {
-  const T* weight;  // [columns, inner]
-  const T* bias;    // [columns] or null
-  T* out;           // [rows, columns]
-  int64_t columns;
-};
-
 // y[rows] = four columns of x W^T + bias from `column` on; past the last column, the last one again.
 template <typename T>
 void columns_of(const Matrix<T>& matrix, int64_t column, const T* x, int64_t rows, int64_t inner, Four* y) {
@@ -179,27 +173,6 @@ void share_out(int64_t tiles, int64_t inner, Run run) {
   }
 }
 
-// What cpu.py hands over, all of it 64 bits wide.
-template <typename T>
-struct Products {
-  const T* x;  // [rows, inner]
-  int64_t rows, inner, count;
-  Matrix<T> matrices[];
-};
-
-template <typename T>
-void linear(const T* x, int64_t rows, int64_t inner, const Matrix<T>* matrices, int64_t count) {
-  int64_t tiles = 0;
-  for (int64_t m = 0; m < count; ++m) tiles += tiles_of(matrices[m].columns);
-  share_out(tiles, inner, [=](int64_t tile) {
-    const Matrix<T>* matrix = matrices;
-    for (; tile >= tiles_of(matrix->columns); ++matrix) tile -= tiles_of(matrix->columns);
-    Four y[kMaxRows];
-    columns_of(*matrix, tile * kColumns, x, rows, inner, y);
-    write(*matrix, tile * kColumns, rows, reinterpret_cast<float*>(y));
-  });
-}
-
 // out of `up` = silu(gate) * up, each rounded before the next as the models do.
 template <typename T>
 void gated(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const Matrix<T>& up) {
@@ -219,20 +192,29 @@ void gated(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const
 
 }  // namespace
 
-extern "C" {
-
-#define SEER_RAY_LINEAR(NAME, T)                                                         \
-  void linear_##NAME(const void* products) {                                             \
-    const auto& p = *static_cast<const Products<T>*>(products);                          \
-    linear(p.x, p.rows, p.inner, p.matrices, p.count);                                   \
-  }                                                                                      \
-  void mlp_##NAME(const void* products) {                                                \
-    const auto& p = *static_cast<const Products<T>*>(products);                          \
-    const Matrix<T>*gate = p.matrices, *up = gate + 1, *down = gate + 2;                 \
-    gated(p.x, p.rows, p.inner, *gate, *up);                                             \
-    linear<T>(up->out, p.rows, up->columns, down, 1);                                    \
-  }
-
-SEER_RAY_LINEAR(float32, float)
-SEER_RAY_LINEAR(bfloat16, bf16)
+template <typename T>
+void project(const T* x, int64_t rows, int64_t inner, const Matrix<T>* matrices, int64_t count) {
+  int64_t tiles = 0;
+  for (int64_t m = 0; m < count; ++m) tiles += tiles_of(matrices[m].columns);
+  share_out(tiles, inner, [=](int64_t tile) {
+    const Matrix<T>* matrix = matrices;
+    for (; tile >= tiles_of(matrix->columns); ++matrix) tile -= tiles_of(matrix->columns);
+    Four y[kMaxRows];
+    columns_of(*matrix, tile * kColumns, x, rows, inner, y);
+    write(*matrix, tile * kColumns, rows, reinterpret_cast<float*>(y));
+  });
 }
+
+template <typename T>
+void mlp(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const Matrix<T>& up,
+         const Matrix<T>& down) {
+  gated(x, rows, inner, gate, up);
+  project<T>(up.out, rows, up.columns, &down, 1);
+}
+
+template decltype(project<float>) project<float>;
+template decltype(project<bf16>) project<bf16>;
+template decltype(mlp<float>) mlp<float>;
+template decltype(mlp<bf16>) mlp<bf16>;
+
+}  // namespace seer_ray

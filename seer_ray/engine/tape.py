@@ -1,8 +1,8 @@
-"""A decode step on a CPU, written down once and run again without its Python: what a CUDA graph is on a GPU.
+"""A decode step on a CPU, taped once and run again without its Python: what a CUDA graph is on a GPU.
 
-Of a step of 30 layers with 8 rows a third was Python. A recording holds every operation that computed
-something, by torch or compiled, in order, with the memory that it read and wrote; running it again does the
-same to whatever is in that memory by then. Views need not be taken again, and nothing is allocated.
+Of a step of 30 layers with 8 rows a third was Python. A tape holds every operation that computed something,
+in order, with the memory that it read and wrote; running it again does the same to whatever is in that memory
+by then. Views need not be taken again, and what the operations of ``kernels`` give is not allocated again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seer_ray.kernels import compiled
-
 ops = torch.ops.aten
 EMPTY = {ops.empty, ops.empty_like, ops.empty_strided, ops.new_empty, ops.new_empty_strided}
 """They compute nothing: the memory is there."""
@@ -26,23 +24,12 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[tuple[int
 """An operation, its arguments, and which of what it gives goes to memory that is there already."""
 
 
-class Recording(TorchDispatchMode):
-    """Of what is done inside ``with recording:``, by this thread."""
+class Tape(TorchDispatchMode):
+    """Of what is done inside ``with tape:``, by this thread."""
 
     def __init__(self) -> None:
         super().__init__()
         self._calls: list[Call] = []
-        self._memory: list[torch.Tensor] = []
-        """Compiled operations know addresses alone: what lies there must stay."""
-        self._workspace = torch.empty(0)
-
-    def __enter__(self) -> Any:
-        compiled.tell(self)
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        compiled.tell(None)
-        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket in ASKING:
@@ -50,23 +37,11 @@ class Recording(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         made = [(i, leaf) for i, leaf in enumerate(tree_leaves(out)) if isinstance(leaf, torch.Tensor)]
-        self._memory += [tensor for _, tensor in made]
         given = {_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
         fresh = [(index, tensor) for index, tensor in made if _memory(tensor) not in given]
         if func.overloadpacket not in EMPTY and (fresh or func._schema.is_mutable):
             self._calls.append((func, args, kwargs, fresh))
         return out
-
-    def call(self, operation: Callable[..., None], *arguments: Any) -> None:
-        """A compiled operation."""
-        operation(*arguments)
-        self._calls.append((operation, arguments, {}, []))
-
-    def workspace(self, numbers: int) -> torch.Tensor:
-        """Memory that an operation writes before it reads it, fp32: the same for all of them."""
-        if self._workspace.numel() < numbers:
-            self._workspace = torch.empty(numbers, dtype=torch.float32)  # dispatched: what was there stays
-        return self._workspace
 
     def run(self) -> None:
         """All of it again."""
@@ -86,14 +61,14 @@ def record(step: Callable[[], None]) -> Callable[[], None]:
     Raises:
         RuntimeError: it asks.
     """
-    recording, done = Recording(), False
-    with recording:
+    tape, done = Tape(), False
+    with tape:
         step()
 
     def again() -> None:
         nonlocal done
         if done:
-            recording.run()
+            tape.run()
         done = True
 
     return again

@@ -10,15 +10,15 @@ from tiny import FAMILIES, make_tiny
 from torch import nn
 
 from seer_ray.kernels import compiled, cpu
-from seer_ray.models.linear import feed_forward, project
+from seer_ray.models.projection import feed_forward, project
 
 
 class Calls:
     """Counts the compiled products."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.linear = self.mlp = 0
-        for name in ("linear", "mlp"):
+        self.projections = self.mlp = 0
+        for name in ("projections", "mlp"):
             monkeypatch.setattr(cpu, name, self.counted(name, getattr(cpu, name)))
 
     def counted(self, name: str, run: Any) -> Any:
@@ -55,20 +55,20 @@ def test_layers_of_a_model(family: str, calls: Calls) -> None:
         for found, module in zip(project(x, *layers), layers, strict=True):
             torch.testing.assert_close(found, module(x))
         torch.testing.assert_close(feed_forward(layer.mlp, x), layer.mlp(x))
-    assert (calls.linear, calls.mlp) == (1, 1)
+    assert (calls.projections, calls.mlp) == (1, 1)
 
 
 def test_more_rows_are_the_modules_own_bit_for_bit(calls: Calls) -> None:
     module, x = make_mlp(), rows(17)
     with torch.no_grad():
         assert torch.equal(feed_forward(module, x), module(x))
-    assert (calls.linear, calls.mlp) == (0, 0)
+    assert (calls.projections, calls.mlp) == (0, 0)
 
 
 def test_under_autograd_modules_are_called(calls: Calls) -> None:
     module = make_mlp().requires_grad_()
     feed_forward(module, rows()).sum().backward()
-    assert (calls.linear, calls.mlp) == (0, 0)
+    assert (calls.projections, calls.mlp) == (0, 0)
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 

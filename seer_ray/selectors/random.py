@@ -1,25 +1,15 @@
-"""Rankings that look at no key: the most recent blocks, and chance."""
+"""Chance: the floor that every other ranking must beat."""
 
 from __future__ import annotations
 
 import torch
 
-from seer_ray.selectors.base import Query, StepView, WithoutSummary
+from seer_ray.models.gate import AttnGate
+from seer_ray.models.patch import AttentionShape
+from seer_ray.selectors.base import Query, Selector, StepView
 
 
-class Window(WithoutSummary):
-    """The most recent blocks (and the sink, which is forced for all selectors)."""
-
-    def __init__(self, kv_heads: int) -> None:
-        self.kv_heads = kv_heads
-
-    def scores(self, query: Query, view: StepView) -> torch.Tensor:
-        rows, width = view.page_table.shape
-        recency = torch.arange(width, device=view.page_table.device, dtype=torch.float32)
-        return recency.expand(rows, self.kv_heads, width)
-
-
-class Random(Window):
+class Random(Selector):
     """A ranking by chance that is the same for the same step, layer, head and block: the floor.
 
     Args:
@@ -28,8 +18,11 @@ class Random(Window):
     """
 
     def __init__(self, kv_heads: int, place: int) -> None:
-        super().__init__(kv_heads)
-        self.place = place
+        self.kv_heads, self.place = kv_heads, place
+
+    @classmethod
+    def of(cls, layer: int, shape: AttentionShape, gate: AttnGate | None) -> Random:
+        return cls(shape.kv_heads, layer * shape.group.size + shape.group.rank)
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         rows, width = view.page_table.shape

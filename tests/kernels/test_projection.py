@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seer_ray.kernels import compiled, cpu
-from seer_ray.kernels.linear import Weight, linear, mlp, reference, reference_mlp
+from seer_ray.kernels.projection import Weight, mlp, projections, reference, reference_mlp
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -31,9 +31,6 @@ def slack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     cache: Path = request.getfixturevalue("tmp_path_factory").getbasetemp() / "narrow"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(compiled, "FLAGS", [*compiled.FLAGS, request.param])
-    monkeypatch.setattr(
-        compiled, "SOURCES", [path for path in compiled.SOURCES if path.stem in ("scalar", "linear")]
-    )
     compiled.binary.cache_clear()
     yield 1.7
     compiled.binary.cache_clear()
@@ -66,8 +63,10 @@ def test_error_is_no_worse_than_that_of_torch(
 ) -> None:
     x = draw(2, 8, inputs, dtype=dtype)
     weights = [weight(outputs, inputs, dtype, bias=bias) for bias in (True, False)]
-    assert cpu.takes_linear(x, weights)
-    for found, theirs, (matrix, bias) in zip(linear(x, weights), reference(x, weights), weights, strict=True):
+    assert cpu.takes_projections(x, weights)
+    for found, theirs, (matrix, bias) in zip(
+        projections(x, weights), reference(x, weights), weights, strict=True
+    ):
         assert found.shape == theirs.shape and found.dtype == dtype
         expected = x.double() @ matrix.double().T + (0 if bias is None else bias.double())
         # Of a handful of products the luck of roundings decides.
@@ -104,7 +103,7 @@ def test_bits_of_a_row_do_not_depend_on_mates_place_or_threads(
     down = weight(inputs, outputs, dtype, seed=4)
 
     def outcome(x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([*linear(x, weights), mlp(x, *weights[:2], down)], dim=-1)
+        return torch.cat([*projections(x, weights), mlp(x, *weights[:2], down)], dim=-1)
 
     torch.set_num_threads(1)
     expected = torch.cat([outcome(row.unsqueeze(0)) for row in rows])
@@ -128,8 +127,8 @@ def test_nothing_beyond_is_read_or_written(dtype: torch.dtype) -> None:
     x, (matrix, bias) = draw(5, 37, dtype=dtype), weight(6, 37, dtype)
     assert bias is not None
     (expected,), (found,) = (
-        linear(x, [(matrix, bias)]),
-        linear(within(x), [(within(matrix), within(bias))]),
+        projections(x, [(matrix, bias)]),
+        projections(within(x), [(within(matrix), within(bias))]),
     )
     assert torch.equal(found, expected)
     torch.testing.assert_close(found, reference(x, [(matrix, bias)])[0], rtol=2**-7, atol=1e-5)
@@ -137,26 +136,28 @@ def test_nothing_beyond_is_read_or_written(dtype: torch.dtype) -> None:
 
 def test_what_it_takes() -> None:
     x, pair = draw(16, 8, dtype=torch.float32), weight(4, 8, torch.float32)
-    assert cpu.takes_linear(x, [pair, pair])
-    assert not cpu.takes_linear(draw(17, 8, dtype=torch.float32), [pair])
-    assert not cpu.takes_linear(x[:0], [pair])
-    assert not cpu.takes_linear(x.bfloat16(), [pair])
-    assert not cpu.takes_linear(x.double(), [weight(4, 8, torch.float64)])
-    assert not cpu.takes_linear(x, [(draw(8, 4, dtype=torch.float32).T, None)])
-    assert not cpu.takes_linear(x.requires_grad_(), [pair])
+    assert cpu.takes_projections(x, [pair, pair])
+    assert not cpu.takes_projections(draw(17, 8, dtype=torch.float32), [pair])
+    assert not cpu.takes_projections(x[:0], [pair])
+    assert not cpu.takes_projections(x.bfloat16(), [pair])
+    assert not cpu.takes_projections(x.double(), [weight(4, 8, torch.float64)])
+    assert not cpu.takes_projections(x, [(draw(8, 4, dtype=torch.float32).T, None)])
+    assert not cpu.takes_projections(x.requires_grad_(), [pair])
     with torch.no_grad():
-        assert cpu.takes_linear(x, [pair])
+        assert cpu.takes_projections(x, [pair])
         with torch.autocast("cpu", torch.bfloat16):
-            assert not cpu.takes_linear(x, [pair])
+            assert not cpu.takes_projections(x, [pair])
 
 
 def test_gradients_flow() -> None:
     x, (matrix, bias) = draw(3, 8, dtype=torch.float32), weight(8, 8, torch.float32)
     matrix.requires_grad_()
-    (linear(x, [(matrix, bias)])[0].sum() + mlp(x, *[(matrix, bias)] * 3).sum()).backward()
+    (projections(x, [(matrix, bias)])[0].sum() + mlp(x, *[(matrix, bias)] * 3).sum()).backward()
     assert matrix.grad is not None and matrix.grad.abs().sum() > 0
 
 
 def test_strided_rows() -> None:
     wide, pair = draw(4, 64, dtype=torch.float32), weight(5, 32, torch.float32)
-    assert torch.equal(linear(wide[:, 32:], [pair])[0], linear(wide[:, 32:].contiguous(), [pair])[0])
+    assert torch.equal(
+        projections(wide[:, 32:], [pair])[0], projections(wide[:, 32:].contiguous(), [pair])[0]
+    )

@@ -7,20 +7,10 @@ import numpy as np
 from seer_ray.analysis.outcomes import Outcomes
 from seer_ray.analysis.paired import Difference, Drift, PairedOutcomes
 from seer_ray.analysis.power import More
+from seer_ray.analysis.words import points, round_percent
 
 CUT_OFF = 0.05
-"""Share of truncated chains above which lengths and accuracies are about the limit too."""
-
-
-def points(share: float) -> str:
-    """-0.004 -> −0.4"""
-    text = f"{100 * share:+.1f}".replace("-", "−")
-    return "0.0" if text[1:] == "0.0" else text
-
-
-def percent(share: float) -> str:
-    """0.112 -> 11 %, 0.012 -> 1.2 %"""
-    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.1f} %"
+"""Fraction of truncated chains above which lengths and accuracies are about the limit too."""
 
 
 def sentence(
@@ -37,7 +27,7 @@ def sentence(
     parts = [f"accuracy {points(found.value)}{spread} points"]
     if attended_share:
         bound = f"at most {1 / attended_share:.1f}x by bytes"
-        parts.append(f"attention reads {percent(attended_share)} of the KV ({bound})")
+        parts.append(f"attention reads {round_percent(attended_share)} of the KV ({bound})")
     if speedup is not None:
         parts.append(f"decode {speedup:.2g}x {baseline}{'' if same_job else ' (in another job)'}")
     if length is not None:
@@ -55,7 +45,7 @@ def rests_on(found: Difference, why: str, cautions: tuple[str, ...], settings: i
         f"{found.lost} pairs lost, {found.gained} gained (p = {found.p_value:.2g}); {why}"
     )
     if settings > 1:
-        wrong = percent(1 - confidence)
+        wrong = round_percent(1 - confidence)
         text += f"; {settings} settings compared, chance that any is wrongly said to keep it at most {wrong}"
     return text + "".join(f"; {caution}" for caution in cautions)
 
@@ -90,5 +80,5 @@ def cautions(
             said.append(f"{outcomes.ungraded:,} completions of {outcomes.name} are not graded and left out")
         cut = float(np.nanmean(outcomes.truncated)) if np.isfinite(outcomes.truncated).any() else 0.0
         if cut > CUT_OFF:
-            said.append(f"{percent(cut)} of the chains of {outcomes.name} are cut off at the limit")
+            said.append(f"{round_percent(cut)} of the chains of {outcomes.name} are cut off at the limit")
     return tuple(said)

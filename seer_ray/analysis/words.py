@@ -1,0 +1,42 @@
+"""Numbers in words, the same in tables, panels, pages and sentences. Fractions are of 1."""
+
+from __future__ import annotations
+
+
+def percent(fraction: float) -> str:
+    """0.417 -> 41.7 %"""
+    return f"{100 * fraction:.1f} %"
+
+
+def round_percent(fraction: float) -> str:
+    """Two digits at most: 0.112 -> 11 %, 0.012 -> 1.2 %"""
+    return f"{100 * fraction:.0f} %" if fraction >= 0.1 or fraction == 0 else percent(fraction)
+
+
+def signed_percent(fraction: float) -> str:
+    """-0.069 -> −6.9 %"""
+    return f"{100 * fraction:+.1f} %".replace("-", "−")
+
+
+def points(fraction: float) -> str:
+    """-0.004 -> −0.4"""
+    text = f"{100 * fraction:+.1f}".replace("-", "−")
+    return "0.0" if text[1:] == "0.0" else text
+
+
+def with_error(fraction: float, stderr: float | None) -> str:
+    """0.417, 0.012 -> 41.7 ± 1.2 %"""
+    spread = f" ± {100 * stderr:.1f}" if stderr is not None else ""
+    return f"{100 * fraction:.1f}{spread} %"
+
+
+def count(number: int, noun: str) -> str:
+    """1 -> 1 row, 1200 -> 1,200 rows"""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1:15, 3700 -> 1:01:40"""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,71 @@
+"""The selectors that there are: what the rest of the system must know of one without importing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Of one selector."""
+
+    implementation: str | None
+    """``module:class`` of a ``selectors.base.Selector``; None: every block is read."""
+    help: str
+    """One line for people who choose."""
+    colours: tuple[str, str]
+    """Of its lines in plots, on a light and on a dark page. After Okabe and Ito, "Color Universal Design"
+    (2008), darkened where thin lines need it."""
+    marker: str
+    """Of its points in plots, as matplotlib names it."""
+    gates: bool = False
+    """Needs a trained gate in each of its layers."""
+    threshold: bool = False
+    """A threshold can be compared with the softmax of its scores, which estimates the attention of blocks."""
+    reads_all_keys: bool = False
+    """Saves nothing: it is a measure of others, and its steps are neither captured nor used for prompts."""
+    benchmarked: bool = False
+    """A contender in benchmarks of whole decode steps."""
+
+    @property
+    def sparse(self) -> bool:
+        return self.implementation is not None
+
+
+SELECTORS: dict[str, Traits] = {
+    "dense": Traits(None, "all blocks", ("#4a5563", "#aab4c0"), "s", benchmarked=True),
+    "seer": Traits(
+        "seer_ray.selectors.seer:Seer",
+        "a trained gate (SeerAttention-R)",
+        ("#0072b2", "#4db1f0"),
+        "o",
+        gates=True,
+        threshold=True,
+        benchmarked=True,
+    ),
+    "quest": Traits(
+        "seer_ray.selectors.quest:Quest",
+        "a bound of q·k from each block's smallest and largest keys",
+        ("#d55e00", "#ff8a3d"),
+        "^",
+        threshold=True,
+        benchmarked=True,
+    ),
+    "oracle": Traits(
+        "seer_ray.selectors.oracle:Oracle",
+        "the true attention of every block: the best that selection could do",
+        ("#00875f", "#35c79a"),
+        "D",
+        threshold=True,
+        reads_all_keys=True,
+    ),
+    "window": Traits(
+        "seer_ray.selectors.window:Window",
+        "the most recent blocks",
+        ("#b0568d", "#e091c0"),
+        "v",
+        benchmarked=True,
+    ),
+    "random": Traits("seer_ray.selectors.random:Random", "chance: the floor", ("#8a6d00", "#d9b83a"), "X"),
+}
+"""By name, in the order of plots and of lists of choices."""

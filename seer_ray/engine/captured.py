@@ -1,0 +1,224 @@
+"""Decode steps over buffers at fixed addresses, so that a step can be captured once and run again.
+
+A step is embedding, layers, ``lm_head`` and sampling. What the host knows of a step (tokens, positions, rows
+of the page table, sampling) is copied into the buffers; the step itself asks nothing of the host. What comes
+out (tokens, KV tokens read) is copied to the host together. How much of a step is captured, by what and for
+which steps is a subclass's: CUDA graphs (``graphs``) or tapes on a CPU (``tapes``).
+
+The sampled tokens stay on the device too. A step that is launched before the host has read the last one takes
+them from there; the copies from the host come from memory of their own for each step, so that the host may
+fill those of the next step while this one has not begun.
+
+Not captured, but run by the ``Runner`` operation by operation: exact mode, steps of which a selection is
+recorded, mixtures of experts (they ask the host how many tokens go to each expert), selectors that read all
+keys, and on a CPU tensor parallelism and whatever is not compiled. Hooks of modules run when a step is
+captured, not when it is run again.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import torch
+
+from seer_ray.engine.flight import Flight, Mark, Readback, Row
+from seer_ray.engine.passes import DecodePass, Decoder
+from seer_ray.engine.sampler import (
+    NEUTRAL,
+    Needs,
+    SamplingTensors,
+    choose,
+    complete,
+    may_fall_short,
+    parameters_of,
+    penalise,
+)
+from seer_ray.engine.sequence import Sequence
+from seer_ray.kernels.upload import upload
+from seer_ray.models.architecture import is_mixture
+from seer_ray.models.load import LoadedModel
+from seer_ray.models.patch import forward_tokens
+from seer_ray.models.projection import project
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[], None]
+Capture = Callable[[Step], Step]
+"""From a step to what runs it, this time and again."""
+
+SLOTS, TOP_K = 2, 3
+"""Of the buffer of whole numbers: tokens, positions and rows of the page table; top-k and keys."""
+UNREAD = -1
+"""In place of a token that the host has not read."""
+
+
+def capturable(loaded: LoadedModel, decoder: Decoder) -> bool:
+    """Whether the model's step asks nothing of the host."""
+    slow = any(traits.reads_all_keys for traits in decoder.plan.selectors)
+    return not slow and not is_mixture(loaded.model.config)
+
+
+class CapturedSteps(ABC):
+    """The decode steps of up to ``max_batch`` sequences, captured when first needed.
+
+    Args:
+        loaded: model; patched.
+        decoder: cache, plan and selectors.
+        max_batch: most sequences of a step.
+        capture: how; what returns what it is given runs the same step uncaptured.
+    """
+
+    def __init__(self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture) -> None:
+        self.loaded, self.decoder, self.capture = loaded, decoder, capture
+        self.vocabulary: int = loaded.model.config.vocab_size
+        self.usable = True
+        """False once a capture has failed."""
+        self.captured: dict[Hashable, Step] = {}
+        """By what is the same in all steps of a capture. The one used last comes last."""
+        # A capture knows where the weights lie, whatever becomes of the modules.
+        self._weights = [weight.data for weight in loaded.model.parameters()]
+        self._weights += [weight for s in decoder.selectors if s is not None for weight in s.weights]
+        device, layers = loaded.device, len(decoder.plan.layers)
+        self._integers = torch.zeros(5, max_batch, dtype=torch.int64, device=device)
+        self._floats = torch.zeros(4, max_batch, dtype=torch.float32, device=device)
+        self._out = torch.zeros(max_batch, 2 + layers, dtype=torch.int64, device=device)
+        hidden: int = loaded.model.config.hidden_size
+        self._hidden = torch.zeros(max_batch, hidden, dtype=loaded.dtype, device=device)
+        self._logits = torch.zeros(max_batch, self.vocabulary, dtype=torch.float32, device=device)
+        # Tokens by row of the page table, the last one padding's. Two buffers: a step reads those that the
+        # last one sampled and writes the other, so that running it again gives the same.
+        self._given, self._sampled = torch.zeros(2, max_batch + 1, dtype=torch.int64, device=device)
+        self._seen: torch.Tensor | None = None
+        self._seen_of: list[tuple[Sequence, int] | None] = [None] * max_batch
+
+    def take(self, sequences: list[Sequence]) -> bool:
+        """Whether ``launch`` is for this step."""
+        return self.usable and not any(sequence.recorded and sequence.ready for sequence in sequences)
+
+    def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
+        """One step. The page table is up to date.
+
+        Args:
+            sequences: those of which a step is not read have their last token on the device.
+            ahead: the next step may be launched before this one is read.
+        """
+        needs, count, device = Needs.of(sequences), len(sequences), self._out.device
+        began = Mark(device)
+        if needs.penalty:
+            self._mark(sequences)
+        self._fill(sequences)
+        self.run(sequences, needs)
+        self._given.copy_(self._sampled)
+        logits, params = self._logits[:count], self._params(count)
+        if ahead and any(may_fall_short(sequence, self.vocabulary) for sequence in sequences):
+            logits, params = logits.clone(), params.copy()  # the next step has others there
+        out = Readback(self._out[:count])
+
+        def read() -> list[Row]:
+            found = out.wait()
+            late = found[:, 1].bool()
+            if needs.ranked and late.any():
+                tokens = found[:, 0].to(device)
+                complete(tokens, late.nonzero().squeeze(1).to(device), logits, params)
+                found[:, 0] = tokens.cpu()
+            return [Row(token, kv, bool(short)) for token, short, *kv in found.tolist()]
+
+        return Flight(sequences, began, out.there, read)
+
+    @abstractmethod
+    def run(self, sequences: list[Sequence], needs: Needs) -> None:
+        """The step of what is in the buffers: ``layers``, then ``sample``."""
+
+    def replay(self, form: Hashable, step: Step) -> None:
+        """Runs a step, captured with the first one of its form; as it is, where that fails."""
+        again = self.captured.pop(form, None)
+        if again is None:
+            try:
+                again = self.capture(step)
+            except RuntimeError as error:
+                self.usable = False
+                self.captured.clear()
+                reason = str(error).strip().splitlines()[0]
+                log.warning("decoding uncaptured, slower: capture of %s failed: %s", form, reason)
+                step()
+                return
+        self.captured[form] = again
+        again()
+
+    # -- what the host knows -------------------------------------------------------------------------
+
+    def _fill(self, sequences: list[Sequence]) -> None:
+        """Everything of this step in two copies. Padding stands at position 0 of no row (-1): page 0."""
+        (integers_host, integers), (floats_host, floats) = map(_staging, (self._integers, self._floats))
+        floats[:, len(sequences) :].T[:] = NEUTRAL
+        integers[SLOTS, len(sequences) :] = -1
+        for row, sequence in enumerate(sequences):
+            floats[:, row], drawn = parameters_of(sequence, self.vocabulary)
+            at = sequence.cached
+            token = sequence.tokens[at] if at < len(sequence.tokens) else UNREAD
+            integers[:, row] = token, at, sequence.slot, *drawn
+        self._integers.copy_(integers_host, non_blocking=True)
+        self._floats.copy_(floats_host, non_blocking=True)
+
+    def _mark(self, sequences: list[Sequence]) -> None:
+        """Tokens seen, of sequences that are new in their rows; the step adds those that it is given."""
+        if self._seen is None:
+            size = len(self._seen_of) + 1, self.vocabulary  # the last row is padding's
+            self._seen = torch.zeros(size, dtype=torch.bool, device=self._out.device)
+        for sequence in sequences:
+            if self._seen_of[sequence.slot] != (sequence, sequence.cached):
+                self._seen[sequence.slot] = False
+                self._seen[sequence.slot, upload(sequence.tokens, self._seen.device)] = True
+            self._seen_of[sequence.slot] = sequence, sequence.cached + 1
+
+    def _params(self, rows: int) -> SamplingTensors:
+        return SamplingTensors(*self._floats[:, :rows].unbind(), *self._integers[TOP_K:, :rows].unbind())
+
+    # -- the step ------------------------------------------------------------------------------------
+
+    def layers(self, rows: int, pages: int, fills: bool) -> None:
+        """Embedding and layers.
+
+        Args:
+            rows: that are computed.
+            pages: of the page table's rows, those that are looked at.
+            fills: whether pages that are full are summarised.
+        """
+        ids, positions, slots = self._given_to(rows)
+        table = self.decoder.cache.table[:, :pages]
+        live = (slots >= 0).unsqueeze(1)
+        table = torch.where(live, table[slots.clamp(min=0)], 0)
+        step = DecodePass(self.decoder, table, positions, None if fills else [])
+        self._hidden[:rows] = forward_tokens(self.loaded.model, ids, step)
+        self._out[:rows, 2:] = step.tokens_read()
+
+    def sample(self, rows: int, needs: Needs) -> None:
+        """``lm_head``, and the next tokens."""
+        model: Any = self.loaded.model
+        ids, _, slots = self._given_to(rows)
+        (logits,) = project(self._hidden[:rows], model.lm_head)
+        logits, params = logits.float(), self._params(rows)
+        if needs.penalty:
+            assert self._seen is not None
+            self._seen[slots, ids] = torch.ones_like(ids, dtype=torch.bool)
+            logits = penalise(logits, params, self._seen[slots])
+        tokens, short = choose(logits, params, needs)
+        if needs.ranked:
+            self._logits[:rows] = logits
+        self._sampled[slots] = tokens
+        self._out[:rows, 0], self._out[:rows, 1] = tokens, short
+
+    def _given_to(self, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens, positions and rows of the page table."""
+        ids, positions, slots = self._integers[:TOP_K, :rows].unbind()
+        return torch.where(ids == UNREAD, self._given[slots], ids), positions, slots
+
+
+def _staging(buffer: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """Zeros on the host to be copied into a buffer; nobody else gets them before the copy is done."""
+    host = torch.zeros(buffer.shape, dtype=buffer.dtype, pin_memory=buffer.is_cuda)
+    return host, host.numpy()

@@ -1,0 +1,50 @@
+"""Decode steps on a CPU, of which the layers are taped: what comes after has little Python and large tensors.
+
+A tape costs no more than a step: there is one for each number of rows, for page tables of powers of two, and
+with and without pages to fill.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+from seer_ray.engine.captured import Capture, CapturedSteps
+from seer_ray.engine.passes import Decoder
+from seer_ray.engine.sampler import Needs
+from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.tape import record
+from seer_ray.models.load import LoadedModel
+
+KEPT = 8
+"""Tapes, of the forms used last: each keeps what its layers compute."""
+
+
+class Form(NamedTuple):
+    """What is the same in all steps of a tape: arguments of ``CapturedSteps.layers``."""
+
+    rows: int
+    pages: int
+    fills: bool
+
+
+class DecodeTapes(CapturedSteps):
+    """A tape for each form of step; ``KEPT`` are kept."""
+
+    def __init__(
+        self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture = record
+    ) -> None:
+        super().__init__(loaded, decoder, max_batch, capture)
+
+    def run(self, sequences: list[Sequence], needs: Needs) -> None:
+        form = self._form(sequences)
+        self.replay(form, partial(self.layers, *form))
+        if len(self.captured) > KEPT:
+            del self.captured[next(iter(self.captured))]
+        self.sample(form.rows, needs)
+
+    def _form(self, sequences: list[Sequence]) -> Form:
+        cache = self.decoder.cache
+        last = max(sequence.cached for sequence in sequences) // cache.block
+        fills = any((sequence.cached + 1) % cache.block == 0 for sequence in sequences)
+        return Form(len(sequences), min(cache.table.shape[1], 1 << last.bit_length()), fills)

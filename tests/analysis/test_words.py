@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from seer_ray.analysis import words
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (words.percent(0.417), "41.7 %"),
+        (words.round_percent(0.112), "11 %"),
+        (words.round_percent(0.012), "1.2 %"),
+        (words.round_percent(0), "0 %"),
+        (words.signed_percent(-0.069), "−6.9 %"),
+        (words.points(-0.004), "−0.4"),
+        (words.points(-0.0001), "0.0"),
+        (words.with_error(0.417, 0.0123), "41.7 ± 1.2 %"),
+        (words.with_error(0.417, None), "41.7 %"),
+        (words.count(1, "row"), "1 row"),
+        (words.count(1200, "row"), "1,200 rows"),
+        (words.duration(75), "1:15"),
+        (words.duration(3700), "1:01:40"),
+    ],
+)
+def test_numbers_in_words(text: str, expected: str) -> None:
+    assert text == expected
