@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -11,16 +11,12 @@ from seer_ray.cli.arguments import ConfigOption, JsonOption
 from seer_ray.cli.execute import execute
 from seer_ray.cli.load import load_config
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import JobConfig
 from seer_ray.config.training import GatesEvalConfig, GatesSharesConfig
 
 gates = typer.Typer(help="Attention gates: formats, how good they are, and how layers share a budget.")
 
 SourceArgument = Annotated[str, typer.Argument(metavar="GATES", help="gate folder, .pth file or hub id")]
 FolderArgument = Annotated[str, typer.Argument(metavar="FOLDER", help="where to write; must hold no gates")]
-
-
-C = TypeVar("C", bound=JobConfig)
 
 
 class GateDtype(StrEnum):
@@ -56,10 +52,11 @@ def eval_gates(
 
     Examples: seer-ray gates eval runs/NAME/gates data=texts.jsonl | seer-ray gates eval A B data=runs/NAME
     """
-    sets, options = _options(words, config, GatesEvalConfig)
-    if sets:
-        options.sets = sets
-    execute(options, as_json)
+    from seer_ray.config.command import typed
+
+    sets, overrides = _told_apart(words)
+    named = [f"sets={typed(sets)}"] if sets else []
+    execute(load_config(config, [*named, *overrides], GatesEvalConfig), as_json)
 
 
 @gates.command("shares")
@@ -75,19 +72,19 @@ def share_budget(
 
     Examples: seer-ray gates shares runs/NAME/gates data=texts.jsonl budget=2048
     """
-    sets, options = _options(words, config, GatesSharesConfig)
+    from seer_ray.config.command import typed
+
+    sets, overrides = _told_apart(words)
     if len(sets) > 1:
         raise ConfigError(f"{' '.join(sets)}: a budget is divided for one set of gates; name one")
-    if sets:
-        options.model.gates = sets[0]
-    execute(options, as_json)
+    named = [f"model.gates={typed(source)}" for source in sets]
+    execute(load_config(config, [*named, *overrides], GatesSharesConfig), as_json)
 
 
-def _options(words: list[str] | None, config: str | None, job: type[C]) -> tuple[list[str], C]:
-    """Words that name gates, and the options that the others set."""
+def _told_apart(words: list[str] | None) -> tuple[list[str], list[str]]:
+    """Words that name gates, and overrides."""
     given = words or []
-    named = [word for word in given if "=" not in word]
-    return named, load_config(config, [word for word in given if "=" in word], job)
+    return [word for word in given if "=" not in word], [word for word in given if "=" in word]
 
 
 def _convert(source: str, folder: str, pth: bool, dtype: str | None = None) -> str:

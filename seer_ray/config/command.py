@@ -7,8 +7,9 @@ import re
 import shlex
 from typing import Any
 
-from seer_ray.config.compose import choices, compose, escaped
+from seer_ray.config.compose import choices, compose
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.identity import escaped
 from seer_ray.config.options import RunConfig, options
 from seer_ray.config.overrides import show
 
