@@ -86,10 +86,10 @@ def accuracy_by_reads(comparison: Comparison) -> Plot | None:
     whole = costs.get(dense or "")
     if not whole:
         return None
-    shares = {name: 100 * value / whole for name, value in costs.items() if value}
+    reads = {name: 100 * value / whole for name, value in costs.items() if value}
     front = {name for r in comparison.recommendations[:1] for name in r.front_attended}
     with _axes() as (axes, finish):
-        if not _front(axes, comparison, shares, front):
+        if not _front(axes, comparison, reads, front):
             return None
         axes.set(xlabel="KV read by a chain, % of what a dense one reads", ylabel="accuracy, %")
         caption = (

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.analysis.metrics import columns_of
+from seer_ray.analysis.metrics import columns_of, known
 from seer_ray.analysis.words import count, duration, percent, with_error
 from seer_ray.cli.display.follow import View, bar, print_places
 from seer_ray.status.live import PointLive, SweepLive, SweepSummary
@@ -173,11 +173,12 @@ def _table(*heads: str) -> Table:
 
 def _result(point: dict[str, Any], baseline: dict[str, Any]) -> list[str | Text]:
     """A line of the summary's table: what a point came to, beside the metrics of its baseline."""
+    own, dense = known(point["metrics"]), known(baseline)
     cells = []
     for metric, column in columns_of("sweep"):
-        cells.append(metric.said(column.words, point["metrics"]))
+        cells.append(metric.said(column.words, own))
         if column.ratio:
-            value, base = point["metrics"].get(metric.name), baseline.get(metric.name)
+            value, base = own.get(metric.name), dense.get(metric.name)
             cells.append(f"{value / base:.2f}" if value and base else "")
     state = "" if point["state"] == "done" else point["state"]
     return [Text(point["slug"], "bold"), *cells, Text(state, STYLES.get(state, "dim"))]
