@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 from seer_ray.config.checks import check
 from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.config.identity import Identity, escaped, plain
-from seer_ray.config.options import JobConfig, RunConfig, SweepConfig, options
+from seer_ray.config.options import JobConfig, RunConfig, options
 from seer_ray.config.overrides import (
     describe,
     flat,
@@ -30,13 +30,12 @@ from seer_ray.config.overrides import (
     show,
     single,
 )
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
+from seer_ray.config.training import JOBS
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-JOBS = (RunConfig, SweepConfig, PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig)
 GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
 OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}

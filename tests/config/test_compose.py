@@ -13,7 +13,6 @@ from omegaconf.basecontainer import BaseContainer
 
 from seer_ray.config.compose import (
     GROUPS,
-    JOBS,
     choices,
     compose,
     from_yaml,
@@ -32,7 +31,7 @@ from seer_ray.config.options import (
     TaskConfig,
     options,
 )
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig
+from seer_ray.config.training import JOBS, DistillConfig, GatesEvalConfig, GatesSharesConfig
 
 
 def changed(*overrides: str) -> dict[str, object]:
