@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import runpy
 import tomllib
@@ -77,6 +78,33 @@ def test_figures_of_the_readme_stand_in_the_benchmarks() -> None:
     figures = re.findall(r"\d[\d.,]*\d|\d", " ".join(rows))
     known = re.findall(r"\d[\d.,]*\d|\d", (DOCS / "benchmarks.md").read_text(encoding="utf-8"))
     assert len(rows) >= 5 and set(figures) <= set(known)
+
+
+def numbers(table: str) -> list[list[float]]:
+    """Of the rows of a table that begins so, units aside."""
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    rows = text[text.index(table) :].partition("\n\n")[0].splitlines()[2:]
+    return [[float(number.replace(",", "")) for number in re.findall(r"[\d,]+\.?\d*", row)] for row in rows]
+
+
+def test_tables_of_speed_are_those_of_the_recorded_run() -> None:
+    measured = json.loads((DOCS / "bench-cpu.json").read_text(encoding="utf-8"))
+    steps = {(step["batch"], step["context"]): step["ms_per_step"] for step in measured["engine"]["decode"]}
+    for batch, context, *said in numbers("| batch x context |"):
+        ms = [
+            steps[batch, context][name]
+            for name in ("dense", "seer", "seer, int8", "quest", "window", "generate")
+        ]
+        assert said == pytest.approx([*ms, ms[0] / ms[1], ms[5] / ms[1]], rel=0.05)
+    rows = {
+        (row["batch"], row["budget"]): row
+        for row in measured["kernels"]["rows"]
+        if (row["model"], row["context"]) == ("qwen3-8b", 32768)
+    }
+    for batch, budget, *said in numbers("| rows | budget |"):
+        row = rows[batch, budget]
+        ms = [row[name] / 1000 for name in ("gate_us", "total_us", "dense_us", "torch_us")]
+        assert said == pytest.approx([*ms, row["speedup_ours"], row["speedup_torch"]], rel=0.02)
 
 
 def test_keys_of_documents() -> None:
