@@ -85,7 +85,8 @@ def check_pip(arguments: list[str]) -> None:
     verb, editable, target = arguments
     extras = re.fullmatch(r"\.(?:\[(.+)\])?", target)
     assert (verb, editable) == ("install", "-e") and extras
-    assert set((extras[1] or "hub").split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
+    asked = extras[1].split(",") if extras[1] else []
+    assert set(asked) <= PROJECT["project"]["optional-dependencies"].keys()
 
 
 def check_pytest(arguments: list[str]) -> None:
