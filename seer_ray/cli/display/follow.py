@@ -8,7 +8,9 @@ from typing import Generic, Protocol, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from seer_ray.status.live import JobSummary
@@ -143,6 +145,22 @@ def bar(done: int, total: int, text: str) -> RenderableType:
     progress = Progress(BarColumn(None, complete_style="cyan"), TextColumn("{task.description}"), expand=True)
     progress.add_task(text, total=max(1, total), completed=done)
     return progress.get_renderable()
+
+
+def facts_panel(title: str, subtitle: str, rows: Iterable[tuple[str, RenderableType]]) -> Panel:
+    """What is known of a job at one moment, label and text."""
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    for label, text in rows:
+        grid.add_row(label, text)
+    return Panel(
+        grid,
+        title=Text(title, "bold"),
+        subtitle=Text(subtitle, "italic"),
+        border_style="cyan",
+        padding=(0, 1),
+    )
 
 
 def print_places(console: Console, summary: JobSummary, places: list[tuple[str, str]]) -> None:
