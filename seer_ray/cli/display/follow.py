@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from rich.console import Console, RenderableType
@@ -161,6 +161,14 @@ def facts_panel(title: str, subtitle: str, rows: Iterable[tuple[str, RenderableT
         border_style="cyan",
         padding=(0, 1),
     )
+
+
+def results_table(name: str, figures: Mapping[str, float | str]) -> Table:
+    """What a job came to."""
+    table = Table("metric", "value", title=name, title_style="bold")
+    for label, value in figures.items():
+        table.add_row(label, value if isinstance(value, str) else f"{value:,.5g}")
+    return table
 
 
 def print_places(console: Console, summary: JobSummary, places: list[tuple[str, str]]) -> None:

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.words import duration
-from seer_ray.cli.display.follow import S, View, bar, print_places
+from seer_ray.cli.display.follow import S, View, bar, print_places, results_table
 from seer_ray.status.live import JobSummary, MeasureLive
+from seer_ray.status.pulse import JobStatus
 
 
 class MeasureView(View[MeasureLive, S]):
@@ -31,11 +31,13 @@ class MeasureView(View[MeasureLive, S]):
 
     def conclude(self, console: Console, summary: S) -> None:
         common = {item.name for item in dataclasses.fields(JobSummary)}
-        table = Table("", "", title=summary.name, title_style="bold", show_header=False)
-        for name, value in vars(summary).items():
-            if name not in common and isinstance(value, (int, float, str)):
-                table.add_row(
-                    name.replace("_", " "), f"{value:,.5g}" if isinstance(value, float) else str(value)
-                )
-        console.print(table)
+        plain = {name: value for name, value in vars(summary).items() if isinstance(value, (int, float, str))}
+        figures = {name: value for name, value in plain.items() if name not in common}
+        console.print(results_table(summary.name, figures))
         print_places(console, summary, [("results", summary.folder)])
+
+    def print_state(self, console: Console, status: JobStatus) -> None:
+        if status.state == "done":
+            console.print(results_table(status.name, status.metrics))
+        else:
+            super().print_state(console, status)

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from rich.console import Console, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 
 from seer_ray.analysis.words import count, duration
-from seer_ray.cli.display.follow import View, bar, facts_panel
+from seer_ray.cli.display.follow import View, bar, facts_panel, results_table
 from seer_ray.status.live import TrainLive, TrainSummary
 from seer_ray.status.pulse import JobStatus
 
@@ -51,25 +50,25 @@ class TrainView(View[TrainLive, TrainSummary]):
             yield f"step {live.step}: {text}"
 
     def conclude(self, console: Console, summary: TrainSummary) -> None:
-        console.print(results_table(summary.name, summary.metrics))
+        console.print(results_table(summary.name, _shown(summary.metrics)))
         console.print(f"{summary.product}: {summary.step:,} steps, {summary.tokens:,.0f} tokens")
         for command in summary.next_commands:
             console.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
     def print_state(self, console: Console, status: JobStatus) -> None:
         if status.state == "done":
-            console.print(results_table(status.name, status.metrics))
+            console.print(results_table(status.name, _shown(status.metrics)))
         else:
             super().print_state(console, status)
 
 
-def results_table(name: str, metrics: Mapping[str, float]) -> Table:
-    """What a job came to."""
-    table = Table("metric", "value", title=name, title_style="bold")
-    for metric, value in metrics.items():
-        if not metric.startswith(("time/", "speed/")) and LAYER not in metric:
-            table.add_row(metric, f"{value:,.5g}")
-    return table
+def _shown(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What a job came to, without what it took."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if not name.startswith(("time/", "speed/")) and LAYER not in name
+    }
 
 
 def _halves(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
