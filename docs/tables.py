@@ -19,12 +19,13 @@ from seer_ray.config.compose import GROUPS, choices, top_file
 from seer_ray.config.options import options
 from seer_ray.config.overrides import describe, option_types
 from seer_ray.config.selectors import SELECTORS
-from seer_ray.config.training import JOBS
+from seer_ray.jobs.kinds import KINDS
 from seer_ray.results.schema import COLUMNS
 
 FOLDER = Path(__file__).parent
 EVERYWHERE = ("results", "tracking")
 """Sections of every job, which come last."""
+JOBS = [kind.config for kind in KINDS]
 NAMED = ("name", "unit", "what it is")
 LIVE = {
     "live/done": ("rows", "done, errors included"),

@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from seer_ray.config.options import (
-    ClusterConfig,
-    JobConfig,
-    ModelConfig,
-    RunConfig,
-    SweepConfig,
-    option,
-    section,
-)
+from seer_ray.config.options import ClusterConfig, JobConfig, ModelConfig, option, section
 
 
 @dataclass
@@ -321,14 +313,3 @@ class GatesSharesConfig(HeldOutConfig):
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
         return ["shares", self.model.short]
-
-
-JOBS: tuple[type[JobConfig], ...] = (
-    RunConfig,
-    SweepConfig,
-    PretrainConfig,
-    DistillConfig,
-    GatesEvalConfig,
-    GatesSharesConfig,
-)
-"""The options of every job."""

@@ -23,7 +23,6 @@ from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig, SweepConfig
 from seer_ray.config.overrides import option_of, option_types
-from seer_ray.config.training import JOBS
 from seer_ray.jobs.kinds import KINDS, kind_named
 from seer_ray.sweeps.points import points_of
 
@@ -36,6 +35,7 @@ OVERRIDES = sorted({span for page in PAGES for span in spans(page) if OVERRIDE.m
 DOTTED = sorted(
     {span for page in PAGES for span in spans(page) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", span)}
 )
+JOBS = [kind.config for kind in KINDS]
 OF_TRANSFORMERS = {"model.generate", "model.generate_batch"}
 
 
