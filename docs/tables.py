@@ -25,7 +25,7 @@ from seer_ray.results.schema import COLUMNS
 FOLDER = Path(__file__).parent
 EVERYWHERE = ("results", "tracking")
 """Sections of every job, which come last."""
-JOBS = [kind.config for kind in KINDS]
+JOBS: list[Any] = [kind.config for kind in KINDS]
 NAMED = ("name", "unit", "what it is")
 LIVE = {
     "live/done": ("rows", "done, errors included"),
