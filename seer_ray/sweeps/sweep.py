@@ -13,10 +13,10 @@ from seer_ray.cluster.fleet import Fleet
 from seer_ray.cluster.placement import cluster_nodes, plan_workers
 from seer_ray.cluster.worker import Builder
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
-from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig, options
+from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
-from seer_ray.driver.frame import Frame
+from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.session import Session
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
@@ -225,7 +225,7 @@ class Sweep:
 
     def _start_tracking(self) -> None:
         varying = {name for point in self.board.points for name in point.changes}
-        params = {name: value for name, value, _ in options(self.config) if name not in varying}
+        params = {name: value for name, value in params_of(self.config).items() if name not in varying}
         params["sweep.points"] = " ".join(point.slug for point in self.board.points)
         some = next(iter(self.sessions.values()))
         self.frame.begin(describe(some.problems, some.config), params)
