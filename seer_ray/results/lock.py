@@ -54,7 +54,7 @@ def acquire(store: Store) -> Lock:
 
 
 class FileLock:
-    """A lock of the kernel on a file that stays where it is. Held by a process, not by the children it forks."""
+    """The kernel's lock on a file that stays where it is. Held by a process, not by the children it forks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
