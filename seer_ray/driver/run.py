@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from seer_ray.analysis.comparison import compare
 from seer_ray.cluster.connect import connected
-from seer_ray.cluster.crew import Crew
-from seer_ray.cluster.fleet import Fleet
-from seer_ray.cluster.placement import cluster_nodes, plan_workers
+from seer_ray.cluster.dispatch import Dispatcher
+from seer_ray.cluster.placement import cluster_nodes, place_workers
 from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
 from seer_ray.config.errors import ConfigError
@@ -54,18 +54,18 @@ def _decode(session: Session, build: Builder) -> None:
 
     config, stop = session.config, session.frame.stop
     session.monitor.phase("reading the prompts")
-    lane = session.prepare(*make_prompts(config, session.problems))
+    queue = session.prepare(*make_prompts(config, session.problems))
     try:
         session.monitor.phase("starting Ray")
         with connected(config.cluster), stop.listening():
             nodes = cluster_nodes()
-            plan = plan_workers(nodes, config.cluster, lane.unfinished, config.engine.tensor_parallel)
-            fleet = Fleet(config, plan, build)
+            placement = place_workers(nodes, config.cluster, queue.unfinished, config.engine.tensor_parallel)
+            pool = WorkerPool(config, placement, build)
             session.monitor.phase("starting workers")
             try:
-                decode(Crew([lane], fleet, session.frame.reporter.note), [session], stop)
+                decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
             finally:
-                fleet.close()
+                pool.close()
     finally:
         session.close()
 
