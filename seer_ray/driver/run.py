@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from seer_ray.analysis.comparison import compare
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.crew import Crew
@@ -49,25 +51,21 @@ def summary_of(session: Session) -> Summary:
 
 
 def _decode(session: Session, build: Builder) -> None:
-    # Brings torch and transformers along: a run that is done needs neither.
-    from seer_ray.driver.requests import make_prompts
-
     config, stop = session.config, session.frame.stop
-    session.monitor.phase("reading the prompts")
-    lane = session.prepare(*make_prompts(config, session.problems))
-    try:
-        session.monitor.phase("starting Ray")
-        with connected(config.cluster), stop.listening():
-            nodes = cluster_nodes()
-            plan = plan_workers(nodes, config.cluster, lane.unfinished, config.engine.tensor_parallel)
-            fleet = Fleet(config, plan, build)
+    missing = session.monitor.live.total - session.monitor.live.done
+    session.monitor.phase("starting Ray")
+    with connected(config.cluster), stop.listening():
+        plan = plan_workers(cluster_nodes(), config.cluster, missing, config.engine.tensor_parallel)
+        with contextlib.closing(session), contextlib.closing(Fleet(config, plan, build)) as fleet:
+            fleet.start(missing)
+            # While the workers load the model.
+            session.monitor.phase("reading the prompts")
+            # Brings torch and transformers along: a run that is done needs neither.
+            from seer_ray.driver.requests import make_prompts
+
+            lane = session.prepare(*make_prompts(config, session.problems))
             session.monitor.phase("starting workers")
-            try:
-                decode(Crew([lane], fleet, session.frame.reporter.note), [session], stop)
-            finally:
-                fleet.close()
-    finally:
-        session.close()
+            decode(Crew([lane], fleet, session.frame.reporter.note), [session], stop)
 
 
 def _report(session: Session) -> None:
