@@ -108,6 +108,7 @@ def timeless(page: str) -> dict[str, Any]:
     return {"data": data, "maps": maps(page), "plots": plots, "rows": rows, "text": text}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_killed_sweep_is_finished_with_no_request_repeated(tmp_path: Path) -> None:
     model = save_tiny(tmp_path / "model", "qwen3", max_position_embeddings=2048)
