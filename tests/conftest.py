@@ -1,9 +1,11 @@
-"""What every test has: no network, Triton kernels that need no GPU, Ctrl-C, and examples at any speed."""
+"""What every test has: no network, Triton kernels that need no GPU, Ctrl-C, examples at any speed, a Ray."""
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("any speed", deadline=None)
@@ -17,3 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Before triton is imported anywhere. With a GPU, tests/gpu runs the same checks on it.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """The one Ray of this process, which takes seconds to start: ``pytest.mark.usefixtures("local_ray")``."""
+    import fake_engine
+
+    with fake_engine.local_ray():
+        yield

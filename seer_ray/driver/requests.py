@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from seer_ray.config.options import RunConfig
@@ -11,7 +10,7 @@ from seer_ray.engine.request import Progress, Request
 from seer_ray.engine.sampling import resolve_sampling
 from seer_ray.models.load import load_tokenizer
 from seer_ray.results.progress import ProgressLog
-from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tasks.prompts import render
 
 
@@ -54,12 +53,3 @@ def make_requests(
                 Request(id, prompt.tokens, params, config.seed, problem, sample, progress, record)
             )
     return requests
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A problem as the model sees it."""
-
-    problem: Problem
-    text: str
-    tokens: tuple[int, ...]

@@ -10,12 +10,12 @@ from typing import Any
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import RunConfig
-from seer_ray.driver.requests import Prompt
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
 from seer_ray.tasks.grading import Grade, Grader, GradingPool
+from seer_ray.tasks.problem import Prompt
 
 MAX_FAILURES = 10
 """Writes that fail in a row before the job gives up. Until then rows wait in memory."""

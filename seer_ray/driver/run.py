@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from seer_ray.analysis.comparison import compare
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
@@ -49,25 +51,22 @@ def summary_of(session: Session) -> Summary:
 
 
 def _decode(session: Session, build: Builder) -> None:
-    # Brings torch and transformers along: a run that is done needs neither.
-    from seer_ray.driver.requests import make_prompts
-
     config, stop = session.config, session.frame.stop
-    session.monitor.phase("reading the prompts")
-    queue = session.prepare(*make_prompts(config, session.problems))
-    try:
-        session.monitor.phase("starting Ray")
-        with connected(config.cluster), stop.listening():
-            nodes = cluster_nodes()
-            placement = place_workers(nodes, config.cluster, queue.unfinished, config.engine.tensor_parallel)
-            pool = WorkerPool(config, placement, build)
+    missing = session.monitor.live.total - session.monitor.live.done
+    session.monitor.phase("starting Ray")
+    with connected(config.cluster), stop.listening():
+        nodes = cluster_nodes()
+        placement = place_workers(nodes, config.cluster, missing, config.engine.tensor_parallel)
+        with contextlib.closing(session), contextlib.closing(WorkerPool(config, placement, build)) as pool:
+            pool.start(missing)
+            # While the workers load the model.
+            session.monitor.phase("reading the prompts")
+            # Brings torch and transformers along: a run that is done needs neither.
+            from seer_ray.driver.requests import make_prompts
+
+            queue = session.prepare(*make_prompts(config, session.problems))
             session.monitor.phase("starting workers")
-            try:
-                decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
-            finally:
-                pool.close()
-    finally:
-        session.close()
+            decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 
 
 def _report(session: Session) -> None:

@@ -15,13 +15,12 @@ from seer_ray.config.options import RunConfig
 from seer_ray.driver.dataset import describe, refuse_other_data
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
-from seer_ray.driver.requests import Prompt
 from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Request
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grader
-from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.problem import Problem, Prompt
 
 
 class Session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +13,6 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -27,6 +26,10 @@ from seer_ray.models.group import ALONE, Group
 from seer_ray.models.quiet import quiet
 from seer_ray.models.shard import check_shards, shard_gates, shard_model
 from seer_ray.models.source import Source, locate
+
+if TYPE_CHECKING:
+    # Two seconds to import, which the driver spares: it wants no weights.
+    from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError)

@@ -15,3 +15,12 @@ class Problem:
     """The whole chat that is sent to the model: system, few-shot examples, user. Keys: role, content."""
     answer: str | None
     """Reference answer; None: there is nothing to grade against."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem as the model sees it."""
+
+    problem: Problem
+    text: str
+    tokens: tuple[int, ...]

@@ -165,6 +165,20 @@ finally:
     assert "selector.budget" in done.stdout
 
 
+def test_a_job_loads_what_decodes_in_its_workers_only():
+    """The driver of a job that is done needs no torch, and the one that makes prompts no modelling code."""
+    script = """
+import sys
+import seer_ray.jobs.run, seer_ray.jobs.sweep
+heavy = {"torch", "ray", "mlflow", "transformers"} & set(sys.modules)
+assert not heavy, heavy
+import seer_ray.driver.requests
+assert "transformers.modeling_utils" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_command_shows_the_help(invoke):
     result = invoke()
     assert result.exit_code == 0 and "resume" in result.stdout

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from seer_ray.cluster import connect
 from seer_ray.cluster.connect import STAY_HERE, connected, require_reachable
 from seer_ray.cluster.placement import Placement, place_workers
 from seer_ray.config.errors import ConfigError
@@ -86,6 +87,7 @@ def test_an_address_where_nobody_listens_is_refused_in_one_line(monkeypatch: pyt
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: nobody else gets the port
         address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.delitem(sys.modules, "ray", raising=False)  # of this process, which may be connected
         refused = pytest.raises(ConfigError, match=rf"^cluster.address={address}: no Ray cluster answers.*$")
         with refused, connected(cluster(address=address)):
             pass
@@ -98,6 +100,7 @@ def test_an_address_where_nobody_listens_is_refused_in_one_line(monkeypatch: pyt
 def test_a_port_of_somebody_else_is_refused_at_once(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself tries for more than three minutes."""
     monkeypatch.setenv(STAY_HERE, "0")
+    monkeypatch.setattr(connect, "REACH_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:

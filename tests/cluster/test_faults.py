@@ -34,6 +34,7 @@ PATIENCE = 120.0
 """Seconds after which something that should have happened has not."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)  # two minutes on a machine that has nothing else to do
 def test_twenty_kills(tmp_path: Path) -> None:
     assert sum(WORKER_KILLS) + len(WORKER_KILLS) == 20

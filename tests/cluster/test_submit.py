@@ -99,6 +99,7 @@ def cluster() -> Iterator[tuple[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
     """Sent to the cluster, then again from here: the package travels, paths are found again, the log comes
     back, and the rows are there; a driver outside finds the cluster and goes on with the same run.

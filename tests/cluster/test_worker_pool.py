@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import fake_engine
@@ -22,11 +21,7 @@ from seer_ray.config.errors import ConfigError, JobError
 from seer_ray.config.options import ClusterConfig, EngineConfig, ResultsConfig, RunConfig
 from seer_ray.engine.request import Progress, Request
 
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with fake_engine.local_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 class Job:
@@ -131,7 +126,8 @@ def test_a_continued_request_gets_the_rest() -> None:
     assert job.queue.new_tokens == 5
 
 
-def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
+def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seer_ray.cluster.worker_pool.BACKOFF", 0.01)
     job = Job(some(4), fake_engine.build_broken_at_first, workers=1)
     job.pool._config.results.folder = str(tmp_path / "first")
     job.run()

@@ -11,11 +11,10 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
-from seer_ray.driver.requests import Prompt
 from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
-from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.problem import Problem, Prompt
 
 
 class Case:

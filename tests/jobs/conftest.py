@@ -1,26 +1,18 @@
-"""Jobs over problems named by letters, on a Ray of their own, with an engine that needs no model."""
+"""Jobs over problems named by letters, with an engine that needs no model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import fake_engine
 import pytest
 from tiny import save_tiny
 
 from seer_ray.config.options import RunConfig, SweepConfig
 
 MakeConfig = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """A Ray of this process: ``pytestmark = pytest.mark.usefixtures("local_ray")``."""
-    with fake_engine.local_ray():
-        yield
 
 
 @pytest.fixture(scope="session")

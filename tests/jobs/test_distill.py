@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import fake_engine
 import pytest
 from tiny import save_tiny
 
@@ -18,11 +16,7 @@ from seer_ray.jobs import run as run_job
 from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import NullReporter
 
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with fake_engine.local_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 class Notes(NullReporter):

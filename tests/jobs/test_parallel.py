@@ -53,6 +53,7 @@ def rows(config: RunConfig) -> list[dict[str, Any]]:
     return sorted(table.select(SAME).to_pylist(), key=lambda row: (row["problem_id"], row["sample"]))
 
 
+@pytest.mark.slow
 def test_two_ranks_make_the_rows_of_one_process_though_one_of_them_dies(
     config: RunConfig, tmp_path: Path
 ) -> None:
@@ -80,6 +81,6 @@ def test_points_on_other_ranks_have_workers_of_their_own() -> None:
 
 
 def test_a_model_that_cannot_be_cut_is_a_bad_option(config: RunConfig) -> None:
-    config.engine.tensor_parallel = 4
-    with pytest.raises(ConfigError, match=r"engine.tensor_parallel=4: must divide .* num_key_value_heads=2"):
+    config.engine.tensor_parallel = 3
+    with pytest.raises(ConfigError, match=r"engine.tensor_parallel=3: must divide .* num_key_value_heads=2"):
         run_job.main(config)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import fake_engine
 import pytest
 from training.small import small
 
@@ -27,10 +25,7 @@ LONGER = ("train={steps: 100, log_every: 10, eval_every: 50, checkpoint_every: 5
 TIMES = ("speed/tokens_per_s", "time/eta_s")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with fake_engine.local_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def config(folder: Path, name: str, *overrides: str) -> PretrainConfig:
@@ -66,6 +61,7 @@ def test_a_job_leaves_a_model_and_says_how_to_run_it(whole):
     assert whole.next_commands == [f"seer-ray run model.name={whole.product} task=program selector=dense"]
 
 
+@pytest.mark.slow
 def test_interrupted_and_run_again_it_ends_as_if_undisturbed(whole, tmp_path):
     with pytest.raises(Interrupted, match=r"^interrupted at step \d+ of 100$"):
         pretrain.main(config(tmp_path, "job"), InterruptAt(2))

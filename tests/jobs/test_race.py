@@ -197,6 +197,7 @@ def decisions(base: SweepConfig) -> dict[str, Any]:
     return {point["slug"]: (point["decision"], point["error"]) for point in folder(base).points}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.timeout(900)
 def test_what_is_plainly_worse_is_stopped_and_a_resumed_sweep_decides_the_same(
