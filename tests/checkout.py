@@ -13,10 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 if find_spec("seer_ray") is None:
     sys.path.insert(0, str(ROOT))
-    import seer_ray
 
     sys.path.remove(str(ROOT))
 else:
-    import seer_ray
-if find_spec("seer_ray.kernels") is None:
-    seer_ray.__path__.append(str(ROOT))
+    pass

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-import importlib
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import seer_ray
 from seer_ray.cluster.connect import require_reachable
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError, JobError, first_line
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 JOB_FILE = "job.yaml"
-MAPPED = ("kernels", "jobs", "conf")
-"""Subpackages whose source need not lie in the package's own folder."""
 AGENT_TIMEOUT = 30.0
 """Seconds in which a new cluster must be able to run jobs."""
 RECONNECT = 2.0
@@ -130,12 +128,9 @@ def made_absolute(job: C) -> C:
 
 
 def stage_package(folder: Path) -> Path:
-    """A copy of this package as a plain folder, wherever its parts lie here."""
-    target = folder / "seer_ray"
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(_source("seer_ray"), target, ignore=ignore)
-    for name in MAPPED:
-        shutil.copytree(_source(f"seer_ray.{name}"), target / name, ignore=ignore, dirs_exist_ok=True)
+    """A copy of this package as a plain folder: what is linked into it here lies in it there."""
+    source, target = Path(seer_ray.__file__).parent, folder / "seer_ray"
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     return target
 
 
@@ -207,12 +202,6 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise JobError(f"the cluster refused the job: {first_line(error)}") from error
                 time.sleep(RECONNECT)
-
-
-def _source(module: str) -> Path:
-    file = importlib.import_module(module).__file__
-    assert file is not None
-    return Path(file).parent
 
 
 def _elsewhere(value: Any) -> Any:
