@@ -17,7 +17,7 @@ from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 from seer_ray.status.find import split
 from seer_ray.status.live import LiveStats, MeasureLive, PointLive, SweepLive, TrainLive
 from seer_ray.status.pulse import STATUS, JobStatus
-from seer_ray.tracking import unsent
+from seer_ray.tracking.mlflow_tracker import unsent
 
 FOLDERS: dict[str, type[Folder]] = {RUN: RunFolder, INDEX: SweepFolder, ABOUT: JobFolder}
 """By mark."""

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import TrackingConfig
-from seer_ray.results.base import TRACKING
-from seer_ray.results.store import Store, shown
+from seer_ray.results.base import TRACKING, Folder
+from seer_ray.results.store import shown
 from seer_ray.tracking import address
 from seer_ray.tracking.pump import Pump
 from seer_ray.tracking.sender import PARENT_TAG, RUN_TAG, VALUE_LENGTH, Sender, fingerprint, reason
@@ -29,26 +29,7 @@ PATIENCE = 60.0
 """Seconds that a command which only sends what is left waits for MLflow to take a single update."""
 
 
-class Tracked(Protocol):
-    """A folder whose run is tracked: ``RunFolder``, or that of a sweep."""
-
-    @property
-    def store(self) -> Store: ...
-
-    @property
-    def run_id(self) -> str: ...
-
-    @property
-    def config(self) -> dict[str, Any]: ...
-
-    @property
-    def path(self) -> Path | None: ...
-
-    @property
-    def uri(self) -> str: ...
-
-
-def open_tracker(folder: Tracked, config: TrackingConfig, parent: Tracker | None = None) -> Tracker:
+def open_tracker(folder: Folder, config: TrackingConfig, parent: Tracker | None = None) -> Tracker:
     """The tracker of a run that this process writes.
 
     Args:
@@ -65,7 +46,7 @@ def open_tracker(folder: Tracked, config: TrackingConfig, parent: Tracker | None
     return MLflowTracker(folder, config.experiment, address.resolve(config.uri), around)
 
 
-def catch_up(*folders: Tracked, patience: float = PATIENCE) -> int:
+def catch_up(*folders: Folder, patience: float = PATIENCE) -> int:
     """Send what earlier commands could not, for as long as MLflow takes it.
 
     Runs that are going on send it themselves.
@@ -89,12 +70,12 @@ def catch_up(*folders: Tracked, patience: float = PATIENCE) -> int:
     return unsent(*folders)
 
 
-def unsent(*folders: Tracked) -> int:
+def unsent(*folders: Folder) -> int:
     """Updates of runs that MLflow has not been told."""
     return sum(Spool(_spool_folder(folder)).unsent() for folder in folders)
 
 
-def _address(folder: Tracked, spool: Spool) -> str | None:
+def _address(folder: Folder, spool: Spool) -> str | None:
     """Where a spool is to be sent; None: that is not known any more."""
     sent = spool.sent()
     try:
@@ -108,7 +89,7 @@ def _warn(uri: str, then: str, error: Exception) -> None:
     log.warning("MLflow at %s does not answer (%s); %s", shown(uri), reason(error, uri), then)
 
 
-def _spool_folder(folder: Tracked) -> Path:
+def _spool_folder(folder: Folder) -> Path:
     """In the run folder, or, where that is not on a disk, with this user's state."""
     if folder.path is not None:
         return folder.path / TRACKING
@@ -120,7 +101,7 @@ class MLflowTracker:
     """See ``Tracker``. Every call of MLflow happens on a thread of its own."""
 
     def __init__(
-        self, folder: Tracked, experiment: str, uri: str, parent: MLflowTracker | None = None
+        self, folder: Folder, experiment: str, uri: str, parent: MLflowTracker | None = None
     ) -> None:
         """
         Args:
@@ -140,23 +121,19 @@ class MLflowTracker:
         return self.spool.sent().run_id
 
     def start(self, name: str, params: Mapping[str, Any], dataset: Dataset | None = None) -> None:
-        sender = Sender(self.spool, self.folder.store, self.uri)
-        tags = {RUN_TAG: self.folder.run_id, "seer_ray.run": str(self.folder.path or self.folder.uri)}
+        pump = self.parent._pump if self.parent else Pump([], self._report)
+        if pump is None:
+            return
         try:
             self.spool.open_to_append()
-            if self.parent is None:
-                pump = Pump([sender], self._report)
-                pump.begin()
-            elif self.parent._pump is not None:
-                pump = self.parent._pump
-                pump.add(sender)
-                tags[PARENT_TAG] = self.parent.folder.run_id
-            else:
-                return
+            pump.add(Sender(self.spool, self.folder.store, self.uri))
         except OSError as error:
             self._cannot_write(error)
             return
         self._pump = pump
+        tags = {RUN_TAG: self.folder.run_id, "seer_ray.run": str(self.folder.path or self.folder.uri)}
+        if self.parent is not None:
+            tags[PARENT_TAG] = self.parent.folder.run_id
         self._append(
             "start",
             name=name,

@@ -26,12 +26,9 @@ class Pump:
         # Daemon: a server that hangs must not keep a finished job from ending.
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
-    def begin(self) -> bool:
-        """Take note of where to send, before there is anything to send. Raises OSError."""
-        return self._senders[0].begin()
-
     def add(self, sender: Sender) -> None:
-        """Another run to send, after those that are there: its parent is among them. Raises OSError."""
+        """Another run to send, after those that are there: the one that it is nested in is among them. Takes
+        note of where to send, before there is anything to send. Raises OSError."""
         sender.begin()
         self._senders.append(sender)
 
@@ -72,7 +69,7 @@ class Pump:
             try:
                 sends = True
                 for sender in senders:
-                    sends &= self._send(sender)
+                    sends &= sender.send_all()
                 self.failing = False
             except Exception as error:  # whatever MLflow and its drivers raise
                 sends = False
@@ -91,10 +88,3 @@ class Pump:
             else:
                 self._stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
-
-    def _send(self, sender: Sender) -> bool:
-        """All that there is of one run; False if another process sends it."""
-        sends = sender.begin()
-        while sends and sender.step():
-            pass
-        return sends

@@ -65,6 +65,13 @@ class Sender:
             self._ready = True
         return True
 
+    def send_all(self) -> bool:
+        """All that there is now; False if another process sends it. Raises what ``step`` raises."""
+        sends = self.begin()
+        while sends and self.step():
+            pass
+        return sends
+
     def step(self) -> bool:
         """Send what comes next; False if nothing does. Raises what MLflow raises: try again later."""
         events = self.spool.read(self.sent.offset, READ_AHEAD)

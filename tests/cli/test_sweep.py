@@ -19,7 +19,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder, point_uri
 from seer_ray.status.live import LiveStats, PointLive, Reporter, SweepLive, SweepSummary
 from seer_ray.sweeps.points import expand, points_of
-from seer_ray.tracking import open_tracker
+from seer_ray.tracking.mlflow_tracker import open_tracker
 
 from .conftest import one_error
 

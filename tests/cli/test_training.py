@@ -21,7 +21,7 @@ from seer_ray.results.job import JobFolder
 from seer_ray.results.store import open_store
 from seer_ray.status.live import TrainSummary
 from seer_ray.status.pulse import StatusFile
-from seer_ray.tracking import open_tracker
+from seer_ray.tracking.mlflow_tracker import open_tracker
 
 from .conftest import make_run, one_error
 

@@ -14,7 +14,8 @@ from mlflow_server import Mode, Server
 
 from seer_ray.config.options import SweepConfig
 from seer_ray.results.folder import RunFolder
-from seer_ray.tracking import mlflow_tracker, unsent
+from seer_ray.tracking import mlflow_tracker
+from seer_ray.tracking.mlflow_tracker import unsent
 from seer_ray.tracking.spool import Spool
 
 pytestmark = pytest.mark.usefixtures("local_ray")

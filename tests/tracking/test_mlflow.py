@@ -17,16 +17,10 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig, TrackingConfig
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
-from seer_ray.tracking import (
-    Dataset,
-    MLflowTracker,
-    NullTracker,
-    catch_up,
-    mlflow_tracker,
-    open_tracker,
-    pump,
-)
+from seer_ray.tracking import mlflow_tracker, pump
+from seer_ray.tracking.mlflow_tracker import MLflowTracker, catch_up, open_tracker
 from seer_ray.tracking.spool import Sent
+from seer_ray.tracking.tracker import Dataset, NullTracker
 
 DATASET = Dataset("gsm8k", "0123abcd", "data/gsm8k.jsonl", 64)
 PARAMS = {"selector.budget": 2048, "task.system": "x" * 7000, "cluster.workers": 2}
