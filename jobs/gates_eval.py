@@ -46,14 +46,9 @@ def main(
     check_evaluation(config)
     with measuring(config, reporter) as (frame, progress):
         found = evaluate(config, progress)
-        begin(frame, found.documents)
         several = len({document.source for document in found.documents}) > 1
         summary = GatesSummary(
-            **frame.facts(),
-            model=config.model.name,
-            block_size=found.block_size,
-            documents=len(found.documents),
-            tokens=found.tokens,
+            **begin(frame, found),
             gates=found.gates,
             table=found.figures.table(),
             sources=found.figures.table("source") if several else [],

@@ -36,13 +36,8 @@ def main(
     check_shares(config)
     with measuring(config, reporter) as (frame, progress):
         found = divide(config, progress)
-        begin(frame, found.documents)
         summary = SharesSummary(
-            **frame.facts(),
-            model=config.model.name,
-            block_size=found.block_size,
-            documents=len(found.documents),
-            tokens=found.tokens,
+            **begin(frame, found),
             gates=found.gates,
             plans=[
                 {"name": plan.name, "selector": plan.selector, "read": plan.read, "kl": plan.kl}

@@ -1,5 +1,4 @@
-// CPU path of projection.py: products of few rows with weights that are streamed from memory once. Called through ctypes by
-// cpu.py, which checks the arguments.
+// CPU path of projection.py: products of few rows with weights that are streamed from memory once.
 //
 // A tile is some rows of x times four rows of the weight, its sums in registers, so that x is read from the cache once
 // for four rows. All rows pass over a tile while its weights lie in the cache; meanwhile the next tile is asked for,

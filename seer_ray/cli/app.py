@@ -9,15 +9,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from seer_ray.cli.arguments import ConfigOption, JsonOption, OverridesArgument, RunArgument
 from seer_ray.cli.execute import execute
 from seer_ray.cli.gates import gates
-from seer_ray.cli.load import load_config, load_job, resumed
+from seer_ray.cli.load import (
+    ConfigOption,
+    OverridesArgument,
+    RunArgument,
+    load_config,
+    load_job,
+    resumed,
+)
 from seer_ray.cli.terminal import (
     BAD_USAGE,
     DONE,
     FAILED,
     INTERRUPTED,
+    JsonOption,
     fail,
     kept_free,
     print_json,

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from seer_ray.cli.arguments import ConfigOption, JsonOption
 from seer_ray.cli.execute import execute
-from seer_ray.cli.load import load_config
+from seer_ray.cli.load import ConfigOption, load_config
+from seer_ray.cli.terminal import JsonOption
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.training import GatesEvalConfig, GatesSharesConfig
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
+import typer
 from typing_extensions import TypeVar
 
 from seer_ray.config.errors import ConfigError
@@ -13,6 +14,15 @@ from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
 from seer_ray.jobs.kinds import kind_named
 
 C = TypeVar("C", bound=JobConfig, default=RunConfig)
+
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="OVERRIDE", help="group=choice or option=value; all of them: seer-ray options"),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a job's folder, or its name under runs/")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="YAML file with options; overrides go on top")
+]
 
 
 def load_config(

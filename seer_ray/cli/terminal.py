@@ -8,7 +8,11 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
+
+import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from seer_ray.cluster.placement import WorkerPlan
+from seer_ray.cluster.placement import Placement
 from seer_ray.cluster.worker import Builder, Worker
 from seer_ray.config.options import RunConfig
 
 
-class Ranks:
+class WorkerActors:
     """Rank 0, which is spoken to, and those that do what it does, on the same node. They end together.
 
     Args:
         config: The job's.
-        plan: What each of them takes.
+        placement: What each of them takes.
         build: What makes an engine in them.
     """
 
-    def __init__(self, config: RunConfig, plan: WorkerPlan, build: Builder) -> None:
+    def __init__(self, config: RunConfig, placement: Placement, build: Builder) -> None:
         import ray
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         options: dict[str, Any] = {
-            "num_cpus": plan.num_cpus,
-            "num_gpus": plan.num_gpus,
+            "num_cpus": placement.num_cpus,
+            "num_gpus": placement.num_gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
         }
         self._place = None
-        if plan.ranks > 1:
-            needs = {"CPU": plan.num_cpus, "GPU": plan.num_gpus}
+        if placement.ranks > 1:
+            needs = {"CPU": placement.num_cpus, "GPU": placement.num_gpus}
             bundle = {name: count for name, count in needs.items() if count}
-            self._place = placement_group([bundle] * plan.ranks, strategy="STRICT_PACK")
+            self._place = placement_group([bundle] * placement.ranks, strategy="STRICT_PACK")
         self._actors = []
-        for rank in range(plan.ranks):
+        for rank in range(placement.ranks):
             if self._place is not None:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._place, rank)
             actor: Any = ray.remote(Worker).options(**options)
-            self._actors.append(actor.remote(config, plan.num_cpus, plan.num_gpus, build, rank))
+            self._actors.append(actor.remote(config, placement.num_cpus, placement.num_gpus, build, rank))
         self.first, *others = self._actors
         self.following: list[Any] = []
         """Calls of the other ranks, which end only if something is wrong."""

@@ -14,7 +14,7 @@ from seer_ray.engine.request import Delta, Request
 
 
 @dataclass(frozen=True)
-class Setting:
+class DecodeOptions:
     """How requests are decoded: all that may change while a model stays loaded."""
 
     engine: EngineConfig
@@ -45,7 +45,7 @@ class Steppable(Protocol):
     def stats(self) -> dict[str, float]: ...
 
     def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
-        """Other settings from now on, between requests. Raises ConfigError; those of before stay then."""
+        """Other options from now on, between requests. Raises ConfigError; those of before stay then."""
 
     def warm_up(self) -> None:
         """What happens once happens now, and is in no counter."""
@@ -73,7 +73,7 @@ class WorkReport:
     plan: str = ""
     """Readable form of the layer plan that decoded."""
     refused: str | None = None
-    """Why the setting cannot be had; what was handed in with it is not begun."""
+    """Why there is no decoding with the options; what was handed in with them is not begun."""
 
 
 class EngineLoop:
@@ -83,14 +83,14 @@ class EngineLoop:
     outbox for the next ``exchange``.
     """
 
-    def __init__(self, build: Callable[[], Steppable], setting: Setting | None = None) -> None:
+    def __init__(self, build: Callable[[], Steppable], options: DecodeOptions | None = None) -> None:
         """
         Args:
             build: Makes the engine.
-            setting: That it is made with.
+            options: It is made with these.
         """
         self._changed = threading.Condition()
-        self._wanted = self._setting = setting
+        self._wanted = self._current = options
         self._refused: str | None = None
         self._inbox: list[Request] = []
         self._outbox: dict[str, Delta] = {}
@@ -110,11 +110,11 @@ class EngineLoop:
             return Built(self._room, str(self._plan))
 
     def exchange(
-        self, new: Iterable[Request], seconds: float, hungry: bool, setting: Setting | None = None
+        self, new: Iterable[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
     ) -> WorkReport:
         """Hands requests in and takes a report out.
 
-        They are decoded with ``setting`` (None: as those before), which may change when there are no others.
+        They are decoded with ``options`` (None: as those before), which may change when there are no others.
 
         Comes back when the engine has nothing to do, after ``seconds``, or as soon as it has room and the
         caller is ``hungry`` (has more requests for it). Never before a step is done while there is work:
@@ -127,7 +127,7 @@ class EngineLoop:
         with self._changed:
             arrived = list(new)
             self._inbox += arrived
-            self._wanted = setting or self._wanted
+            self._wanted = options or self._wanted
             self._posted += len(arrived)
             self._changed.notify_all()
             begun = self._steps
@@ -168,16 +168,16 @@ class EngineLoop:
                 self._changed.notify_all()
 
     def _configured(self, engine: Steppable) -> bool:
-        """Whether the engine has the setting that is wanted, now."""
+        """Whether the engine has the options that are wanted, now."""
         wanted = self._wanted
-        if wanted is not None and wanted != self._setting:
+        if wanted is not None and wanted != self._current:
             try:
                 engine.configure(wanted.engine, wanted.selector)
                 engine.warm_up()
             except ConfigError as error:
                 self._refused = str(error)
                 return False
-            self._setting = wanted
+            self._current = wanted
         return True
 
     def _publish(self, engine: Steppable, deltas: list[Delta], submitted: int) -> None:

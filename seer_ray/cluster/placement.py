@@ -11,8 +11,8 @@ from seer_ray.config.options import ClusterConfig
 
 
 @dataclass(frozen=True)
-class WorkerPlan:
-    """The workers of a job."""
+class Placement:
+    """How many workers a job has, and what each takes."""
 
     workers: int
     num_cpus: float
@@ -23,9 +23,9 @@ class WorkerPlan:
     """Processes of a worker, which share one model on one node."""
 
 
-def plan_workers(
+def place_workers(
     nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int, ranks: int = 1
-) -> WorkerPlan:
+) -> Placement:
     """As many workers as fit, or as told; never more than there are requests.
 
     Args:
@@ -57,7 +57,7 @@ def plan_workers(
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         asked = f"cluster.workers={config.workers}" if config.workers else each
         raise ConfigError(f"{asked}: {fit} workers fit with {each}; the nodes have {have or 'nothing'}")
-    return WorkerPlan(min(config.workers or fit, max(1, requests)), cpus, gpus, ranks)
+    return Placement(min(config.workers or fit, max(1, requests)), cpus, gpus, ranks)
 
 
 def cluster_nodes() -> list[dict[str, float]]:

@@ -1,144 +1,154 @@
-"""The queue of a coordinator: what goes to which worker next. Its order is described in ``coordinator``."""
+"""The requests of a run that wait for a worker, in the order that ``assignments`` describes."""
 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
-from seer_ray.engine.request import Counters, Progress, Request
+from seer_ray.engine.request import Request
+from seer_ray.results.chain import Chain
 
-_BEGUN, _TRIAL, _UNCLAIMED = "begun", "trial", "unclaimed"
 
-
-@dataclass
+@dataclass(eq=False)
 class Problem:
     """What the samples of one problem have in common."""
 
+    order: int
     worker: str | None = None
     """Where its prompt pages are."""
     longest: int = 0
     """Tokens of its longest sample so far."""
-    waiting: dict[str, Chain] = field(default_factory=dict)
-    """Its samples in the queue that have not been begun, by request id."""
+    fresh: list[Pending] = field(default_factory=list)
+    """Its samples in the queue that have not been begun, in order."""
 
 
-@dataclass
-class Chain:
-    """A request that is not done, and how far it is."""
+@dataclass(eq=False)
+class Pending:
+    """A request that is not done."""
 
     request: Request
     order: int
     problem: Problem
-    attempts: int = 0
-    """Workers that had it."""
-    strikes: int = 0
+    chain: Chain
+    """How far it is."""
+    failures: int = 0
     """Workers that died with it since its last new token."""
     worker: str | None = None
-    tokens: list[int] = field(default_factory=list)
-    counters: Counters = field(default_factory=Counters)
-    told: int = 0
-    """Tokens that ``Coordinator.changes`` has told of."""
-    trace: list[bytes] = field(default_factory=list)
-    """Of the tokens that it has not told of; empty if the request is not recorded."""
-    place: str | None = None
-    """The part of the queue that it is in."""
-
-    def progress(self) -> Progress:
-        return Progress(tuple(self.tokens), self.counters)
+    """That has it; None: it is in the queue."""
 
 
-class WaitingChains:
-    """Chains in heaps: begun, on trial, of no worker yet, and of each worker that has the problem's prompt.
+def _order(item: Problem | Pending) -> int:
+    return item.order
 
-    A chain may have stale entries in heaps that it has left; ``place`` says which one holds.
-    """
+
+class RequestQueue:
+    """Three queues: begun requests, the longest first; those on trial; the fresh ones by problem."""
 
     def __init__(self) -> None:
-        self._chains: dict[str, Chain] = {}
-        self._heaps: dict[str, list[tuple[int, int, int, Chain]]] = {}
-        self._pushes = 0  # breaks ties between entries of one chain
+        self._problems: dict[str, Problem] = {}
+        self._begun: list[tuple[int, int, Pending]] = []  # a heap
+        self._trial: list[Pending] = []
+        # Problems with fresh requests, in order, by the worker that has the prompt.
+        self._fresh: dict[str | None, list[Problem]] = {}
+        self._fresh_requests = 0
 
     def __len__(self) -> int:
-        return len(self._chains)
+        return len(self._begun) + len(self._trial) + self._fresh_requests
 
-    def add(self, chain: Chain, on_trial: bool) -> None:
-        """Puts a chain in."""
-        chain.worker = None
-        self._chains[chain.request.id] = chain
+    def problem(self, id: str) -> Problem:
+        """The one of this id, made where it is new."""
+        return self._problems.setdefault(id, Problem(len(self._problems)))
+
+    def add(self, pending: Pending, on_trial: bool) -> None:
+        pending.worker = None
         if on_trial:
-            self._put(chain, _TRIAL)
-        elif chain.tokens:
-            self._put(chain, _BEGUN)
+            self._trial.append(pending)
+        elif length := len(pending.chain.tokens):
+            heapq.heappush(self._begun, (-length, pending.order, pending))
         else:
-            chain.problem.waiting[chain.request.id] = chain
-            self._put(chain, self._home(chain.problem))
+            insort(pending.problem.fresh, pending, key=_order)
+            self._fresh_requests += 1
+            if len(pending.problem.fresh) == 1:
+                self._list(pending.problem)
 
     def has_trial(self) -> bool:
-        return self._first(_TRIAL) is not None
+        return bool(self._trial)
 
     def has_other(self) -> bool:
         """Whether there is anything that need not be alone."""
-        return any(self._first(place) for place in list(self._heaps) if place != _TRIAL)
+        return bool(self._begun or self._fresh)
 
-    def take_trial(self) -> Chain | None:
-        """The next chain that must be alone in a worker."""
-        return self._take(self._first(_TRIAL))
+    def take_trial(self) -> Pending | None:
+        """The next request that must be alone in a worker."""
+        return self._trial.pop(0) if self._trial else None
 
-    def take(self, worker: str, longest_first: bool) -> Chain | None:
-        """The next chain for a worker that may have mates."""
-        chain = self._first(_BEGUN)
-        if chain is None and longest_first:
-            fresh = (chain for chain in self._chains.values() if chain.place not in (_BEGUN, _TRIAL))
-            chain = min(fresh, key=lambda c: (-c.problem.longest, c.order), default=None)
-        chain = chain or self._first(f"of {worker}") or self._first(_UNCLAIMED)
-        if chain is None:
-            others = (self._first(place) for place in list(self._heaps) if place != _TRIAL)
-            chain = min((c for c in others if c), key=lambda c: c.order, default=None)
-        if chain is not None:
-            self._claim(chain.problem, worker)
-        return self._take(chain)
+    def take(self, worker: str, longest_first: bool) -> Pending | None:
+        """The next request for a worker that may have others.
 
-    def clear(self) -> list[Chain]:
-        """Takes all chains out."""
-        chains = list(self._chains.values())
-        for chain in chains:
-            self._take(chain)
-        self._heaps.clear()
-        return chains
+        Args:
+            worker: Its name.
+            longest_first: Of the fresh requests, those whose problem has the longest sample; else those whose
+                prompt the worker has, then those whose prompt nobody has, then anybody's.
+        """
+        if self._begun:
+            pending = heapq.heappop(self._begun)[-1]
+            self._claim(pending.problem, worker)
+            return pending
+        problem = self._longest() if longest_first else self._nearest(worker)
+        if problem is None:
+            return None
+        self._claim(problem, worker)
+        pending = problem.fresh.pop(0)
+        self._fresh_requests -= 1
+        if not problem.fresh:
+            self._unlist(problem)
+        return pending
 
-    def forget(self, worker: str, problems: dict[str, Problem]) -> None:
+    def clear(self) -> list[Pending]:
+        """Takes everything out."""
+        fresh = [pending for problem in self._problems.values() for pending in problem.fresh]
+        everything = [*self._trial, *(pending for *_, pending in self._begun), *fresh]
+        for problem in self._problems.values():
+            problem.fresh.clear()
+        self._trial.clear()
+        self._begun.clear()
+        self._fresh.clear()
+        self._fresh_requests = 0
+        return everything
+
+    def forget(self, worker: str) -> None:
         """A worker is gone, and the prompt pages that it had."""
-        for problem in problems.values():
+        for problem in self._problems.values():
             if problem.worker == worker:
-                problem.worker = None
-                for chain in problem.waiting.values():
-                    self._put(chain, _UNCLAIMED)
-        self._heaps.pop(f"of {worker}", None)
+                self._move(problem, None)
 
-    def _home(self, problem: Problem) -> str:
-        return _UNCLAIMED if problem.worker is None else f"of {problem.worker}"
+    def _nearest(self, worker: str) -> Problem | None:
+        for home in (worker, None):
+            if problems := self._fresh.get(home):
+                return problems[0]
+        return min((problems[0] for problems in self._fresh.values()), key=_order, default=None)
+
+    def _longest(self) -> Problem | None:
+        problems = (problem for problems in self._fresh.values() for problem in problems)
+        return max(problems, key=lambda problem: (problem.longest, -problem.order), default=None)
 
     def _claim(self, problem: Problem, worker: str) -> None:
         if problem.worker is None:
-            problem.worker = worker
-            for chain in problem.waiting.values():
-                self._put(chain, self._home(problem))
+            self._move(problem, worker)
 
-    def _put(self, chain: Chain, place: str) -> None:
-        chain.place = place
-        first = -len(chain.tokens) if place == _BEGUN else 0
-        self._pushes += 1
-        heapq.heappush(self._heaps.setdefault(place, []), (first, chain.order, self._pushes, chain))
+    def _move(self, problem: Problem, worker: str | None) -> None:
+        if problem.fresh:
+            self._unlist(problem)
+        problem.worker = worker
+        if problem.fresh:
+            self._list(problem)
 
-    def _first(self, place: str) -> Chain | None:
-        heap = self._heaps.get(place, [])
-        while heap and heap[0][-1].place != place:
-            heapq.heappop(heap)
-        return heap[0][-1] if heap else None
+    def _list(self, problem: Problem) -> None:
+        insort(self._fresh.setdefault(problem.worker, []), problem, key=_order)
 
-    def _take(self, chain: Chain | None) -> Chain | None:
-        if chain is not None:
-            del self._chains[chain.request.id]
-            chain.problem.waiting.pop(chain.request.id, None)
-            chain.place = None
-        return chain
+    def _unlist(self, problem: Problem) -> None:
+        problems = self._fresh[problem.worker]
+        del problems[bisect_left(problems, problem.order, key=_order)]
+        if not problems:
+            del self._fresh[problem.worker]

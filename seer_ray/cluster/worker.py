@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.cluster.engine_thread import Built, EngineLoop, Setting, Steppable, WorkReport
+from seer_ray.cluster.engine_thread import Built, DecodeOptions, EngineLoop, Steppable, WorkReport
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
 
@@ -33,7 +33,7 @@ def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
 
 
 class Worker:
-    """Plain class; ``fleet`` makes an actor of it.
+    """Plain class; ``actors`` makes an actor of it.
 
     Of several ranks, number 0 is the worker as others see it. The others are told where it listens and then
     do what it does.
@@ -68,18 +68,18 @@ class Worker:
 
     def start(self) -> Built:
         """Loads the model."""
-        self._loop = EngineLoop(self._built, Setting(self._config.engine, self._config.selector))
+        self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
         return self._loop.wait_until_built()
 
     def work(
-        self, new: Sequence[Request], seconds: float, hungry: bool, setting: Setting | None = None
+        self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
     ) -> WorkReport:
         """See ``EngineLoop.exchange``. If the engine fails, the process ends soon after this has raised:
         after a CUDA error it could hang for ever and keep its GPU.
         """
         assert self._loop is not None, "start() comes first"
         try:
-            return self._loop.exchange(new, seconds, hungry, setting)
+            return self._loop.exchange(new, seconds, hungry, options)
         except BaseException:
             timer = threading.Timer(GRACE, os._exit, (1,))
             timer.daemon = True

@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 from seer_ray.config.checks import check
 from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.config.identity import Identity, escaped, plain
-from seer_ray.config.options import JobConfig, RunConfig, SweepConfig, options
+from seer_ray.config.options import JobConfig, RunConfig, options
 from seer_ray.config.overrides import (
     describe,
     flat,
@@ -30,13 +30,11 @@ from seer_ray.config.overrides import (
     show,
     single,
 )
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-JOBS = (RunConfig, SweepConfig, PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig)
 GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
 OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}
@@ -212,15 +210,15 @@ def _top(job: type, chosen: Mapping[str, str | None], settings: Iterable[tuple[s
     """The job's top file with these choices, and without default choices that something else is named for."""
     named, groups, choice = dict(settings), groups_of(job), dict(chosen)
     model, data = named.get("model.name"), named.get("task.data")
-    if "model" in groups and model is not None and model != _composed(top_file(job)).model.name:
+    if "model" in groups and model is not None and model != _composed(top_file(job), job).model.name:
         choice.setdefault("model", None)
     if "task" in groups and data is not None:
         choice.setdefault("task", None)
-    tree = _composed(top_file(job), **choice)
+    tree = _composed(top_file(job), job, **choice)
     if "selector" in groups and "selector" not in chosen and "selector.name" not in named:
         usual = usual_selector(named.get("model.gates", tree.model.gates))
         if tree.selector.name != usual:
-            tree = _composed(top_file(job), **choice, selector=usual)
+            tree = _composed(top_file(job), job, **choice, selector=usual)
     tree = copy.deepcopy(tree)
     if data is not None and choice.get("task", data) is None:
         tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
@@ -240,25 +238,24 @@ def _structured(job: type) -> DictConfig:
 
 
 @cache
-def _composed(name: str, **choice: str | None) -> DictConfig:
+def _composed(name: str, job: type | None = None, **choice: str | None) -> DictConfig:
     """A file of ``conf/`` and what its defaults list names, typed if it is a job's; not to be changed."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf, open_dict
 
-    jobs = {top_file(job): job for job in JOBS}
-    if name in jobs:
+    if job is not None:
         # Not a struct while it is composed: a model's file may say how to sample, which not every job does.
-        schema = OmegaConf.structured(jobs[name], flags={"struct": False})
+        schema = OmegaConf.structured(job, flags={"struct": False})
         ConfigStore.instance().store(f"{name}_schema", schema)
     words = [f"~{group}" if file is None else f"{group}={file}" for group, file in choice.items()]
     with initialize_config_module(config_module="seer_ray.conf", version_base="1.3"):
         tree = hydra_compose(name, words)
     OmegaConf.set_struct(tree, None)  # types still refuse what is no option; mappings take new entries
-    if name in jobs:
+    if job is not None:
         with open_dict(tree):
-            for section in set(tree) - {item.name for item in dataclasses.fields(jobs[name])}:
+            for section in set(tree) - {item.name for item in dataclasses.fields(job)}:
                 del tree[section]
     return tree
 

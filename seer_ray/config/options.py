@@ -27,6 +27,7 @@ def option(
     operational: bool = False,
     bits: bool = False,
     path: bool = False,
+    secret: bool = False,
 ) -> Any:
     """A dataclass field that carries its own documentation and bounds.
 
@@ -35,6 +36,7 @@ def option(
         operational: changes no result: may differ between the first run of a folder and its resumption.
         bits: operational, but changes the last bits of a result: fixed where ``engine.exact`` promises them.
         path: may name a file or folder of this machine.
+        secret: an address that may hold a password or a key.
     """
     metadata = {
         "help": help,
@@ -45,6 +47,7 @@ def option(
         "operational": operational or bits,
         "bits": bits,
         "path": path,
+        "secret": secret,
         "above": above,
     }
     if isinstance(default, (list, dict)):
@@ -259,7 +262,9 @@ class ClusterConfig:
 
 @dataclass
 class ResultsConfig:
-    folder: str = option("runs", "where run folders are made: a path or any pyarrow filesystem URI")
+    folder: str = option(
+        "runs", "where run folders are made: a path or any pyarrow filesystem URI", secret=True
+    )
     report: bool = option(True, "write report.html, and its plots, at the end")
     part_rows: int = option(256, "completions in one Parquet part, at most", minimum=1)
     part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
@@ -271,7 +276,9 @@ class ResultsConfig:
 @dataclass
 class TrackingConfig:
     enabled: bool = option(True, "log to MLflow")
-    uri: str | None = option(None, "MLflow server; None: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    uri: str | None = option(
+        None, "MLflow server; None: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db", secret=True
+    )
     experiment: str = option("seer-ray", "MLflow experiment")
     interval: float = option(5.0, "live metrics this often", unit="s", minimum=0.1)
 

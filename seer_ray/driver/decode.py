@@ -1,10 +1,10 @@
-"""The loop of every job that decodes: sessions fed by one crew until nothing is left."""
+"""The loop of every job that decodes: sessions fed by one dispatcher until nothing is left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from seer_ray.cluster.crew import Crew
+from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.config.errors import Interrupted
 from seer_ray.driver.session import Session
 from seer_ray.driver.stopping import StopRequest
@@ -14,12 +14,15 @@ POLL = 0.2
 
 
 def decode(
-    crew: Crew, sessions: Sequence[Session], stop: StopRequest, then: Callable[[], None] = lambda: None
+    dispatcher: Dispatcher,
+    sessions: Sequence[Session],
+    stop: StopRequest,
+    then: Callable[[], None] = lambda: None,
 ) -> None:
-    """To the end of all that the crew's lanes hold.
+    """To the end of all that the dispatcher's queues hold.
 
     Args:
-        crew: Its lanes are those of the sessions.
+        dispatcher: Its queues are those of the sessions.
         sessions: Get the outcomes.
         stop: Asked in every round of the loop.
         then: Called in every round of the loop, after the sessions.
@@ -34,16 +37,16 @@ def decode(
     alone = len(sessions) == 1
     stop.patient = True
     try:
-        while crew.unfinished and not stop.asked:
-            for lane, outcome in crew.poll(POLL):
-                by_name[lane.name].add(outcome)
+        while dispatcher.unfinished and not stop.asked:
+            for queue, outcome in dispatcher.poll(POLL):
+                by_name[queue.name].add(outcome)
             for session in sessions:
                 live = session.monitor.live
-                live.workers_ready, live.workers_starting = crew.fleet.ready, crew.fleet.starting
-                live.workers_wanted = crew.fleet.size
+                live.workers_ready, live.workers_starting = dispatcher.pool.ready, dispatcher.pool.starting
+                live.workers_wanted = dispatcher.pool.size
                 if live.workers_ready:
                     live.phase = "decoding"
-                session.tick(crew.stats if alone else None)
+                session.tick(dispatcher.stats if alone else None)
             then()
     finally:
         failures = [failure for session in sessions if (failure := _save(session))]

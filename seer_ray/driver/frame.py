@@ -13,7 +13,7 @@ from seer_ray.config.errors import Interrupted, one_line
 from seer_ray.config.options import JobConfig, options
 from seer_ray.driver.stopping import StopRequest
 from seer_ray.results.base import Folder
-from seer_ray.results.store import join
+from seer_ray.results.store import join, shown
 from seer_ray.status.live import NullReporter, Reporter
 from seer_ray.status.pulse import StatusFile, heartbeat
 from seer_ray.tracking.mlflow_tracker import open_tracker
@@ -65,8 +65,7 @@ class Frame(Generic[C, F]):
 
     def begin(self, dataset: Dataset | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Something is going to happen: tells the tracker, with all options or other parameters."""
-        shown = params if params is not None else {name: value for name, value, _ in options(self.config)}
-        self.tracker.start(self.name, dict(shown), dataset)
+        self.tracker.start(self.name, dict(params if params is not None else params_of(self.config)), dataset)
         self.begun = True
 
     def end(self, state: State, error: BaseException | str | None = None) -> None:
@@ -105,6 +104,13 @@ class Frame(Generic[C, F]):
             "tracking_uri": getattr(self.tracker, "uri", None),
             "tracking_run_id": getattr(self.tracker, "run_id", None),
         }
+
+
+def params_of(config: JobConfig) -> dict[str, Any]:
+    """All options by dotted name, as others may see them: without passwords and keys."""
+    return {
+        name: shown(value) if about["secret"] and value else value for name, value, about in options(config)
+    }
 
 
 @contextlib.contextmanager

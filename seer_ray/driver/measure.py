@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from seer_ray.config.training import HeldOutConfig
 from seer_ray.corpora.documents import Document
@@ -66,11 +66,32 @@ def measuring(
             yield frame, progress
 
 
-def begin(frame: Measuring, documents: Sequence[Document]) -> None:
-    """Say what was measured on what."""
+class Measured(Protocol):
+    """What was measured on what."""
+
+    @property
+    def block_size(self) -> int: ...
+
+    @property
+    def documents(self) -> Sequence[Document]: ...
+
+    @property
+    def tokens(self) -> int: ...
+
+
+def begin(frame: Measuring, found: Measured) -> dict[str, Any]:
+    """Says what was measured on what, to the tracker and, for a ``MeasureSummary``, to the caller."""
+    documents = found.documents
     sources = ", ".join(dict.fromkeys(document.source for document in documents))
     content = hashlib.sha256(b"".join(document.tokens.numpy().tobytes() for document in documents))
     frame.begin(Dataset("documents", content.hexdigest()[:36], sources, len(documents)))
+    return {
+        **frame.facts(),
+        "model": frame.config.model.name,
+        "block_size": found.block_size,
+        "documents": len(documents),
+        "tokens": found.tokens,
+    }
 
 
 def conclude(frame: Measuring, summary: MeasureSummary, metrics: dict[str, float]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from seer_ray.analysis.metrics import GAUGES, live_fields
 from seer_ray.analysis.rows import Totals
-from seer_ray.cluster.lane import Lane
+from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.speed import SECONDS, TOKENS, Speed
 from seer_ray.status.live import LiveStats, Reporter
@@ -57,11 +57,11 @@ class Monitor:
             self.live.errors = self.totals.errors
             vars(self.live).update(live_fields(self.totals))
 
-    def tick(self, lane: Lane, last: bool = False) -> None:
+    def tick(self, queue: RunQueue, last: bool = False) -> None:
         """Called often; updates what depends on time and shows it now and then, and the last time.
 
         Args:
-            lane: What is decoded.
+            queue: What is decoded.
             last: Show it in any case.
         """
         now = time.monotonic()
@@ -69,8 +69,8 @@ class Monitor:
             return
         self._updated = now
         live, speed = self.live, self._speed
-        live.running, live.queued = lane.running, lane.queued
-        live.new_tokens, self._engines, self._seconds = lane.new_tokens, dict(lane.stats), lane.seconds
+        live.running, live.queued = queue.running, queue.queued
+        live.new_tokens, self._engines, self._seconds = queue.new_tokens, dict(queue.stats), queue.seconds
         if live.workers_ready:
             speed.append((now, live.new_tokens))
         while len(speed) > 2 and now - speed[1][0] > WINDOW:
@@ -80,8 +80,8 @@ class Monitor:
         live.eta_s = None
         if self.totals.rows and live.tokens_per_s:
             # Those that still run are longer than those that are done: a lower bound.
-            left = lane.unfinished * self.totals.tokens / self.totals.rows
-            left -= lane.unfinished_tokens
+            left = queue.unfinished * self.totals.tokens / self.totals.rows
+            left -= queue.unfinished_tokens
             live.eta_s = left / live.tokens_per_s if left > 0 else None
         self._show()
 
@@ -90,7 +90,7 @@ class Monitor:
         return {name: getattr(self.live, field) for name, field in GAUGES.items()}
 
     def _decoding(self) -> tuple[float, int]:
-        """(``Lane.seconds``, tokens generated) of this session and those before it."""
+        """(``RunQueue.seconds``, tokens generated) of this session and those before it."""
         return self._before[0] + self._seconds, self._before[1] + self.live.new_tokens
 
     @property

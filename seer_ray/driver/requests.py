@@ -34,22 +34,22 @@ def make_requests(
     tokenizer: Any,
     done: Container[tuple[str, int]],
     log: ProgressLog,
-) -> tuple[list[Request], dict[str, int]]:
-    """All that is not done, the samples of a problem one after the other, and how often each was tried.
+) -> list[Request]:
+    """All that is not done, the samples of a problem one after the other.
 
     Raises:
         ConfigError: No such model.
     """
     params = resolve_sampling(config.model, config.sampling, tokenizer)
-    engine, requests, attempts = config.engine, [], {}
+    engine, requests = config.engine, []
     for place, (problem, prompt) in enumerate(prompts.items()):
         for sample in range(config.samples):
             if (problem, sample) in done:
                 continue
             id = f"{problem}/{sample}"
-            progress, attempts[id] = log.get(id) or (Progress(), 0)
+            progress = log.chains[id].progress if id in log.chains else Progress()
             record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
             requests.append(
                 Request(id, prompt.tokens, params, config.seed, problem, sample, progress, record)
             )
-    return requests, attempts
+    return requests

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from seer_ray.cluster.coordinator import Change, Outcome
+from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.trace import Trace
@@ -28,7 +28,7 @@ class RowWriter:
 
     Args:
         folder: Where rows go.
-        log: Where the tokens of unfinished chains go.
+        log: Brings the tokens of unfinished chains to disk.
         config: The job's.
         prompts: By problem id.
         decode: Token ids to text, for chains that no engine finished.
@@ -67,10 +67,8 @@ class RowWriter:
     def add(self, outcome: Outcome, plan: str) -> None:
         """A request is done; ``plan`` is the readable form of the layer plan that decoded it."""
         completion, row = outcome.completion, self._row(outcome, plan)
-        before = self._log.trace(completion.request.id)[: outcome.told]
-        if any(before) or any(outcome.trace):
-            gap = [b""] * (outcome.told - len(before))
-            self._traces[completion.request.id] = [*before, *gap, *outcome.trace]
+        if any(outcome.trace):
+            self._traces[completion.request.id] = outcome.trace
         self._ungraded[completion.request.id] = row
         if completion.finish_reason == "error":
             self._graded(completion.request.id, Grade(None, None))
@@ -83,18 +81,6 @@ class RowWriter:
             self._graded(id, grade)
         fresh, self._fresh = self._fresh, []
         return fresh
-
-    def keep(self, changes: Iterable[Change]) -> None:
-        """New tokens of unfinished chains."""
-        for change in changes:
-            self._log.append(
-                change.request_id,
-                change.tokens,
-                change.counters,
-                change.attempts,
-                offset=change.offset,
-                trace=change.trace,
-            )
 
     def write(self, everything: bool = False) -> None:
         """Brings to disk what is due, or everything that is graded.

@@ -6,10 +6,10 @@ import contextlib
 
 from seer_ray.analysis.comparison import compare
 from seer_ray.cluster.connect import connected
-from seer_ray.cluster.crew import Crew
-from seer_ray.cluster.fleet import Fleet
-from seer_ray.cluster.placement import cluster_nodes, plan_workers
+from seer_ray.cluster.dispatch import Dispatcher
+from seer_ray.cluster.placement import cluster_nodes, place_workers
 from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
 from seer_ray.config.errors import ConfigError
@@ -55,17 +55,17 @@ def _decode(session: Session, build: Builder) -> None:
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")
     with connected(config.cluster), stop.listening():
-        plan = plan_workers(cluster_nodes(), config.cluster, missing, config.engine.tensor_parallel)
-        with contextlib.closing(session), contextlib.closing(Fleet(config, plan, build)) as fleet:
-            fleet.start(missing)
+        placement = place_workers(cluster_nodes(), config.cluster, missing, config.engine.tensor_parallel)
+        with contextlib.closing(session), contextlib.closing(WorkerPool(config, placement, build)) as pool:
+            pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
             # Brings torch and transformers along: a run that is done needs neither.
             from seer_ray.driver.requests import make_prompts
 
-            lane = session.prepare(*make_prompts(config, session.problems))
+            queue = session.prepare(*make_prompts(config, session.problems))
             session.monitor.phase("starting workers")
-            decode(Crew([lane], fleet, session.frame.reporter.note), [session], stop)
+            decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 
 
 def _report(session: Session) -> None:

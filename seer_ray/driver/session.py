@@ -8,9 +8,9 @@ from typing import Any
 
 from seer_ray.analysis.metrics import COLUMNS, summarise
 from seer_ray.analysis.rows import Totals
-from seer_ray.cluster.coordinator import Outcome
-from seer_ray.cluster.engine_thread import Setting
-from seer_ray.cluster.lane import Lane
+from seer_ray.cluster.assignments import Outcome
+from seer_ray.cluster.engine_thread import DecodeOptions
+from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.options import RunConfig
 from seer_ray.driver.dataset import describe, refuse_other_data
 from seer_ray.driver.frame import Frame
@@ -42,7 +42,7 @@ class Session:
         self.monitor.add(frame.folder.read(Totals.COLUMNS).to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
         frame.status.say = self.monitor.said
-        self.lane: Lane | None = None
+        self.queue: RunQueue | None = None
         self._rows: RowWriter | None = None
         self._tracked = 0.0
 
@@ -80,8 +80,8 @@ class Session:
         tokenizer: Any,
         round_problems: int | None = None,
         pool: Grader | None = None,
-    ) -> Lane:
-        """What is not committed, as a lane for workers.
+    ) -> RunQueue:
+        """What is not committed, as a queue for workers.
 
         Args:
             prompts: Of the problems.
@@ -96,7 +96,7 @@ class Session:
         from seer_ray.driver.requests import make_requests
 
         config, log = self.config, self.folder.progress()
-        requests, attempts = make_requests(config, prompts, tokenizer, self.folder.committed(), log)
+        requests = make_requests(config, prompts, tokenizer, self.folder.committed(), log)
         self._rows = RowWriter(
             self.folder,
             log,
@@ -106,40 +106,39 @@ class Session:
             self.frame.reporter.note,
             pool,
         )
-        self.lane = Lane(
+        self.queue = RunQueue(
             self.name,
             self._rounds(requests, round_problems or len(self.problems)),
             config.cluster.max_attempts,
-            attempts,
-            Setting(config.engine, config.selector),
+            log.chains,
+            DecodeOptions(config.engine, config.selector),
         )
-        return self.lane
+        return self.queue
 
     def add(self, outcome: Outcome) -> None:
         """A request is done."""
-        assert self._rows is not None and self.lane is not None
-        self._rows.add(outcome, self.lane.plan)
+        assert self._rows is not None and self.queue is not None
+        self._rows.add(outcome, self.queue.plan)
 
     def tick(self, stats: Callable[[], Mapping[str, float]] | None = None) -> None:
         """Called often: commits, shows and tracks what is due.
 
         Args:
-            stats: Of the engines, for tracking; None: the lane's counters.
+            stats: Of the engines, for tracking; None: the queue's counters.
 
         Raises:
             JobError: Disk or object store refused for too long.
         """
-        rows, lane = self._rows, self.lane
+        rows, queue = self._rows, self.queue
         if self.frame.state is not None:
             return
-        assert rows is not None and lane is not None
-        rows.keep(lane.coordinator.changes())
+        assert rows is not None and queue is not None
         self.monitor.add(rows.graded())
         rows.write()
-        self.monitor.tick(lane)
+        self.monitor.tick(queue)
         if time.monotonic() - self._tracked >= self.config.tracking.interval:
             self._tracked = time.monotonic()
-            engines = {f"engine/{name}": value for name, value in (stats() if stats else lane.stats).items()}
+            engines = {f"engine/{name}": value for name, value in (stats() if stats else queue.stats).items()}
             self.frame.tracker.log(self.monitor.metrics() | engines, step=self.monitor.live.done)
 
     def save(self) -> None:
@@ -148,10 +147,9 @@ class Session:
         Raises:
             JobError: Disk or object store refused.
         """
-        if self._rows is not None and self.lane is not None and self.frame.state is None:
-            self._rows.keep(self.lane.coordinator.changes())
+        if self._rows is not None and self.queue is not None and self.frame.state is None:
             self.monitor.add(self._rows.finish())
-            self.monitor.tick(self.lane, last=True)
+            self.monitor.tick(self.queue, last=True)
 
     def close(self) -> None:
         """Ends the graders."""
@@ -160,8 +158,8 @@ class Session:
 
     def conclude(self) -> dict[str, Any]:
         """What the rows come to; also into ``metrics.json`` and the tracker."""
-        if self.lane is not None:
-            self.monitor.tick(self.lane, last=True)  # else the counters lag behind
+        if self.queue is not None:
+            self.monitor.tick(self.queue, last=True)  # else the counters lag behind
         self.monitor.phase("summing up")
         self.folder.compact()
         monitor = self.monitor

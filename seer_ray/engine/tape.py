@@ -40,7 +40,8 @@ class Tape(TorchDispatchMode):
         given = {_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
         fresh = [(index, tensor) for index, tensor in made if _memory(tensor) not in given]
         if func.overloadpacket not in EMPTY and (fresh or func._schema.is_mutable):
-            self._calls.append((func, args, kwargs, fresh))
+            # What an OpOverload calls: with hundreds of operations a step its own Python counts.
+            self._calls.append((func._op, args, kwargs, fresh))
         return out
 
     def run(self) -> None:

@@ -14,15 +14,15 @@ from seer_ray.config.training import GatesSharesConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
 from seer_ray.fidelity.allotment import Cost, allot, by_range, total
-from seer_ray.fidelity.evaluate import Progress, check_length, out_of_memory_explained
+from seer_ray.fidelity.evaluate import OnPass, check_length, out_of_memory_explained
 from seer_ray.fidelity.quality import Rows
-from seer_ray.fidelity.sensitivity import ALIKE, LayerCosts, Setting, measure_layers
+from seer_ray.fidelity.sensitivity import ALIKE, Allowance, LayerCosts, measure_layers
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import load_model
 
 
 @dataclass(frozen=True)
-class Plan:
+class Allocation:
     """One way to spend a budget."""
 
     name: str
@@ -44,14 +44,14 @@ class Division:
     block_size: int
     documents: list[Document]
     layers: dict[int, LayerCosts]
-    plans: list[Plan]
+    plans: list[Allocation]
 
     @property
     def tokens(self) -> int:
         return sum(len(document.tokens) for document in self.documents)
 
 
-def divide(config: GatesSharesConfig, progress: Progress = lambda *_: None) -> Division:
+def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Division:
     """All that ``seer-ray gates shares`` finds out.
 
     Raises:
@@ -112,7 +112,7 @@ def check_shares(config: GatesSharesConfig) -> str:
 
 def plans_of(
     layers: Mapping[int, LayerCosts], budget: int, cap: float, others: Mapping[str, Any]
-) -> list[Plan]:
+) -> list[Allocation]:
     """Every layer alike; shares of the budget; a threshold and shares that divide it.
 
     The last two read as much as the first, on the documents that were measured.
@@ -142,7 +142,7 @@ def plans_of(
     ]
 
 
-def _only(layers: Mapping[int, LayerCosts], kind: str) -> list[dict[Setting, Cost]]:
+def _only(layers: Mapping[int, LayerCosts], kind: str) -> list[dict[Allowance, Cost]]:
     """Costs of the settings of one kind."""
     return [
         {setting: cost for setting, cost in one.costs.items() if setting.kind == kind}
@@ -151,8 +151,8 @@ def _only(layers: Mapping[int, LayerCosts], kind: str) -> list[dict[Setting, Cos
 
 
 def _plan(
-    name: str, selector: dict[str, Any], layers: Mapping[int, LayerCosts], chosen: Sequence[Setting]
-) -> Plan:
+    name: str, selector: dict[str, Any], layers: Mapping[int, LayerCosts], chosen: Sequence[Allowance]
+) -> Allocation:
     costs = {layer: one.costs[setting] for (layer, one), setting in zip(layers.items(), chosen, strict=True)}
     read, kl = total([one.costs for one in layers.values()], chosen)
-    return Plan(name, selector, read / len(layers), kl, costs)
+    return Allocation(name, selector, read / len(layers), kl, costs)

@@ -27,7 +27,7 @@ GATES = "seer"
 """Label of the only gate set."""
 BLOCK_SIZE = 64
 
-Progress = Callable[[int, int, str], None]
+OnPass = Callable[[int, int, str], None]
 """Told (passes done, passes in all, what is being computed)."""
 
 
@@ -46,7 +46,7 @@ class Evaluation:
         return sum(len(document.tokens) for document in self.documents)
 
 
-def evaluate(config: GatesEvalConfig, progress: Progress = lambda *_: None) -> Evaluation:
+def evaluate(config: GatesEvalConfig, progress: OnPass = lambda *_: None) -> Evaluation:
     """All that ``seer-ray gates eval`` measures.
 
     Raises:

@@ -38,7 +38,7 @@ THRESHOLDS = tuple(2 ** (-half / 2) for half in range(2, 29))
 """1/2 to 1/16384, by factors of the square root of 2."""
 
 
-class Setting(NamedTuple):
+class Allowance(NamedTuple):
     """Of one layer."""
 
     kind: Literal["share", "threshold"]
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
     value: float
 
 
-ALIKE = Setting("share", 1.0)
+ALIKE = Allowance("share", 1.0)
 
 
 @dataclass
@@ -55,7 +55,7 @@ class LayerCosts:
 
     kl: float = 0.0
     """With this layer sparse alone at the plain budget, nats a row."""
-    costs: dict[Setting, Cost] = field(default_factory=dict)
+    costs: dict[Allowance, Cost] = field(default_factory=dict)
     """KV tokens read, and the KL that follows from the error of the attention output."""
 
 
@@ -91,8 +91,8 @@ def measure_layers(
     selectors = {layer: Seer(gate) for layer, gate in enumerate(gates) if gate is not None}
     block = next(gate.block_size for gate in gates if gate is not None)
     # A run takes no share of less than two blocks.
-    settings = [Setting("share", value) for value in SHARES if budget * value >= 2]
-    settings += [Setting("threshold", value) for value in THRESHOLDS]
+    settings = [Allowance("share", value) for value in SHARES if budget * value >= 2]
+    settings += [Allowance("threshold", value) for value in THRESHOLDS]
     limits = {setting: limit_of(setting, budget, cap) for setting in settings}
     found = {layer: LayerCosts() for layer in selectors}
     for number, document in enumerate(documents, 1):
@@ -116,7 +116,7 @@ def measure_layers(
     return found
 
 
-def limit_of(setting: Setting, budget: int, cap: float) -> Limit:
+def limit_of(setting: Allowance, budget: int, cap: float) -> Limit:
     """Of a layer with this setting, where the plain budget is ``budget`` blocks."""
     if setting.kind == "share":
         return Limit(round(budget * setting.value))
@@ -130,11 +130,11 @@ class OutputErrors:
         self,
         selectors: Mapping[int, Seer],
         rows: Tensor,
-        limits: Mapping[Setting, Limit],
+        limits: Mapping[Allowance, Limit],
         o_proj: nn.Linear,
     ) -> None:
         self.selectors, self.rows, self.limits, self.o_proj = selectors, rows, limits, o_proj
-        self.sums: dict[Setting, Tensor] = {}
+        self.sums: dict[Allowance, Tensor] = {}
 
     def __call__(self, layer: Layer) -> None:
         selector = self.selectors.get(layer.index)
@@ -153,12 +153,12 @@ class OutputErrors:
                 read = ((counts - 1) * pages.block + tails.unsqueeze(1)).double().mean(1).sum()
                 self.sums[setting] = self.sums.get(setting, 0) + torch.stack([read, error])
 
-    def means(self) -> dict[Setting, tuple[float, float]]:
+    def means(self) -> dict[Allowance, tuple[float, float]]:
         """KV tokens read and squared error, a row."""
         return {setting: tuple((sums / len(self.rows)).tolist()) for setting, sums in self.sums.items()}
 
 
-def _add(costs: LayerCosts, kl: float, means: Mapping[Setting, Iterable[float]], documents: int) -> None:
+def _add(costs: LayerCosts, kl: float, means: Mapping[Allowance, Iterable[float]], documents: int) -> None:
     """One document's; its KL at the plain budget says what its errors weigh."""
     _, plain = means[ALIKE]
     weight = kl / plain if plain else 0.0

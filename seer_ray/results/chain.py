@@ -6,11 +6,12 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
-from seer_ray.engine.request import Counters
+from seer_ray.engine.request import Counters, Progress
 
 MAGIC = b"seer-ray progress 1\n"
 COUNTERS: dict[str, pa.DataType] = {
@@ -41,44 +42,56 @@ class Record:
 
 @dataclass
 class Chain:
-    """What is known of one request."""
+    """What is known of an unfinished request. ``cluster`` adds to it, the progress log brings it to disk."""
 
     tokens: array[int] = field(default_factory=lambda: array("i"))
     trace: list[bytes] = field(default_factory=list)
     """What the step of each token attended; ends with the last that is recorded."""
     counters: Counters = field(default_factory=Counters)
     attempts: int = 0
+    """Workers that had the request."""
     saved: int = 0
     """Tokens that are on disk."""
     crc: int = 0
     """Of those."""
     changed: bool = False
 
-    def put(
-        self,
-        offset: int,
-        tokens: Sequence[int],
-        counters: Counters,
-        attempts: int,
-        trace: Sequence[bytes] = (),
-    ) -> None:
-        """Tokens from ``offset`` on in place of those that were there."""
-        if offset < self.saved:
-            self.saved, self.crc = offset, self._crc(offset)
-        del self.tokens[offset:]
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        return cls(array("i", progress.tokens), counters=progress.counters)
+
+    @property
+    def progress(self) -> Progress:
+        """The same for an engine."""
+        return Progress(tuple(self.tokens), self.counters)
+
+    def extend(self, tokens: Sequence[int], counters: Counters, trace: Sequence[bytes] = ()) -> None:
+        """New tokens, the counters after them, and what their steps attended if that is recorded."""
+        self.trace = self.traced(trace)
         self.tokens.extend(tokens)
-        del self.trace[offset:]
-        if trace:
-            self.trace += [b""] * (offset - len(self.trace))
-            self.trace += trace
-        self.counters, self.attempts, self.changed = counters, attempts, True
+        self.counters, self.changed = counters, True
+
+    def traced(self, new: Sequence[bytes] = ()) -> list[bytes]:
+        """The trace with that of the tokens to come; empty if none is recorded."""
+        if not new:
+            return self.trace
+        return [*self.trace, *[b""] * (len(self.tokens) - len(self.trace)), *new]
+
+    def cut(self, length: int) -> None:
+        """Forget all tokens but the first."""
+        if length < self.saved:
+            self.saved, self.crc = length, self._crc(length)
+        del self.tokens[length:]
+        del self.trace[length:]
 
     def apply(self, record: Record) -> bool:
         """Take a record from disk, if it continues what is known."""
         if record.offset > len(self.tokens) or self._crc(record.offset) != record.crc:
             self.attempts = max(self.attempts, record.attempts)
             return False
-        self.put(record.offset, record.tokens, record.counters, record.attempts, record.trace)
+        self.cut(record.offset)
+        self.extend(record.tokens, record.counters, record.trace)
+        self.attempts = record.attempts
         self.mark_saved()
         return True
 

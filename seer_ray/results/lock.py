@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
 import threading
 import time
 import uuid
-import weakref
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
+
+import filelock
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.results.store import Store
@@ -54,28 +54,19 @@ def acquire(store: Store) -> Lock:
 
 
 class FileLock:
-    """``flock`` on a file that stays where it is. Held by a process, not by the children it forks."""
-
-    _held: ClassVar[weakref.WeakSet[FileLock]] = weakref.WeakSet()
+    """The kernel's lock on a file that stays where it is. Held by a process, not by the children it forks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor: int | None = None
+        self._lock = filelock.FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> bool:
         """False: another has it. Raises OSError where the filesystem has no such locks."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                return False
-            raise
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
-        self._descriptor = descriptor
-        FileLock._held.add(self)
+            self._lock.acquire()
+        except filelock.Timeout:
+            return False
+        self.path.write_text(json.dumps(_me()))
         return True
 
     def holder(self) -> str:
@@ -91,18 +82,7 @@ class FileLock:
         """Nobody can take over a lock that the kernel holds."""
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    @classmethod
-    def _after_fork(cls) -> None:
-        # A forked child shares the lock, and would keep it when its parent is killed.
-        for lock in list(cls._held):
-            lock.release()
-
-
-os.register_at_fork(after_in_child=FileLock._after_fork)
+        self._lock.release()
 
 
 class HeartbeatLock:

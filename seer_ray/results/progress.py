@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from seer_ray.engine.request import Counters, Progress
 from seer_ray.results.chain import Chain, decode, encode
 from seer_ray.results.store import Store, is_temporary
 
@@ -36,73 +35,33 @@ class Segment:
 
 
 class ProgressLog:
-    """Partial tokens by request, in memory and, as of the last flush, on disk. For the lock's holder."""
+    """Chains of unfinished requests, in memory and, as of the last flush, on disk. For the lock's holder."""
 
     def __init__(self, store: Store, done: Container[str] = ()) -> None:
         """Load what is there, except for requests that are ``done``."""
         self.store = store
-        self._chains: dict[str, Chain] = {}
+        self.chains: dict[str, Chain] = {}
+        """Of the requests of which something is known, by id. Whoever adds tokens puts new chains in."""
         self._segments: dict[str, Segment] = {}
         self._number = 0
         self._load(done)
-
-    def append(
-        self,
-        request_id: str,
-        tokens: Sequence[int],
-        counters: Counters,
-        attempts: int,
-        offset: int | None = None,
-        trace: Sequence[bytes] = (),
-    ) -> None:
-        """New tokens of a request, with its counters after them.
-
-        Args:
-            offset: where they belong, for a chain that was begun again from an earlier point; what was known
-                from there on is dropped. None: at the end.
-            trace: what their steps attended, if that is recorded.
-
-        Raises:
-            ValueError: an offset beyond the end.
-        """
-        chain = self._chains.setdefault(request_id, Chain())
-        length = len(chain.tokens)
-        if offset is not None and not 0 <= offset <= length:
-            raise ValueError(f"request {request_id}: tokens from {offset}, but only {length} are known")
-        chain.put(length if offset is None else offset, tokens, counters, attempts, trace)
-
-    def get(self, request_id: str) -> tuple[Progress, int] | None:
-        """(progress with tokens, attempts), or None if nothing is known of the request."""
-        chain = self._chains.get(request_id)
-        if chain is None:
-            return None
-        return Progress(tuple(chain.tokens), chain.counters), chain.attempts
-
-    def trace(self, request_id: str) -> list[bytes]:
-        """What the steps of its tokens attended, as far as it was recorded: maybe of fewer than there are."""
-        chain = self._chains.get(request_id)
-        return list(chain.trace) if chain else []
-
-    def load(self) -> dict[str, tuple[Progress, int]]:
-        """All that is known, by request."""
-        return {request_id: found for request_id in self._chains if (found := self.get(request_id))}
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Requests that are committed. Their tokens leave the disk in time."""
         gone = set(request_ids)
         for request_id in gone:
-            self._chains.pop(request_id, None)
+            self.chains.pop(request_id, None)
         for segment in self._segments.values():
             segment.requests -= gone
 
     def flush(self) -> None:
         """Bring to disk what is not there yet; tidy up. Raises OSError; the next flush tries again."""
-        alive = sum(len(chain.tokens) for chain in self._chains.values())
+        alive = sum(len(chain.tokens) for chain in self.chains.values())
         stored = sum(segment.tokens for segment in self._segments.values())
         if len(self._segments) >= MAX_SEGMENTS or stored > 2 * alive + SLACK_TOKENS:
             self._rewrite()
             return
-        changed = {request_id: chain for request_id, chain in self._chains.items() if chain.changed}
+        changed = {request_id: chain for request_id, chain in self.chains.items() if chain.changed}
         if changed:
             self._write(changed)
         self._delete([name for name, segment in self._segments.items() if not segment.requests])
@@ -110,10 +69,10 @@ class ProgressLog:
     def _rewrite(self) -> None:
         """One segment in place of all."""
         old = list(self._segments)
-        for chain in self._chains.values():
+        for chain in self.chains.values():
             chain.saved = chain.crc = 0
-        if self._chains:
-            self._write(self._chains)
+        if self.chains:
+            self._write(self.chains)
         self._delete(old)
 
     def _write(self, chains: dict[str, Chain]) -> None:
@@ -148,7 +107,7 @@ class ProgressLog:
                     continue
                 segment.requests.add(record.request_id)
                 segment.tokens += len(record.tokens)
-                fits = self._chains.setdefault(record.request_id, Chain()).apply(record)
+                fits = self.chains.setdefault(record.request_id, Chain()).apply(record)
                 (cut.discard if fits else cut.add)(record.request_id)
         if torn or cut:
             log.warning(

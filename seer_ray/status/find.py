@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fsspec.implementations.arrow import ArrowFSWrapper
+
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.results.base import MARKS
 from seer_ray.results.store import join, open_store
@@ -19,8 +21,9 @@ def find_run(run: str, folder: str = "runs") -> str:
     for place in places:
         if MARKS.keys() & open_store(place).list().keys():
             return place
-    root = open_store(folder).path
-    known = sorted(path.parent.name for mark in MARKS for path in (root.glob(f"*/{mark}") if root else ()))
+    store = open_store(folder)
+    marks = [path for mark in MARKS for path in ArrowFSWrapper(store.fs).glob(f"{store.root}/*/{mark}")]
+    known = sorted(path.split("/")[-2] for path in marks)
     there = f"; it has {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}" if known else ""
     raise ConfigError(f"{run}: no such run in {folder}{did_you_mean(run, known)}{there}")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.analysis.racing import Decision
-from seer_ray.cluster.crew import Crew
+from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.config.options import SweepConfig
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import UPDATE
@@ -125,7 +125,9 @@ class Board:
                 entry["rows"] = live.done
                 if session.frame.state is not None:
                     entry["state"] = session.frame.state
-                elif session.lane is not None and entry["state"] == "waiting" and (live.done or live.running):
+                elif (
+                    session.queue is not None and entry["state"] == "waiting" and (live.done or live.running)
+                ):
                     entry["state"] = "running"
             self._folder.write_points([dict(entry) for entry in self._entries.values()])
 
@@ -137,7 +139,7 @@ class Board:
     def write(self) -> None:
         """Brings all ``status.json`` up to date, and the index. Raises OSError."""
         for session in list(self._sessions.values()):
-            if session.lane is not None and session.frame.state is None:
+            if session.queue is not None and session.frame.state is None:
                 session.frame.status.write()
         self.save()
         self._frame.status.write()
@@ -149,14 +151,14 @@ class Board:
 
     # -- to people -----------------------------------------------------------------------------------
 
-    def tick(self, crew: Crew) -> None:
+    def tick(self, dispatcher: Dispatcher) -> None:
         """Called often; shows it now and then."""
         now = time.monotonic()
         if now - self._shown < UPDATE:
             return
         self._shown = now
-        self.live.workers_ready, self.live.workers_wanted = crew.fleet.ready, crew.fleet.size
-        if crew.fleet.ready:
+        self.live.workers_ready, self.live.workers_wanted = dispatcher.pool.ready, dispatcher.pool.size
+        if dispatcher.pool.ready:
             self.live.phase = "decoding"
         self._show()
 
@@ -217,7 +219,7 @@ class Board:
 
     def _eta(self) -> float | None:
         """Of what is left, at the points' own lengths and rates, or at those of all where they have none."""
-        sessions = [s for s in self._sessions.values() if s.lane is not None and s.frame.state is None]
+        sessions = [s for s in self._sessions.values() if s.queue is not None and s.frame.state is None]
         all_rows = sum(s.monitor.totals.rows for s in self._sessions.values())
         all_tokens = sum(s.monitor.totals.tokens for s in self._sessions.values())
         rates = [rate for s in self._sessions.values() if (rate := s.monitor.rate)]
@@ -225,9 +227,9 @@ class Board:
             return None
         seconds = 0.0
         for session in sessions:
-            assert session.lane is not None
+            assert session.queue is not None
             totals = session.monitor.totals
             length = totals.tokens / totals.rows if totals.rows else all_tokens / all_rows
-            left = session.lane.unfinished * length - session.lane.unfinished_tokens
+            left = session.queue.unfinished * length - session.queue.unfinished_tokens
             seconds += max(0.0, left) / (session.monitor.rate or sum(rates) / len(rates))
         return seconds

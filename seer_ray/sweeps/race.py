@@ -98,20 +98,20 @@ class Race:
     def _goes_on(self, slug: str) -> bool:
         """Whether a point may need all of its baseline: it is not stopped, and has not failed."""
         session = self._sessions.get(slug)
-        failed = session is None or (session.lane is not None and session.lane.failure is not None)
+        failed = session is None or (session.queue is not None and session.queue.failure is not None)
         return slug not in self._stopped and not failed
 
     def _open(self, slug: str) -> bool:
-        lane = self._sessions[slug].lane
-        return slug not in self._stopped and lane is not None and bool(lane.queued)
+        queue = self._sessions[slug].queue
+        return slug not in self._stopped and queue is not None and bool(queue.queued)
 
     def _stop(self, slug: str) -> bool:
         """Whether there was something to stop."""
         if not self._open(slug):
             return False
-        lane = self._sessions[slug].lane
-        assert lane is not None
-        lane.stop()
+        queue = self._sessions[slug].queue
+        assert queue is not None
+        queue.stop()
         self._stopped.add(slug)
         return True
 

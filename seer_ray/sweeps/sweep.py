@@ -8,15 +8,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from seer_ray.cluster.connect import connected
-from seer_ray.cluster.crew import Crew
-from seer_ray.cluster.fleet import Fleet
-from seer_ray.cluster.placement import cluster_nodes, plan_workers
+from seer_ray.cluster.dispatch import Dispatcher
+from seer_ray.cluster.placement import cluster_nodes, place_workers
 from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
-from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig, options
+from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
-from seer_ray.driver.frame import Frame
+from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.session import Session
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
@@ -78,7 +78,7 @@ class Sweep:
                 self.board.save_all()
             self.frame.end("failed" if self.board.failures else "done")
         # Of points that were done before, and that had no MLflow then.
-        before = [session.folder for session in self.sessions.values() if session.lane is None]
+        before = [session.folder for session in self.sessions.values() if session.queue is None]
         catch_up(*before if work else (self.folder, *before))
         self.reporter.finish(summary)
         return summary
@@ -122,7 +122,7 @@ class Sweep:
     def _end_all(self, error: BaseException) -> None:
         interrupted = isinstance(error, Interrupted)
         for session in self.sessions.values():
-            if session.frame.state is None and session.lane is not None:
+            if session.frame.state is None and session.queue is not None:
                 session.frame.end(*("interrupted",) if interrupted else ("failed", error))
 
     # -- decoding ------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class Sweep:
         config = sessions[0].config
         with contextlib.ExitStack() as stack, connected(config.cluster), self.frame.stop.listening():
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
-            plan = plan_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
+            placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
             self.board.phase("reading the prompts")
             prompts: dict[str, Any] = {}
             pools: dict[str, SharedPool] = {}
@@ -161,11 +161,11 @@ class Sweep:
                 if (key := repr(session.config.task)) not in prompts:
                     prompts[key] = make_prompts(session.config, session.problems)
                     pools[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
-                size = self._round(session.config, plan.workers)
+                size = self._round(session.config, placement.workers)
                 made, tokenizer = prompts[key]
-                session.prepare(made, tokenizer, size, pools[key].desk(session.name))
-            fleet = Fleet(_neutral(config), plan, self.build)
-            crew = Crew([s.lane for s in sessions if s.lane], fleet, self.reporter.note)
+                session.prepare(made, tokenizer, size, pools[key].client(session.name))
+            pool = WorkerPool(_neutral(config), placement, self.build)
+            dispatcher = Dispatcher([s.queue for s in sessions if s.queue], pool, self.reporter.note)
             race = self._race(size) if self._races else None
             self.board.phase("starting workers")
 
@@ -174,15 +174,15 @@ class Sweep:
                     self._settle(session)
                 if race is not None:
                     self._stop_points(race)
-                self.board.tick(crew)
+                self.board.tick(dispatcher)
                 self._track()
 
             try:
                 if race is not None:
                     self._stop_points(race)  # what is there already may say enough
-                decode(crew, sessions, self.frame.stop, then)
+                decode(dispatcher, sessions, self.frame.stop, then)
             finally:
-                fleet.close()
+                pool.close()
             for session in sessions:
                 self._settle(session)
 
@@ -209,14 +209,14 @@ class Sweep:
 
     def _settle(self, session: Session) -> None:
         """A point whose last row is committed is done, and one that no worker can have has failed."""
-        lane = session.lane
-        if session.frame.state is not None or lane is None:
+        queue = session.queue
+        if session.frame.state is not None or queue is None:
             return
-        if lane.failure is not None:
-            session.monitor.tick(lane, last=True)
-            session.frame.end("failed", lane.failure)
-            self._failed(session.name, lane.failure)
-        elif not lane.unfinished and not session.pending:
+        if queue.failure is not None:
+            session.monitor.tick(queue, last=True)
+            session.frame.end("failed", queue.failure)
+            self._failed(session.name, queue.failure)
+        elif not queue.unfinished and not session.pending:
             session.conclude()
             session.frame.end("done" if session.complete else "stopped early")
             self.board.settled(session.name)
@@ -225,7 +225,7 @@ class Sweep:
 
     def _start_tracking(self) -> None:
         varying = {name for point in self.board.points for name in point.changes}
-        params = {name: value for name, value, _ in options(self.config) if name not in varying}
+        params = {name: value for name, value in params_of(self.config).items() if name not in varying}
         params["sweep.points"] = " ".join(point.slug for point in self.board.points)
         some = next(iter(self.sessions.values()))
         self.frame.begin(describe(some.problems, some.config), params)

@@ -237,10 +237,10 @@ class SharedPool:
         self._pool = pool
         self._grades: dict[str, list[tuple[Any, Grade]]] = {}
 
-    def desk(self, name: str) -> Grader:
+    def client(self, name: str) -> Grader:
         """The pool as the row writer of this name sees it."""
         self._grades[name] = []
-        return _Desk(self, name)
+        return _Client(self, name)
 
     def submit(self, name: str, key: Hashable, text: str, answer: str | None) -> None:
         self._pool.submit((name, key), text, answer)
@@ -254,7 +254,7 @@ class SharedPool:
 
 
 @dataclass(frozen=True)
-class _Desk:
+class _Client:
     shared: SharedPool
     name: str
 

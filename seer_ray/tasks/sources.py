@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
@@ -70,6 +69,7 @@ def find_files(data: str, option: str = "task.data") -> list[tuple[Any, str]]:
     Raises:
         ConfigError: Nothing there.
     """
+    from fsspec.implementations.arrow import ArrowFSWrapper
     from pyarrow import fs
 
     uri = "://" in data
@@ -89,14 +89,16 @@ def find_files(data: str, option: str = "task.data") -> list[tuple[Any, str]]:
         if not pattern:
             _check_file(filesystem, path, data, option)
             return [(filesystem, path)]
-        selector = fs.FileSelector(path, allow_not_found=True, recursive="/" in pattern or "**" in pattern)
-        found = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+        filesystem.get_file_info(path)  # fsspec takes a place that cannot be reached for an empty one
+        folder = path.rstrip("/")
+        found = ArrowFSWrapper(filesystem).glob(f"{folder}/{pattern}", detail=True)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{option}={data}: cannot be reached: {_one_line(error)}") from error
-    prefix = "" if path == "/" else path.rstrip("/")
-    names = sorted(info.path for info in found if _matches(info.path[len(prefix) + 1 :], pattern))
+    names = sorted(
+        name for name, info in found.items() if info["type"] == "file" and "/." not in name[len(folder) :]
+    )
     if not names:
         raise ConfigError(f"{option}={data}: no file matches")
     return [(filesystem, name) for name in names]
@@ -114,18 +116,6 @@ def _check_file(filesystem: Any, path: str, data: str, option: str) -> None:
         folder, _, name = path.rpartition("/")
         others = filesystem.get_file_info(fs.FileSelector(folder or ".", allow_not_found=True))
         raise ConfigError(f"{option}={data}: no such file{did_you_mean(name, [i.base_name for i in others])}")
-
-
-def _matches(path: str, pattern: str) -> bool:
-    def match(parts: list[str], patterns: list[str]) -> bool:
-        if not patterns:
-            return not parts
-        if patterns[0] == "**":
-            return match(parts, patterns[1:]) or (bool(parts) and match(parts[1:], patterns))
-        return bool(parts) and fnmatchcase(parts[0], patterns[0]) and match(parts[1:], patterns[1:])
-
-    parts = path.split("/")
-    return not any(part.startswith(".") for part in parts) and match(parts, pattern.split("/"))
 
 
 def _jsonl_rows(filesystem: Any, path: str) -> Iterator[Row]:

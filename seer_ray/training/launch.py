@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from seer_ray.cluster.placement import WorkerPlan, cluster_nodes, plan_workers
+from seer_ray.cluster.placement import Placement, cluster_nodes, place_workers
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import ClusterConfig
 from seer_ray.training.loop import Objective, Report, TrainingError, TrainResult, fit
@@ -85,19 +85,19 @@ def launch(training: Training, report: Report) -> TrainResult:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     cluster: ClusterConfig = training.config.cluster
-    plan = plan_workers(cluster_nodes(), cluster, requests=cluster.workers or 2**20)
+    placement = place_workers(cluster_nodes(), cluster, requests=cluster.workers or 2**20)
     mail = ray.remote(Mail).options(num_cpus=0).remote()
     with tempfile.TemporaryDirectory(prefix="seer-ray-") as scratch:
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"training": training, "plan": plan, "mail": mail},
+            train_loop_config={"training": training, "placement": placement, "mail": mail},
             scaling_config=ScalingConfig(
-                num_workers=plan.workers,
-                use_gpu=plan.num_gpus > 0,
-                resources_per_worker=_resources(plan),
+                num_workers=placement.workers,
+                use_gpu=placement.num_gpus > 0,
+                resources_per_worker=_resources(placement),
             ),
             torch_config=TorchConfig(
-                backend="nccl" if plan.num_gpus else "gloo", timeout_s=int(PATIENCE.total_seconds())
+                backend="nccl" if placement.num_gpus else "gloo", timeout_s=int(PATIENCE.total_seconds())
             ),
             run_config=RunConfig(
                 storage_path=scratch, failure_config=FailureConfig(max_failures=cluster.max_attempts - 1)
@@ -106,9 +106,9 @@ def launch(training: Training, report: Report) -> TrainResult:
         return _follow(trainer, mail, report)
 
 
-def _resources(plan: WorkerPlan) -> dict[str, float]:
-    found = {"CPU": plan.num_cpus}
-    return found | {"GPU": plan.num_gpus} if plan.num_gpus else found
+def _resources(placement: Placement) -> dict[str, float]:
+    found = {"CPU": placement.num_cpus}
+    return found | {"GPU": placement.num_gpus} if placement.num_gpus else found
 
 
 def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
@@ -163,10 +163,10 @@ def _work(settings: dict[str, Any]) -> None:
     import torch
 
     training: Training = settings["training"]
-    plan: WorkerPlan = settings["plan"]
+    placement: Placement = settings["placement"]
     mail = settings["mail"]
-    torch.set_num_threads(max(1, math.floor(plan.num_cpus)))
-    device = str(ray.train.torch.get_device()) if plan.num_gpus else "cpu"
+    torch.set_num_threads(max(1, math.floor(placement.num_cpus)))
+    device = str(ray.train.torch.get_device()) if placement.num_gpus else "cpu"
     first = ray.train.get_context().get_world_rank() == 0
 
     def report(step: int, metrics: dict[str, float]) -> bool:

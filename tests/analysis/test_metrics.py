@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from results.sample import row
 
 from seer_ray.analysis.clustered import ClusteredMean, ratio
-from seer_ray.analysis.metrics import COLUMNS, GAUGES, METRICS, live_fields, summarise
+from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise
 from seer_ray.analysis.rows import Rows, Run, Sample, Totals, majority, pass_at_k
 from seer_ray.results import schema
 from seer_ray.results.speed import Speed
@@ -222,13 +221,6 @@ def test_measured_speed_and_counters_of_engines() -> None:
         "speed/engine_decode_of_copy_rate": 0.25,
     }
     assert not [name for name in summarise(table(row("a"))) if name.startswith("speed/")]
-
-
-def test_the_docs_list_every_metric() -> None:
-    said = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text().splitlines()
-    for metric in METRICS:
-        assert f"| `{metric.name}` | {metric.unit} | {metric.meaning} |" in said
-    assert {name for name in GAUGES if not any(line.startswith(f"| `{name}` |") for line in said)} == set()
 
 
 def test_the_table_names_the_columns_that_it_reads() -> None:

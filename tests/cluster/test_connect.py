@@ -10,7 +10,7 @@ import pytest
 
 from seer_ray.cluster import connect
 from seer_ray.cluster.connect import STAY_HERE, connected, require_reachable
-from seer_ray.cluster.placement import WorkerPlan, plan_workers
+from seer_ray.cluster.placement import Placement, place_workers
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ClusterConfig
 
@@ -24,35 +24,35 @@ def cluster(**changes: object) -> ClusterConfig:
 @pytest.mark.parametrize(
     ("nodes", "config", "requests", "plan"),
     [
-        ([{"CPU": 2.0}], cluster(), 10, WorkerPlan(1, 2, 0)),
-        ([{"CPU": 2.0}], cluster(workers=2), 10, WorkerPlan(2, 1, 0)),
-        ([{"CPU": 8.0}, {"CPU": 4.0}], cluster(), 10, WorkerPlan(3, 4, 0)),
-        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(workers=4), 10, WorkerPlan(4, 4, 0)),
-        ([BIG, SMALL, HEAD], cluster(), 100, WorkerPlan(10, 1, 1)),
-        ([BIG, SMALL, HEAD], cluster(workers=3), 100, WorkerPlan(3, 1, 1)),
-        ([BIG], cluster(num_gpus=0.5), 100, WorkerPlan(16, 1, 0.5)),
-        ([BIG], cluster(num_gpus=2, num_cpus=16), 100, WorkerPlan(2, 16, 2)),
-        ([BIG], cluster(num_gpus=0, num_cpus=8), 100, WorkerPlan(4, 8, 0)),
-        ([BIG, {"memory": 1e9}], cluster(), 3, WorkerPlan(3, 1, 1)),
-        ([{"CPU": 4.0}], cluster(num_cpus=0), 3, WorkerPlan(1, 0, 0)),
+        ([{"CPU": 2.0}], cluster(), 10, Placement(1, 2, 0)),
+        ([{"CPU": 2.0}], cluster(workers=2), 10, Placement(2, 1, 0)),
+        ([{"CPU": 8.0}, {"CPU": 4.0}], cluster(), 10, Placement(3, 4, 0)),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(workers=4), 10, Placement(4, 4, 0)),
+        ([BIG, SMALL, HEAD], cluster(), 100, Placement(10, 1, 1)),
+        ([BIG, SMALL, HEAD], cluster(workers=3), 100, Placement(3, 1, 1)),
+        ([BIG], cluster(num_gpus=0.5), 100, Placement(16, 1, 0.5)),
+        ([BIG], cluster(num_gpus=2, num_cpus=16), 100, Placement(2, 16, 2)),
+        ([BIG], cluster(num_gpus=0, num_cpus=8), 100, Placement(4, 8, 0)),
+        ([BIG, {"memory": 1e9}], cluster(), 3, Placement(3, 1, 1)),
+        ([{"CPU": 4.0}], cluster(num_cpus=0), 3, Placement(1, 0, 0)),
     ],
 )
-def test_plan(nodes: list[dict[str, float]], config: ClusterConfig, requests: int, plan: WorkerPlan) -> None:
-    assert plan_workers(nodes, config, requests) == plan
+def test_plan(nodes: list[dict[str, float]], config: ClusterConfig, requests: int, plan: Placement) -> None:
+    assert place_workers(nodes, config, requests) == plan
 
 
 @pytest.mark.parametrize(
     ("nodes", "config", "plan"),
     [
-        ([BIG, SMALL, HEAD], cluster(), WorkerPlan(2, 1, 1, 4)),  # no worker spans two nodes
-        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(), WorkerPlan(2, 2, 0, 4)),
-        ([{"CPU": 8.0}], cluster(workers=2), WorkerPlan(2, 1, 0, 4)),
+        ([BIG, SMALL, HEAD], cluster(), Placement(2, 1, 1, 4)),  # no worker spans two nodes
+        ([{"CPU": 8.0}, {"CPU": 8.0}], cluster(), Placement(2, 2, 0, 4)),
+        ([{"CPU": 8.0}], cluster(workers=2), Placement(2, 1, 0, 4)),
     ],
 )
 def test_plan_of_workers_with_ranks(
-    nodes: list[dict[str, float]], config: ClusterConfig, plan: WorkerPlan
+    nodes: list[dict[str, float]], config: ClusterConfig, plan: Placement
 ) -> None:
-    assert plan_workers(nodes, config, 100, ranks=4) == plan
+    assert place_workers(nodes, config, 100, ranks=4) == plan
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_plan_of_workers_with_ranks(
 )
 def test_ranks_that_do_not_fit(config: ClusterConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan_workers([SMALL, SMALL], config, 100, ranks=4)
+        place_workers([SMALL, SMALL], config, 100, ranks=4)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_ranks_that_do_not_fit(config: ClusterConfig, message: str) -> None:
 )
 def test_plans_that_do_not_fit(nodes: list[dict[str, float]], config: ClusterConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan_workers(nodes, config, 100)
+        place_workers(nodes, config, 100)
 
 
 def test_an_address_where_nobody_listens_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,7 @@ class Run:
     def known_tokens(self) -> dict[str, int]:
         """Tokens on disk of the chains that are not done, by request."""
         with RunFolder.open(str(self.folder), from_yaml(self.text)) as folder:
-            return {id: len(p.tokens) for id, (p, _) in folder.progress().load().items() if p.tokens}
+            return {id: len(c.tokens) for id, c in folder.progress().chains.items() if c.tokens}
 
     def begun(self, offset: int) -> dict[str, list[int]]:
         """Tokens that each request had when a worker got it, from a place in the journal on."""

@@ -13,7 +13,6 @@ from omegaconf.basecontainer import BaseContainer
 
 from seer_ray.config.compose import (
     GROUPS,
-    JOBS,
     choices,
     compose,
     from_yaml,
@@ -33,6 +32,7 @@ from seer_ray.config.options import (
     options,
 )
 from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig
+from seer_ray.jobs.kinds import KINDS
 
 
 def changed(*overrides: str) -> dict[str, object]:
@@ -48,6 +48,9 @@ def test_the_default_is_the_demo_that_needs_no_download():
     assert (config.model.gates, config.engine.block_size) == ("reasoner", 8)
     assert (config.selector.name, config.selector.budget) == ("seer", 208)
     assert config.samples == 2
+
+
+JOBS = [kind.config for kind in KINDS]
 
 
 @pytest.mark.parametrize(

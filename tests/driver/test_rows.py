@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from fake_engine import make_request
+from results.sample import append
 
-from seer_ray.cluster.coordinator import Change, Outcome
+from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
@@ -16,7 +17,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem, Prompt
 
 
-class Desk:
+class Case:
     """A row writer on a folder of its own, that commits at once."""
 
     def __init__(self, tmp_path: Path, **results: Any) -> None:
@@ -48,81 +49,82 @@ class Desk:
 
 
 def test_rows_are_graded_committed_and_forgotten_by_the_log(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    desk.writer.keep([Change("a/0", 0, [7], Counters(), 1), Change("c/0", 0, [9], Counters(), 1)])
-    desk.writer.write()
-    assert set(desk.log.load()) == {"a/0", "c/0"}
-    desk.done("a", "4")
-    desk.done("b", "5")
-    graded = desk.writer.finish()
+    case = Case(tmp_path)
+    for id, token in (("a/0", 7), ("c/0", 9)):
+        append(case.log, id, [token], Counters(), 1)
+    case.writer.write()
+    assert set(case.log.chains) == {"a/0", "c/0"}
+    case.done("a", "4")
+    case.done("b", "5")
+    graded = case.writer.finish()
     assert {row["problem_id"]: row["correct"] for row in graded} == {"a": True, "b": False}
-    assert desk.committed()["a"]["extracted_answer"] == "4"
-    assert set(desk.log.load()) == {"c/0"}
-    assert desk.writer.pending == 0
-    desk.writer.close()
+    assert case.committed()["a"]["extracted_answer"] == "4"
+    assert set(case.log.chains) == {"c/0"}
+    assert case.writer.pending == 0
+    case.writer.close()
 
 
 def test_a_row_without_a_completion_is_not_graded(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    desk.done("a", "", error="its worker died")
-    (row,) = desk.writer.graded()
+    case = Case(tmp_path)
+    case.done("a", "", error="its worker died")
+    (row,) = case.writer.graded()
     assert (row["correct"], row["completion"], row["error"]) == (None, "2 tokens", "its worker died")
-    desk.writer.write()
-    assert desk.committed()["a"]["correct"] is None
+    case.writer.write()
+    assert case.committed()["a"]["correct"] is None
 
 
 def test_a_part_is_written_when_it_is_full_and_not_before(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, part_rows=2, part_interval=3600.0)
+    case = Case(tmp_path, part_rows=2, part_interval=3600.0)
     for problem in "abcde":
-        desk.done(problem, "", error="no")
-        desk.writer.graded()
-        desk.writer.write()
+        case.done(problem, "", error="no")
+        case.writer.graded()
+        case.writer.write()
         if problem == "a":
-            assert desk.committed() == {}
-    assert set(desk.committed()) == {"a", "b", "c", "d"}
-    desk.writer.finish()
-    assert set(desk.committed()) == {"a", "b", "c", "d", "e"}
+            assert case.committed() == {}
+    assert set(case.committed()) == {"a", "b", "c", "d"}
+    case.writer.finish()
+    assert set(case.committed()) == {"a", "b", "c", "d", "e"}
     assert len(list((tmp_path / "job" / "completions").glob("part-*"))) == 3
 
 
 def test_a_disk_that_is_full_for_a_while_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(tmp_path)
+    case = Case(tmp_path)
     clock = [1000.0]
     monkeypatch.setattr(rows.time, "monotonic", lambda: clock[0])
-    commit = desk.folder.commit
+    commit = case.folder.commit
 
     def written_but_told_of_a_failure(found: Any) -> None:
         commit(found)
         raise OSError("connection lost")
 
-    monkeypatch.setattr(desk.folder, "commit", written_but_told_of_a_failure)
-    desk.done("a", "", error="no")
-    desk.writer.write()
-    assert "connection lost; tried again in 1 s" in desk.notes[0]
-    monkeypatch.setattr(desk.folder, "commit", commit)
-    desk.done("b", "", error="no")
-    desk.writer.write()
-    assert desk.writer.pending == 2, "it is not tried again at once"
+    monkeypatch.setattr(case.folder, "commit", written_but_told_of_a_failure)
+    case.done("a", "", error="no")
+    case.writer.write()
+    assert "connection lost; tried again in 1 s" in case.notes[0]
+    monkeypatch.setattr(case.folder, "commit", commit)
+    case.done("b", "", error="no")
+    case.writer.write()
+    assert case.writer.pending == 2, "it is not tried again at once"
     clock[0] += 1.5
-    desk.writer.write()
-    assert desk.writer.pending == 0
-    assert set(desk.committed()) == {"a", "b"}
+    case.writer.write()
+    assert case.writer.pending == 0
+    assert set(case.committed()) == {"a", "b"}
 
 
 def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = Desk(tmp_path)
+    case = Case(tmp_path)
     clock = [1000.0]
     monkeypatch.setattr(rows.time, "monotonic", lambda: clock[0])
 
     def full(_: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(desk.folder, "commit", full)
-    desk.done("a", "", error="no")
+    monkeypatch.setattr(case.folder, "commit", full)
+    case.done("a", "", error="no")
     with pytest.raises(JobError, match=r"job: cannot be written: no space left on device$"):
         for _ in range(rows.MAX_FAILURES):
-            desk.writer.write()
+            case.writer.write()
             clock[0] += 2.0
-    assert len(desk.notes) == rows.MAX_FAILURES - 1
+    assert len(case.notes) == rows.MAX_FAILURES - 1

@@ -18,8 +18,8 @@ from seer_ray.fidelity.sensitivity import (
     ALIKE,
     SHARES,
     THRESHOLDS,
+    Allowance,
     LayerCosts,
-    Setting,
     limit_of,
     measure_layers,
 )
@@ -58,8 +58,8 @@ def test_kl_and_reads_are_those_of_an_evaluation() -> None:
         assert found[layer].kl == pytest.approx(sum(row["kl"] for row in rows) / 2, rel=1e-3)
         assert found[layer].costs[ALIKE].loss == pytest.approx(found[layer].kl)
         for setting, options in (
-            (Setting("share", 2.0), {"shares": {"0-1": 2.0}}),
-            (Setting("threshold", THRESHOLDS[6]), {"threshold": THRESHOLDS[6]}),
+            (Allowance("share", 2.0), {"shares": {"0-1": 2.0}}),
+            (Allowance("threshold", THRESHOLDS[6]), {"threshold": THRESHOLDS[6]}),
         ):
             cap = 1 if setting.kind == "share" else CAP
             figures = measure(
@@ -105,9 +105,9 @@ def test_losses_follow_the_error_of_the_attention_output() -> None:
         errors = {}
         for setting in (
             ALIKE,
-            Setting("share", 0.5),
-            Setting("share", 2.0),
-            Setting("threshold", THRESHOLDS[7]),
+            Allowance("share", 0.5),
+            Allowance("share", 2.0),
+            Allowance("threshold", THRESHOLDS[7]),
         ):
             limits = [limit_of(setting, BUDGET, CAP)] * 2
             sparse = attention_outputs(layer, partial(SparsePass, selectors=selectors, limits=limits))
@@ -131,4 +131,4 @@ def test_layers_without_gates_and_settings_below_two_blocks_are_left_out() -> No
 def test_a_budget_that_reads_all_costs_nothing() -> None:
     short = [Document("c", "noise", torch.tensor(tokens(60)))]
     found = costs(gates(), short)
-    assert found[0].kl == found[0].costs[ALIKE].loss == found[0].costs[Setting("share", 4.0)].loss == 0
+    assert found[0].kl == found[0].costs[ALIKE].loss == found[0].costs[Allowance("share", 4.0)].loss == 0

@@ -67,8 +67,8 @@ def test_interrupted_and_run_again_it_ends_as_if_undisturbed(whole, tmp_path):
         pretrain.main(config(tmp_path, "job"), InterruptAt(2))
     assert not (tmp_path / "job" / "metrics.json").exists()
     status = read_status(str(tmp_path / "job"))
-    assert (status.state, status.job, status.steps) == ("interrupted", "pretrain", 100)
-    assert 2 <= status.step < 100
+    assert (status.state, status.command, status.live.steps) == ("interrupted", "pretrain", 100)
+    assert 2 <= status.live.step < 100
     again = pretrain.main(config(tmp_path, "job", "train.checkpoint_every=20"))
     assert curve(tmp_path / "job") == curve(Path(whole.folder))
     assert read_status(str(tmp_path / "job")).state == "done"

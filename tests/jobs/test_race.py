@@ -34,7 +34,7 @@ SETTINGS = RacingConfig(enabled=True, least=LEAST)
 
 
 class Session:
-    """Stands for ``Session``, its folder and its lane: 40 problems, one sample, the rows that were given."""
+    """Stands for ``Session``, its folder and its queue: 40 problems, one sample, the rows that were given."""
 
     config = RunConfig()
     failure: str | None = None
@@ -50,7 +50,7 @@ class Session:
         return self
 
     @property
-    def lane(self) -> Session:
+    def queue(self) -> Session:
         return self
 
     def committed(self) -> set[tuple[str, int]]:

@@ -68,11 +68,10 @@ class SweepRun(Run):
             if (folder / "run.json").exists():
                 text = (folder / "config.yaml").read_text()
                 with RunFolder.open(str(folder), from_yaml(text)) as opened:
-                    chains = opened.progress().load()
-                found |= {
-                    f"{self.plans()[slug]}|{id}": len(p.tokens) for id, (p, _) in chains.items() if p.tokens
-                }
-        return found  # fmt: skip
+                    chains = opened.progress().chains
+                plan = self.plans()[slug]
+                found |= {f"{plan}|{id}": len(chain.tokens) for id, chain in chains.items() if chain.tokens}
+        return found
 
     def done(self) -> bool:
         assert self.process.poll() in (None, 0), self.output()

@@ -1,9 +1,13 @@
 """Rows for tests of results."""
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from seer_ray.config.options import ClusterConfig, RunConfig, SelectorConfig
+from seer_ray.engine.request import Counters
+from seer_ray.results.chain import Chain
+from seer_ray.results.progress import ProgressLog
 
 CONFIG = RunConfig(selector=SelectorConfig(name="seer", budget=2048), cluster=ClusterConfig(workers=2))
 
@@ -35,3 +39,20 @@ def row(problem: str, sample: int = 0, **changes: Any) -> dict[str, Any]:
         "finished_at": datetime(2026, 1, 1, tzinfo=UTC),
         **changes,
     }
+
+
+def append(
+    log: ProgressLog,
+    id: str,
+    tokens: Iterable[int],
+    counters: Counters,
+    attempts: int,
+    offset: int | None = None,
+    trace: Sequence[bytes] = (),
+) -> None:
+    """New tokens of a chain, maybe in place of those from ``offset`` on."""
+    chain = log.chains.setdefault(id, Chain())
+    if offset is not None:
+        chain.cut(offset)
+    chain.attempts = attempts
+    chain.extend(list(tokens), counters, trace)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from results.faults import Crash, Disk
-from results.sample import CONFIG, row
+from results.sample import CONFIG, append, row
 
 from seer_ray.config.compose import to_yaml
 from seer_ray.engine.request import Counters
@@ -164,31 +164,31 @@ def test_flush_keeps_what_was_flushed(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def prepare(folder: RunFolder) -> None:
         log = folder.progress()
-        log.append("p/0", [1, 2], Counters(), 1)
-        log.append("q/0", [7], Counters(), 1)
+        append(log, "p/0", [1, 2], Counters(), 1)
+        append(log, "q/0", [7], Counters(), 1)
         log.flush()
-        log.append("p/0", [3], Counters(), 1)
-        log.append("p/1", [4], Counters(), 1)
-        log.append("q/0", [7], Counters(), 1)
+        append(log, "p/0", [3], Counters(), 1)
+        append(log, "p/1", [4], Counters(), 1)
+        append(log, "q/0", [7], Counters(), 1)
         log.flush()
 
     def action(folder: RunFolder) -> None:
         log = folder.progress()
-        log.append("p/0", [5], Counters(attended_kv=5), 1)
-        log.append("p/1", [9, 9], Counters(), 2, offset=0)
-        log.append("r/0", [8], Counters(), 1)
+        append(log, "p/0", [5], Counters(attended_kv=5), 1)
+        append(log, "p/1", [9, 9], Counters(), 2, offset=0)
+        append(log, "r/0", [8], Counters(), 1)
         log.forget(["q/0"])
         log.flush()
 
     def verify(path: Path, returned: bool) -> None:
         with RunFolder.open(str(path), CONFIG) as folder:
-            found = {name: found.tokens for name, (found, _) in folder.progress().load().items()}
+            found = {id: chain.progress.tokens for id, chain in folder.progress().chains.items()}
             found.pop("q/0", None)
             kept = {name: tokens for name, tokens in old.items() if name != "q/0"}
             assert found in ([new] if returned else [kept, new])
             folder.commit([row("p", 0), row("p", 1), row("q", 0), row("r", 0)])
             log = folder.progress()
-            assert not log.load()
+            assert not log.chains
             log.flush()
         assert not list((path / "progress").iterdir())
 

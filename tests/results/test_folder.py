@@ -206,7 +206,7 @@ def test_foreign_files_are_passed_by(uri: str) -> None:
             folder.store.write(name, b"mine")
     with RunFolder.open(uri, CONFIG) as folder:
         assert folder.committed() == {("a", 0)}
-        assert folder.progress().load() == {}
+        assert folder.progress().chains == {}
         for name in strangers:
             assert folder.store.read(name) == b"mine"
 

@@ -6,7 +6,9 @@ import json
 import re
 import sys
 import types
+import uuid
 
+import fsspec
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -88,6 +90,15 @@ def test_globs_read_in_the_order_of_names(tmp_path, pattern, expected):
     for name, row in zip(("b", "a", "sub/c", "sub/below/d", ".hidden"), (1, 0, 2, 3, 4), strict=True):
         write_jsonl(tmp_path / f"{name}.jsonl", [ROWS[row]])
     assert ids(load(pattern.format(folder=tmp_path))) == expected
+
+
+def test_a_glob_over_an_object_store():
+    memory, bucket = fsspec.filesystem("memory"), uuid.uuid4().hex
+    for name, row in zip(("b", "a", "sub/c"), (1, 0, 2), strict=True):
+        memory.pipe(f"/{bucket}/{name}.jsonl", json.dumps(ROWS[row]).encode())
+    assert ids(load(f"fsspec+memory://{bucket}/*.jsonl")) == ["p0", "p1"]
+    assert ids(load(f"fsspec+memory://{bucket}/**/*.jsonl")) == ["p0", "p1", "p2"]
+    assert "no file matches" in refused(f"fsspec+memory://{bucket}/*.csv")
 
 
 def test_a_relative_glob(tmp_path, monkeypatch):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from seer_ray.status.live import JobSummary
@@ -143,6 +145,30 @@ def bar(done: int, total: int, text: str) -> RenderableType:
     progress = Progress(BarColumn(None, complete_style="cyan"), TextColumn("{task.description}"), expand=True)
     progress.add_task(text, total=max(1, total), completed=done)
     return progress.get_renderable()
+
+
+def facts_panel(title: str, subtitle: str, rows: Iterable[tuple[str, RenderableType]]) -> Panel:
+    """What is known of a job at one moment, label and text."""
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    for label, text in rows:
+        grid.add_row(label, text)
+    return Panel(
+        grid,
+        title=Text(title, "bold"),
+        subtitle=Text(subtitle, "italic"),
+        border_style="cyan",
+        padding=(0, 1),
+    )
+
+
+def results_table(name: str, figures: Mapping[str, float | str]) -> Table:
+    """What a job came to."""
+    table = Table("metric", "value", title=name, title_style="bold")
+    for label, value in figures.items():
+        table.add_row(label, value if isinstance(value, str) else f"{value:,.5g}")
+    return table
 
 
 def print_places(console: Console, summary: JobSummary, places: list[tuple[str, str]]) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.analysis.words import count, duration
-from seer_ray.cli.display.follow import S, View, bar
-from seer_ray.status.live import MeasureLive
+from seer_ray.analysis.words import count
+from seer_ray.cli.display.measure import MeasureView
 
 if TYPE_CHECKING:
     from seer_ray.jobs.gates_eval import GatesSummary
@@ -30,23 +28,6 @@ SHARES_EXPLAINED = (
     "read per head and step, in three ways to spend the same mean. KL: the sum that is expected; seer-ray "
     "gates eval measures it, on held-out text, with shares=, threshold= and budgets= as here."
 )
-
-
-class MeasureView(View[MeasureLive, S]):
-    """Of a job that measures a model."""
-
-    def panel(self, title: str, live: MeasureLive, state: str = "") -> RenderableType:
-        left = f" · about {duration(live.eta_s)} left" if live.eta_s is not None else ""
-        words = f"{live.done} of {live.total} passes{left}"
-        head = Text.assemble((f"{title}  ", "bold"), state or live.phase)
-        return Group(head, bar(live.done, live.total, words))
-
-    def lines(self, live: MeasureLive) -> Iterable[str]:
-        if live.total:
-            yield f"pass {live.done + 1}/{live.total} · {live.phase}"
-
-    def urgent(self, live: MeasureLive, phase: str) -> bool:
-        return False
 
 
 class GatesView(MeasureView["GatesSummary"]):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from seer_ray.analysis.metrics import family, known, live_values, summary_lines
 from seer_ray.analysis.words import count, duration, percent
-from seer_ray.cli.display.follow import View, bar, print_places
+from seer_ray.cli.display.follow import View, bar, facts_panel, print_places
 from seer_ray.status.live import LiveStats, Summary
 from seer_ray.status.pulse import JobStatus
 
@@ -42,18 +42,8 @@ def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:
     """The job at one moment."""
     share = live.done / live.total if live.total else 0.0
     words = f"{live.done:,} of {count(live.total, 'row')} [bold]{share:.0%}[/]"
-    grid = Table.grid(padding=(0, 2), expand=True)
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_row("done", bar(live.done, live.total, words))
-    for label, text in facts(live):
-        grid.add_row(label, text)
-    return Panel(
-        grid,
-        title=Text(title, "bold"),
-        subtitle=Text(state or live.phase, "italic"),
-        border_style="cyan",
-        padding=(0, 1),
+    return facts_panel(
+        title, state or live.phase, [("done", bar(live.done, live.total, words)), *facts(live)]
     )
 
 

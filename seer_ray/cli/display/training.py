@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
 from seer_ray.analysis.words import count, duration
-from seer_ray.cli.display.follow import View, bar
+from seer_ray.cli.display.follow import View, bar, facts_panel, results_table
 from seer_ray.status.live import TrainLive, TrainSummary
 from seer_ray.status.pulse import JobStatus
 
@@ -27,23 +25,14 @@ class TrainView(View[TrainLive, TrainSummary]):
 
     def panel(self, title: str, live: TrainLive, state: str = "") -> Panel:
         whole = max(1, live.steps or live.step)
-        grid = Table.grid(padding=(0, 2), expand=True)
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(ratio=1)
         words = f"{live.step:,} of {count(whole, 'step')} [bold]{live.step / whole:.0%}[/]"
-        grid.add_row("done", bar(live.step, whole, words))
+        rows: list[tuple[str, RenderableType]] = [("done", bar(live.step, whole, words))]
         training, held_out = _halves(live.metrics)
         if "train/loss" in training:
-            grid.add_row("training", describe(training))
+            rows.append(("training", describe(training)))
         if held_out:
-            grid.add_row("held out", describe(held_out))
-        return Panel(
-            grid,
-            title=Text(title, "bold"),
-            subtitle=Text(state or live.phase, "italic"),
-            border_style="cyan",
-            padding=(0, 1),
-        )
+            rows.append(("held out", describe(held_out)))
+        return facts_panel(title, state or live.phase, rows)
 
     def lines(self, live: TrainLive) -> Iterable[str]:
         evaluated = bool(live.news) and "train/loss" not in live.news
@@ -61,25 +50,25 @@ class TrainView(View[TrainLive, TrainSummary]):
             yield f"step {live.step}: {text}"
 
     def conclude(self, console: Console, summary: TrainSummary) -> None:
-        console.print(results_table(summary.name, summary.metrics))
+        console.print(results_table(summary.name, _shown(summary.metrics)))
         console.print(f"{summary.product}: {summary.step:,} steps, {summary.tokens:,.0f} tokens")
         for command in summary.next_commands:
             console.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
     def print_state(self, console: Console, status: JobStatus) -> None:
         if status.state == "done":
-            console.print(results_table(status.name, status.metrics))
+            console.print(results_table(status.name, _shown(status.metrics)))
         else:
             super().print_state(console, status)
 
 
-def results_table(name: str, metrics: Mapping[str, float]) -> Table:
-    """What a job came to."""
-    table = Table("metric", "value", title=name, title_style="bold")
-    for metric, value in metrics.items():
-        if not metric.startswith(("time/", "speed/")) and LAYER not in metric:
-            table.add_row(metric, f"{value:,.5g}")
-    return table
+def _shown(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What a job came to, without what it took."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if not name.startswith(("time/", "speed/")) and LAYER not in name
+    }
 
 
 def _halves(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from seer_ray.cli.display.follow import View
 from seer_ray.cli.display.gates import GatesView, SharesView
+from seer_ray.cli.display.measure import MeasureView
 from seer_ray.cli.display.run import RunView
 from seer_ray.cli.display.sweep import SweepView
 from seer_ray.cli.display.training import TrainView
@@ -18,9 +19,9 @@ VIEWS: dict[str, type[View[Any, Any]]] = {
     "gates eval": GatesView,
     "gates shares": SharesView,
 }
-"""By command."""
+"""By command; other jobs are looked at as what measures."""
 
 
 def view_of(command: str) -> View[Any, Any]:
     """A new one."""
-    return VIEWS[command]()
+    return VIEWS.get(command, MeasureView)()

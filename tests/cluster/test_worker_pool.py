@@ -11,12 +11,12 @@ import pytest
 import ray
 from fake_engine import expected_tokens, make_request
 
-from seer_ray.cluster.coordinator import Outcome
-from seer_ray.cluster.crew import Crew
-from seer_ray.cluster.fleet import MAX_FAILURES, Fleet
-from seer_ray.cluster.lane import Lane
-from seer_ray.cluster.placement import WorkerPlan
+from seer_ray.cluster.assignments import Outcome
+from seer_ray.cluster.dispatch import Dispatcher
+from seer_ray.cluster.placement import Placement
+from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.worker_pool import MAX_FAILURES, WorkerPool
 from seer_ray.config.errors import ConfigError, JobError
 from seer_ray.config.options import ClusterConfig, EngineConfig, ResultsConfig, RunConfig
 from seer_ray.engine.request import Progress, Request
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 class Job:
-    """A fleet and a coordinator, without anything around them."""
+    """A pool and a assignments, without anything around them."""
 
     def __init__(self, requests: list[Request], build: Builder, workers: int = 2, **cluster: object) -> None:
         self.requests = {request.id: request for request in requests}
@@ -33,22 +33,22 @@ class Job:
         config = RunConfig(cluster=ClusterConfig(**options), engine=EngineConfig(max_batch=2))  # type: ignore[arg-type]
         config.results = ResultsConfig(folder=str(cluster.get("address")))
         self.notes: list[str] = []
-        self.fleet = Fleet(config, WorkerPlan(workers, 0.5, 0), build)
-        self.lane = Lane("job", [requests], config.cluster.max_attempts)
-        self.crew = Crew([self.lane], self.fleet, self.notes.append)
+        self.pool = WorkerPool(config, Placement(workers, 0.5, 0), build)
+        self.queue = RunQueue("job", [requests], config.cluster.max_attempts)
+        self.dispatcher = Dispatcher([self.queue], self.pool, self.notes.append)
         self.outcomes: dict[str, Outcome] = {}
 
     def poll(self) -> None:
-        for _, outcome in self.crew.poll(0.2):
+        for _, outcome in self.dispatcher.poll(0.2):
             assert outcome.completion.request.id not in self.outcomes
             self.outcomes[outcome.completion.request.id] = outcome
 
     def run(self) -> dict[str, Outcome]:
         try:
-            while self.lane.unfinished:
+            while self.queue.unfinished:
                 self.poll()
         finally:
-            self.fleet.close()
+            self.pool.close()
         assert set(self.outcomes) == set(self.requests)
         return self.outcomes
 
@@ -61,7 +61,7 @@ class Job:
         }
 
     def pid(self, place: int) -> int:
-        return ray.get(self.fleet._places[place].actor.__ray_call__.remote(lambda _: os.getpid()))
+        return ray.get(self.pool._slots[place].actor.__ray_call__.remote(lambda _: os.getpid()))
 
 
 def some(problems: int, samples: int = 1, length: int = 20) -> list[Request]:
@@ -70,27 +70,27 @@ def some(problems: int, samples: int = 1, length: int = 20) -> list[Request]:
 
 def test_two_workers_do_all_requests() -> None:
     job = Job(some(6, samples=2), fake_engine.build_fake)
-    job.fleet.start(2)
-    while job.fleet.ready < 2:
-        for event in job.fleet.poll(0.2):
-            job.crew.take(event, [])
+    job.pool.start(2)
+    while job.pool.ready < 2:
+        for event in job.pool.poll(0.2):
+            job.dispatcher.take(event, [])
     outcomes = job.run()
     assert job.right() == set(job.requests)
     assert {outcome.worker for outcome in outcomes.values()} == {"w0", "w1"}
     assert {outcome.attempts for outcome in outcomes.values()} == {1}
-    assert job.crew.stats()["new_tokens"] == 12 * 20
+    assert job.dispatcher.stats()["new_tokens"] == 12 * 20
     assert job.notes == []
 
 
 def test_a_killed_worker_costs_no_request_and_no_reported_token() -> None:
     job = Job(some(6, samples=2, length=60), fake_engine.build_slow)
-    while not all(job.lane.coordinator.held(worker) for worker in ("w0", "w1")) or job.lane.new_tokens < 20:
+    while not all(job.queue.assignments.held(worker) for worker in ("w0", "w1")) or job.queue.new_tokens < 20:
         job.poll()
     os.kill(job.pid(0), signal.SIGKILL)
     job.run()
     assert job.right() == set(job.requests)
     assert "worker w0 died" in job.notes[0]
-    worked = job.crew.stats()["new_tokens"]
+    worked = job.dispatcher.stats()["new_tokens"]
     assert worked <= 12 * 60 + 40, "chains were begun again from nothing"
     assert max(outcome.attempts for outcome in job.outcomes.values()) == 2
 
@@ -123,20 +123,20 @@ def test_a_continued_request_gets_the_rest() -> None:
     begun = make_request("p", length=20, progress=Progress(tuple(whole[:15])))
     job = Job([begun], fake_engine.build_fake, workers=1)
     assert job.run()["p/0"].completion.tokens == whole
-    assert job.lane.new_tokens == 5
+    assert job.queue.new_tokens == 5
 
 
 def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seer_ray.cluster.fleet.BACKOFF", 0.01)
     job = Job(some(4), fake_engine.build_broken_at_first, workers=1)
-    job.fleet._config.results.folder = str(tmp_path / "first")
+    job.pool._config.results.folder = str(tmp_path / "first")
     job.run()
     assert job.right() == set(job.requests)
     assert ["it is started again" in note for note in job.notes] == [True]
 
 
 def test_when_no_worker_starts_the_job_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seer_ray.cluster.fleet.BACKOFF", 0.01)
+    monkeypatch.setattr("seer_ray.cluster.worker_pool.BACKOFF", 0.01)
     job = Job(some(2), fake_engine.build_broken, workers=1)
     with pytest.raises(JobError, match=r"^no worker could be started: OSError: weights are torn$"):
         job.run()
@@ -144,7 +144,7 @@ def test_when_no_worker_starts_the_job_ends_with_the_reason(monkeypatch: pytest.
 
 
 def test_a_start_that_takes_too_long_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seer_ray.cluster.fleet.MAX_FAILURES", 1)
+    monkeypatch.setattr("seer_ray.cluster.worker_pool.MAX_FAILURES", 1)
     job = Job(some(1), fake_engine.build_hanging, workers=1, startup_timeout=0.5)
     with pytest.raises(JobError, match=r"not up after 0.5 s \(cluster.startup_timeout\)"):
         job.run()

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from array import array
+
 import pytest
 from fake_engine import FakeEngine, expected_tokens, make_request
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from seer_ray.cluster.coordinator import Change, Coordinator, Outcome
+from seer_ray.cluster.assignments import Assignments, Outcome
 from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
+from seer_ray.results.chain import Chain
 
 
 def ids(requests: list[Request]) -> list[str]:
@@ -27,98 +30,100 @@ def done(request: Request, values: list[int]) -> Delta:
 
 
 def test_new_requests_go_out_in_order_and_the_samples_of_a_problem_to_one_worker() -> None:
-    coordinator = Coordinator(grid(4, 4), max_attempts=3)
-    assert ids(coordinator.dispatch("a", 2, 2)) == ["p0/0", "p0/1"]
-    assert ids(coordinator.dispatch("b", 4, 2)) == ["p1/0", "p1/1", "p1/2", "p1/3"]  # not p0: it is a's
-    assert ids(coordinator.dispatch("a", 3, 2)) == ["p0/2", "p0/3", "p2/0"]
+    assignments = Assignments(grid(4, 4), max_attempts=3)
+    assert ids(assignments.dispatch("a", 2, 2)) == ["p0/0", "p0/1"]
+    assert ids(assignments.dispatch("b", 4, 2)) == ["p1/0", "p1/1", "p1/2", "p1/3"]  # not p0: it is a's
+    assert ids(assignments.dispatch("a", 3, 2)) == ["p0/2", "p0/3", "p2/0"]
 
 
 def test_a_worker_takes_over_problems_of_others_when_nothing_else_is_left() -> None:
-    coordinator = Coordinator(grid(1, 4), max_attempts=3)
-    assert ids(coordinator.dispatch("a", 1, 2)) == ["p0/0"]
-    assert ids(coordinator.dispatch("b", 8, 2)) == ["p0/1", "p0/2"]
+    assignments = Assignments(grid(1, 4), max_attempts=3)
+    assert ids(assignments.dispatch("a", 1, 2)) == ["p0/0"]
+    assert ids(assignments.dispatch("b", 8, 2)) == ["p0/1", "p0/2"]
 
 
 def test_no_worker_holds_more_than_its_share() -> None:
-    coordinator = Coordinator(grid(6, 1), max_attempts=3)
-    assert len(coordinator.dispatch("a", 16, 2)) == 3
-    assert not coordinator.wants("a", 2)
-    assert coordinator.wants("a", 1)
-    assert len(coordinator.dispatch("a", 16, 1)) == 3
+    assignments = Assignments(grid(6, 1), max_attempts=3)
+    assert len(assignments.dispatch("a", 16, 2)) == 3
+    assert not assignments.wants("a", 2)
+    assert assignments.wants("a", 1)
+    assert len(assignments.dispatch("a", 16, 1)) == 3
 
 
 def test_chains_that_were_begun_come_first_the_longest_before_all() -> None:
     short = make_request("p1", progress=Progress((5,)))
     long = make_request("p2", progress=Progress((5, 6, 7), Counters(attended_kv=30)))
-    coordinator = Coordinator([make_request("p0"), short, long, make_request("p3")], max_attempts=3)
-    first, second = coordinator.dispatch("a", 2, 1)
+    assignments = Assignments([make_request("p0"), short, long, make_request("p3")], max_attempts=3)
+    first, second = assignments.dispatch("a", 2, 1)
     assert (first, second) == (long, short)
 
 
 def test_near_the_end_problems_with_long_samples_come_first() -> None:
-    coordinator = Coordinator([*grid(3, 1), make_request("p1", 1), make_request("p2", 1)], max_attempts=3)
+    assignments = Assignments([*grid(3, 1), make_request("p1", 1), make_request("p2", 1)], max_attempts=3)
     for worker, first in (("a", "p0/0"), ("b", "p1/0"), ("c", "p2/0")):
-        assert ids(coordinator.dispatch(worker, 1, 3)) == [first]
-    coordinator.report("b", [tokens("p1/0", 1)])
-    coordinator.report("c", [tokens("p2/0", 1, 2, 3)])
-    assert ids(coordinator.dispatch("a", 1, 3)) == ["p2/1"]
+        assert ids(assignments.dispatch(worker, 1, 3)) == [first]
+    assignments.report("b", [tokens("p1/0", 1)])
+    assignments.report("c", [tokens("p2/0", 1, 2, 3)])
+    assert ids(assignments.dispatch("a", 1, 3)) == ["p2/1"]
 
 
 def test_a_lost_workers_chains_go_on_where_they_were() -> None:
-    coordinator = Coordinator(grid(2, 1), max_attempts=3)
-    coordinator.dispatch("a", 2, 1)
-    coordinator.report("a", [tokens("p1/0", 11, 12)])
-    coordinator.report("a", [tokens("p1/0", 13)])
-    assert coordinator.lost("a", "gone") == []
-    again = coordinator.dispatch("b", 2, 1)
+    assignments = Assignments(grid(2, 1), max_attempts=3)
+    assignments.dispatch("a", 2, 1)
+    assignments.report("a", [tokens("p1/0", 11, 12)])
+    assignments.report("a", [tokens("p1/0", 13)])
+    assert assignments.lost("a", "gone") == []
+    again = assignments.dispatch("b", 2, 1)
     assert ids(again) == ["p1/0", "p0/0"]
     assert again[0].progress == Progress((11, 12, 13), Counters(attended_kv=7))
-    (outcome,) = coordinator.report("b", [done(again[0], [14])])
+    (outcome,) = assignments.report("b", [done(again[0], [14])])
     assert (outcome.worker, outcome.attempts) == ("b", 2)
 
 
 def test_what_a_lost_worker_still_says_is_ignored() -> None:
-    coordinator = Coordinator(grid(1, 1), max_attempts=3)
-    (request,) = coordinator.dispatch("a", 1, 1)
-    coordinator.lost("a", "silent")
-    assert coordinator.report("a", [done(request, [1])]) == []
-    coordinator.dispatch("b", 1, 1)
-    assert coordinator.report("a", [tokens("p0/0", 1)]) == []
-    assert coordinator.new_tokens == 0
-    assert coordinator.unfinished == 1
+    assignments = Assignments(grid(1, 1), max_attempts=3)
+    (request,) = assignments.dispatch("a", 1, 1)
+    assignments.lost("a", "silent")
+    assert assignments.report("a", [done(request, [1])]) == []
+    assignments.dispatch("b", 1, 1)
+    assert assignments.report("a", [tokens("p0/0", 1)]) == []
+    assert assignments.new_tokens == 0
+    assert assignments.unfinished == 1
 
 
-def test_changes_are_told_once_and_only_of_unfinished_chains() -> None:
+def test_chains_are_kept_up_to_date_as_long_as_they_are_unfinished() -> None:
     begun = make_request("p0", progress=Progress((9,)))
-    coordinator = Coordinator([begun, *grid(2, 1)[1:]], max_attempts=3, attempts={"p0/0": 4})
-    requests = coordinator.dispatch("a", 2, 1)
-    coordinator.report("a", [tokens("p0/0", 1), tokens("p1/0", 2)])
-    coordinator.report("a", [done(requests[1], [3])])
-    assert coordinator.changes() == [Change("p0/0", 1, [1], Counters(attended_kv=7), 5)]
-    assert coordinator.changes() == []
-    coordinator.report("a", [tokens("p0/0", 2, 3)])
-    assert coordinator.changes() == [Change("p0/0", 2, [2, 3], Counters(attended_kv=14), 5)]
+    chains = {"p0/0": Chain(array("i", [9]), attempts=4)}
+    assignments = Assignments([begun, *grid(3, 1)[1:]], max_attempts=3, chains=chains)
+    requests = assignments.dispatch("a", 3, 1)
+    assignments.report("a", [tokens("p0/0", 1), tokens("p1/0", 2)])
+    assignments.report("a", [done(requests[1], [3])])
+    assignments.report("a", [tokens("p0/0", 2, 3)])
+    assert chains["p0/0"].progress == Progress((9, 1, 2, 3), Counters(attended_kv=14))
+    assert (chains["p0/0"].attempts, chains["p0/0"].changed) == (5, True)
+    assert chains["p1/0"].progress.tokens == (2,), "a chain that is done is not continued"
+    assert "p2/0" not in chains, "nothing is known of it"
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 3, 5])
 def test_a_request_that_kills_workers_becomes_an_error_row_and_nobody_else(max_attempts: int) -> None:
     """With a first attempt that is no trial (max_attempts=1) the mates of that attempt go too: as told."""
-    coordinator = Coordinator(
+    assignments = Assignments(
         [make_request("good", s) for s in range(3)] + [make_request("bad")], max_attempts
     )
     outcomes: list[Outcome] = []
     deaths = 0
     for life in range(40):
         worker = f"w{life}"
-        while requests := coordinator.dispatch(worker, 8, 1):
-            held = coordinator.held(worker)
+        while requests := assignments.dispatch(worker, 8, 1):
+            held = assignments.held(worker)
             if "bad/0" in held:
                 deaths += 1
-                outcomes += coordinator.lost(worker, "boom")
+                outcomes += assignments.lost(worker, "boom")
                 break
             for request in requests:
-                outcomes += coordinator.report(worker, [done(request, expected_tokens(request))])
-    assert coordinator.unfinished == 0
+                outcomes += assignments.report(worker, [done(request, expected_tokens(request))])
+    assert assignments.unfinished == 0
     errors = {o.completion.request.id: o for o in outcomes if o.completion.finish_reason == "error"}
     assert deaths == max_attempts
     assert set(errors) == ({"bad/0"} if max_attempts > 1 else {"bad/0", "good/0", "good/1", "good/2"})
@@ -128,36 +133,36 @@ def test_a_request_that_kills_workers_becomes_an_error_row_and_nobody_else(max_a
 
 
 def test_a_chain_that_gets_on_is_never_given_up() -> None:
-    coordinator = Coordinator([make_request("p", length=50)], max_attempts=2)
+    assignments = Assignments([make_request("p", length=50)], max_attempts=2)
     for life in range(30):
-        (request,) = coordinator.dispatch(f"w{life}", 1, 1)
+        (request,) = assignments.dispatch(f"w{life}", 1, 1)
         assert len(request.progress.tokens) == life
-        coordinator.report(f"w{life}", [tokens("p/0", life)])
-        assert coordinator.lost(f"w{life}", "gone") == []
+        assignments.report(f"w{life}", [tokens("p/0", life)])
+        assert assignments.lost(f"w{life}", "gone") == []
 
 
 def test_on_trial_a_chain_is_alone_until_its_next_token() -> None:
-    coordinator = Coordinator(grid(3, 1), max_attempts=2)
-    coordinator.dispatch("a", 1, 1)
-    coordinator.dispatch("b", 1, 1)
-    coordinator.lost("a", "gone")
-    assert ids(coordinator.dispatch("c", 4, 1)) == ["p0/0"]
-    assert not coordinator.wants("c", 1)
-    assert coordinator.dispatch("c", 4, 1) == []
-    coordinator.report("c", [tokens("p0/0", 1)])
-    assert coordinator.wants("c", 1)
-    assert ids(coordinator.dispatch("c", 4, 1)) == ["p2/0"]
+    assignments = Assignments(grid(3, 1), max_attempts=2)
+    assignments.dispatch("a", 1, 1)
+    assignments.dispatch("b", 1, 1)
+    assignments.lost("a", "gone")
+    assert ids(assignments.dispatch("c", 4, 1)) == ["p0/0"]
+    assert not assignments.wants("c", 1)
+    assert assignments.dispatch("c", 4, 1) == []
+    assignments.report("c", [tokens("p0/0", 1)])
+    assert assignments.wants("c", 1)
+    assert ids(assignments.dispatch("c", 4, 1)) == ["p2/0"]
 
 
 def test_a_big_job_is_dispatched_in_reasonable_work() -> None:
     """The queue was once sorted at every dispatch: 40,000 requests took minutes."""
-    coordinator = Coordinator(grid(10_000, 4), max_attempts=3)
+    assignments = Assignments(grid(10_000, 4), max_attempts=3)
     sent = 0
-    while coordinator.queued:
+    while assignments.queued:
         for worker in ("a", "b"):
-            for request in coordinator.dispatch(worker, 16, 2):
+            for request in assignments.dispatch(worker, 16, 2):
                 sent += 1
-                coordinator.report(worker, [done(request, [1])])
+                assignments.report(worker, [done(request, [1])])
     assert sent == 40_000
 
 
@@ -178,7 +183,7 @@ class Machine(RuleBasedStateMachine):
                 known = expected_tokens(request)[: min(begun if p % 2 else 0, length - 1)]
                 self.requests[request.id] = make_request(f"p{p}", s, length, progress=Progress(tuple(known)))
         self.max_attempts = max_attempts
-        self.coordinator = Coordinator(self.requests.values(), max_attempts)
+        self.assignments = Assignments(self.requests.values(), max_attempts)
         self.engines: dict[str, FakeEngine] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.known = {id: len(request.progress.tokens) for id, request in self.requests.items()}
@@ -210,8 +215,8 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def feed(self, data: st.DataObject) -> None:
         worker = self.pick(data)
-        wants = self.coordinator.wants(worker, len(self.engines))
-        requests = self.coordinator.dispatch(worker, self.engines[worker].room(), len(self.engines))
+        wants = self.assignments.wants(worker, len(self.engines))
+        requests = self.assignments.dispatch(worker, self.engines[worker].room(), len(self.engines))
         assert wants or not requests
         assert requests or not wants or not self.engines[worker].room()
         for request in requests:
@@ -227,7 +232,7 @@ class Machine(RuleBasedStateMachine):
             for delta in deltas:
                 self.known[delta.request_id] += len(delta.tokens)
                 self.deaths_in_a_row[delta.request_id] = 0
-            self.take(self.coordinator.report(worker, deltas))
+            self.take(self.assignments.report(worker, deltas))
 
     @precondition(lambda self: self.engines)
     @rule(data=st.data(), unreported=st.integers(0, 3))
@@ -236,16 +241,16 @@ class Machine(RuleBasedStateMachine):
         for _ in range(unreported):
             self.engines[worker].step()
         del self.engines[worker]
-        for id in self.coordinator.held(worker):
+        for id in self.assignments.held(worker):
             self.deaths_in_a_row[id] += 1
-        self.take(self.coordinator.lost(worker, "killed"))
-        assert self.coordinator.held(worker) == []
+        self.take(self.assignments.lost(worker, "killed"))
+        assert self.assignments.held(worker) == []
 
     @invariant()
     def every_request_is_somewhere(self) -> None:
-        if not hasattr(self, "coordinator"):
+        if not hasattr(self, "assignments"):
             return
-        c = self.coordinator
+        c = self.assignments
         held = [id for worker in self.engines for id in c.held(worker)]
         assert len(held) == len(set(held)) == c.running
         assert c.queued + c.running == c.unfinished == len(self.requests) - len(self.outcomes)
@@ -255,17 +260,17 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever has happened, the job ends."""
-        if not hasattr(self, "coordinator"):
+        if not hasattr(self, "assignments"):
             return
         self.hire()
         rounds = 0
-        while self.coordinator.unfinished:
+        while self.assignments.unfinished:
             rounds += 1
             assert rounds < 500, "nothing moves"
             for worker, engine in self.engines.items():
-                for request in self.coordinator.dispatch(worker, engine.room(), len(self.engines)):
+                for request in self.assignments.dispatch(worker, engine.room(), len(self.engines)):
                     engine.submit(request)
-                self.take(self.coordinator.report(worker, engine.step()))
+                self.take(self.assignments.report(worker, engine.step()))
         assert set(self.outcomes) == set(self.requests)
 
 

@@ -1,0 +1,173 @@
+"""Runs that share workers, without Ray: workers are engines in this process, and die when told to."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine, expected_tokens, make_request
+
+from seer_ray.cluster.dispatch import Dispatcher
+from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
+from seer_ray.cluster.run_queue import RunQueue
+from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.engine.request import Delta, Request
+
+NAMES = ("dense", "quest", "window")
+
+
+class Local:
+    """Stands for a pool: every call of ``work`` is answered by the next poll, after some steps."""
+
+    def __init__(self, workers: int, rows: int = 2) -> None:
+        self.rows, self.size, self.ready = rows, workers, 0
+        self.engines: dict[str, FakeEngine] = {}
+        self.options: dict[str, DecodeOptions | None] = {}
+        self.calls: list[tuple[str, list[Request], DecodeOptions | None]] = []
+        self.history: list[tuple[str, str]] = []
+        """(worker, request) as they are handed out, the request with its run's selector."""
+        self.born = 0
+        self.doomed: list[str] = []
+
+    def start(self, wanted: int) -> None: ...
+
+    def poll(self, seconds: float) -> list[Event]:
+        events: list[Event] = []
+        while len(self.engines) < self.size:
+            name = f"w{self.born}"
+            self.born += 1
+            self.engines[name] = FakeEngine(self.rows)
+            events.append(Ready(name, Built(self.rows, "built")))
+        self.ready = len(self.engines)
+        calls, self.calls = self.calls, []
+        for name, new, options in calls:
+            if name in self.doomed:
+                self.doomed.remove(name)
+                del self.engines[name]
+                events.append(Lost(name, "killed"))
+            else:
+                events.append(Reported(name, self._work(name, new, options)))
+        return events
+
+    def work(self, worker: str, new: Sequence[Request], hungry: bool, options: DecodeOptions | None) -> None:
+        assert not any(name == worker for name, _, _ in self.calls)
+        assert options is not None
+        self.history += [(worker, f"{options.selector.name}:{request.id}") for request in new]
+        self.calls.append((worker, list(new), options))
+
+    def _work(self, name: str, new: list[Request], options: DecodeOptions | None) -> WorkReport:
+        engine, refused = self.engines[name], None
+        if options is not None and options != self.options.get(name):
+            try:
+                engine.configure(options.engine, options.selector)  # fails if it holds other requests
+                self.options[name] = options
+            except ConfigError as error:
+                refused, new = str(error), []
+        for request in new:
+            engine.submit(request)
+        deltas: list[Delta] = []
+        for _ in range(3):
+            deltas += engine.step() if engine.busy else []
+        return WorkReport(deltas, engine.room(), engine.busy, engine.stats(), engine.plan.code, refused)
+
+
+def queue(name: str, problems: int, samples: int = 2, each: int = 1, length: int = 4) -> RunQueue:
+    """Rounds of ``each`` problems."""
+    requests = [make_request(f"p{p}", s, length) for p in range(problems) for s in range(samples)]
+    size = each * samples
+    rounds = [requests[first : first + size] for first in range(0, len(requests), size)]
+    return RunQueue(name, rounds, 3, None, DecodeOptions(EngineConfig(), SelectorConfig(name=name)))
+
+
+def run(dispatcher: Dispatcher, chance: random.Random | None = None) -> list[tuple[str, Any]]:
+    done: list[tuple[str, Any]] = []
+    for _ in range(5000):
+        if not dispatcher.unfinished:
+            return done
+        done += [(queue.name, outcome.completion) for queue, outcome in dispatcher.poll(0.0)]
+        pool: Any = dispatcher.pool
+        if chance and chance.random() < 0.05 and pool.calls:
+            pool.doomed.append(chance.choice(pool.calls)[0])
+    raise AssertionError("does not end")
+
+
+def dispatcher_of(queues: Sequence[RunQueue], workers: int = 1, rows: int = 2) -> tuple[Dispatcher, Local]:
+    pool = Local(workers, rows)
+    return Dispatcher(queues, pool, lambda _: None), pool  # type: ignore[arg-type]
+
+
+def test_runs_take_turns_by_rounds() -> None:
+    dispatcher, pool = dispatcher_of([queue(name, problems=3) for name in NAMES])
+    run(dispatcher)
+    order = [text.partition("/")[0] for _, text in pool.history]
+    there, back = ["dense", "quest", "window"], ["window", "quest", "dense"]
+    wanted = [f"{name}:p{p}" for p, names in enumerate((there, back, there)) for name in names]
+    assert order == [text for text in wanted for _ in range(2)]
+
+
+def test_a_half_finished_sweep_compares_like_with_like() -> None:
+    queues = [queue(name, problems=12, each=2) for name in NAMES]
+    dispatcher, _ = dispatcher_of(queues, workers=2)
+    done = dict.fromkeys(NAMES, 0)
+    while dispatcher.unfinished:
+        for found, _ in dispatcher.poll(0.0):
+            done[found.name] += 1
+        # Two rounds of two problems with two samples: the one that ends, and the one that begins beside it.
+        assert max(done.values()) - min(done.values()) <= 2 * 4
+    assert set(done.values()) == {24}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_request_once_whoever_dies(seed: int) -> None:
+    chance = random.Random(seed)
+    queues = [queue(name, chance.randint(1, 9), each=chance.randint(1, 3)) for name in NAMES]
+    total = sum(found.unfinished for found in queues)
+    dispatcher, _ = dispatcher_of(queues, workers=chance.randint(1, 4), rows=chance.randint(1, 4))
+    done = run(dispatcher, chance)
+    assert len(done) == total
+    assert set(Counter((name, c.request.id) for name, c in done).values()) == {1}
+    for _, completion in done:
+        if completion.finish_reason != "error":
+            assert completion.tokens == expected_tokens(completion.request)
+
+
+def test_what_engines_did_goes_to_the_run_that_they_did_it_for() -> None:
+    queues = [queue(name, problems=2 * (n + 1)) for n, name in enumerate(NAMES)]
+    dispatcher, _ = dispatcher_of(queues, workers=2)
+    run(dispatcher)
+    assert [found.stats["new_tokens"] for found in queues] == [16, 32, 48]
+    assert [found.new_tokens for found in queues] == [16, 32, 48]
+    assert [found.plan for found in queues] == ["fake-dense2048", "fake-quest2048", "fake-window2048"]
+
+
+def test_options_that_are_refused_end_their_run_alone() -> None:
+    bad = queue("seer", problems=4)
+    dispatcher, _ = dispatcher_of([queue("dense", 4), bad, queue("quest", 4)], workers=2)
+    done = run(dispatcher)
+    assert bad.failure == "model.gates: none given"
+    assert Counter(name for name, _ in done) == {"dense": 8, "quest": 8}
+
+
+def test_a_run_that_is_stopped_finishes_what_is_begun() -> None:
+    queues = [queue("dense", 4), queue("quest", 4)]
+    dispatcher, _ = dispatcher_of(queues)
+    while not queues[1].running:
+        dispatcher.poll(0.0)
+    begun = queues[1].running
+    queues[1].stop()
+    done = Counter(name for name, _ in run(dispatcher))
+    assert done["quest"] == begun < 8
+
+
+def test_the_last_run_need_not_wait_for_its_own_tail() -> None:
+    """With nobody else left, the next rounds begin while the longest chain of this one still runs."""
+    found = queue("quest", problems=6, samples=1, length=40)
+    dispatcher, pool = dispatcher_of([found], rows=4)
+    for _ in range(3):
+        dispatcher.poll(0.0)
+    assert len(pool.history) == 4

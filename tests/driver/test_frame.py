@@ -1,0 +1,101 @@
+"""The frame of every job, without Ray and without a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from seer_ray.config.errors import ConfigError, Interrupted
+from seer_ray.config.options import ResultsConfig, RunConfig, TrackingConfig
+from seer_ray.driver.frame import Frame, framed, params_of
+from seer_ray.results.folder import RunFolder
+from seer_ray.tracking.tracker import NullTracker
+
+
+@dataclass
+class Told(NullTracker):
+    """A tracker that notes how a job ended."""
+
+    ended: str | None = None
+
+    def finish(self, status: str = "FINISHED") -> None:
+        self.ended = status
+
+
+def make(tmp_path: Path) -> RunConfig:
+    off = TrackingConfig(enabled=False)
+    return RunConfig(name="job", results=ResultsConfig(folder=str(tmp_path)), tracking=off)
+
+
+def said(tmp_path: Path) -> dict[str, object]:
+    found = json.loads((tmp_path / "job" / "status.json").read_text())
+    return {name: found[name] for name in ("state", "error")}
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason", "tracked"),
+    [
+        (None, "done", None, "FINISHED"),
+        (Interrupted("stopped by SIGINT"), "interrupted", None, "KILLED"),
+        (ValueError("no\n  room"), "failed", "no room", "FAILED"),
+        (KeyboardInterrupt(), "failed", "KeyboardInterrupt", "FAILED"),
+    ],
+)
+def test_how_a_body_ends_is_the_last_word(
+    tmp_path: Path, error: BaseException | None, state: str, reason: str | None, tracked: str
+) -> None:
+    def body(frame: Frame[RunConfig, RunFolder]) -> None:
+        with frame.working():
+            if error is not None:
+                raise error
+
+    with framed(make(tmp_path), RunFolder) as frame:
+        frame.tracker = told = Told()
+        frame.begin()
+        if error is None:
+            body(frame)
+        else:
+            with pytest.raises(type(error)):
+                body(frame)
+        assert (frame.state, told.ended) == (state, tracked)
+    assert said(tmp_path) == {"state": state, "error": reason}
+
+
+def test_a_body_may_say_itself_how_it_ended(tmp_path: Path) -> None:
+    with framed(make(tmp_path), RunFolder) as frame, frame.working():
+        frame.end("stopped early", "enough is known")
+    assert said(tmp_path) == {"state": "stopped early", "error": "enough is known"}
+
+
+def test_what_was_not_begun_is_not_tracked(tmp_path: Path) -> None:
+    with framed(make(tmp_path), RunFolder) as frame:
+        frame.tracker = told = Told()
+        with frame.working():
+            pass
+    assert told.ended is None
+
+
+def test_the_folder_is_held_and_then_free(tmp_path: Path) -> None:
+    with framed(make(tmp_path), RunFolder), pytest.raises(ConfigError, match="in use by"):
+        RunFolder.open(str(tmp_path / "job"), make(tmp_path))
+    RunFolder.open(str(tmp_path / "job"), make(tmp_path)).close()
+
+
+def test_a_bad_option_leaves_no_folder(tmp_path: Path) -> None:
+    config = make(tmp_path)
+    config.samples = 0
+    with pytest.raises(ConfigError, match="samples=0"), framed(config, RunFolder):
+        raise AssertionError("refused before")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_have_no_secrets() -> None:
+    config = RunConfig(name="x")
+    config.tracking.uri = "https://me:hunter2@host/mlflow"
+    config.results.folder = "s3://key:hunter2@bucket/runs?secret_key=hunter2"
+    params = params_of(config)
+    assert "hunter2" not in json.dumps(params)
+    assert (params["tracking.uri"], params["results.folder"]) == ("https://host/mlflow", "s3://bucket/runs")
