@@ -127,7 +127,7 @@ def test_a_continued_request_gets_the_rest() -> None:
 
 
 def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seer_ray.cluster.fleet.BACKOFF", 0.01)
+    monkeypatch.setattr("seer_ray.cluster.worker_pool.BACKOFF", 0.01)
     job = Job(some(4), fake_engine.build_broken_at_first, workers=1)
     job.pool._config.results.folder = str(tmp_path / "first")
     job.run()
