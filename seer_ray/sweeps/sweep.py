@@ -29,7 +29,7 @@ from seer_ray.sweeps.race import Race
 from seer_ray.sweeps.verdict import verdict
 from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.grading import GradingPool, SharedPool, check_grader
-from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tracking.mlflow_tracker import catch_up
 
 BATCHES = 4
@@ -147,24 +147,18 @@ class Sweep:
                 session.close()
 
     def _decode(self, sessions: Sequence[Session]) -> None:
-        from seer_ray.driver.requests import make_prompts
-
         self.board.phase("starting Ray")
         config = sessions[0].config
-        with contextlib.ExitStack() as stack, connected(config.cluster), self.frame.stop.listening():
+        with connected(config.cluster), self.frame.stop.listening(), contextlib.ExitStack() as stack:
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
+            pool = stack.enter_context(
+                contextlib.closing(WorkerPool(_neutral(config), placement, self.build))
+            )
+            pool.start(rows)
+            # While the workers load the model.
             self.board.phase("reading the prompts")
-            prompts: dict[str, Any] = {}
-            pools: dict[str, SharedPool] = {}
-            for session in sessions:
-                if (key := repr(session.config.task)) not in prompts:
-                    prompts[key] = make_prompts(session.config, session.problems)
-                    pools[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
-                size = self._round(session.config, placement.workers)
-                made, tokenizer = prompts[key]
-                session.prepare(made, tokenizer, size, pools[key].client(session.name))
-            pool = WorkerPool(_neutral(config), placement, self.build)
+            size = self._prepare(sessions, placement.workers, stack)
             dispatcher = Dispatcher([s.queue for s in sessions if s.queue], pool, self.reporter.note)
             race = self._race(size) if self._races else None
             self.board.phase("starting workers")
@@ -177,14 +171,27 @@ class Sweep:
                 self.board.tick(dispatcher)
                 self._track()
 
-            try:
-                if race is not None:
-                    self._stop_points(race)  # what is there already may say enough
-                decode(dispatcher, sessions, self.frame.stop, then)
-            finally:
-                pool.close()
+            if race is not None:
+                self._stop_points(race)  # what is there already may say enough
+            decode(dispatcher, sessions, self.frame.stop, then)
             for session in sessions:
                 self._settle(session)
+
+    def _prepare(self, sessions: Sequence[Session], workers: int, stack: contextlib.ExitStack) -> int:
+        """The points' requests; problems of a round. ``stack`` closes what grades."""
+        # Brings torch and transformers along: a sweep that is done needs neither.
+        from seer_ray.driver.requests import make_prompts
+
+        prompts: dict[str, tuple[dict[str, Prompt], Any]] = {}
+        graders: dict[str, SharedPool] = {}
+        for session in sessions:
+            if (key := repr(session.config.task)) not in prompts:
+                prompts[key] = make_prompts(session.config, session.problems)
+                graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
+            size = self._round(session.config, workers)
+            made, tokenizer = prompts[key]
+            session.prepare(made, tokenizer, size, graders[key].client(session.name))
+        return size
 
     @property
     def _races(self) -> bool:
