@@ -15,9 +15,8 @@ from seer_ray.fidelity.quality import measure
 from seer_ray.models.load import load_model
 from seer_ray.models.source import ASSETS
 
-pytestmark = pytest.mark.slow  # fetches 93 MB
 
-
+@pytest.mark.slow  # fetches 93 MB
 def test_they_keep_more_of_the_attention_than_quest() -> None:
     loaded = load_model(ModelConfig(name="smollm2", gates="smollm2", device="cpu"))
     source = loaded.tokenizer(Path(argparse.__file__).read_text())["input_ids"][:1536]
