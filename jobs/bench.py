@@ -19,7 +19,7 @@ from seer_ray.bench import engine as bench_engine
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench import memory as bench_memory
 from seer_ray.bench.case import Refused
-from seer_ray.bench.command import WIDTH, _memory_alone, parser
+from seer_ray.bench.command import WIDTH, memory_alone, parser
 from seer_ray.bench.timing import machine
 
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     if options.what == "memory":
         report["memory"] = bench_memory.bench_memory(options, console)
     elif options.what == "all":
-        report["memory"] = _memory_alone(options, console)
+        report["memory"] = memory_alone(options, console)
     if options.json:
         print(json.dumps(report))
     return 0

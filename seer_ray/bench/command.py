@@ -1,4 +1,4 @@
-"""``seer-ray bench``: its arguments, and which benchmark runs."""
+"""Arguments of ``seer-ray bench``, and peak memory in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from seer_ray.models.load import DTYPES
 if TYPE_CHECKING:
     from rich.console import Console
 
+ABOUT = "Benchmarks: ratios measured side by side in one run, medians, one JSON line for machines."
 WIDTH = 140
 """Of tables where no terminal says how wide it is."""
 
 
-def _memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+def memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """In a process of its own: the peak of this one has been."""
     command = [sys.executable, "-m", "seer_ray.jobs.bench", "memory", "--json"]
     command += ["--batch", str(max(options.batch)), "--kv-memory", options.kv_memory]
@@ -37,7 +38,7 @@ def _memory_alone(options: argparse.Namespace, console: Console) -> dict[str, An
 
 def parser() -> argparse.ArgumentParser:
     """Of all that can be measured; defaults are those of this machine."""
-    made = argparse.ArgumentParser(prog="seer-ray bench", description=(__doc__ or "").splitlines()[0])
+    made = argparse.ArgumentParser(prog="seer-ray bench", description=ABOUT)
     made.add_argument("what", choices=("kernels", "engine", "memory", "all", "distill"))
     made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()

@@ -1,4 +1,4 @@
-"""A job's figures while it runs: to the reporter, to MLflow, and to ``status.json`` for other terminals."""
+"""A run's figures while it goes: for the reporter, MLflow, and ``status.json``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Monitor:
         self._seconds = 0.0
         self._engines: dict[str, float] = {}
         self._engines_before = dict(before.get("all_engines") or {})
-        self._folder, self._reporter = folder, reporter
+        self._reporter = reporter
         self._began = time.monotonic()
         self._speed: deque[tuple[float, int]] = deque()
         self._updated = 0.0
