@@ -99,6 +99,6 @@ def resumed(uri: str, changes: list[str]) -> JobConfig:
     if after.name != name:
         raise ConfigError(f"name={after.name}: {uri} is resumed under its own name; leave this out")
     after.results.folder = place
-    if kind.config is not SweepConfig:  # which merge their points
+    if kind.config is not SweepConfig:  # a sweep merges its points
         Identity.of(after).refuse_differences(Identity(folder.config, kind.config), uri)
     return after

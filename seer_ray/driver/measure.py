@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from seer_ray.config.training import HeldOutConfig
 from seer_ray.corpora.documents import Document
 from seer_ray.driver.frame import Frame, framed
-from seer_ray.results.base import CONFIG
+from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.job import JobFolder
 from seer_ray.status.live import JobSummary, MeasureLive, Reporter
 from seer_ray.tracking.tracker import Dataset
@@ -60,6 +60,7 @@ def measuring(
         frame.reporter.update(live)
 
     with framed(config, JobFolder, reporter) as frame:
+        frame.folder.store.delete([METRICS])  # of the last time: what is measured now is not done
         frame.status.say = lambda: dataclasses.asdict(live)
         frame.reporter.start(live)
         with frame.working():
