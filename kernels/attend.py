@@ -18,6 +18,8 @@ def attend(
     counts: torch.Tensor,
     tails: torch.Tensor,
     scale: float,
+    skips: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Softmax attention over the selection; an identity list makes it dense paged attention.
 
@@ -32,6 +34,10 @@ def attend(
         counts: ``[rows, kv_heads]`` int64, at least 1.
         tails: valid tokens in each row's last page, ``[rows]`` int64.
         scale: of the logits.
+        skips: tokens at the start of each row's first page that are not seen, as a window leaves them,
+            ``[rows]`` int64, at most ``block``; None: none.
+        sinks: a logit of each query head that takes its share of the softmax and has no value (gpt-oss),
+            fp32 ``[q_heads]``; None: none.
 
     Returns:
         ``[rows, q_heads, head_dim]``.
@@ -39,10 +45,10 @@ def attend(
     if gpu.takes(kv) and gpu.fits(kv):
         from seer_ray.kernels import triton_attend
 
-        return triton_attend.attend(q, kv, page_ids, counts, tails, scale)
+        return triton_attend.attend(q, kv, page_ids, counts, tails, scale, skips, sinks)
     if cpu.takes(kv, q.shape[1] // kv.shape[1], kv.shape[3], kv.shape[4]):
-        return cpu.attend(q, kv, page_ids, counts, tails, scale, SPLIT)
-    return reference(q, kv, page_ids, counts, tails, scale)
+        return cpu.attend(q, kv, page_ids, counts, tails, scale, SPLIT, skips, sinks)
+    return reference(q, kv, page_ids, counts, tails, scale, skips, sinks)
 
 
 def reference(
@@ -52,6 +58,8 @@ def reference(
     counts: torch.Tensor,
     tails: torch.Tensor,
     scale: float,
+    skips: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The definition of ``attend`` in torch."""
     rows, q_heads, dim = q.shape
@@ -61,6 +69,7 @@ def reference(
     head = torch.arange(heads, device=q.device).view(1, heads, 1)
     slots = 2 * (page_ids * heads + head)  # of K; that of V is one below
     valid = ((counts - 1) * block + tails.unsqueeze(1)).view(rows * heads, 1, 1)  # tokens
+    first = 0 if skips is None else skips.repeat_interleave(heads).view(rows * heads, 1, 1)
     # Products in fp32: logits of 80 have steps of 0.5 in bfloat16.
     grouped = q.reshape(rows * heads, q_heads // heads, dim).float()
 
@@ -74,13 +83,16 @@ def reference(
         ids = torch.where(position < counts.unsqueeze(2), ids, 0).reshape(-1)
         k, v = (_take(kv, at).view(rows * heads, SPLIT * block, dim) for at in (ids, ids + 1))
         token = torch.arange(start * block, (start + SPLIT) * block, device=q.device)
-        dead = token >= valid  # [rows * heads, 1, tokens]
+        dead = (token >= valid) | (token < first)  # [rows * heads, 1, tokens]
         logits = torch.bmm(grouped, k.transpose(1, 2).float()).mul_(scale)
         logits.masked_fill_(dead, float("-inf"))
         _clear_tail(v.view(rows * heads, SPLIT, block, dim), counts.reshape(-1) - 1 - start, dead, block)
         state = _fold(state, logits, v)
     assert state is not None
-    _, total, out = state
+    peak, total, out = state
+    if sinks is not None:
+        # May be infinite, where it takes all there is.
+        total = total + torch.exp(sinks.view(heads, -1, 1).repeat(rows, 1, 1) - peak)
     return (out / total).to(q.dtype).view(rows, q_heads, dim)
 
 

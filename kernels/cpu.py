@@ -64,6 +64,8 @@ def attend(
     tails: torch.Tensor,
     scale: float,
     split: int,
+    skips: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See ``kernels.attend``."""
     numbers, scales = tensors(kv)
@@ -71,8 +73,9 @@ def attend(
     q, counts, tails = q.to(computed).contiguous(), counts.contiguous(), tails.contiguous()
     if page_ids.stride(2) != 1:
         page_ids = page_ids.contiguous()
+    skips, sinks = (part.contiguous() if part is not None else None for part in (skips, sinks))
     out = torch.empty_like(q)
-    compiled.operation("attend")(q, numbers, scales, page_ids, counts, tails, out, split, scale)
+    compiled.operation("attend")(q, numbers, scales, page_ids, counts, tails, skips, sinks, out, split, scale)
     return out.to(dtype)
 
 

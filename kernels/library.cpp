@@ -38,8 +38,8 @@ void by_dtype(const Tensor& x, Run run) {
 
 bool quantised(const Tensor& kv) { return kv.scalar_type() == ScalarType::Char; }
 
-void attend_(Tensor q, Tensor kv, Maybe scales, Tensor page_ids, Tensor counts, Tensor tails, Tensor out,
-             int64_t split, double scale) {
+void attend_(Tensor q, Tensor kv, Maybe scales, Tensor page_ids, Tensor counts, Tensor tails, Maybe skips,
+             Maybe sinks, Tensor out, int64_t split, double scale) {
   const int64_t rows = q.size(0), q_heads = q.size(1), dim = q.size(2), heads = kv.size(1), block = kv.size(3);
   const int64_t width = page_ids.size(2), group = q_heads / heads;
   // Kept: it is as large in the next layer and step.
@@ -49,8 +49,8 @@ void attend_(Tensor q, Tensor kv, Maybe scales, Tensor page_ids, Tensor counts, 
     using Q = decltype(number);
     using T = decltype(cached);
     attend<Q, T>(at<Q>(q), at<T>(kv), at<float>(scales), at<int64_t>(page_ids), page_ids.stride(0),
-                 page_ids.stride(1), at<int64_t>(counts), at<int64_t>(tails), at<Q>(out), workspace.data(), rows,
-                 heads, group, block, dim, width, split, scale);
+                 page_ids.stride(1), at<int64_t>(counts), at<int64_t>(tails), at<int64_t>(skips), at<float>(sinks),
+                 at<Q>(out), workspace.data(), rows, heads, group, block, dim, width, split, scale);
   };
   if (quantised(kv)) {
     run(float(), int8_t());
@@ -152,8 +152,8 @@ void target_max_(Tensor q, Tensor keys, Tensor sums, Tensor out, int64_t first) 
 
 SEER_RAY_DEFINE(LIBRARY, m) {
   m.def(
-      "attend(Tensor q, Tensor kv, Tensor? scales, Tensor page_ids, Tensor counts, Tensor tails, Tensor(a!) out, "
-      "int split, float scale) -> ()");
+      "attend(Tensor q, Tensor kv, Tensor? scales, Tensor page_ids, Tensor counts, Tensor tails, Tensor? skips, "
+      "Tensor? sinks, Tensor(a!) out, int split, float scale) -> ()");
   m.def("score(Tensor features, Tensor summary, Tensor table, Tensor lengths, Tensor(a!) out, int block) -> ()");
   m.def(
       "select(Tensor scores, Tensor table, Tensor lengths, Tensor(a!) page_ids, Tensor(b!) counts, int block, "

@@ -7,12 +7,12 @@
 
 namespace seer_ray {
 
-// Q: of queries and results. T: of the cache. workspace: rows * heads * (width / split, rounded up) * group * (dim + 2).
+// Q: of queries and results. T: of the cache. skips and sinks null: none. workspace: rows * heads * (width / split, rounded up) * group * (dim + 2).
 template <typename Q, typename T>
 void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_ids, int64_t row_stride,
-            int64_t head_stride, const int64_t* counts, const int64_t* tails, Q* out, float* workspace,
-            int64_t rows, int64_t heads, int64_t group, int64_t block, int64_t dim, int64_t width,
-            int64_t split, float scale);
+            int64_t head_stride, const int64_t* counts, const int64_t* tails, const int64_t* skips,
+            const float* sinks, Q* out, float* workspace, int64_t rows, int64_t heads, int64_t group,
+            int64_t block, int64_t dim, int64_t width, int64_t split, float scale);
 
 template <typename T>
 void score(const float* features, const T* summary, const int64_t* table, int64_t table_stride,

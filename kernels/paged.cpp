@@ -30,11 +30,11 @@ inline void prefetch(const T* from, int64_t count) {
 
 // Online softmax of `group` queries over pages [first, last) of one row and head.
 // partial: group x (max, sum, out[dim]). DIM is the head dim where it is known at compile time, else 0.
-// scales: of each vector of kv, where it is int8.
+// scales: of each vector of kv, where it is int8. skip: tokens of page 0 that are not seen.
 template <typename T, int DIM>
 void attend_split(const float* q, const T* kv, const float* scales, const int64_t* pages, int64_t first,
-                  int64_t last, int64_t tokens, int64_t head, int64_t heads, int64_t group, int64_t block,
-                  int64_t dim_, float* partial) {
+                  int64_t last, int64_t tokens, int64_t skip, int64_t head, int64_t heads, int64_t group,
+                  int64_t block, int64_t dim_, float* partial) {
   const int64_t dim = DIM ? DIM : dim_;
   const int64_t ahead = std::min(block, kAhead / static_cast<int64_t>(dim * sizeof(T)));
   float logits[kMaxGroup][kMaxBlock];
@@ -46,9 +46,9 @@ void attend_split(const float* q, const T* kv, const float* scales, const int64_
   for (int64_t i = first; i < last; ++i) {
     const int64_t at = (pages[i] * heads + head) * 2 * block;
     const T *k = kv + at * dim, *v = k + block * dim;
-    const int64_t here = std::min(block, tokens - i * block);
+    const int64_t here = std::min(block, tokens - i * block), from = i ? 0 : skip;
     const T* next = i + 1 < last ? kv + (pages[i + 1] * heads + head) * 2 * block * dim : k;
-    for (int64_t t = 0; t < here; ++t) {
+    for (int64_t t = from; t < here; ++t) {
       prefetch(t + ahead < here ? k + (t + ahead) * dim : v + (t + ahead - here) * dim, dim);
       float key[kMaxDim];
       for (int64_t d = 0; d < dim; ++d) key[d] = load(k[t * dim + d]);
@@ -61,15 +61,15 @@ void attend_split(const float* q, const T* kv, const float* scales, const int64_
     for (int64_t h = 0; h < group; ++h) {
       float* state = partial + h * (dim + 2);
       float peak = state[0];
-      for (int64_t t = 0; t < here; ++t) peak = std::max(peak, logits[h][t]);
+      for (int64_t t = from; t < here; ++t) peak = std::max(peak, logits[h][t]);
       const float shrink = i == first ? 0.0f : fast_exp(state[0] - peak);
       float sum = 0.0f;
-      for (int64_t t = 0; t < here; ++t) sum += logits[h][t] = fast_exp(logits[h][t] - peak);
+      for (int64_t t = from; t < here; ++t) sum += logits[h][t] = fast_exp(logits[h][t] - peak);
       state[0] = peak;
       state[1] = state[1] * shrink + sum;
       for (int64_t d = 0; d < dim; ++d) state[2 + d] *= shrink;
     }
-    for (int64_t t = 0; t < here; ++t) {
+    for (int64_t t = from; t < here; ++t) {
       prefetch(t + ahead < here ? v + (t + ahead) * dim : next + (t + ahead - here) * dim, dim);
       float value[kMaxDim];
       for (int64_t d = 0; d < dim; ++d) value[d] = load(v[t * dim + d]);
@@ -130,9 +130,9 @@ int64_t above(const float* scores, int64_t begin, int64_t last, int64_t complete
 
 template <typename Q, typename T>
 void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_ids, int64_t row_stride,
-            int64_t head_stride, const int64_t* counts, const int64_t* tails, Q* out, float* workspace,
-            int64_t rows, int64_t heads, int64_t group, int64_t block, int64_t dim, int64_t width,
-            int64_t split, float scale) {
+            int64_t head_stride, const int64_t* counts, const int64_t* tails, const int64_t* skips,
+            const float* sinks, Q* out, float* workspace, int64_t rows, int64_t heads, int64_t group,
+            int64_t block, int64_t dim, int64_t width, int64_t split, float scale) {
   const int64_t splits = (width + split - 1) / split, size = group * (dim + 2);
 #pragma omp parallel
   {
@@ -146,8 +146,8 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
       for (int64_t d = 0; d < group * dim; ++d) scaled[d] = load(queries[d]) * scale;
       auto run = dim == 64 ? attend_split<T, 64> : dim == 128 ? attend_split<T, 128> : attend_split<T, 0>;
       run(scaled, kv, scales, page_ids + row * row_stride + head * head_stride, first,
-          std::min(first + split, count), (count - 1) * block + tails[row], head, heads, group, block,
-          dim, workspace + unit * size);
+          std::min(first + split, count), (count - 1) * block + tails[row], skips ? skips[row] : 0, head, heads,
+          group, block, dim, workspace + unit * size);
     }
     // In order of position, so that the sum is the same whichever thread finished first.
 #pragma omp for schedule(static)
@@ -162,6 +162,7 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
         total += weight * state[s * size + 1];
         for (int64_t d = 0; d < dim; ++d) result[d] += weight * state[s * size + 2 + d];
       }
+      if (sinks) total += std::exp(sinks[pair % heads * group + h] - peak);  // may be infinite
       for (int64_t d = 0; d < dim; ++d) store(out + item * dim + d, result[d] / total);
     }
   }

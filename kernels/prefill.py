@@ -17,6 +17,8 @@ def prefill(
     scale: float,
     page_ids: torch.Tensor | None = None,
     counts: torch.Tensor | None = None,
+    window: int | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A token sees all positions of its sequence up to its own; with a selection, those in listed pages.
 
@@ -28,6 +30,9 @@ def prefill(
         page_ids: pages that each tile of ``chunks.tiles`` reads, ``[tiles, kv_heads, k]`` int64, ascending,
             the tile's own page last; see the package docstring. None: all.
         counts: ``[tiles, kv_heads]`` int64, at least 1.
+        window: a token sees so many positions, its own included, and pages before those are not read; not
+            with a selection. None: all.
+        sinks: see ``kernels.attend``.
 
     Returns:
         ``[tokens, q_heads, head_dim]``.
@@ -35,8 +40,8 @@ def prefill(
     if gpu.takes(kv) and gpu.fits(kv):
         from seer_ray.kernels import triton_prefill
 
-        return triton_prefill.prefill(q, kv, chunks, scale, page_ids, counts)
-    return reference(q, kv, chunks, scale, page_ids, counts)
+        return triton_prefill.prefill(q, kv, chunks, scale, page_ids, counts, window, sinks)
+    return reference(q, kv, chunks, scale, page_ids, counts, window, sinks)
 
 
 def reference(
@@ -46,40 +51,61 @@ def reference(
     scale: float,
     page_ids: torch.Tensor | None = None,
     counts: torch.Tensor | None = None,
+    window: int | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The definition of ``prefill`` in torch."""
     dtype = q.dtype
     if isinstance(kv, Quantised):
         q = q.float()
     if page_ids is None or counts is None:
-        out = [_dense(part, kv, pages, start, scale) for part, pages, start in chunks.split(q)]
+        out = [_dense(part, kv, pages, start, scale, window, sinks) for part, pages, start in chunks.split(q)]
     else:
         out = [
-            _sparse(q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale)
+            _sparse(q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale, sinks)
             for t, ids, count in zip(chunks.tiles, page_ids, counts, strict=True)
         ]
     return (torch.cat(out) if len(out) > 1 else out[0]).to(dtype)
 
 
-def _dense(q: torch.Tensor, kv: KV, pages: torch.Tensor, start: int, scale: float) -> torch.Tensor:
+def _dense(
+    q: torch.Tensor,
+    kv: KV,
+    pages: torch.Tensor,
+    start: int,
+    scale: float,
+    window: int | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
     """One chunk, ``pages [n]`` up to its end."""
     tokens, _, dim = q.shape
-    heads, end = kv.shape[1], start + tokens
+    heads, block, end = kv.shape[1], kv.shape[3], start + tokens
+    first = 0 if window is None else max(0, start - window + 1) // block  # page
     k, v = (
-        kv[pages, :, part].transpose(0, 1).reshape(heads, -1, dim)[:, :end] for part in (0, 1)
-    )  # [kv_heads, end, head_dim]
-    if start == 0:
+        kv[pages[first:], :, part].transpose(0, 1).reshape(heads, -1, dim)[:, : end - first * block]
+        for part in (0, 1)
+    )  # [kv_heads, keys, head_dim]
+    if start == 0 and sinks is None and (window is None or window >= end):
         group = q.shape[1] // heads
         k, v = (x.repeat_interleave(group, dim=0).unsqueeze(0) for x in (k, v))
         out = scaled_dot_product_attention(q.transpose(0, 1).unsqueeze(0), k, v, is_causal=True, scale=scale)
         return out[0].transpose(0, 1)
-    position = torch.arange(start, end, device=q.device)
-    seen = torch.arange(end, device=q.device) <= position.unsqueeze(1)
-    return _grouped(q, k, v, seen, scale)
+    position = torch.arange(start, end, device=q.device).unsqueeze(1)
+    key = torch.arange(first * block, end, device=q.device)
+    seen = key <= position
+    if window is not None:
+        seen &= key > position - window
+    return _grouped(q, k, v, seen, scale, sinks)
 
 
 def _sparse(
-    q: torch.Tensor, kv: KV, ids: torch.Tensor, counts: torch.Tensor, offset: int, scale: float
+    q: torch.Tensor,
+    kv: KV,
+    ids: torch.Tensor,
+    counts: torch.Tensor,
+    offset: int,
+    scale: float,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """One tile, its first token at ``offset`` in the last of the pages ``ids [kv_heads, k]``."""
     (tokens, _, dim), (heads, width), block = q.shape, ids.shape, kv.shape[3]
@@ -91,11 +117,16 @@ def _sparse(
     # What no token sees may never have been written: 0 · NaN would be NaN.
     unseen = ~seen[:, -1].unsqueeze(2)
     k, v = kv[ids, head].transpose(1, 2).reshape(heads, 2, -1, dim).unbind(1)
-    return _grouped(q, k.masked_fill(unseen, 0), v.masked_fill(unseen, 0), seen, scale)
+    return _grouped(q, k.masked_fill(unseen, 0), v.masked_fill(unseen, 0), seen, scale, sinks)
 
 
 def _grouped(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor, scale: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    seen: torch.Tensor,
+    scale: float,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """``k, v [kv_heads, keys, head_dim]``, ``seen [tokens, keys]`` or by KV head. A group shares its K and V:
     its query heads are stacked along the rows instead of copying K and V."""
@@ -104,5 +135,10 @@ def _grouped(
     group = q_heads // heads
     stacked = q.view(tokens, heads, group, dim).permute(1, 2, 0, 3).reshape(1, heads, group * tokens, dim)
     mask = seen.tile(group, 1)
+    if sinks is not None:  # a key more, of zeros: its logit is what the mask says
+        k, v = (torch.nn.functional.pad(x, (0, 0, 0, 1)) for x in (k, v))
+        bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, float("-inf"))
+        logit = sinks.to(q.dtype).view(heads, group, 1).expand(-1, -1, tokens).reshape(heads, -1, 1)
+        mask = torch.cat([bias.expand(heads, -1, -1), logit], dim=2)
     out = scaled_dot_product_attention(stacked, k.unsqueeze(0), v.unsqueeze(0), attn_mask=mask, scale=scale)
     return out.view(heads, group, tokens, dim).permute(2, 0, 1, 3).reshape(tokens, q_heads, dim)

@@ -25,8 +25,10 @@ processor of an H100 or H200; in fp32 (no tensor cores) what fits in the registe
 K and V in 8 bits, which are converted in registers."""
 STAGES = 3
 WARPS = 4
+LOWEST = tl.constexpr(-3e38)
+"""Below every logit, and finite."""
 # Whether one of these is a multiple of 16 is not worth a kernel of its own.
-VARYING = ["splits", "ids_row", "ids_head", "counts_row", "counts_head", "tails_row"]
+VARYING = ["splits", "ids_row", "ids_head", "counts_row", "counts_head", "tails_row", "skips_row"]
 
 
 def attend(
@@ -36,6 +38,8 @@ def attend(
     counts: torch.Tensor,
     tails: torch.Tensor,
     scale: float,
+    skips: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See ``kernels.attend``. A row whose count is 0 gives zeros.
 
@@ -50,6 +54,7 @@ def attend(
     if q.stride(2) != 1:
         q = q.contiguous()
     shape = tiling(dim, group, block, q.element_size(), scales is not None)
+    extras = {"SKIPS": skips is not None, "SINKS": sinks is not None}
     splits = -(-width // shape["SPLIT_PAGES"])
     out = torch.empty(rows, q_heads, dim, dtype=q.dtype, device=q.device)
     # Sums and peaks lie behind the weighted values.
@@ -61,6 +66,8 @@ def attend(
         page_ids,
         counts,
         tails,
+        tails if skips is None else skips,
+        tails if sinks is None else sinks,
         out,
         partials,
         scale * 1.4426950408889634,
@@ -73,13 +80,16 @@ def attend(
         counts.stride(0),
         counts.stride(1),
         tails.stride(0),
+        0 if skips is None else skips.stride(0),
         **shape,
+        **extras,
         STAGES=STAGES,
         INTERPRETED=INTERPRETED,
     )
     if splits > 1:
         fold_splits[(q_heads, rows)](
             counts,
+            tails if sinks is None else sinks,
             partials,
             out,
             splits,
@@ -90,6 +100,7 @@ def attend(
             DIM_PADDED=shape["DIM_PADDED"],
             SPLIT_PAGES=shape["SPLIT_PAGES"],
             FOLD=FOLD,
+            SINKS=extras["SINKS"],
             num_warps=WARPS,
         )
     return out
@@ -119,6 +130,8 @@ def attend_splits(
     ids_ptr,
     counts_ptr,
     tails_ptr,
+    skips_ptr,
+    sinks_ptr,
     out_ptr,
     partials_ptr,
     scale,  # of logits to the base 2
@@ -131,6 +144,7 @@ def attend_splits(
     counts_row,
     counts_head,
     tails_row,
+    skips_row,
     GROUP: tl.constexpr,
     GROUP_PADDED: tl.constexpr,
     DIM: tl.constexpr,
@@ -139,6 +153,8 @@ def attend_splits(
     TILE: tl.constexpr,
     SPLIT_PAGES: tl.constexpr,
     QUANTISED: tl.constexpr,
+    SKIPS: tl.constexpr,
+    SINKS: tl.constexpr,
     STAGES: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -153,6 +169,8 @@ def attend_splits(
     tail = tl.load(tails_ptr + row * tails_row).to(tl.int32)
     # Tokens of this split: all, or up to the end of the row.
     tokens = tl.minimum((count - first - 1) * BLOCK + tail, SPLIT_PAGES * BLOCK)
+    if SKIPS:  # of the row's first page, which is in the first split
+        skip = tl.where(split == 0, tl.load(skips_ptr + row * skips_row).to(tl.int32), 0)
 
     # All page ids before the loop: a load inside it would cost the pipeline its second buffer.
     slot = tl.arange(0, SPLIT_PAGES)
@@ -194,6 +212,8 @@ def attend_splits(
             scales_at = scales_ptr + start
         # What was never written may be NaN: it is not loaded.
         live = token < tokens
+        if SKIPS:
+            live = live & (token >= skip)
         mask = live[:, None] & (channel[None, :] < DIM)
         k = tl.load(at, mask=mask, other=0.0)
         v = tl.load(at + BLOCK * DIM, mask=mask, other=0.0)
@@ -204,6 +224,8 @@ def attend_splits(
             logits *= tl.load(scales_at, mask=live, other=0.0)[None, :]
         logits = tl.where(live[None, :], logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 1))
+        if SKIPS:  # nothing seen yet: no -inf - -inf
+            higher = tl.maximum(higher, LOWEST)
         p = tl.exp2(logits - higher[:, None])
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(p, 1)
@@ -216,6 +238,8 @@ def attend_splits(
         values *= 1.0 / LIFT
     mask = (member[:, None] < GROUP) & (channel[None, :] < DIM)
     if count <= SPLIT_PAGES:
+        if SINKS:
+            total += sink_share(sinks_ptr, head * GROUP + member, member < GROUP, peak)
         share = values / tl.where(total > 0, total, 1.0)[:, None]
         at = out_ptr + (row * heads + head) * (GROUP * DIM) + (member[:, None] * DIM + channel[None, :])
         tl.store(at, share.to(out_ptr.dtype.element_ty), mask=mask)
@@ -231,6 +255,7 @@ def attend_splits(
 @triton.jit(do_not_specialize=["splits", "counts_row", "counts_head"])
 def fold_splits(
     counts_ptr,
+    sinks_ptr,
     partials_ptr,
     out_ptr,
     splits,
@@ -241,6 +266,7 @@ def fold_splits(
     DIM_PADDED: tl.constexpr,
     SPLIT_PAGES: tl.constexpr,
     FOLD: tl.constexpr,
+    SINKS: tl.constexpr,
 ):
     q_head = tl.program_id(0)
     row = tl.program_id(1).to(tl.int64)
@@ -276,5 +302,14 @@ def fold_splits(
         total = total * shrink + tl.sum(weight * totals, 0)
         values = values * shrink + tl.sum(weight[:, None] * more, 0)
         peak = higher
+    if SINKS:
+        one = tl.arange(0, 1)
+        total += sink_share(sinks_ptr, q_head + one, one == 0, peak)
     out = (values / total).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + (row * q_heads + q_head) * DIM + channel, out, mask=channel < DIM)
+
+
+@triton.jit
+def sink_share(sinks_ptr, at, mask, peak):
+    """What sinks add to sums that were taken relative to ``peak``, a logit to the base 2."""
+    return tl.exp2(tl.load(sinks_ptr + at, mask=mask, other=float("-inf")) * 1.4426950408889634 - peak)

@@ -19,6 +19,7 @@ import triton.language as tl
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
 from seer_ray.kernels.quantise import KV, tensors
+from seer_ray.kernels.triton_attend import LOWEST, sink_share
 
 FIELDS = tl.constexpr(6)
 """Of a row of ``Chunks.work``."""
@@ -31,6 +32,8 @@ def prefill(
     scale: float,
     page_ids: torch.Tensor | None = None,
     counts: torch.Tensor | None = None,
+    window: int | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See ``kernels.prefill``. A tile whose count is 0 gives zeros."""
     tokens, q_heads, dim = q.shape
@@ -56,7 +59,9 @@ def prefill(
         lists,
         counts,
         chunks.work,
+        counts if sinks is None else sinks,
         out,
+        window or 0,
         scale * 1.4426950408889634,
         heads,
         q.stride(0),
@@ -71,6 +76,8 @@ def prefill(
         BLOCK=block,
         PARTS=parts,
         SELECTED=selected,
+        WINDOWED=window is not None,
+        SINKS=sinks is not None,
         INTERPRETED=INTERPRETED,
         **shape,
     )
@@ -99,7 +106,7 @@ def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> 
     }
 
 
-@triton.jit(do_not_specialize=["heads", "ids_row", "ids_head", "counts_row", "counts_head"])
+@triton.jit(do_not_specialize=["window", "heads", "ids_row", "ids_head", "counts_row", "counts_head"])
 def prefill_tiles(
     q_ptr,
     kv_ptr,
@@ -107,7 +114,9 @@ def prefill_tiles(
     ids_ptr,
     counts_ptr,
     work_ptr,
+    sinks_ptr,
     out_ptr,
+    window,
     scale,  # of logits to the base 2
     heads,
     q_row,
@@ -125,6 +134,8 @@ def prefill_tiles(
     ROWS: tl.constexpr,
     TILE: tl.constexpr,
     SELECTED: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    SINKS: tl.constexpr,
     QUANTISED: tl.constexpr,
     STAGES: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -171,9 +182,12 @@ def prefill_tiles(
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     values = tl.zeros([ROWS, DIM_PADDED], tl.float32)
+    begin = 0
+    if WINDOWED:  # steps count from position 0, so those that see nothing of the window are left out whole
+        begin = tl.maximum(before + tl.maximum(part * ROWS // GROUP, low) - window + 1, 0) // TILE
     # A page id is loaded one step ahead: waiting for it in its own step would cost the pipeline a buffer.
-    page = _page(ids_ptr, ids_slot, 0, in_tile, count, BLOCK, TILE)
-    for step in tl.range(0, tl.cdiv(end, TILE), num_stages=STAGES):
+    page = _page(ids_ptr, ids_slot, begin, in_tile, count, BLOCK, TILE)
+    for step in tl.range(begin, tl.cdiv(end, TILE), num_stages=STAGES):
         key = step * TILE + in_tile
         start = page * page_stride
         page = _page(ids_ptr, ids_slot, step + 1, in_tile, count, BLOCK, TILE)
@@ -196,8 +210,13 @@ def prefill_tiles(
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         if QUANTISED:
             logits *= tl.load(scales_at, mask=key < end, other=0.0)[None, :]
-        logits = tl.where(key[None, :] <= before + offset[:, None], logits, float("-inf"))
+        seen = key[None, :] <= before + offset[:, None]
+        if WINDOWED:
+            seen = seen & (key[None, :] > before + offset[:, None] - window)
+        logits = tl.where(seen, logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 1))
+        if WINDOWED:  # nothing seen yet: no -inf - -inf
+            higher = tl.maximum(higher, LOWEST)
         p = tl.exp2(logits - higher[:, None])
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(p, 1)
@@ -208,6 +227,8 @@ def prefill_tiles(
 
     if QUANTISED:
         values *= 1.0 / LIFT
+    if SINKS:
+        total += sink_share(sinks_ptr, own, live, peak)
     share = values / tl.where(total > 0, total, 1.0)[:, None]
     out_ptr += first * (heads * (GROUP * DIM))
     out_at = (offset * (heads * GROUP) + own) * DIM

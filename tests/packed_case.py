@@ -17,7 +17,8 @@ class PackedCase:
 
     Every chunk is of a sequence of its own. With ``k``, each tile and KV head reads up to ``k`` pages drawn
     at random; slots past the count hold garbage. Drawn on the CPU: the same on every device. With a
-    ``kv_dtype`` the cache is quantised, and the scales are NaN instead.
+    ``kv_dtype`` the cache is quantised, and the scales are NaN instead. With a ``window`` the pages before it
+    are nobody's. ``sinks``: whether there are any.
     """
 
     def __init__(
@@ -32,6 +33,8 @@ class PackedCase:
         seed: int = 0,
         device: str = "cpu",
         kv_dtype: torch.dtype | None = None,
+        window: int | None = None,
+        sinks: bool = False,
     ) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.scale, self.block, self.dim, self.group = dim**-0.5, block, dim, group
@@ -56,6 +59,13 @@ class PackedCase:
         self.chunks = Chunks(spans, table.to(device), block)
         if k:
             self._select(k, table, draw)
+        self.window = window
+        if window is not None:
+            for row, (start, _) in enumerate(spans):
+                gone = max(0, start - window + 1) // block
+                self.kv[table[row, :gone]] = float("nan")
+                self.chunks.table[row, :gone] = 0
+        self.sinks = 3 * torch.randn(heads * group, generator=draw).to(device) if sinks else None
         self.kv = kept_as(self.kv.to(device), kv_dtype)
 
     def _select(self, k: int, table: torch.Tensor, draw: torch.Generator) -> None:
@@ -76,7 +86,8 @@ class PackedCase:
         self.page_ids, self.counts = ids.to(device), counts.to(device)
 
     def arguments(self) -> tuple[object, ...]:
-        return self.q, self.kv, self.chunks, self.scale, self.page_ids, self.counts
+        selection = (self.page_ids, self.counts)
+        return self.q, self.kv, self.chunks, self.scale, *selection, self.window, self.sinks
 
     def expected(self) -> torch.Tensor:
         """The definition in float64, tile by tile and head by head."""
@@ -92,8 +103,16 @@ class PackedCase:
                 k, v = (self.kv[ids, head, part].reshape(-1, self.dim)[:end].double() for part in (0, 1))
                 members = slice(head * self.group, (head + 1) * self.group)
                 logits = torch.einsum("tgd,kd->gtk", self.q[rows, members].double(), k) * self.scale
-                future = torch.ones(logits.shape[1:], dtype=torch.bool, device=k.device)
-                future = future.triu(end - (tile.end - tile.start) + 1)
-                shares = logits.masked_fill(future, float("-inf")).softmax(-1)
+                key = torch.arange(end, device=k.device)
+                last = torch.arange(end - (tile.end - tile.start), end, device=k.device).unsqueeze(1)
+                unseen = key > last
+                if self.window is not None:
+                    unseen |= key <= last - self.window
+                logits = logits.masked_fill(unseen, float("-inf"))
+                if self.sinks is not None:
+                    sink = self.sinks[members].double().view(-1, 1, 1).expand(-1, len(last), -1)
+                    logits = torch.cat((logits, sink), dim=2)
+                v = v.masked_fill(unseen.all(0).unsqueeze(1), 0)
+                shares = logits.softmax(-1)[..., :end]
                 out[rows, members] = torch.einsum("gtk,kd->tgd", shares, v)
         return out

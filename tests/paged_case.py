@@ -26,6 +26,8 @@ class Case:
         seed: int = 0,
         device: str = "cpu",
         kv_dtype: torch.dtype | None = None,
+        skips: bool = False,
+        sinks: bool = False,
     ) -> None:
         draw = torch.Generator().manual_seed(seed)
         pages = 4 * k
@@ -50,20 +52,28 @@ class Case:
                 tail = int(self.tails[row])
                 self.kv[ids[:-1], head] = live[ids[:-1], head]
                 self.kv[1 + row, head, :, :tail] = live[1 + row, head, :, :tail]
+        # The first page of a row with one page is its last: the tail must be seen.
+        ends = torch.where((self.counts == 1).any(1), self.tails - 1, block - 1)
+        self.skips = (torch.rand(rows, generator=draw) * (ends + 1)).long() if skips else None
+        self.sinks = 3 * torch.randn(heads * group, generator=draw) if sinks else None
         self.to(device)
         self.kv = kept_as(self.kv, kv_dtype)
 
     def to(self, device: str) -> None:
-        for name in ("counts", "tails", "page_ids", "q", "kv"):
-            setattr(self, name, getattr(self, name).to(device))
+        for name in ("counts", "tails", "page_ids", "q", "kv", "skips", "sinks"):
+            tensor = getattr(self, name)
+            setattr(self, name, tensor if tensor is None else tensor.to(device))
 
     def arguments(self) -> tuple[object, ...]:
-        return self.q, self.kv, self.page_ids, self.counts, self.tails, self.scale
+        return self.rows(torch.arange(len(self.q)))
 
     def rows(self, index: torch.Tensor, width: int | None = None) -> tuple[object, ...]:
         """The arguments for some of the rows."""
+        index = index.to(self.q.device)
         ids = self.page_ids[index, :, :width].contiguous()
-        return self.q[index], self.kv, ids, self.counts[index], self.tails[index], self.scale
+        skips = None if self.skips is None else self.skips[index]
+        last = (self.scale, skips, self.sinks)
+        return self.q[index], self.kv, ids, self.counts[index], self.tails[index], *last
 
     def expected(self) -> torch.Tensor:
         """The definition, query by query in float64."""
@@ -73,10 +83,13 @@ class Case:
                 count = int(self.counts[row, head])
                 length = (count - 1) * self.block + int(self.tails[row])
                 kv = self.kv[self.page_ids[row, head, :count], head].double()
-                k, v = (kv[:, part].reshape(-1, self.dim)[:length] for part in (0, 1))
+                first = 0 if self.skips is None else int(self.skips[row])
+                k, v = (kv[:, part].reshape(-1, self.dim)[first:length] for part in (0, 1))
                 for h in range(head * self.group, (head + 1) * self.group):
                     logits = k @ self.q[row, h].double() * self.scale
-                    out[row, h] = torch.softmax(logits, 0) @ v
+                    if self.sinks is not None:
+                        logits = torch.cat((logits, self.sinks[h : h + 1].double()))
+                    out[row, h] = torch.softmax(logits, 0)[: len(v)] @ v
         return out
 
 

@@ -121,7 +121,13 @@ def cache(heads: int, block: int, dim: int, dtype: torch.dtype) -> KV:
 
 
 def attend(
-    arch: int, dtype: torch.dtype, dim: int, group: int, block: int, kept: torch.dtype | None = None
+    arch: int,
+    dtype: torch.dtype,
+    dim: int,
+    group: int,
+    block: int,
+    kept: torch.dtype | None = None,
+    windowed: bool = False,
 ) -> dict[str, Any]:
     rows, heads, k = 16, 8, 4096 // block
     integers = (empty(rows, heads, k, dtype=torch.int64), empty(rows, heads, dtype=torch.int64))
@@ -131,6 +137,7 @@ def attend(
         *integers,
         empty(rows, dtype=torch.int64),
         dim**-0.5,
+        *((empty(rows, dtype=torch.int64), empty(heads * group, dtype=torch.float32)) if windowed else ()),
     )
     return compiled(
         triton_attend, "attend_splits fold_splits", arch, lambda: triton_attend.attend(*arguments)
@@ -190,6 +197,7 @@ def prefill(
     block: int,
     selected: bool = False,
     kept: torch.dtype | None = None,
+    windowed: bool = False,
 ) -> dict[str, Any]:
     heads = 8
     chunks = Chunks(((0, 512), (1000, 1512)), empty(2, -(-1512 // block), dtype=torch.int64), block)
@@ -200,7 +208,8 @@ def prefill(
         cache(heads, block, dim, kept or dtype),
         chunks,
         dim**-0.5,
-        *(selection if selected else ()),
+        *(selection if selected else (None, None)),
+        *((1000, empty(heads * group, dtype=torch.float32)) if windowed else ()),
     )
     return compiled(triton_prefill, "prefill_tiles", arch, lambda: triton_prefill.prefill(*arguments))
 
@@ -272,6 +281,9 @@ def cases() -> list[tuple[Any, ...]]:
         (prefill, 80, bf16, 128, 1, 64),
         *((prefill, 80, bf16, 80, 5, block) for block in (16, 32)),
         (prefill, 80, bf16, 256, 4, 16, True),
+        # Windows and sinks.
+        *((attend, arch, bf16, 64, 8, 64, None, True) for arch in (80, 90)),
+        *((prefill, arch, bf16, 64, 8, 64, False, None, True) for arch in (80, 90)),
         *((append, arch, bf16, 128, 4) for arch in (80, 90)),
         *((fill, arch, bf16, 128, 64, kind) for arch in (80, 90) for kind in ("seer", "quest")),
         *((fill, 90, dtype, 256, 128, kind) for dtype in (bf16, fp32) for kind in ("seer", "quest")),

@@ -20,7 +20,7 @@ Attend = Callable[..., torch.Tensor]
 def compiled(*arguments: object) -> torch.Tensor:
     if binary() is None:
         pytest.skip("no C++ compiler")
-    return cpu.attend(*arguments, SPLIT)  # type: ignore[arg-type]
+    return cpu.attend(*arguments[:6], SPLIT, *arguments[6:])  # type: ignore[arg-type]
 
 
 PATHS = pytest.mark.parametrize("path", [compiled, reference], ids=["compiled", "torch"])
@@ -42,6 +42,24 @@ def test_groups(path: Attend, dtype: torch.dtype, group: int) -> None:
 def test_shapes(path: Attend, dtype: torch.dtype, dim: int, block: int) -> None:
     case = Case(dtype, rows=2, dim=dim, block=block, k=9, seed=dim + block)
     assert error(path(*case.arguments()), case.expected()) < limit(dtype)
+
+
+@PATHS
+@DTYPES
+@pytest.mark.parametrize(("skips", "sinks"), [(True, False), (False, True), (True, True)])
+def test_windows_and_sinks(path: Attend, dtype: torch.dtype, skips: bool, sinks: bool) -> None:
+    case = Case(dtype, rows=5, k=2 * SPLIT + 1, skips=skips, sinks=sinks)
+    assert error(path(*case.arguments()), case.expected()) < limit(dtype)
+
+
+@PATHS
+def test_a_sink_may_take_all(path: Attend) -> None:
+    case = Case(sinks=True)
+    assert case.sinks is not None
+    case.sinks[0], case.sinks[1] = 1e4, -1e4
+    out = path(*case.arguments())
+    assert (out[:, 0] == 0).all()
+    assert error(out, case.expected()) < limit(torch.float32)
 
 
 @PATHS
@@ -144,7 +162,7 @@ def test_identity_lists_are_dense_attention(path: Attend) -> None:
 def test_strided_lists() -> None:
     """The compiled path walks a list in steps of one entry, whatever the tensor's strides are."""
     case = Case()
-    q, kv, ids, counts, tails, scale = case.arguments()
+    q, kv, ids, counts, tails, scale, *_ = case.arguments()
     assert isinstance(ids, torch.Tensor)
     strided = ids.transpose(0, 2).contiguous().transpose(0, 2)
     assert strided.stride(2) != 1

@@ -54,6 +54,19 @@ def test_packed_chunks(dtype: torch.dtype, k: int, group: int) -> None:
     assert error(found, case.expected()) < limit(dtype)
 
 
+@DTYPES
+@pytest.mark.parametrize("window", [None, 1, 16, 20, 100])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_windows_and_sinks(dtype: torch.dtype, window: int | None, sinks: bool) -> None:
+    case = PackedCase(dtype, window=window, sinks=sinks)
+    assert error(prefill(*case.arguments()), case.expected()) < limit(dtype)  # type: ignore[arg-type]
+
+
+def test_sinks_beside_a_selection() -> None:
+    case = PackedCase(k=3, sinks=True)
+    assert error(prefill(*case.arguments()), case.expected()) < limit(torch.float32)  # type: ignore[arg-type]
+
+
 def test_all_pages_selected_is_dense_attention() -> None:
     case = PackedCase()
     tiles = case.chunks.tiles

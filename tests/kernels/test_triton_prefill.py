@@ -61,6 +61,21 @@ def test_identity_lists_are_dense_attention(dtype: torch.dtype, block: int) -> N
 
 
 @DTYPES
+@pytest.mark.parametrize("window", [1, 20, 33])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_windows_and_sinks(dtype: torch.dtype, window: int, sinks: bool) -> None:
+    for block in (16, 64):
+        shape = {"heads": 1, "block": block, "window": window, "sinks": sinks}
+        checks.prefill_is_its_definition("cpu", dtype, **shape)
+
+
+@DTYPES
+@SELECTED
+def test_sinks(dtype: torch.dtype, k: int) -> None:
+    checks.prefill_is_its_definition("cpu", dtype, spans=FEW, heads=1, k=k, sinks=True)
+
+
+@DTYPES
 @SELECTED
 def test_a_chunk_does_not_depend_on_its_mates(dtype: torch.dtype, k: int) -> None:
     checks.prefill_chunks_stand_alone("cpu", dtype, spans=FEW, heads=1, k=k)
