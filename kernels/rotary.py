@@ -19,6 +19,5 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def unrotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Inverse of ``rotate``, in fp32. Tables that carry an attention scaling are divided out."""
     x, cos, sin = x.float(), cos.float().unsqueeze(-2), sin.float().unsqueeze(-2)
-    # cos² + sin² is the square of the scaling, the same for every dimension and position.
-    scale = cos[..., :1] ** 2 + sin[..., :1] ** 2
-    return (x * cos - rotate_half(x) * sin) / scale
+    # cos² + sin² is the square of the scaling, which channels that are not turned do not have.
+    return (x * cos - rotate_half(x) * sin) / (cos**2 + sin**2)

@@ -202,17 +202,14 @@ def compress_page(
             turned_low *= by
             turned_high *= by
         # As they were before rotation.
-        start = (position + 1 - BLOCK + token) * (2 * HALF)
-        at = start + inner[None, :]
+        at = (position + 1 - BLOCK + token) * (2 * HALF) + inner[None, :]
         cosine = tl.load(cos_ptr + at, mask=mask, other=1.0)
         sine = tl.load(sin_ptr + at, mask=mask, other=0.0)
         low = turned_low * cosine + turned_high * sine
         cosine = tl.load(cos_ptr + at + HALF, mask=mask, other=1.0)
         sine = tl.load(sin_ptr + at + HALF, mask=mask, other=0.0)
         high = turned_high * cosine - turned_low * sine
-        # cos² + sin² is the square of the tables' attention scaling, the same in every channel.
-        cosine = tl.load(cos_ptr + start, mask=live, other=1.0)
-        sine = tl.load(sin_ptr + start, mask=live, other=0.0)
+        # cos² + sin² is the square of the tables' attention scaling, which channels that are not turned lack.
         low = low / (cosine * cosine + sine * sine)
         high = high / (cosine * cosine + sine * sine)
         if MAX:

@@ -53,7 +53,7 @@ def eager(engine: Engine) -> Engine:
 
 def kv_memory(engine: Engine, pages: int) -> str:
     """The setting that gives an engine like this one so many pages."""
-    return str((pages + 1) * engine.runner.capacity.page_bytes)
+    return str((pages + 1) * engine.runner.capacity.page_bytes[0])
 
 
 def tokens(count: int, seed: int = 0) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ def run(engine: Engine, requests: Iterable[Request]) -> dict[str, Completion]:
         engine.submit(item)
     done = {completion.request.id: completion for completion in engine.run()}
     engine.scheduler.check()
-    assert engine.scheduler.pool.used == 0
+    assert all(pool.used == 0 for pool in engine.scheduler.pools)
     return done
 
 

@@ -276,10 +276,10 @@ def fill_is_its_definition(
         selector = Seer(made.to(device))
     summary = torch.full((9, heads, selector.summary_width), 7.0, dtype=dtype)
     kv, found, expected = kept_as(kv.to(device), kv_dtype), summary.to(device), summary.clone().to(device)
-    current = CurrentPages(pages.to(device), positions.to(device), block, rope.to(device))
+    current = CurrentPages(pages.to(device), positions.to(device), block)
     with patch.object(gpu, "takes", lambda tensor: True):
-        selector.fill(kv, found, current)
-    Selector.fill(selector, kv, expected, current)
+        selector.fill(kv, found, current, rope.to(device))
+    Selector.fill(selector, kv, expected, current, rope.to(device))
     untouched = [0, 1, 3, 5, 7, 8]
     assert (found[untouched] == 7).all()
     close = 1e-5 if dtype == torch.float32 else 1e-2

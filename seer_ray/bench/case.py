@@ -95,8 +95,8 @@ class Case:
         self.contiguous = self.kv[:, 1:].view(self.sets, shape.batch, heads, 2, shape.context, dim)
         self.summary = normal(self.sets, pages, heads, dim)
         self.q = normal(self.variants, shape.batch, q_heads, dim)
-        rope = RopeTable.from_theta(1e6, dim, shape.context).to(device)
-        self.selectors = [self._selector(rope, seed) for seed in range(self.sets)]
+        self.rope = RopeTable.from_theta(1e6, dim, shape.context).to(device)
+        self.selectors = [self._selector(self.rope, seed) for seed in range(self.sets)]
         self.lengths = torch.full((shape.batch,), shape.context, device=device)
         self.tails = torch.full((shape.batch,), self.block, device=device)
         tables = [
@@ -105,8 +105,8 @@ class Case:
         ]
         self.views = [StepView(self.lengths - 1, self.lengths, table, self.block) for table in tables]
         last = [table[:, -1] for table in tables]
-        self.open = [CurrentPages(pages, self.lengths - 2, self.block, rope) for pages in last]
-        self.full = [CurrentPages(p[:1], self.lengths[:1] - 1, self.block, rope) for p in last]
+        self.open = [CurrentPages(pages, self.lengths - 2, self.block) for pages in last]
+        self.full = [CurrentPages(p[:1], self.lengths[:1] - 1, self.block) for p in last]
         self.written = torch.zeros_like(self.summary[0])  # what is timed must not change what is selected
         self.counts = torch.full((shape.batch, heads), self.blocks, device=device)
         self.chosen = [self.gate(variant) for variant in range(self.variants)]
@@ -140,13 +140,13 @@ class Case:
         find out which pages are full."""
         if self.device.type == "cuda":
             kv = i % self.sets
-            self.selectors[kv].fill(self.kv[kv], self.written, self.open[kv])
+            self.selectors[kv].fill(self.kv[kv], self.written, self.open[kv], self.rope)
         return self.select(self.scores(i), i)
 
     def compress(self, i: int) -> None:
         """The compressed key of one page: what every ``block``-th token of a row costs beside the gate."""
         kv = i % self.sets
-        self.selectors[kv].fill(self.kv[kv], self.written, self.full[kv])
+        self.selectors[kv].fill(self.kv[kv], self.written, self.full[kv], self.rope)
 
     def attention(self, i: int) -> torch.Tensor:
         """Over a selection that is there."""

@@ -28,7 +28,8 @@ def measure(model: str, dtype: str, kv_memory: str, batch: int) -> dict[str, Any
     memory.forget_peak()  # that of reading the file: another format has another one
     engine = Engine(loaded, EngineConfig(max_batch=batch, kv_memory=kv_memory))
     capacity, block = engine.runner.capacity, engine.settings.block_size
-    context = (capacity.pages // batch - 1) * block
+    pages = sum(capacity.pages)
+    context = (pages // batch - 1) * block
     prompt = min(context, engine.settings.prefill_chunk)
     for index in range(batch):
         tokens = tuple((index * 7919 + i) % VOCABULARY for i in range(prompt))
@@ -38,13 +39,13 @@ def measure(model: str, dtype: str, kv_memory: str, batch: int) -> dict[str, Any
     stretch(engine, context)
     for _ in range(3):
         engine.step()
-    expected, peak = weights + capacity.pages * capacity.page_bytes, memory.peak()
+    expected, peak = weights + capacity.bytes, memory.peak()
     return {
         "weights_mib": round(weights / 2**20),
-        "kv_mib": round(capacity.pages * capacity.page_bytes / 2**20),
+        "kv_mib": round(capacity.bytes / 2**20),
         "peak_mib": round(peak / 2**20),
         "over_expected": round(peak / expected - 1, 3),
-        "cache_used": round(engine.stats()["pages_used"] / capacity.pages, 3),
+        "cache_used": round(engine.stats()["pages_used"] / pages, 3),
     }
 
 

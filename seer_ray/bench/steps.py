@@ -160,24 +160,30 @@ def stretch(engine: Engine, context: int) -> None:
     Time and memory do not depend on what is in the cache, and real prompts would take hours on a CPU.
     """
     engine.settle()
-    pool, block = engine.scheduler.pool, engine.settings.block_size
-    for sequence in engine.scheduler.running:
+    scheduler, block = engine.scheduler, engine.settings.block_size
+    for sequence in scheduler.running:
         sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
         sequence.cached = context
-        while len(sequence.pages) * block <= context:
-            sequence.pages.append(pool.allocate())
+        for pool, pages in zip(scheduler.pools, sequence.pages, strict=True):
+            while len(pages) * block <= context:
+                behind = pool.reach is not None and (len(pages) + 1) * block <= context - pool.reach + 1
+                pages.append(0 if behind else pool.allocate())
     noise = torch.Generator(device=engine.runner.device).manual_seed(0)
-    for kv in engine.runner.cache.kv:
+    cache = engine.runner.cache
+    for kv, group in zip(cache.kv, cache.group_of, strict=True):
+        if kv is None or group is None:
+            continue
         numbers, scales = tensors(kv)
-        used = numbers[: pool.used + 1]
+        filled = scheduler.pools[group].used + 1
+        used = numbers[:filled]
         if scales is None:
             used.normal_(generator=noise)
         else:
             used.copy_(torch.randint(-99, 100, used.shape, generator=noise, device=used.device))
-            scales[: pool.used + 1] = 1 / 99
-    for summary in engine.runner.cache.summary:
-        if summary is not None:
-            summary[: pool.used + 1].normal_(generator=noise)
+            scales[:filled] = 1 / 99
+    for summary, group in zip(cache.summary, cache.group_of, strict=True):
+        if summary is not None and group is not None:
+            summary[: scheduler.pools[group].used + 1].normal_(generator=noise)
 
 
 def step_time(engine: Engine, overlap: bool) -> tuple[float, float]:

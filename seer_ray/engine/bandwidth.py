@@ -47,7 +47,7 @@ def copy_rate(device: torch.device) -> float:
 
 class StepBytes:
     """Counts the bytes that decode steps cannot do without: weights, K and V of what was selected, summaries
-    of the blocks that were ranked; of all ranks together, each with as many weights as this one. A mixture of
+    of the blocks that were ranked, states; of all ranks together, each with as many weights as this one. A mixture of
     experts counts with all of them."""
 
     def __init__(self, loaded: LoadedModel, decoder: Decoder) -> None:
@@ -58,13 +58,15 @@ class StepBytes:
         # Of the embeddings a step reads a row, unless they are the last product's weights too.
         self.weights = ranks * sum(_size(p) for p in model.parameters() if tied or p is not table)
         cache = decoder.cache
-        heads, block, dim = cache.kv[0].shape[1], cache.block, cache.kv[0].shape[4]
-        self.token = 2 * vector_bytes(cache.kv[0].dtype, dim)
+        kept = next((kv.dtype for kv in cache.kv if kv is not None), loaded.dtype)
+        self.token = 2 * vector_bytes(kept, cache.head_dim)
         """K and V of one token and KV head of a layer."""
-        self.block_size = block
+        self.block_size = cache.block
         widths = [s.shape[2] * s.element_size() for s in cache.summary if s is not None]
-        self.block = ranks * heads * sum(widths)
+        self.block = ranks * cache.heads * sum(widths)
         """Summaries of one block in all layers."""
+        self.state = cache.states.bytes if cache.states is not None else 0
+        """What layers keep of one sequence beside K and V."""
 
     def of(self, read: list[list[int]], lengths: list[int], passes: int) -> int:
         """Of one step.
@@ -75,7 +77,8 @@ class StepBytes:
             passes: over the weights.
         """
         blocks = sum(length // self.block_size for length in lengths)
-        return passes * self.weights + sum(map(sum, read)) * self.token + blocks * self.block
+        kv = sum(map(sum, read)) * self.token
+        return passes * self.weights + kv + blocks * self.block + len(lengths) * self.state
 
 
 def _size(tensor: torch.Tensor) -> int:

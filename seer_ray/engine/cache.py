@@ -1,10 +1,14 @@
-"""The paged cache: K, V and block summaries of every layer, and the page table."""
+"""The paged cache: K, V and block summaries of every layer, and the page tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 import torch
 
+from seer_ray.engine.groups import PageGroup, page_groups
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.states import StateSlots
 from seer_ray.kernels.quantise import KV, TOP, Quantised, tensors, vector_bytes
 from seer_ray.kernels.upload import upload
 from seer_ray.models.patch import AttentionShape
@@ -12,20 +16,26 @@ from seer_ray.selectors.base import Selector
 
 
 class PagedCache:
-    """Page = block. All layers share one numbering of pages; page 0 is a dummy for padding rows.
+    """Page = block. The layers of a group share one numbering of pages; page 0 is a dummy for padding rows.
 
     Attributes:
+        groups: see ``groups``.
+        group_of: that of each layer, by number; None: the layer has no attention.
         kv: per layer ``[pages, kv_heads, 2, block, head_dim]``; K and V of a page and head lie together. In
-            8 bits, with a scale for each token and head.
+            8 bits, with a scale for each token and head. None: the layer has no attention.
         summary: per layer ``[pages, kv_heads, width]`` where the layer's selector keeps one, else None.
-        table: physical pages per batch row, ``[max_batch, max_pages]``, int64.
+        tables: of each group, physical pages per batch row, ``[max_batch, max_pages]``, int64. Pages that were
+            given back are page 0.
+        states: of layers that keep a state; None: there are none.
+        max_pages: of a sequence.
+        heads, head_dim: of K and V on this rank.
     """
 
     def __init__(
         self,
         shape: AttentionShape,
         selectors: list[Selector | None],
-        num_pages: int,
+        pages: Seq[int],
         block: int,
         max_batch: int,
         max_pages: int,
@@ -33,46 +43,72 @@ class PagedCache:
         device: torch.device,
         kv_dtype: torch.dtype | None = None,
     ) -> None:
-        """``kv_dtype`` is that of K and V where it is not the model's ``dtype``."""
-        self.block = block
+        """
+        Args:
+            pages: of each group, the dummy included.
+            kv_dtype: of K and V where it is not the model's ``dtype``.
+        """
+        self.block, self.max_pages, self.groups = block, max_pages, page_groups(shape)
+        self.heads, self.head_dim = shape.kv_heads, shape.head_dim
+        self.group_of = [
+            next((g for g, group in enumerate(self.groups) if layer in group.layers), None)
+            for layer in range(shape.layers)
+        ]
         # Zeros, not empty: the CPU maps them lazily, and no stray NaN can ever be read.
         zeros = Quantised.zeros if kv_dtype in TOP else torch.zeros
-        size = (num_pages, shape.kv_heads, 2, block, shape.head_dim)
-        self.kv: list[KV] = [zeros(size, dtype=kv_dtype or dtype, device=device) for _ in range(shape.layers)]
-        self.summary = [
-            torch.zeros(num_pages, shape.kv_heads, s.summary_width, dtype=dtype, device=device)
-            if s is not None and s.summary_width
-            else None
-            for s in selectors
+        rest = (shape.kv_heads, 2, block, shape.head_dim)
+        self.kv: list[KV | None] = [
+            None if g is None else zeros((pages[g], *rest), dtype=kv_dtype or dtype, device=device)
+            for g in self.group_of
         ]
-        self.table = torch.zeros(max_batch, max_pages, dtype=torch.int64, device=device)
-        self._rows: list[list[int]] = [[] for _ in range(max_batch)]
+        self.summary = [
+            torch.zeros(pages[g], shape.kv_heads, s.summary_width, dtype=dtype, device=device)
+            if s is not None and s.summary_width and g is not None
+            else None
+            for s, g in zip(selectors, self.group_of, strict=True)
+        ]
+        self.tables = [
+            torch.zeros(max_batch, max_pages, dtype=torch.int64, device=device) for _ in self.groups
+        ]
+        self.states = StateSlots(shape.states, max_batch, device) if shape.states else None
+        self._rows: list[list[list[int]]] = [[[] for _ in range(max_batch)] for _ in self.groups]
 
     @staticmethod
     def page_bytes(
+        group: PageGroup,
         shape: AttentionShape,
         selectors: list[Selector | None],
         block: int,
         dtype: torch.dtype,
         kv_dtype: torch.dtype,
     ) -> int:
-        """Memory of one page over all layers."""
-        kv = shape.layers * 2 * block * vector_bytes(kv_dtype, shape.head_dim)
-        summaries = sum(s.summary_width for s in selectors if s is not None) * dtype.itemsize
+        """Memory of one page over all layers of a group."""
+        kv = len(group.layers) * 2 * block * vector_bytes(kv_dtype, shape.head_dim)
+        kept = [selectors[layer] for layer in group.layers]
+        summaries = sum(s.summary_width for s in kept if s is not None) * dtype.itemsize
         return shape.kv_heads * (kv + summaries)
 
-    def copy_pages(self, copies: list[tuple[int, int]]) -> None:
-        """Copy on write: (from, to), in order. The copy is of an open page, so it has no summary yet."""
-        for source, target in copies:
-            for part in (part for kv in self.kv for part in tensors(kv) if part is not None):
-                part[target] = part[source]
+    def readable(self, length: int) -> int:
+        """KV tokens that a step of a sequence of so many reads of each KV head at most, over all layers."""
+        return sum(len(group.layers) * min(length, group.reach or length) for group in self.groups)
+
+    def copy_pages(self, copies: list[tuple[int, int, int]]) -> None:
+        """Copy on write: (group, from, to), in order. The copy is of an open page, so it has no summary yet."""
+        for group, source, target in copies:
+            for layer in self.groups[group].layers:
+                kv = self.kv[layer]
+                assert kv is not None
+                for part in tensors(kv):
+                    if part is not None:
+                        part[target] = part[source]
 
     def place(self, sequence: Sequence) -> None:
-        """Bring the sequence's row of the page table up to date."""
-        row, pages = self._rows[sequence.slot], sequence.pages
-        if row != pages:
-            same = 0
-            while same < min(len(row), len(pages)) and row[same] == pages[same]:
-                same += 1
-            self.table[sequence.slot, same : len(pages)] = upload(pages[same:], self.table.device)
-            self._rows[sequence.slot] = list(pages)
+        """Bring the sequence's rows of the page tables up to date."""
+        for table, rows, pages in zip(self.tables, self._rows, sequence.pages, strict=True):
+            row = rows[sequence.slot]
+            if row != pages:
+                same = 0
+                while same < min(len(row), len(pages)) and row[same] == pages[same]:
+                    same += 1
+                table[sequence.slot, same : len(pages)] = upload(pages[same:], table.device)
+                rows[sequence.slot] = list(pages)

@@ -41,8 +41,7 @@ from seer_ray.engine.sequence import Sequence
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
-from seer_ray.models.patch import forward_tokens
-from seer_ray.models.projection import project
+from seer_ray.models.patch import forward_tokens, logits_of
 
 log = logging.getLogger(__name__)
 
@@ -180,28 +179,28 @@ class CapturedSteps(ABC):
 
     # -- the step ------------------------------------------------------------------------------------
 
-    def layers(self, rows: int, pages: int, fills: bool) -> None:
+    def layers(self, count: int, pages: int, fills: bool) -> None:
         """Embedding and layers.
 
         Args:
-            rows: that are computed.
+            count: rows that are computed.
             pages: of the page table's rows, those that are looked at.
             fills: whether pages that are full are summarised.
         """
-        ids, positions, slots = self._given_to(rows)
-        table = self.decoder.cache.table[:, :pages]
-        live = (slots >= 0).unsqueeze(1)
-        table = torch.where(live, table[slots.clamp(min=0)], 0)
-        step = DecodePass(self.decoder, table, positions, None if fills else [])
-        self._hidden[:rows] = forward_tokens(self.loaded.model, ids, step)
-        self._out[:rows, 2:] = step.tokens_read()
+        ids, positions, slots = self._given_to(count)
+        cache, live = self.decoder.cache, (slots >= 0).unsqueeze(1)
+        rows = slots.clamp(min=0)
+        tables = [torch.where(live, table[:, :pages][rows], 0) for table in cache.tables]
+        states = torch.where(slots >= 0, slots, cache.states.nobody) if cache.states is not None else None
+        step = DecodePass(self.decoder, tables, positions, None if fills else [], slots=states)
+        self._hidden[:count] = forward_tokens(self.loaded.model, ids, step)
+        self._out[:count, 2:] = step.tokens_read()
 
     def sample(self, rows: int, needs: Needs) -> None:
         """``lm_head``, and the next tokens."""
         model: Any = self.loaded.model
         ids, _, slots = self._given_to(rows)
-        (logits,) = project(self._hidden[:rows], model.lm_head)
-        logits, params = logits.float(), self._params(rows)
+        logits, params = logits_of(model, self._hidden[:rows]).float(), self._params(rows)
         if needs.penalty:
             assert self._seen is not None
             self._seen[slots, ids] = torch.ones_like(ids, dtype=torch.bool)

@@ -98,12 +98,15 @@ class Engine:
         self.scheduler = self._new_scheduler()
 
     def _new_scheduler(self) -> Scheduler:
+        settings, cache = self.settings, self.runner.cache
+        pages = zip(self.runner.capacity.pages, cache.groups, strict=True)
         return Scheduler(
-            PagePool(self.runner.capacity.pages + 1),
-            self.settings.block_size,
-            self.settings.max_batch,
-            self.settings.prefill_chunk,
-            self.settings.exact,
+            [PagePool(count + 1, group.reach) for count, group in pages],
+            settings.block_size,
+            settings.max_batch,
+            settings.prefill_chunk,
+            settings.exact,
+            cache.states.snapshots if cache.states is not None else None,
         )
 
     # -- requests ------------------------------------------------------------------------------------
@@ -176,7 +179,7 @@ class Engine:
         if not ahead and self.settle():
             scheduled.prune()
         self._outbox += [self._strand(sequence) for sequence in scheduled.stranded]
-        self.runner.cache.copy_pages(scheduled.copies)
+        self.runner.prepare(scheduled)
         if scheduled.prefill:
             self.runner.prefill(scheduled.prefill)
         launched = self.runner.launch(scheduled.decode, ahead) if scheduled.decode else None
@@ -232,15 +235,15 @@ class Engine:
             "preemptions": self._counters["preemptions"] + scheduler.preemptions,
             "running": len(scheduler.running),
             "waiting": len(scheduler.waiting),
-            "pages_used": scheduler.pool.used,
-            "pages": scheduler.pool.capacity,
+            "pages_used": sum(pool.used for pool in scheduler.pools),
+            "pages": sum(pool.capacity for pool in scheduler.pools),
         }
 
     # -- finishing -----------------------------------------------------------------------------------
 
     def _impossible(self, sequence: Sequence) -> str | None:
         capacity, length = self.runner.capacity, sequence.prompt_length
-        cached = capacity.pages * self.settings.block_size
+        cached = capacity.cached
         if length == 0:
             return "the prompt has no tokens"
         if not 0 <= min(sequence.tokens) <= max(sequence.tokens) < self.runner.vocabulary:
@@ -248,7 +251,7 @@ class Engine:
         if length >= capacity.max_length:
             limit = capacity.max_length
             return f"the prompt has {length} tokens; with a limit of {limit} there is no room to answer"
-        if length > cached:
+        if cached is not None and length > cached:
             return f"the prompt has {length} tokens; the cache holds {cached}: raise engine.kv_memory"
         return None
 
@@ -273,7 +276,7 @@ class Engine:
     def _strand(self, sequence: Sequence) -> Delta:
         self._sequences.pop(sequence.request.id)
         self.scheduler.remove(sequence)
-        held = self.runner.capacity.pages * self.settings.block_size
+        held = self.runner.capacity.cached or sequence.cached
         error = f"the chain outgrew the cache at {held} tokens: raise engine.kv_memory"
         return sequence.complete(self._text(sequence), "error", error)
 

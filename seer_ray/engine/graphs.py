@@ -52,7 +52,7 @@ class DecodeGraphs(CapturedSteps):
 
     def run(self, sequences: list[Sequence], needs: Needs) -> None:
         rows = next(size for size in self.buckets if size >= len(sequences))
-        pages: int = self.decoder.cache.table.shape[1]
+        pages: int = self.decoder.cache.max_pages
 
         def step() -> None:
             self.layers(rows, pages, fills=True)

@@ -8,13 +8,20 @@ class OutOfPages(Exception):
 
 
 class PagePool:
-    """Reference-counted pages. Every page is free or owned; page 0 is the dummy that padding writes to."""
+    """Reference-counted pages of one cache group. Every page is free or owned; page 0 is the dummy that padding
+    writes to.
 
-    def __init__(self, num_pages: int) -> None:
+    Args:
+        num_pages: the dummy included.
+        reach: see ``PageGroup``.
+    """
+
+    def __init__(self, num_pages: int, reach: int | None = None) -> None:
         if num_pages < 2:
             raise ValueError(f"num_pages={num_pages}: the dummy page and at least one more are needed")
         self.capacity = num_pages - 1
         """Pages that sequences can own."""
+        self.reach = reach
         self._free = list(range(num_pages - 1, 0, -1))
         self._owners = [0] * num_pages
 
@@ -56,6 +63,10 @@ class PagePool:
     def is_shared(self, page: int) -> bool:
         return self._owners[page] > 1
 
+    def needs(self, tokens: int, block: int) -> int:
+        """Pages that a sequence of so many tokens owns at most."""
+        return pages_of(tokens, block, self.reach)
+
     def check(self, owned: list[int]) -> None:
         """Every page is free or owned, and each ownership in ``owned`` is counted once.
 
@@ -68,3 +79,9 @@ class PagePool:
         free = sorted(self._free)
         if counts != self._owners or free != [p for p in range(1, len(counts)) if counts[p] == 0]:
             raise RuntimeError("page reference counts do not balance")
+
+
+def pages_of(tokens: int, block: int, reach: int | None) -> int:
+    """That hold the last ``reach`` of so many tokens, wherever they begin in a page."""
+    whole = -(-tokens // block)
+    return whole if reach is None else min(whole, (reach + block - 2) // block + 1)

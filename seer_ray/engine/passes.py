@@ -6,34 +6,47 @@ import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.pages import pages_of
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group
+from seer_ray.models.hosted import Run
 from seer_ray.models.mixers import MIXERS
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import CurrentPages, Selector, StepView
 
+Rotary = tuple[torch.Tensor, torch.Tensor]
+"""cos and sin of some positions."""
+
+
+class Attention(NamedTuple):
+    """What a layer asks of its mixer: ``q, k, v [tokens, heads, head_dim]`` before rotation."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scale: float
+    """Of the logits."""
+    sinks: torch.Tensor | None = None
+    """See ``kernels.attend``."""
+
 
 class Mixer(Protocol):
-    """How one layer mixes tokens in either pass, ``q, k, v [tokens, heads, head_dim]`` before rotation."""
+    """The attention of one layer, in either pass."""
 
-    def prefill(
-        self, step: PrefillPass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """Keeps what later tokens need of these and mixes: ``[tokens, q_heads, head_dim]``."""
+    def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
+        """Keeps what later tokens need of these and attends: ``[tokens, q_heads, head_dim]``."""
         ...
 
-    def decode(
-        self, step: DecodePass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """The same for one token of each row, and adds what each row reads to ``step.counts``."""
+    def decode(self, step: DecodePass, asked: Attention) -> torch.Tensor:
+        """The same for one token of each row, and says what each row reads."""
         ...
 
 
@@ -42,27 +55,35 @@ class Decoder:
     """A model's layers as all passes share them: cache, rotary tables, plan, selectors, and a mixer each."""
 
     cache: PagedCache
-    rope: RopeTable
+    ropes: list[RopeTable]
+    """That of each layer; layers share them."""
     plan: LayerPlan
     selectors: list[Selector | None]
     group: Group = ALONE
     """Ranks, each with KV heads of its own."""
 
     @cached_property
-    def mixers(self) -> list[Mixer]:
-        """That of each layer, as the plan names it."""
-        kinds = [pkgutil.resolve_name(MIXERS[spec.mixer].implementation) for spec in self.plan.layers]
-        return [kind(self, layer) for layer, kind in enumerate(kinds)]
+    def mixers(self) -> list[Mixer | None]:
+        """The attention of each layer, as the plan names it; None: it has none."""
+        names = [MIXERS[spec.mixer].attention for spec in self.plan.layers]
+        kinds = [pkgutil.resolve_name(name) if name is not None else None for name in names]
+        return [kind(self, layer) if kind is not None else None for layer, kind in enumerate(kinds)]
 
 
 class FullPages:
     """Pages that this pass fills, to be summarised once their last token is written."""
 
     def __init__(self, decoder: Decoder, pages: list[int], first: list[int]) -> None:
-        device = decoder.cache.table.device
-        self.pages, self.first = upload(pages, device), upload(first, device)
-        position = self.first.unsqueeze(1) + torch.arange(decoder.cache.block, device=device)
-        self.cos, self.sin = decoder.rope.at(position)
+        self.device, self.block = decoder.cache.tables[0].device, decoder.cache.block
+        self.pages, self.first = upload(pages, self.device), upload(first, self.device)
+        self._tables: dict[int, Rotary] = {}
+
+    def tables(self, rope: RopeTable) -> Rotary:
+        """Its rows of all tokens of the pages, ``[pages, block, head_dim]``."""
+        if id(rope) not in self._tables:
+            slots = self.first.unsqueeze(1) + torch.arange(self.block, device=self.device)
+            self._tables[id(rope)] = rope.at(slots)
+        return self._tables[id(rope)]
 
 
 class Tiles:
@@ -86,42 +107,119 @@ class Tiles:
         return total / self._count.view(-1, 1, 1)
 
 
-class PrefillPass:
-    """Chunks of one or several prompts, packed without padding; each attends to its own past."""
+class Part(NamedTuple):
+    """Tokens ``start`` to ``end`` of a sequence."""
 
-    def __init__(self, decoder: Decoder, chunks: list[tuple[list[int], int, int]]) -> None:
-        """``chunks``: (pages of the sequence, start, end) each."""
-        self.decoder = decoder
-        cache, device = decoder.cache, decoder.cache.table.device
-        self.chunks = Chunks.pack(chunks, cache.block, device)
-        tokens = [(index, at) for index, (_, start, end) in enumerate(chunks) for at in range(start, end)]
-        self.chunk, self.position = upload(tokens, device).unbind(1)
-        position = self.position
-        self.cos, self.sin = decoder.rope.at(position)
-        self.offsets = position % cache.block
-        self.pages = self.chunks.table[self.chunk, position // cache.block]
-        filled = [
-            (pages[index], index * cache.block)
-            for pages, start, end in chunks
-            for index in range(start // cache.block, end // cache.block)
-        ]
-        self.full = FullPages(decoder, [page for page, _ in filled], [first for _, first in filled])
+    pages: Sequence[Sequence[int]]
+    """Of the sequence, by group."""
+    start: int
+    end: int
+    slot: int = 0
+    """Of its state."""
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        return self.decoder.mixers[layer].prefill(self, q, k, v, scale)
+
+class ChunkPages:
+    """The chunks of a pass in the pages of one group."""
+
+    def __init__(self, parts: list[Part], group: int, chunk: torch.Tensor, pass_: PrefillPass) -> None:
+        block, device = pass_.decoder.cache.block, pass_.position.device
+        packed = [(part.pages[group], part.start, part.end) for part in parts]
+        self.chunks = Chunks.pack(packed, block, device)
+        self._chunk, self._position = chunk, pass_.position
+        self.pages = self.chunks.table[chunk, pass_.position // block]
+        """Page of each token, ``[tokens]``."""
 
     @cached_property
     def view(self) -> StepView:
         """The tokens as rows of a step."""
-        table = self.chunks.table[self.chunk]
-        return StepView(self.position, self.position + 1, table, self.decoder.cache.block)
+        table = self.chunks.table[self._chunk]
+        return StepView(self._position, self._position + 1, table, self.chunks.block)
 
     @cached_property
     def tiles(self) -> Tiles:
         """What shares a selection."""
         return Tiles(self.chunks)
+
+
+class PrefillPass:
+    """Chunks of one or several prompts, packed without padding; each attends to its own past."""
+
+    def __init__(self, decoder: Decoder, parts: list[Part], device: torch.device) -> None:
+        self.decoder, self._parts = decoder, parts
+        block = decoder.cache.block
+        tokens = [(index, at) for index, part in enumerate(parts) for at in range(part.start, part.end)]
+        chunk, self.position = upload(tokens, device).unbind(1)
+        self.offsets = self.position % block
+        self.groups = [ChunkPages(parts, group, chunk, self) for group in range(len(decoder.cache.groups))]
+        self._rotary: dict[int, Rotary] = {}
+
+    def attend(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See ``models.patch.Step``."""
+        mixer = self.decoder.mixers[layer]
+        assert mixer is not None
+        return mixer.prefill(self, Attention(q, k, v, scale, sinks))
+
+    def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
+        """See ``models.hosted.HostedStep``."""
+        states, out = self.decoder.cache.states, []
+        assert states is not None
+        for part, tokens in zip(self._parts, hidden.split([p.end - p.start for p in self._parts]), strict=True):
+            slot = torch.tensor([part.slot], device=hidden.device)
+            made, after = run(tokens.unsqueeze(0), states.take(layer, slot))
+            states.put(layer, slot, after)
+            out.append(made.squeeze(0))
+        return torch.cat(out)
+
+    def rotary(self, rope: RopeTable) -> Rotary:
+        """Of the tokens, ``[tokens, head_dim]``."""
+        if id(rope) not in self._rotary:
+            self._rotary[id(rope)] = rope.at(self.position)
+        return self._rotary[id(rope)]
+
+    @cached_property
+    def full(self) -> FullPages:
+        """Of the first group, the one that layers with a selector are in."""
+        block = self.decoder.cache.block
+        filled = [
+            (part.pages[0][index], index * block)
+            for part in self._parts
+            for index in range(part.start // block, part.end // block)
+        ]
+        return FullPages(self.decoder, [page for page, _ in filled], [first for _, first in filled])
+
+
+class RowPages:
+    """The rows of a decode step in the pages of one group."""
+
+    def __init__(
+        self, table: torch.Tensor, position: torch.Tensor, block: int, heads: int, reach: int | None
+    ) -> None:
+        self.view = StepView(position, position + 1, table, block)
+        last = position // block
+        self.pages = table.gather(1, last.unsqueeze(1)).squeeze(1)
+        """Page of each row's token, ``[rows]``."""
+        self.skips: torch.Tensor | None = None
+        """See ``kernels.attend``."""
+        if reach is None:
+            listed, counts = table, last + 1
+        else:
+            start = (position - reach + 1).clamp(min=0)
+            first = start // block
+            width = pages_of(table.shape[1] * block, block, reach)
+            index = first.unsqueeze(1) + torch.arange(width, device=table.device)
+            listed = table.gather(1, index.clamp(max=table.shape[1] - 1))
+            counts, self.skips = last - first + 1, start % block
+        self.ids = listed.unsqueeze(1).expand(-1, heads, -1)
+        """All that may be read, as a selection: ``[rows, kv_heads, k]``."""
+        self.counts = counts.unsqueeze(1).expand(-1, heads)
 
 
 class DecodePass:
@@ -130,49 +228,94 @@ class DecodePass:
     def __init__(
         self,
         decoder: Decoder,
-        table: torch.Tensor,
+        tables: Sequence[torch.Tensor],
         positions: Sequence[int] | torch.Tensor,
         completed: list[tuple[int, int]] | None,
         watch: Watch | None = None,
+        slots: torch.Tensor | None = None,
     ) -> None:
         """
         Args:
             decoder: shared state.
-            table: page table of the rows, ``[rows, max_pages]``.
+            tables: page table of the rows for each group, ``[rows, max_pages]``.
             positions: of the rows' current tokens.
-            completed: (page, position of its first token) of rows whose page fills in this step; None: found
-                out on the device, so that nothing here depends on what the host knows.
+            completed: (page, position of its first token) of rows whose page fills in this step, in the first
+                group; None: found out on the device, so that nothing here depends on what the host knows.
             watch: sees what is selected.
+            slots: of the rows' states, ``[rows]``, where there are any.
         """
-        self.decoder, self.watch = decoder, watch
-        block = decoder.cache.block
-        position = torch.as_tensor(positions, dtype=torch.int64, device=table.device)
-        self.cos, self.sin = decoder.rope.at(position)
-        self.view = StepView(position, position + 1, table, block)
-        self.blocks = position // block + 1  # [rows]
+        self.decoder, self.watch, self._slots = decoder, watch, slots
+        cache, block = decoder.cache, decoder.cache.block
+        device = tables[0].device if tables else slots.device if slots is not None else None
+        position = torch.as_tensor(positions, dtype=torch.int64, device=device)
+        self.position = position
         self.offsets = position % block
-        self.pages = table.gather(1, (self.blocks - 1).unsqueeze(1)).squeeze(1)
         self.tails = self.offsets + 1
-        self.full: FullPages | CurrentPages
-        if completed is None:
-            self.full = CurrentPages(self.pages, position, block, decoder.rope)
-        else:
-            pages, first = [page for page, _ in completed], [first for _, first in completed]
-            self.full = FullPages(decoder, pages, first)
-        self.heads = decoder.cache.kv[0].shape[1]
-        self.identity = table.unsqueeze(1).expand(-1, self.heads, -1)
-        self.all_blocks = self.blocks.unsqueeze(1).expand(-1, self.heads)
-        self.counts: list[torch.Tensor] = []
-        """Blocks read by each row and KV head of this rank, of each layer so far, ``[rows, kv_heads]``."""
+        self.groups = [
+            RowPages(table, position, block, cache.heads, group.reach)
+            for table, group in zip(tables, cache.groups, strict=True)
+        ]
+        self._completed = completed
+        self._rotary: dict[int, Rotary] = {}
+        self._read: dict[int, torch.Tensor] = {}
+
+    @cached_property
+    def full(self) -> FullPages | CurrentPages:
+        """Pages to be summarised, of the first group, the one that layers with a selector are in."""
+        if self._completed is None:
+            return CurrentPages(self.groups[0].pages, self.position, self.decoder.cache.block)
+        return FullPages(self.decoder, [page for page, _ in self._completed], [at for _, at in self._completed])
+
+    @property
+    def view(self) -> StepView:
+        """What selectors look at."""
+        return self.groups[0].view
+
+    def rotary(self, rope: RopeTable) -> Rotary:
+        """Of the rows, ``[rows, head_dim]``."""
+        if id(rope) not in self._rotary:
+            self._rotary[id(rope)] = rope.at(self.position)
+        return self._rotary[id(rope)]
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float,
+        sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return self.decoder.mixers[layer].decode(self, q, k, v, scale)
+        """See ``models.patch.Step``."""
+        mixer = self.decoder.mixers[layer]
+        assert mixer is not None
+        return mixer.decode(self, Attention(q, k, v, scale, sinks))
+
+    def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
+        """See ``models.hosted.HostedStep``."""
+        states = self.decoder.cache.states
+        assert states is not None and self._slots is not None
+        made, after = run(hidden.unsqueeze(1), states.take(layer, self._slots))
+        states.put(layer, self._slots, after)
+        return made.squeeze(1)
+
+    def note(self, layer: int, page_ids: torch.Tensor, counts: torch.Tensor) -> None:
+        """What a layer reads, see ``kernels.attend``."""
+        self._read[layer] = counts
+        if self.watch is not None:
+            group = self.decoder.cache.group_of[layer]
+            assert group is not None
+            self.watch.note(layer, group, page_ids, counts)
 
     def tokens_read(self) -> torch.Tensor:
         """KV tokens read by each row in each layer, summed over the KV heads of all ranks: counted from the
-        selections, ``[rows, layers]``."""
-        missing = (self.view.block - self.tails) * self.heads
-        blocks = torch.stack(self.counts, dim=1).sum(2)  # [rows, layers]
-        return self.decoder.group.total(blocks * self.view.block - missing.unsqueeze(1))
+        selections, ``[rows, layers]``; 0 where a layer has no attention."""
+        cache, heads = self.decoder.cache, self.decoder.cache.heads
+        missing = [cache.block - self.tails + (g.skips if g.skips is not None else 0) for g in self.groups]
+        none, read = torch.zeros_like(self.position), []
+        for layer, group in enumerate(cache.group_of):
+            if group is None:
+                read.append(none)
+            else:
+                read.append(self._read[layer].sum(1) * cache.block - missing[group] * heads)
+        return self.decoder.group.total(torch.stack(read, dim=1))

@@ -21,20 +21,28 @@ from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.captured import CapturedSteps, capturable
 from seer_ray.engine.flight import Flight, Mark, Row
 from seer_ray.engine.graphs import DecodeGraphs
-from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
+from seer_ray.engine.groups import page_groups
+from seer_ray.engine.pages import pages_of
+from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
 from seer_ray.engine.sampler import sample
-from seer_ray.engine.scheduler import Chunk
+from seer_ray.engine.scheduler import Chunk, Schedule
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.states import StateSlots, slot_count
 from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
-from seer_ray.models.patch import AttentionShape, attention_shape, forward_tokens, patch_attention
+from seer_ray.models.patch import (
+    AttentionShape,
+    attention_shape,
+    forward_tokens,
+    logits_of,
+    patch_attention,
+    rope_tables,
+)
 from seer_ray.models.plan import resolve_plan
-from seer_ray.models.projection import project
-from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import Selector
 from seer_ray.selectors.make import make_selector
 
@@ -51,9 +59,17 @@ class Capacity:
 
     max_length: int
     """Tokens of one sequence, prompt included."""
-    pages: int
-    page_bytes: int
-    """On this rank."""
+    pages: tuple[int, ...]
+    """Of each cache group."""
+    page_bytes: tuple[int, ...]
+    """Of each cache group, on this rank."""
+    cached: int | None = None
+    """Tokens of one sequence that find room; None: any number, as all layers forget."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all pages, those of nobody not counted."""
+        return sum(count * size for count, size in zip(self.pages, self.page_bytes, strict=True))
 
 
 class Runner:
@@ -81,7 +97,7 @@ class Runner:
         self.cache = PagedCache(
             shape,
             selectors,
-            self.capacity.pages + 1,
+            [count + 1 for count in self.capacity.pages],
             settings.block_size,
             settings.max_batch,
             max_pages,
@@ -89,10 +105,8 @@ class Runner:
             loaded.device,
             self.kv_dtype,
         )
-        rope = RopeTable.from_config(loaded.model.config, positions=self.capacity.max_length).to(
-            loaded.device
-        )
-        self.decoder = Decoder(self.cache, rope, self.plan, selectors, loaded.group)
+        ropes = rope_tables(loaded.model, self.capacity.max_length)
+        self.decoder = Decoder(self.cache, ropes, self.plan, selectors, loaded.group)
         self.step_bytes, self.bytes_read = StepBytes(loaded, self.decoder), 0
         """What decode steps could not do without reading, since the start."""
         self.captured = self._capture()
@@ -100,12 +114,20 @@ class Runner:
     # -- passes --------------------------------------------------------------------------------------
 
     @torch.inference_mode()
+    def prepare(self, scheduled: Schedule) -> None:
+        """Copies pages and states, before anything else of a step."""
+        self.cache.copy_pages(scheduled.copies)
+        if self.cache.states is not None:
+            self.cache.states.move(scheduled.moves)
+
+    @torch.inference_mode()
     def prefill(self, chunks: list[Chunk]) -> None:
         """Write the chunks' keys and values. No logits: a first token is sampled by a decode step."""
         packs = [[chunk] for chunk in chunks] if self.settings.exact else [chunks]
         with self._threads():
             for pack in packs:
-                step = PrefillPass(self.decoder, [(c.sequence.pages, c.start, c.end) for c in pack])
+                parts = [Part(c.sequence.pages, c.start, c.end, c.sequence.slot) for c in pack]
+                step = PrefillPass(self.decoder, parts, self.device)
                 ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
                 forward_tokens(self.loaded.model, upload(ids, self.device), step)
 
@@ -134,9 +156,9 @@ class Runner:
     def collect(self, flight: Flight) -> list[tuple[Sequence, Row]]:
         """Waits for a step: the results of those that made a token. Counts what they read."""
         results = flight.results()
-        heads = self.cache.kv[0].shape[1] * self.loaded.group.size
+        heads = self.cache.heads * self.loaded.group.size
         for sequence, position, row in results:
-            sequence.count(row.read, (position + 1) * heads * len(self.plan.layers))
+            sequence.count(row.read, heads * self.cache.readable(position + 1))
         if results:
             read, lengths = [row.read for _, _, row in results], [at + 1 for _, at, _ in results]
             self.bytes_read += self.step_bytes.of(read, lengths, flight.passes)
@@ -146,35 +168,44 @@ class Runner:
         """One pass over batch rows, of which None is padding: what those that are ready give, by slot."""
         slots = [row.slot if row is not None else 0 for row in rows]
         positions = [row.cached if row is not None else 0 for row in rows]
-        block = self.settings.block_size
-        table = self.cache.table[torch.tensor(slots, device=self.device)]
+        block, states = self.settings.block_size, self.cache.states
+        chosen = torch.tensor(slots, device=self.device)
+        tables = [table[chosen] for table in self.cache.tables]
+        padding = torch.tensor([row is None for row in rows], device=self.device)
         if self.settings.exact:
-            table = table.masked_fill(
-                torch.tensor([row is None for row in rows], device=self.device).unsqueeze(1), 0
-            )
+            tables = [table.masked_fill(padding.unsqueeze(1), 0) for table in tables]
         else:
-            table = table[:, : max(positions) // block + 1]
+            tables = [table[:, : max(positions) // block + 1] for table in tables]
         completed = [
-            (row.pages[row.cached // block], row.cached // block * block)
+            (row.pages[0][row.cached // block], row.cached // block * block)
             for row in rows
-            if row is not None and (row.cached + 1) % block == 0
+            if row is not None and row.pages and (row.cached + 1) % block == 0
         ]
         watched = [
             (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
         ]
-        watch = Watch([index for index, _ in watched], self.device) if watched else None
-        step = DecodePass(self.decoder, table, positions, completed, watch)
+        watch = Watch([index for index, _ in watched], len(self.plan.layers), self.device) if watched else None
+        if states is not None:
+            chosen = chosen.masked_fill(padding, states.nobody)
+        step = DecodePass(self.decoder, tables, positions, completed, watch, chosen)
         ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
         hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
         if not ready:
             return {}
-        (logits,) = project(hidden, self.loaded.model.lm_head)
-        chosen = torch.tensor([index for index, _ in ready], device=self.device)
-        sampled = sample(logits[chosen], [row for _, row in ready])
+        logits = logits_of(self.loaded.model, hidden)
+        sampled = sample(
+            logits[torch.tensor([index for index, _ in ready], device=self.device)],
+            [row for _, row in ready],
+        )
         read = step.tokens_read().tolist()
         if watch is not None:
-            seen = watch.attended([row.pages[: row.cached // block + 1] for _, row in watched])
+            seen = watch.attended(
+                [
+                    [row.pages[group][: row.cached // block + 1] for _, row in watched]
+                    for group in range(len(self.cache.groups))
+                ]
+            )
             parts = self.loaded.group.gathered(seen)
             for (_, row), *attended in zip(watched, *parts, strict=True):
                 row.record(np.concatenate(attended, axis=2))
@@ -250,21 +281,38 @@ class Runner:
         length = settings.max_length or context
         if length > context:
             raise ConfigError(f"engine.max_length={length}: the model's context is {context} tokens")
-        page_bytes = PagedCache.page_bytes(
-            shape, selectors, settings.block_size, self.loaded.dtype, self.kv_dtype
+        block, groups, ranks = settings.block_size, page_groups(shape), shape.group.size
+        sizes = tuple(
+            PagedCache.page_bytes(group, shape, selectors, block, self.loaded.dtype, self.kv_dtype)
+            for group in groups
         )
         memory = parse_bytes(settings.kv_memory, "engine.kv_memory")
-        ranks = shape.group.size
         own = memory // ranks if memory is not None else free_memory(self.device, ranks)
-        # Never more than the batch could fill, and on all ranks the same.
-        most = settings.max_batch * -(-length // settings.block_size)
-        pages = min(most, *shape.group.gathered(own // page_bytes - 1))
-        if pages < 2:
+        own -= slot_count(settings.max_batch) * StateSlots.bytes_of(shape.states)
+        if own < 0:
             raise ConfigError(
-                f"engine.kv_memory={settings.kv_memory}: too small for two blocks; "
-                f"one takes {ranks * page_bytes / 2**20:.1f} MiB with engine.block_size={settings.block_size}"
+                f"engine.kv_memory={settings.kv_memory}: the states of engine.max_batch={settings.max_batch} rows "
+                f"alone take {-own / 2**20:.1f} MiB more; lower engine.max_batch"
             )
-        return Capacity(length, pages, page_bytes)
+        # Of a window every row has all pages, and a chunk of prompts more, before others get theirs: up to half.
+        own = min(shape.group.gathered(own))
+        pages = []
+        for group, size in reversed(list(zip(groups, sizes, strict=True))):
+            rows = settings.max_batch * pages_of(length, block, group.reach)
+            chunk = 0 if group.reach is None else settings.prefill_chunk // block + 1
+            # Never more than the batch could fill. One page is nobody's.
+            shared = own if group is groups[0] else own // 2
+            count = min(rows + chunk, shared // size - 1)
+            own -= (count + 1) * size
+            pages.insert(0, count)
+            least = 2 if group.reach is None else pages_of(length, block, group.reach) + chunk
+            if count < least:
+                raise ConfigError(
+                    f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of {len(group.layers)} "
+                    f"layers; one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
+                )
+        cached = pages[0] * block if groups and groups[0].reach is None else None
+        return Capacity(length, tuple(pages), sizes, cached)
 
 
 def free_memory(device: torch.device, ranks: int = 1) -> int:

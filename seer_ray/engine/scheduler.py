@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from seer_ray.engine.pages import OutOfPages, PagePool
@@ -25,8 +26,10 @@ class Schedule:
 
     prefill: list[Chunk] = field(default_factory=list)
     decode: list[Sequence] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
-    """Pages to copy (from, to) before anything is written."""
+    copies: list[tuple[int, int, int]] = field(default_factory=list)
+    """Pages to copy (group, from, to) before anything is written."""
+    moves: list[tuple[int | None, int]] = field(default_factory=list)
+    """States to copy (from, to) before that, in order; from None: nothing came before."""
     stranded: list[Sequence] = field(default_factory=list)
     """Alone in the cache and still out of pages."""
 
@@ -37,16 +40,42 @@ class Schedule:
         self.prefill = [chunk for chunk in self.prefill if chunk.sequence.slot >= 0]
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """All of a prompt but its last token, computed."""
+
+    pages: list[list[int]]
+    """By group."""
+    slot: int | None
+    """Of its state; None: there are none."""
+
+
 class Scheduler:
-    """Continuous batching over a page pool.
+    """Continuous batching over page pools and state slots.
 
     Order of admission is order of submission; a preempted sequence goes back to the front. Nothing is
     reserved for the worst case: pages are taken as tokens come, and when none is left the newest sequence
     gives its pages up, keeps its tokens and is computed again later.
+
+    Args:
+        pools: of each cache group.
+        block: tokens a page.
+        max_batch: rows; the state of a row's sequence is in the slot of that number.
+        prefill_chunk: prompt tokens a step, at most.
+        exact: replay generated tokens as decode steps.
+        snapshots: state slots for prompts that wait for further samples; None: no layer keeps a state.
     """
 
-    def __init__(self, pool: PagePool, block: int, max_batch: int, prefill_chunk: int, exact: bool) -> None:
-        self.pool = pool
+    def __init__(
+        self,
+        pools: Seq[PagePool],
+        block: int,
+        max_batch: int,
+        prefill_chunk: int,
+        exact: bool,
+        snapshots: Seq[int] | None = None,
+    ) -> None:
+        self.pools = pools
         self.block = block
         self.max_batch = max_batch
         self.prefill_chunk = prefill_chunk
@@ -58,7 +87,9 @@ class Scheduler:
         """Rows are free, pages are not: the next in the queue was not admitted."""
         self._slots = list(range(max_batch - 1, -1, -1))
         self._wanted: Counter[bytes] = Counter()  # waiting sequences per prompt
-        self._prefixes: dict[bytes, list[int]] = {}  # prompts kept for those that wait
+        self._prefixes: dict[bytes, Prompt] = {}  # kept for those that wait
+        self._snapshots = None if snapshots is None else list(snapshots)
+        self._moves: list[tuple[int | None, int]] = []
         self._finished = 0
         self._finished_tokens = 0
 
@@ -85,9 +116,14 @@ class Scheduler:
     def _drop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._slots.append(sequence.slot)
-        for page in sequence.pages:
-            self.pool.release(page)
+        self._release(sequence.pages)
         sequence.pages, sequence.cached, sequence.slot = [], 0, -1
+
+    def _release(self, pages: list[list[int]]) -> None:
+        for pool, own in zip(self.pools, pages, strict=True):
+            for page in own:
+                if page:
+                    pool.release(page)
 
     def _leave_queue(self, sequence: Sequence) -> None:
         key = sequence.prompt_key
@@ -129,6 +165,7 @@ class Scheduler:
                 scheduled.prefill.append(Chunk(sequence, start, end))
                 room -= end - start
         scheduled.prune()
+        scheduled.moves, self._moves = self._moves, []
         return scheduled
 
     def commit(self, scheduled: Schedule) -> None:
@@ -136,7 +173,7 @@ class Scheduler:
         for chunk in scheduled.prefill:
             sequence = chunk.sequence
             sequence.cached = chunk.end
-            if self._wanted[sequence.prompt_key] and chunk.end >= sequence.prompt_length - 1:
+            if self._wanted[sequence.prompt_key]:
                 self._keep_prefix(sequence)
             if self._decodes(sequence):
                 sequence.enter("decode")
@@ -185,13 +222,26 @@ class Scheduler:
 
     def _own(self, sequence: Sequence, end: int, scheduled: Schedule) -> None:
         index = sequence.cached // self.block
-        if index < len(sequence.pages) and self.pool.is_shared(sequence.pages[index]):
-            page = self.pool.allocate()
-            scheduled.copies.append((sequence.pages[index], page))
-            self.pool.release(sequence.pages[index])
-            sequence.pages[index] = page
-        while len(sequence.pages) * self.block < end:
-            sequence.pages.append(self.pool.allocate())
+        for group, (pool, pages) in enumerate(zip(self.pools, sequence.pages, strict=True)):
+            self._give_back(sequence, pool, pages)
+            if index < len(pages) and pool.is_shared(pages[index]):
+                page = pool.allocate()
+                scheduled.copies.append((group, pages[index], page))
+                pool.release(pages[index])
+                pages[index] = page
+            while len(pages) * self.block < end:
+                pages.append(pool.allocate())
+
+    def _give_back(self, sequence: Sequence, pool: PagePool, pages: list[int]) -> None:
+        """Pages that no token from the next one on looks back to."""
+        if pool.reach is None:
+            return
+        behind = max(0, sequence.cached - pool.reach + 1) // self.block
+        for index in range(min(behind, len(pages)) - 1, -1, -1):
+            if not pages[index]:
+                return
+            pool.release(pages[index])
+            pages[index] = 0
 
     def _preempt(self, sequence: Sequence) -> None:
         self._drop(sequence)
@@ -209,20 +259,24 @@ class Scheduler:
         for sequence in list(self.waiting):
             if not self._slots:
                 return
-            prompt = self._prompt_pages(sequence)
-            if not prompt and sequence.prompt_key in leading:
+            prompt = self._computed(sequence)
+            if prompt is None and sequence.prompt_key in leading:
                 continue  # another sample is computing this prompt; share it when it is there
-            if not self._fits(sequence, bool(prompt)):
+            if not self._fits(sequence, prompt is not None):
                 self.starved = True
                 return
             self.waiting.remove(sequence)
             sequence.slot = self._slots.pop()
             self.running.append(sequence)
-            if prompt:
-                sequence.pages = [self.pool.share(page) for page in prompt]
+            if prompt is not None:
+                sequence.pages = self._share(prompt.pages)
                 sequence.cached = sequence.prompt_length - 1
-            elif sequence.prompt_length > 1:
-                leading.add(sequence.prompt_key)
+            else:
+                sequence.pages = [[] for _ in self.pools]
+                if sequence.prompt_length > 1:
+                    leading.add(sequence.prompt_key)
+            if self._snapshots is not None:
+                self._moves.append((prompt.slot if prompt is not None else None, sequence.slot))
             sequence.enter("decode" if self._decodes(sequence) else "prefill")
             self._leave_queue(sequence)
 
@@ -232,15 +286,25 @@ class Scheduler:
         if not self.running:
             return True
         shared = (sequence.prompt_length - 1) // self.block if shares else 0
-        need = self._pages(len(sequence.tokens)) - shared + sum(map(self._lacks, self.running))
-        to_come = sum(self._expected_rest(s) for s in [*self.running, sequence])
-        return self.pool.used + need + self._pages(to_come // 2) <= self.pool.capacity
+        to_come = sum(self._expected_rest(s) for s in [*self.running, sequence]) // 2
+        for group, pool in enumerate(self.pools):
+            own = max(0, pool.needs(len(sequence.tokens), self.block) - shared)
+            lacking = sum(self._lacks(s, group) for s in self.running)
+            # Of a window, what is to come takes the place of what is behind.
+            growth = self._pages(to_come) if pool.reach is None else 0
+            if pool.used + own + lacking + growth > pool.capacity:
+                return False
+        return True
 
-    def _lacks(self, sequence: Sequence) -> int:
+    def _lacks(self, sequence: Sequence, group: int) -> int:
         """Pages that it will take for the tokens that it has."""
+        pool, pages = self.pools[group], sequence.pages[group]
         index = sequence.cached // self.block
-        copies = index < len(sequence.pages) and self.pool.is_shared(sequence.pages[index])
-        return self._pages(sequence.length) - len(sequence.pages) + copies
+        copies = index < len(pages) and pool.is_shared(pages[index])
+        if pool.reach is None:
+            return self._pages(sequence.length) - len(pages) + copies
+        held = len(pages) - pages.count(0)
+        return max(0, pool.needs(sequence.length, self.block) - held) + copies
 
     def _expected_rest(self, sequence: Sequence) -> int:
         limit = sequence.request.sampling.max_new_tokens
@@ -252,35 +316,54 @@ class Scheduler:
 
     # -- prompts shared by samples -------------------------------------------------------------------
 
-    def _prompt_pages(self, sequence: Sequence) -> list[int]:
-        """Pages with all of the sequence's prompt but the last token, if someone has them. The last page may
-        be partial, or go on with another sample's tokens: whoever writes to a shared page copies it first."""
+    @property
+    def _lasting(self) -> bool:
+        """What a sequence has computed of its prompt stays as it was while it decodes."""
+        return self._snapshots is None and all(pool.reach is None for pool in self.pools)
+
+    def _computed(self, sequence: Sequence) -> Prompt | None:
+        """All of the sequence's prompt but the last token, if someone has it. The last page may be partial, or
+        go on with another sample's tokens: whoever writes to a shared page copies it first."""
         if sequence.prompt_key in self._prefixes:
             return self._prefixes[sequence.prompt_key]
         computed = sequence.prompt_length - 1
-        for other in self.running:
-            if other.prompt_key == sequence.prompt_key and other.cached >= computed:
-                return other.pages[: self._pages(computed)]
-        return []
+        if computed and self._lasting:
+            for other in self.running:
+                if other.prompt_key == sequence.prompt_key and other.cached >= computed:
+                    return Prompt([pages[: self._pages(computed)] for pages in other.pages], None)
+        return None
 
     def _keep_prefix(self, sequence: Sequence) -> None:
-        """Hold the prompt's pages for the samples that wait."""
-        key = sequence.prompt_key
-        count = self._pages(sequence.prompt_length - 1)
-        if key not in self._prefixes and count:
-            self._prefixes[key] = [self.pool.share(page) for page in sequence.pages[:count]]
+        """Hold what a sequence has computed of its prompt for the samples that wait."""
+        key, computed = sequence.prompt_key, sequence.prompt_length - 1
+        there = sequence.cached >= computed if self._lasting else sequence.cached == computed
+        if key in self._prefixes or not computed or not there or self._snapshots == []:
+            return
+        slot = None
+        if self._snapshots is not None:
+            slot = self._snapshots.pop()
+            self._moves.append((sequence.slot, slot))
+        count = self._pages(computed)
+        self._prefixes[key] = Prompt(self._share([pages[:count] for pages in sequence.pages]), slot)
+
+    def _share(self, pages: list[list[int]]) -> list[list[int]]:
+        return [
+            [pool.share(page) if page else 0 for page in own]
+            for pool, own in zip(self.pools, pages, strict=True)
+        ]
 
     def _forget_prefix(self, key: bytes) -> None:
-        for page in self._prefixes.pop(key, ()):
-            self.pool.release(page)
+        prompt = self._prefixes.pop(key, None)
+        if prompt is not None:
+            self._release(prompt.pages)
+            if prompt.slot is not None and self._snapshots is not None:
+                self._snapshots.append(prompt.slot)
 
     # -- integrity -----------------------------------------------------------------------------------
 
-    def _ownerships(self) -> Iterator[int]:
-        for sequence in self.running:
-            yield from sequence.pages
-        for pages in self._prefixes.values():
-            yield from pages
+    def _ownerships(self, group: int) -> Iterator[int]:
+        for held in (*self.running, *self._prefixes.values()):
+            yield from filter(None, held.pages[group])
 
     def check(self) -> None:
         """Reference counts balance; rows are used once.
@@ -288,7 +371,8 @@ class Scheduler:
         Raises:
             RuntimeError: they do not: a bug.
         """
-        self.pool.check(list(self._ownerships()))
+        for group, pool in enumerate(self.pools):
+            pool.check(list(self._ownerships(group)))
         slots = sorted(self._slots + [sequence.slot for sequence in self.running])
         if slots != list(range(self.max_batch)):
             raise RuntimeError("batch rows do not balance")

@@ -35,7 +35,8 @@ class Sequence:
         """Tokens that it has at most, prompt included."""
         self.tokens: list[int] = [*request.prompt, *request.progress.tokens]
         self.prompt_key = hashlib.blake2b(array("q", request.prompt).tobytes(), digest_size=16).digest()
-        self.pages: list[int] = []
+        self.pages: list[list[int]] = []
+        """By cache group, in order of position; page 0 stands for those that were given back."""
         self.cached = 0
         self.slot = -1
         """Row in the engine's page table; -1: not admitted."""

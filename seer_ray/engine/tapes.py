@@ -47,4 +47,4 @@ class DecodeTapes(CapturedSteps):
         cache = self.decoder.cache
         last = max(sequence.cached for sequence in sequences) // cache.block
         fills = any((sequence.cached + 1) % cache.block == 0 for sequence in sequences)
-        return Form(len(sequences), min(cache.table.shape[1], 1 << last.bit_length()), fills)
+        return Form(len(sequences), min(cache.max_pages, 1 << last.bit_length()), fills)

@@ -1,4 +1,4 @@
-"""Which models the one attention of ``patch`` computes, and how far they reach."""
+"""Which models can be decoded, and how far they reach."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.models.mixers import MIXERS, layer_mixers
-from seer_ray.models.rope import head_dim, rope_parameters
+from seer_ray.models.families import family_of
+from seer_ray.models.mixers import layer_mixers
+from seer_ray.models.rope import head_dim, rope_parameters, ropes
 
-SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "arcee")
-"""Model types whose decoder is: embedding, layers with q, k, v and o projections and perhaps a norm of each
-head's q and k, rotate-half RoPE over the whole head in every layer, final norm, head. Many relatives differ
-in one of these without a trace in their module names: so a list, and a test of each against transformers."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""What configs call their number."""
 
 
 def check_config(config: PreTrainedConfig, option: str) -> None:
-    """That the model is one of those.
+    """That the model is of a supported type, with layers that are.
 
     Raises:
         ConfigError: says what is not.
     """
-    if config.model_type not in SUPPORTED:
-        raise ConfigError(
-            f"{option}: model type {config.model_type} is not supported; supported are {', '.join(SUPPORTED)}"
-        )
     try:
-        rope_parameters(config)
         layer_mixers(config)
+        if not family_of(config).hosted:
+            rope_parameters(config)
+        elif getattr(config, "attn_logit_softcapping", None):
+            raise ConfigError(f"model type {config.model_type}: attn_logit_softcapping is not supported")
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
 
 
 def check_architecture(model: nn.Module, option: str) -> None:
-    """That every layer has the modules which the attention of ``patch`` calls, in the shapes of the config.
+    """That every layer has the modules which the attention of ``patch`` calls, in the shapes of the config;
+    hosted models call theirs themselves.
 
     Raises:
         ConfigError: names the first module that is missing or has another shape.
     """
     config: Any = model.config
     check_config(config, option)
+    if family_of(config).hosted:
+        return
     width = head_dim(config)
     queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
     sizes = {"q_proj": queries, "k_proj": keys, "v_proj": keys, "o_proj": config.hidden_size}
@@ -59,20 +60,20 @@ def check_architecture(model: nn.Module, option: str) -> None:
 
 def is_mixture(config: PreTrainedConfig) -> bool:
     """Whether layers are mixtures of experts."""
-    return hasattr(config, "num_experts") or hasattr(config, "num_local_experts")
+    return any(getattr(config, name, 0) for name in EXPERTS)
 
 
 def max_context(config: PreTrainedConfig) -> int:
     """Longest sequence, in tokens, on which the model is what it was trained to be.
 
-    With yarn, the stretched context. Where layers have a sliding window, the window: up to there they
-    equal full attention, which is all that is computed here.
+    With yarn, the stretched context. With longrope, the one before stretching: beyond it all keys would have
+    to be turned anew.
     """
-    rope = rope_parameters(config)
-    context = config.max_position_embeddings
-    if rope["rope_type"] == "yarn":
-        context = max(context, int(rope.get("original_max_position_embeddings", context) * rope["factor"]))
-    window = getattr(config, "sliding_window", None)
-    if window and any(MIXERS[name].windowed for name in layer_mixers(config)):
-        context = min(context, window)
+    context: int = config.max_position_embeddings
+    for rope in ropes(config):
+        original = int(rope.get("original_max_position_embeddings", context))
+        if rope.get("rope_type") == "yarn":
+            context = max(context, int(original * rope["factor"]))
+        elif rope.get("rope_type") in ("longrope", "dynamic"):
+            context = min(context, original)
     return context

@@ -1,4 +1,4 @@
-"""The mixers that there are, one row of traits each: how a layer mixes tokens."""
+"""The mixers that there are, one row of traits each: how a layer mixes tokens, and what it keeps of them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,32 @@ from seer_ray.models.plan import layer_range
 class Traits:
     """Of one mixer."""
 
-    native: str
+    native: tuple[str, ...]
     """What transformers calls such a layer in ``layer_types``."""
-    implementation: str
-    """``module:class`` of an ``engine.passes.Mixer``."""
+    attention: str | None = None
+    """``module:class`` of the ``engine.passes.Mixer`` that is its attention, over pages of K and V."""
     windowed: bool = False
-    """Reaches back ``sliding_window`` tokens only. The engine computes it up to there, as full attention."""
+    """Its attention reaches back ``sliding_window`` tokens only: the pages behind them are given back."""
+    state: bool = False
+    """Keeps a state of fixed size for each sequence: a recurrence, a convolution."""
+    trained: bool = False
+    """``pretrain`` makes models with it."""
 
 
 MIXERS = {
-    "attention": Traits("full_attention", "seer_ray.engine.mixers.attention:PagedAttention"),
-    "sliding": Traits("sliding_attention", "seer_ray.engine.mixers.attention:PagedAttention", windowed=True),
+    "attention": Traits(
+        ("full_attention",), "seer_ray.engine.mixers.attention:PagedAttention", trained=True
+    ),
+    "sliding": Traits(
+        ("sliding_attention",), "seer_ray.engine.mixers.sliding:SlidingAttention", windowed=True, trained=True
+    ),
+    "linear": Traits(("linear_attention", "conv"), state=True),
+    "parallel": Traits(("hybrid",), "seer_ray.engine.mixers.attention:PagedAttention", state=True),
+    "none": Traits(("moe", "mlp")),
 }
-"""By their names in options."""
-NATIVE = {traits.native: name for name, traits in MIXERS.items()}
+"""By their names in options and plans. ``parallel``: attention and a recurrence side by side; ``none``: a layer
+that mixes no tokens."""
+NATIVE = {native: name for name, traits in MIXERS.items() for native in traits.native}
 """Names in options by those of transformers."""
 
 
@@ -49,16 +61,17 @@ def layer_mixers(config: Any) -> list[str]:
 
 
 def resolve_mixers(named: dict[str, str], layers: int) -> list[str]:
-    """The mixer of every layer, by name.
+    """The mixer of every layer of a model that is to be trained, by name.
 
     Raises:
         ConfigError: an unknown mixer or layer.
     """
+    known = [name for name, traits in MIXERS.items() if traits.trained]
     names = ["attention"] * layers
     for key, name in named.items():
         option = f"architecture.mixers.{key}={name}"
-        if name not in MIXERS:
-            raise ConfigError(f"{option}: must be one of {', '.join(MIXERS)}{did_you_mean(name, MIXERS)}")
+        if name not in known:
+            raise ConfigError(f"{option}: must be one of {', '.join(known)}{did_you_mean(name, known)}")
         chosen = layer_range(key, layers, option)
         names[chosen.start : chosen.stop] = [name] * len(chosen)
     return names

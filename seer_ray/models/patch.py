@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from transformers import PreTrainedModel
 
 from seer_ray.kernels.norm import rms_norm
+from seer_ray.models.families import family_of
 from seer_ray.models.group import ALONE, Group
-from seer_ray.models.mixers import layer_mixers
+from seer_ray.models.hosted import HostedStep, States, host
+from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.projection import feed_forward, project
+from seer_ray.models.rope import RopeTable, still
 
 
 class Step(Protocol):
     """One forward pass of the engine, as an attention module sees it."""
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float,
+        sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Append k and v, attend.
 
@@ -28,6 +37,7 @@ class Step(Protocol):
             q: normalised, before rotation, ``[tokens, q_heads, head_dim]``.
             k, v: likewise, ``[tokens, kv_heads, head_dim]``.
             scale: of the logits.
+            sinks: see ``kernels.attend``; given by models that have them.
 
         Returns:
             ``[tokens, q_heads, head_dim]``.
@@ -36,10 +46,17 @@ class Step(Protocol):
 
 
 def patch_attention(model: PreTrainedModel) -> None:
-    """Give every attention module of ``model`` the paged forward. Idempotent; weights and names stay.
+    """Give every module of ``model`` that mixes tokens a forward that asks the engine. Idempotent; weights and
+    names stay.
 
-    Without a ``step`` argument the module still does what it did, so ``model.generate`` works.
+    Outside of the engine's passes the modules still do what they did, so ``model.generate`` works.
+
+    Raises:
+        ConfigError: a layer turns its queries in a way that is not known.
     """
+    if family_of(model.config).hosted:
+        host(model)
+        return
     decoder: Any = model.model
     for layer in decoder.layers:
         attention = layer.self_attn
@@ -73,11 +90,13 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
     Args:
         model: a patched causal language model.
         tokens: ``[tokens]``.
-        step: where attention reads and writes.
+        step: where attention reads and writes; a ``hosted.HostedStep`` for a hosted model.
 
     Returns:
         Normalised hidden states, ``[tokens, hidden]``.
     """
+    if family_of(model.config).hosted:
+        return host(model).hidden(tokens, cast(HostedStep, step))
     return forward_hidden(model, model.model.embed_tokens(tokens).unsqueeze(0), step)
 
 
@@ -98,6 +117,30 @@ def decoder_layer(layer: Any, hidden: torch.Tensor, step: Step) -> torch.Tensor:
     return hidden + feed_forward(layer.mlp, _norm(layer.post_attention_layernorm, hidden))
 
 
+def logits_of(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Of the next token, from normalised hidden states ``[..., hidden]``: ``[..., vocabulary]``."""
+    (logits,) = project(hidden, model.lm_head)
+    multiplier = family_of(model.config).multiplier(model.config)
+    if multiplier != 1.0:
+        logits = logits * multiplier
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def rope_tables(model: Any, positions: int) -> list[RopeTable]:
+    """Of each layer of a patched model, on its device; layers that are turned alike share one."""
+    device = next(model.parameters()).device
+    if not family_of(model.config).hosted:
+        return [RopeTable.from_config(model.config, positions).to(device)] * model.config.num_hidden_layers
+    hosting = host(model)
+    made: dict[Any, RopeTable] = {}
+    for rotation in hosting.rotations:
+        if rotation not in made:
+            table = rotation.table(positions) if rotation is not None else still(positions, hosting.heads[2])
+            made[rotation] = table.to(device)
+    return [made[rotation] for rotation in hosting.rotations]
+
+
 def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
     return rms_norm(x, module.weight, module.variance_epsilon)
 
@@ -114,16 +157,31 @@ class AttentionShape:
     """How each layer mixes tokens, of ``models.mixers``."""
     group: Group = ALONE
     """The ranks among which the model's heads are divided, in order."""
+    window: int | None = None
+    """Tokens that layers with a window look back, their own included."""
+    states: tuple[States | None, ...] = ()
+    """What each layer keeps of one sequence beside K and V: see ``models.hosted``. Empty: none does."""
+
+    def attending(self) -> list[int]:
+        """Layers with attention."""
+        return [layer for layer, name in enumerate(self.mixers) if MIXERS[name].attention is not None]
 
 
 def attention_shape(model: Any, group: Group = ALONE) -> AttentionShape:
-    """What cache and selectors must know of a model."""
+    """What cache and selectors must know of a patched model."""
     config = model.config
+    mixers = tuple(layer_mixers(config))
+    window = config.sliding_window if any(MIXERS[name].windowed for name in mixers) else None
+    if family_of(config).hosted:
+        hosting = host(model)
+        states = tuple(hosting.states) if any(s is not None for s in hosting.states) else ()
+        return AttentionShape(len(mixers), *hosting.heads, mixers, group, window, states)
     return AttentionShape(
         layers=config.num_hidden_layers,
         q_heads=config.num_attention_heads // group.size,
         kv_heads=config.num_key_value_heads // group.size,
         head_dim=model.model.layers[0].self_attn.head_dim,
-        mixers=tuple(layer_mixers(config)),
+        mixers=mixers,
         group=group,
+        window=window,
     )

@@ -14,6 +14,12 @@ from seer_ray.config.options import SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits
 
 
+SELECTING = ("attention", "parallel")
+"""Mixers with attention to all of a sequence, of which a selector may pick the blocks."""
+_READS = {"sliding": "sliding", "linear": "linear", "none": "none"}
+"""In a plan's code, what layers of other mixers are."""
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """One layer: what the checkpoint has there, and what decodes it."""
@@ -42,7 +48,7 @@ class LayerPlan:
     def code(self) -> str:
         """Readable, e.g. ``36L:27seer2048b64+9dense``."""
         kinds = Counter(
-            "dense"
+            _READS.get(spec.mixer, "dense")
             if spec.blocks is None
             else f"{spec.selector}{spec.blocks * self.block_size}b{self.block_size}"
             + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
@@ -93,7 +99,12 @@ def resolve_plan(selector: SelectorConfig, mixers: Sequence[str], block_size: in
         if name not in SELECTORS:
             raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
         chosen = layer_range(key, len(mixers), option)
+        if other := [layer for layer in chosen if mixers[layer] not in SELECTING and name != "dense"]:
+            raise ConfigError(
+                f"{option}: layer {other[0]} of this model is {mixers[other[0]]}, of which nothing is selected"
+            )
         names[chosen.start : chosen.stop] = [name] * len(chosen)
+    names = [name if mixer in SELECTING else "dense" for name, mixer in zip(names, mixers, strict=True)]
     limits = layer_limits(
         selector.budget, block_size, selector.shares, selector.threshold, len(mixers), "selector.shares"
     )

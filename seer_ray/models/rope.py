@@ -48,6 +48,13 @@ class RopeTable(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     @classmethod
+    def of(cls, cos: Tensor, sin: Tensor) -> RopeTable:
+        """With these tables, ``[positions, dim]``."""
+        table = cls(torch.zeros(cos.shape[1] // 2, device=cos.device))
+        table.positions, table.cos, table.sin = cos.shape[0], cos.float(), sin.float()
+        return table
+
+    @classmethod
     def from_theta(
         cls, theta: float, dim: int, positions: int = 0, dtype: torch.dtype = torch.float32
     ) -> RopeTable:
@@ -76,12 +83,13 @@ class RopeTable(nn.Module):
             ConfigError: the model's RoPE depends on the sequence length, differs between layers, or turns
                 only part of the head.
         """
-        parameters = rope_parameters(config)
+        parameters = rope_parameters(config, whole=dim is None)
         dim = dim or head_dim(config)
         if parameters["rope_type"] == "default":
             return cls.from_theta(parameters["rope_theta"], dim, positions, dtype).to(device)
         sized = copy.deepcopy(config)
         sized.head_dim = dim
+        sized.rope_parameters = parameters | {"partial_rotary_factor": 1.0}
         inv_freq, scaling = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](sized, torch.device("cpu"))
         return cls(inv_freq.to(dtype), scaling, positions).to(device)
 
@@ -110,18 +118,27 @@ class RopeTable(nn.Module):
         return f"dim={self.dim}, positions={self.positions}, scaling={self.scaling}"
 
 
+def still(positions: int, dim: int) -> RopeTable:
+    """A table that turns nothing, for layers without RoPE."""
+    return RopeTable.of(torch.ones(positions, dim), torch.zeros(positions, dim))
+
+
 def head_dim(config: PreTrainedConfig) -> int:
     """Channels of one attention head."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
-    """The model's ``rope_type``, ``rope_theta`` and scaling, if tables can hold them.
+def rope_parameters(config: PreTrainedConfig, whole: bool = True) -> dict[str, Any]:
+    """``rope_type``, ``rope_theta`` and scaling of the model's full-attention layers, if tables can hold them.
+
+    Args:
+        config: of the model.
+        whole: refuse one that turns only part of the head.
 
     Raises:
         ConfigError: see ``RopeTable.from_config``.
     """
-    parameters = getattr(config, "rope_parameters", None) or {}
+    parameters = ropes(config)[-1]
     if "rope_theta" not in parameters:
         raise ConfigError(f"model type {config.model_type}: its layers do not share one RoPE, not supported")
     kind = parameters.get("rope_type", "default")
@@ -130,6 +147,15 @@ def rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
             f"model type {config.model_type}: rope_type={kind} is not supported; "
             f"it must be one of {', '.join(SUPPORTED)}, which are the same at every sequence length"
         )
-    if parameters.get("partial_rotary_factor", 1.0) != 1.0:
+    if whole and parameters.get("partial_rotary_factor", 1.0) != 1.0:
         raise ConfigError(f"model type {config.model_type}: RoPE on only part of the head is not supported")
     return {**parameters, "rope_type": kind}
+
+
+def ropes(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """The parameters of each RoPE of a model, that of full-attention layers last; of one without, one that is
+    empty."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if "full_attention" not in parameters:
+        return [parameters]
+    return [*(p for name, p in parameters.items() if name != "full_attention"), parameters["full_attention"]]

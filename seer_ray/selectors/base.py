@@ -53,18 +53,18 @@ class CurrentPages:
     """Pages that hold the current tokens of a decode step. Those that these tokens fill are to be summarised:
     decided on the device, so that a step can be captured."""
 
-    def __init__(self, pages: torch.Tensor, positions: torch.Tensor, block: int, rope: RopeTable) -> None:
+    def __init__(self, pages: torch.Tensor, positions: torch.Tensor, block: int) -> None:
         """
         Args:
             pages: physical page of each row's current token, ``[rows]``.
             positions: of the current tokens, ``[rows]``.
             block: tokens a page.
-            rope: the model's, with tables.
         """
-        self.pages, self.positions, self.block, self.rope = pages, positions, block, rope
+        self.pages, self.positions, self.block = pages, positions, block
         self.first = positions // block * block
         """Positions of the pages' first tokens, ``[rows]``."""
         self._rotary: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def rotary(self, rope: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
         """``rope.at(first)``, computed once a step for all layers that share the table."""
@@ -77,12 +77,13 @@ class CurrentPages:
         """Where the rows' summaries go: the dummy page for those that are not full."""
         return torch.where((self.positions + 1) % self.block == 0, self.pages, 0)
 
-    @cached_property
-    def tables(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The model's table rows of all tokens of the pages, ``[rows, block, head_dim]``."""
-        slots = self.first.unsqueeze(1) + torch.arange(self.block, device=self.first.device)
-        # A page that is not full may reach beyond the tables.
-        return self.rope.at(slots.clamp(max=self.rope.positions - 1))
+    def tables(self, rope: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's table rows of all tokens of the pages, ``[rows, block, head_dim]``."""
+        if id(rope) not in self._tables:
+            slots = self.first.unsqueeze(1) + torch.arange(self.block, device=self.first.device)
+            # A page that is not full may reach beyond the tables.
+            self._tables[id(rope)] = rope.at(slots.clamp(max=rope.positions - 1))
+        return self._tables[id(rope)]
 
 
 @dataclass
@@ -121,12 +122,13 @@ class Selector(ABC):
         """Summaries of the pages: ``[n, kv_heads, summary_width]``."""
         raise NotImplementedError(f"{type(self).__name__} keeps no summaries")
 
-    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
+    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages, rope: RopeTable) -> None:
         """``summarise`` of those current pages that are full, into ``summary``; asks nothing of the host.
+        ``rope``: with tables, the layer's.
 
         This is its definition: it summarises every current page and keeps what is of a full one.
         """
-        full = FullKeys(kv[current.pages, :, 0], *current.tables, current.first)
+        full = FullKeys(kv[current.pages, :, 0], *current.tables(rope), current.first)
         summary[current.target] = self.summarise(full).to(summary.dtype)
 
     @abstractmethod

@@ -9,6 +9,7 @@ from seer_ray.kernels.quantise import KV
 from seer_ray.kernels.score import score
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
+from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import CurrentPages, FullKeys, Query, Selector, StepView
 
 
@@ -31,13 +32,13 @@ class Quest(Selector):
     def summarise(self, full: FullKeys) -> torch.Tensor:
         return torch.cat((full.k.amax(2), full.k.amin(2)), dim=-1)
 
-    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
+    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages, rope: RopeTable) -> None:
         if gpu.takes(kv):
             from seer_ray.kernels import triton_summary
 
             triton_summary.extremes(kv, summary, current.pages, current.positions)
         else:
-            super().fill(kv, summary, current)
+            super().fill(kv, summary, current, rope)
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         assert query.summary is not None

@@ -10,6 +10,7 @@ from seer_ray.kernels.rotary import unrotate
 from seer_ray.kernels.score import score
 from seer_ray.models.gate import NORM_EPS, AttnGate
 from seer_ray.models.patch import AttentionShape
+from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import CurrentPages, FullKeys, Query, Selector, StepView
 
 
@@ -35,10 +36,10 @@ class Seer(Selector):
         k_nope = unrotate(full.k.transpose(1, 2), full.cos, full.sin)
         return self.gate.compress_pages(k_nope.to(self.gate.dtype), full.first)
 
-    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages) -> None:
+    def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages, rope: RopeTable) -> None:
         gate = self.gate
         if not (gpu.takes(kv) and gate.dtype == torch.float32):
-            super().fill(kv, summary, current)
+            super().fill(kv, summary, current, rope)
             return
         from seer_ray.kernels import triton_summary
 
@@ -47,7 +48,7 @@ class Seer(Selector):
             summary,
             current.pages,
             current.positions,
-            (current.rope.cos, current.rope.sin),
+            (rope.cos, rope.sin),
             gate.attngate_linear_k.weight,
             gate.pooled,
             gate.attngate_knorm.weight if gate.use_qk_norm else None,

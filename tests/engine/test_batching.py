@@ -90,7 +90,7 @@ def test_prompt_pages_are_shared_by_samples() -> None:
     assert engine.stats()["prefill_tokens"] == 68
     done = drain(engine)
     assert len({tuple(completion.tokens) for completion in done.values()}) == 6
-    assert engine.scheduler.pool.used == 0
+    assert engine.scheduler.pools[0].used == 0
 
 
 def test_prompts_do_not_hold_decoding_up() -> None:
@@ -125,7 +125,7 @@ def test_abort_at_any_moment(gone: str, steps: int, pages: int) -> None:
     engine.abort(gone)
     engine.scheduler.check()
     found |= drain(engine)
-    assert engine.scheduler.pool.used == 0
+    assert engine.scheduler.pools[0].used == 0
     assert not already, "too many steps: nothing was aborted"
     completion = found.pop(gone)
     assert completion.finish_reason == "abort"
@@ -149,7 +149,7 @@ def test_abort_of_a_preempted_request() -> None:
     assert done[preempted.request.id].preemptions == 1
     assert len(done[preempted.request.id].tokens) > 0
     assert sorted(completion.finish_reason for completion in done.values()) == ["abort", "length", "length"]
-    assert engine.scheduler.pool.used == 0
+    assert engine.scheduler.pools[0].used == 0
 
 
 def test_abort_of_what_is_not_there() -> None:
@@ -326,13 +326,13 @@ def test_stats() -> None:
     now = engine.stats()
     assert (now["running"], now["waiting"], now["pages_used"], now["preemptions"]) == (0, 0, 0, 0)
     assert now["new_tokens"] == 15 and now["prefill_tokens"] == 57
-    assert now["step_s"] > 0 and now["pages"] == engine.scheduler.pool.capacity
+    assert now["step_s"] > 0 and now["pages"] == engine.scheduler.pools[0].capacity
 
 
 def test_the_cache_is_as_large_as_told_or_as_the_batch_could_fill() -> None:
     engine = make_engine(max_batch=2, max_length=160)
     assert engine.stats()["pages"] == 2 * 10
-    size = engine.runner.capacity.page_bytes
+    (size,) = engine.runner.capacity.page_bytes
     cache = engine.runner.cache
     assert sum(kv.nbytes for kv in cache.kv) == (2 * 10 + 1) * size
     pages = {}
@@ -341,7 +341,7 @@ def test_the_cache_is_as_large_as_told_or_as_the_batch_could_fill() -> None:
         small = make_engine(max_batch=9, max_length=160, kv_memory="60KB", **seer)
         cache = small.runner.cache
         held = sum(kv.nbytes for kv in cache.kv) + sum(s.nbytes for s in cache.summary if s is not None)
-        assert held == (small.stats()["pages"] + 1) * small.runner.capacity.page_bytes <= 60_000
+        assert held == (small.stats()["pages"] + 1) * small.runner.capacity.page_bytes[0] <= 60_000
         pages[kv_dtype] = small.stats()["pages"]
     # Two layers and KV heads: 32 vectors of 16 channels, and 8 numbers of a gate.
     room = {bytes: 60_000 // (2 * 2 * (32 * bytes + 8 * 4)) - 1 for bytes in (16 * 4, 16 + 4)}

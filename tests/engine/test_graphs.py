@@ -155,7 +155,7 @@ def test_the_tape_tells_what_the_host_decides(
                 page = int(self.pages[0])
             else:
                 (sequence,) = engine.scheduler.running
-                page = sequence.pages[-1] if (sequence.cached + 1) % 16 == 0 else 0
+                page = sequence.pages[0][-1] if (sequence.cached + 1) % 16 == 0 else 0
             self.target = torch.full_like(self.pages, page)
 
     monkeypatch.setattr(passes, "CurrentPages", Decided)

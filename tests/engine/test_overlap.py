@@ -114,7 +114,7 @@ def run(engine: Engine, items: Iterable[Request]) -> dict[str, tuple[Any, ...]]:
         if delta.completion is not None:
             found[delta.request_id] = delta.completion
     engine.scheduler.check()
-    assert engine.scheduler.pool.used == 0 and not engine.busy
+    assert engine.scheduler.pools[0].used == 0 and not engine.busy
     return {id: (outcome(done), told[id]) for id, done in found.items()}
 
 
@@ -233,7 +233,7 @@ def test_abort_at_any_moment(steps: int) -> None:
             engine.scheduler.check()
         deltas += list(engine.stream())
         found.append({d.request_id: outcome(d.completion) for d in deltas if d.completion is not None})
-        assert engine.scheduler.pool.used == 0
+        assert engine.scheduler.pools[0].used == 0
     assert found[0] == found[1] and len(found[0]) == 3
 
 

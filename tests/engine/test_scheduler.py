@@ -22,7 +22,7 @@ class Machine:
 
     def __init__(self, pages: int, max_batch: int, chunk: int, exact: bool, ahead: bool = False) -> None:
         """``ahead``: a step is computed before the tokens of the one before are read."""
-        self.scheduler = Scheduler(PagePool(pages + 1), BLOCK, max_batch, chunk, exact)
+        self.scheduler = Scheduler([PagePool(pages + 1)], BLOCK, max_batch, chunk, exact)
         self.memory = [[-1] * BLOCK for _ in range(pages + 1)]
         self.alive: dict[str, Sequence] = {}
         self.lengths: dict[str, int] = {}
@@ -61,7 +61,7 @@ class Machine:
         for sequence in scheduled.stranded:
             self.stranded.append(sequence.request.id)
             self.abort(sequence.request.id)
-        for source, target in scheduled.copies:
+        for _, source, target in scheduled.copies:
             self.memory[target] = list(self.memory[source])
         for chunk in scheduled.prefill:
             self._compute(chunk.sequence, chunk.start, chunk.end)
@@ -102,7 +102,7 @@ class Machine:
             limit -= 1
             assert limit, "no end"
             self.step()
-        assert self.scheduler.pool.used == 0
+        assert self.scheduler.pools[0].used == 0
 
     def _check(self, scheduled: Schedule, reads: bool) -> None:
         scheduler = self.scheduler
@@ -120,15 +120,15 @@ class Machine:
             assert chunk.end == end - 1 or chunk.end % scheduler.prefill_chunk == 0
         for sequence in scheduled.stranded:
             assert scheduler.running == [sequence]
-            assert scheduler.pool.free == 0
+            assert scheduler.pools[0].free == 0
 
     def _compute(self, sequence: Sequence, start: int, end: int) -> None:
         for position in range(start):
-            held = self.memory[sequence.pages[position // BLOCK]][position % BLOCK]
+            held = self.memory[sequence.pages[0][position // BLOCK]][position % BLOCK]
             assert held == self._given(sequence, position), "another sequence's token"
         for position in range(start, end):
-            page = sequence.pages[position // BLOCK]
-            assert not self.scheduler.pool.is_shared(page), "written while others read it"
+            page = sequence.pages[0][position // BLOCK]
+            assert not self.scheduler.pools[0].is_shared(page), "written while others read it"
             self.memory[page][position % BLOCK] = self._given(sequence, position)
 
     def _given(self, sequence: Sequence, position: int) -> int:
@@ -195,9 +195,9 @@ def test_samples_share_the_pages_of_their_prompt(exact: bool) -> None:
     assert machine.prefilled == 17
     first, *others = machine.scheduler.running
     for other in others:
-        assert other.pages[:4] == first.pages[:4]  # 16 of the 17 tokens
-        assert other.pages[4] != first.pages[4]
-    assert machine.scheduler.pool.used == 4 + 4
+        assert other.pages[0][:4] == first.pages[0][:4]  # 16 of the 17 tokens
+        assert other.pages[0][4] != first.pages[0][4]
+    assert machine.scheduler.pools[0].used == 4 + 4
     machine.drain()
 
 
@@ -209,7 +209,7 @@ def test_a_sample_that_comes_later_shares_with_one_that_runs() -> None:
     machine.submit("p/1", prompt=18, kind=0, new=30)
     machine.step()
     first, second = machine.scheduler.running
-    assert machine.prefilled == 17 and first.pages[:4] == second.pages[:4]
+    assert machine.prefilled == 17 and first.pages[0][:4] == second.pages[0][:4]
     machine.drain()
 
 

@@ -7,7 +7,7 @@ import torch
 
 from seer_ray.config.options import SelectorConfig
 from seer_ray.engine.cache import PagedCache
-from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
+from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import resolve_plan
@@ -32,14 +32,14 @@ def make(scaling: float) -> tuple[Decoder, AttnGate]:
     selectors = [Seer(gate)]
     plan = resolve_plan(SelectorConfig(name="seer", budget=3 * BLOCK), SHAPE.mixers, BLOCK)
     device = torch.device("cpu")
-    cache = PagedCache(SHAPE, list(selectors), 2 * PAGES + 1, BLOCK, 2, PAGES, torch.float32, device)
+    cache = PagedCache(SHAPE, list(selectors), [2 * PAGES + 1], BLOCK, 2, PAGES, torch.float32, device)
     for kv, summary in zip(cache.kv, cache.summary, strict=True):
+        assert kv is not None and summary is not None
         kv[1:] = float("nan")
-        assert summary is not None
         summary[1:] = float("nan")
-    cache.table[:] = 1 + torch.randperm(2 * PAGES).view(2, PAGES)
+    cache.tables[0][:] = 1 + torch.randperm(2 * PAGES).view(2, PAGES)
     rope = RopeTable(RopeTable.from_theta(10_000.0, DIM).inv_freq, scaling, BLOCK * PAGES)
-    return Decoder(cache, rope, plan, list(selectors)), gate
+    return Decoder(cache, [rope], plan, list(selectors)), gate
 
 
 @pytest.mark.parametrize("scaling", [1.0, 1.2], ids=["plain", "yarn"])
@@ -50,11 +50,11 @@ def test_scores_from_pages(prompt: int, scaling: float) -> None:
     length = PAGES * BLOCK
     q = torch.randn(2, length, HEADS * GROUP, DIM)
     k, v = torch.randn(2, length, HEADS, DIM), torch.randn(2, length, HEADS, DIM)
-    table = decoder.cache.table.tolist()
+    table = decoder.cache.tables[0].tolist()
     starts = [prompt, prompt + BLOCK + 3]
-    chunks = [(table[row], 0, end) for row, end in enumerate(starts)]
+    chunks = [Part([table[row]], 0, end) for row, end in enumerate(starts)]
     packed = [torch.cat([x[row, :end] for row, end in enumerate(starts)]) for x in (q, k, v)]
-    PrefillPass(decoder, chunks).attend(0, packed[0], packed[1], packed[2], 0.25)
+    PrefillPass(decoder, chunks, torch.device("cpu")).attend(0, packed[0], packed[1], packed[2], 0.25)
 
     selector, summary = decoder.selectors[0], decoder.cache.summary[0]
     assert selector is not None and summary is not None
@@ -65,7 +65,7 @@ def test_scores_from_pages(prompt: int, scaling: float) -> None:
             for row, at in enumerate(positions)
             if (at + 1) % BLOCK == 0
         ]
-        view = DecodePass(decoder, decoder.cache.table, positions, completed)
+        view = DecodePass(decoder, decoder.cache.tables, positions, completed)
         rows, at = torch.arange(2), torch.tensor(positions)
         out = view.attend(0, q[rows, at], k[rows, at], v[rows, at], 0.25)
         assert out.isfinite().all()

@@ -1,13 +1,10 @@
-"""Attention over paged K and V: to all blocks of a sequence, or to those that the layer's selector picks.
-
-A layer with a sliding window is computed so too: no sequence is longer than the window (``max_context``).
-"""
+"""Attention over paged K and V: to all blocks of a sequence, or to those that the layer's selector picks."""
 
 from __future__ import annotations
 
 import torch
 
-from seer_ray.engine.passes import DecodePass, Decoder, FullPages, PrefillPass
+from seer_ray.engine.passes import Attention, DecodePass, Decoder, FullPages, PrefillPass
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
@@ -19,51 +16,55 @@ class PagedAttention:
     """A ``Mixer``."""
 
     def __init__(self, decoder: Decoder, layer: int) -> None:
-        self.kv, self.summary = decoder.cache.kv[layer], decoder.cache.summary[layer]
+        kv, group = decoder.cache.kv[layer], decoder.cache.group_of[layer]
+        assert kv is not None and group is not None
+        self.layer, self.kv, self.group, self.rope = layer, kv, group, decoder.ropes[layer]
+        self.summary = decoder.cache.summary[layer]
         self.spec, self.selector = decoder.plan.layers[layer], decoder.selectors[layer]
         self.sparse_prefill = decoder.plan.sparse_prefill
 
-    def prefill(
-        self, step: PrefillPass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        kv, spec = self.kv, self.spec
-        rotated = rotate_append(q, k, v, step.cos, step.sin, kv, step.pages, step.offsets)
+    def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
+        kv, spec, own = self.kv, self.spec, step.groups[self.group]
+        q, k, v, scale, sinks = asked
+        rotated = rotate_append(q, k, v, *step.rotary(self.rope), kv, own.pages, step.offsets)
+        if self.selector is None or spec.blocks is None:
+            return prefill(rotated, kv, own.chunks, scale, sinks=sinks)
         self._summarise(step.full)
-        dense = not self.sparse_prefill or step.chunks.table.shape[1] <= (spec.blocks or 0)
-        if dense or self.selector is None or spec.blocks is None:
-            return prefill(rotated, kv, step.chunks, scale)
-        tiles, query = step.tiles, Query(q, rotated, kv, self.summary, scale)
-        scores = tiles.mean(self.selector.scores(query, step.view))
-        block = step.chunks.block
+        if not self.sparse_prefill or own.chunks.table.shape[1] <= spec.blocks:
+            return prefill(rotated, kv, own.chunks, scale, sinks=sinks)
+        tiles, query = own.tiles, Query(q, rotated, kv, self.summary, scale)
+        scores = tiles.mean(self.selector.scores(query, own.view))
+        block = own.chunks.block
         chosen = select(scores, tiles.table, tiles.lengths, block, spec.blocks, spec.sink, spec.threshold)
-        return prefill(rotated, kv, step.chunks, scale, *chosen)
+        return prefill(rotated, kv, own.chunks, scale, *chosen, sinks=sinks)
 
-    def decode(
-        self, step: DecodePass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        kv, summary, selector, spec = self.kv, self.summary, self.selector, self.spec
-        rotated = rotate_append(q, k, v, step.cos, step.sin, kv, step.pages, step.offsets)
-        if isinstance(step.full, CurrentPages):
-            if selector is not None and summary is not None:
-                selector.fill(kv, summary, step.full)
-        else:  # one by one: rows that fill a page together share no product
-            for index in range(len(step.full.pages)):
-                self._summarise(step.full, slice(index, index + 1))
+    def decode(self, step: DecodePass, asked: Attention) -> torch.Tensor:
+        kv, selector, spec, own = self.kv, self.selector, self.spec, step.groups[self.group]
+        q, k, v, scale, sinks = asked
+        rotated = rotate_append(q, k, v, *step.rotary(self.rope), kv, own.pages, step.offsets)
         if selector is None or spec.blocks is None:
-            page_ids, counts = step.identity, step.all_blocks
+            page_ids, counts = own.ids, own.counts
         else:
-            view = step.view
-            scores = selector.scores(Query(q, rotated, kv, summary, scale), view)
+            self._summarise_filled(step)
+            view = own.view
+            scores = selector.scores(Query(q, rotated, kv, self.summary, scale), view)
             page_ids, counts = select(
                 scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
             )
-        step.counts.append(counts)
-        if step.watch is not None:
-            step.watch.note(page_ids, counts)
-        return attend(rotated, kv, page_ids, counts, step.tails, scale)
+        step.note(self.layer, page_ids, counts)
+        return attend(rotated, kv, page_ids, counts, step.tails, scale, sinks=sinks)
+
+    def _summarise_filled(self, step: DecodePass) -> None:
+        full = step.full
+        if isinstance(full, CurrentPages):
+            if self.selector is not None and self.summary is not None:
+                self.selector.fill(self.kv, self.summary, full, self.rope)
+        else:  # one by one: rows that fill a page together share no product
+            for index in range(len(full.pages)):
+                self._summarise(full, slice(index, index + 1))
 
     def _summarise(self, full: FullPages, some: slice = slice(None)) -> None:
         if self.selector is not None and self.summary is not None and len(full.pages):
-            pages = full.pages[some]
-            keys = FullKeys(self.kv[pages, :, 0], full.cos[some], full.sin[some], full.first[some])
+            pages, (cos, sin) = full.pages[some], full.tables(self.rope)
+            keys = FullKeys(self.kv[pages, :, 0], cos[some], sin[some], full.first[some])
             self.summary[pages] = self.selector.summarise(keys).to(self.summary.dtype)

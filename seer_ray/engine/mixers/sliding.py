@@ -1,0 +1,33 @@
+"""Attention to the last tokens of a sequence, as many as the model's window holds."""
+
+from __future__ import annotations
+
+import torch
+
+from seer_ray.engine.passes import Attention, DecodePass, Decoder, PrefillPass
+from seer_ray.kernels.append import rotate_append
+from seer_ray.kernels.attend import attend
+from seer_ray.kernels.prefill import prefill
+
+
+class SlidingAttention:
+    """A ``Mixer``. The pages behind the window are others' by now, and are not read."""
+
+    def __init__(self, decoder: Decoder, layer: int) -> None:
+        kv, group = decoder.cache.kv[layer], decoder.cache.group_of[layer]
+        assert kv is not None and group is not None
+        self.layer, self.kv, self.group, self.rope = layer, kv, group, decoder.ropes[layer]
+        self.window = decoder.cache.groups[group].reach
+
+    def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
+        q, k, v, scale, sinks = asked
+        own = step.groups[self.group]
+        rotated = rotate_append(q, k, v, *step.rotary(self.rope), self.kv, own.pages, step.offsets)
+        return prefill(rotated, self.kv, own.chunks, scale, window=self.window, sinks=sinks)
+
+    def decode(self, step: DecodePass, asked: Attention) -> torch.Tensor:
+        q, k, v, scale, sinks = asked
+        own = step.groups[self.group]
+        rotated = rotate_append(q, k, v, *step.rotary(self.rope), self.kv, own.pages, step.offsets)
+        step.note(self.layer, own.ids, own.counts)
+        return attend(rotated, self.kv, own.ids, own.counts, step.tails, scale, own.skips, sinks)
