@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.families import family_of
-from seer_ray.models.mixers import layer_mixers
+from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.rope import head_dim, rope_parameters, ropes
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -23,13 +23,20 @@ def check_config(config: PreTrainedConfig, option: str) -> None:
         ConfigError: says what is not.
     """
     try:
-        layer_mixers(config)
-        if not family_of(config).hosted:
+        family, mixers = family_of(config), layer_mixers(config)
+        if other := sorted({name for name in mixers if _keeps_more(name) and not family.state}):
+            raise ConfigError(f"model type {config.model_type}: with layers of kind {other[0]} it is not supported")
+        if not family.hosted:
             rope_parameters(config)
         elif getattr(config, "attn_logit_softcapping", None):
             raise ConfigError(f"model type {config.model_type}: attn_logit_softcapping is not supported")
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
+
+
+def _keeps_more(name: str) -> bool:
+    """Than K and V."""
+    return MIXERS[name].state or MIXERS[name].attention is None
 
 
 def check_architecture(model: nn.Module, option: str) -> None:

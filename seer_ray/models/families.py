@@ -61,6 +61,7 @@ FAMILIES: dict[str, Family] = {
     "nemotron_h": Family(state="mixer"),
 }
 """By ``model_type``."""
+OURS = tuple(name for name, family in FAMILIES.items() if not family.hosted)
 TEXT_PARTS = {"gemma3": "gemma3_text", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
 """Model types of images and text, of which the text's part is decoded."""
 

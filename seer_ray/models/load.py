@@ -19,6 +19,7 @@ from transformers import (
 from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.config.options import ModelConfig
 from seer_ray.models.architecture import check_architecture, check_config, max_context
+from seer_ray.models.families import TEXT_PARTS
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, seer_without_gates
 from seer_ray.models.generation import GenerationDefaults
@@ -196,6 +197,8 @@ def _load_config(config: ModelConfig, source: Source) -> PreTrainedConfig:
             )
     except _LOAD_ERRORS as error:
         raise ConfigError(f"{_option(config)}: cannot read its config: {first_line(error)}") from error
+    if hf_config.model_type in TEXT_PARTS:
+        hf_config = hf_config.get_text_config()
     hf_config.name_or_path = config.name
     check_config(hf_config, _option(config))
     return hf_config

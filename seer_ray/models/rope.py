@@ -133,13 +133,13 @@ def rope_parameters(config: PreTrainedConfig, whole: bool = True) -> dict[str, A
 
     Args:
         config: of the model.
-        whole: refuse one that turns only part of the head.
+        whole: it is to be the RoPE of all layers, over the whole head.
 
     Raises:
         ConfigError: see ``RopeTable.from_config``.
     """
-    parameters = ropes(config)[-1]
-    if "rope_theta" not in parameters:
+    *others, parameters = ropes(config)
+    if "rope_theta" not in parameters or (whole and any(other != parameters for other in others)):
         raise ConfigError(f"model type {config.model_type}: its layers do not share one RoPE, not supported")
     kind = parameters.get("rope_type", "default")
     if kind not in SUPPORTED:

@@ -19,7 +19,7 @@ from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.parallel import Leader, follow
-from seer_ray.models.architecture import SUPPORTED
+from seer_ray.models.families import OURS
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.group import ALONE, Group, join
 from seer_ray.models.patch import forward_tokens, patch_attention
@@ -124,7 +124,7 @@ def rank(number: int, meeting: socket.socket, folder: str) -> None:
     made = {}
     for case in CASES:
         made[case] = together(engine_of(*case, group), requests())
-    made["logits"] = {model_type: logits(model_type, group) for model_type in SUPPORTED}
+    made["logits"] = {model_type: logits(model_type, group) for model_type in OURS}
     made["configured"] = together(engine_of("g2", "dense", group), requests(), SelectorConfig("quest", 48))
     made["alone"] = {
         item.id: together(engine_of(*EXACT, group, exact=True), [item]) for item in requests()[2:4]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from engines import TinyModel, request, run, tokens
+from engines import TinyModel, eager, request, run, tokens
 from families import FAMILY_NAMES, make_family
 from tiny import tiny_tokenizer
 
 from seer_ray.config.options import EngineConfig, SelectorConfig
-from seer_ray.engine import Engine
+from seer_ray.engine import Engine, Request
+from seer_ray.engine.request import Progress
+from seer_ray.models.families import FAMILIES
 
 PROMPTS = [tokens(count, seed=count) for count in (1, 15, 33, 100)]
 NEW = 40
@@ -47,8 +50,71 @@ def engine_of(family: str, selector: str = "dense", budget: int = 1024, **settin
     return Engine(model(family), EngineConfig(**options), SelectorConfig(name=selector, budget=budget))
 
 
+def greedy() -> list[Request]:
+    return [request(str(n), prompt, NEW) for n, prompt in enumerate(PROMPTS)]
+
+
+def found(engine: Engine) -> list[list[int]]:
+    done = run(engine, greedy())
+    return [done[str(n)].tokens for n in range(len(PROMPTS))]
+
+
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_greedy_is_generate(family: str) -> None:
-    """In one batch of mixed lengths, prompts in chunks."""
-    done = run(engine_of(family), [request(str(n), prompt, NEW) for n, prompt in enumerate(PROMPTS)])
-    assert [done[str(n)].tokens for n in range(len(PROMPTS))] == generated(family)
+    """In one batch of mixed lengths, prompts in chunks; captured, operation by operation, and exact."""
+    expected = generated(family)
+    assert found(engine_of(family)) == expected
+    assert found(eager(engine_of(family, prefill_chunk=16))) == expected
+    assert found(engine_of(family, exact=True)) == expected
+
+
+SELECTING = [name for name in FAMILY_NAMES if FAMILIES[name].hosted and name != "ministral"]
+"""With layers of which blocks can be selected, and not in ``test_generate``."""
+
+
+@pytest.mark.parametrize("selector", ["seer", "quest", "oracle"])
+@pytest.mark.parametrize("family", SELECTING)
+def test_a_budget_of_the_whole_length_is_dense(family: str, selector: str) -> None:
+    assert found(engine_of(family, selector)) == generated(family)
+
+
+@pytest.mark.parametrize("family", SELECTING)
+def test_a_budget_is_kept_in_the_layers_that_select(family: str) -> None:
+    engine = engine_of(family, "quest", budget=32)
+    done = run(engine, [request("a", tokens(100), 20)])
+    layers = done["a"].counters.attended_layers
+    kept = {"attention": 20 * 2 * 32, "parallel": 20 * 2 * 32, "sliding": 20 * 2 * 40, "linear": 0, "none": 0}
+    for spec, read in zip(engine.plan.layers, layers, strict=True):
+        assert read <= kept[spec.mixer]
+        assert (read > 0) == (kept[spec.mixer] > 0)
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
+@pytest.mark.parametrize("family", ["qwen3_next", "falcon_h1", "lfm2", "gpt_oss", "gemma3_text", "nemotron_h"])
+def test_how_a_chain_is_run_does_not_matter(family: str, exact: bool) -> None:
+    """Samples of one prompt, more than there are rows; with preemptions; continued from its first tokens."""
+    chains = [
+        request(f"{n}/{sample}", tokens(30 + 17 * n, seed=n), 30, temperature=1.0)
+        for n in range(3)
+        for sample in range(3)
+    ]
+    alone = {c.id: run(engine_of(family, exact=exact), [c])[c.id].tokens for c in chains}
+    together = run(engine_of(family, exact=exact, max_batch=3), chains)
+    assert {id: done.tokens for id, done in together.items()} == alone
+
+    engine = engine_of(family, exact=exact)
+    sizes, counts = engine.runner.capacity.page_bytes, engine.runner.capacity.pages
+    for pool in engine.scheduler.pools:  # as in a small cache
+        pool._free = pool._free[-(6 if pool.reach is None else 9) :]
+        pool.capacity = len(pool._free)
+        pool._owners = [0] * (max(pool._free) + 1)
+    tight = run(engine, chains)
+    assert {id: done.tokens for id, done in tight.items()} == alone
+    assert engine.stats()["preemptions"] > 0, (sizes, counts)
+
+    begun = [
+        replace(c, progress=Progress(tuple(alone[c.id][: 7 * index])))
+        for index, c in enumerate(chains)
+    ]
+    continued = run(engine_of(family, exact=exact), begun)
+    assert {id: done.tokens for id, done in continued.items()} == alone

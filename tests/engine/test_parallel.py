@@ -13,7 +13,7 @@ from engine.ranks import CASES, decode, engine_of, logits, rank, requests
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine.parallel import follow
-from seer_ray.models.architecture import SUPPORTED
+from seer_ray.models.families import OURS
 from seer_ray.models.group import Group, listen
 
 
@@ -46,7 +46,7 @@ def test_settings_change_on_all_ranks(made: dict[Any, Any]) -> None:
     assert found == decode(engine_of("g2", "quest"), requests())
 
 
-@pytest.mark.parametrize("model_type", SUPPORTED)
+@pytest.mark.parametrize("model_type", OURS)
 def test_models_of_all_types_can_be_cut(model_type: str, made: dict[Any, Any]) -> None:
     expected = logits(model_type)
     limit = 1e-5 * expected.abs().max().item()

@@ -13,9 +13,9 @@ from seer_ray.models.architecture import check_config
 from seer_ray.models.mixers import MIXERS, layer_mixers
 
 
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("name", [name for name, traits in MIXERS.items() if traits.attention])
 def test_rows(name: str) -> None:
-    kind = pkgutil.resolve_name(MIXERS[name].implementation)
+    kind = pkgutil.resolve_name(str(MIXERS[name].attention))
     assert callable(kind.prefill) and callable(kind.decode)
 
 
@@ -27,9 +27,16 @@ def test_layers_of_checkpoints() -> None:
     assert layer_mixers(mixed) == ["attention", "attention", "sliding"]
 
 
-def test_a_kind_of_layer_that_is_not_known_is_refused() -> None:
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("chunked_attention", "layers of kind chunked_attention are not supported; supported are "),
+        ("linear_attention", "type qwen3: with layers of kind linear it is not supported"),
+        ("moe", "type qwen3: with layers of kind none it is not supported"),
+    ],
+)
+def test_a_kind_of_layer_that_a_type_does_not_have_is_refused(kind: str, words: str) -> None:
     config = tiny_config("qwen3")
-    config.layer_types = ["full_attention", "linear_attention"]
-    message = r"^model\.name=x: .*layers of kind linear_attention are not supported; supported are "
-    with pytest.raises(ConfigError, match=message):
+    config.layer_types = ["full_attention", kind]
+    with pytest.raises(ConfigError, match=rf"^model\.name=x: .*{words}"):
         check_config(config, "model.name=x")
