@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.rope import RopeTable, head_dim, rope_parameters
+from seer_ray.models.rope import RopeTable, head_dim, rope_parameters, ropes
 
 # Our names of the gates' settings, and those in the file.
 _KEYS = {
@@ -63,10 +63,10 @@ class GateConfig:
         device: torch.device | str | None = None,
     ) -> tuple[AttnGate | None, ...]:
         """Gates with random weights, one per layer of the model; they share one rotary table, on the CPU."""
-        # Angles in float64: right at any position.
+        # Angles in float64: right at any position. A model without RoPE has gates without it.
         rope = (
             RopeTable.from_config(model_config, dim=self.gate_dim, dtype=torch.float64)
-            if self.use_rope
+            if self.use_rope and ropes(model_config)[-1]
             else None
         )
         return tuple(
@@ -77,7 +77,7 @@ class GateConfig:
                 gate_dim=self.gate_dim,
                 block_size=self.block_size,
                 rope=rope,
-                use_rope=self.use_rope,
+                use_rope=rope is not None,
                 use_qk_norm=self.use_qk_norm,
                 q_pooling=self.q_pooling,
                 k_pooling=self.k_pooling,
@@ -121,11 +121,10 @@ def write_gate_config(
 ) -> None:
     """``config.json`` in the released names, with RoPE also in the form that they have."""
     settings = GateConfig.of(gates)
-    rope = rope_parameters(model_config)
-    theta = rope.pop("rope_theta")
+    rope = rope_parameters(model_config, whole=False) if settings.use_rope else {"rope_type": "default"}
     data = model_config.to_dict() | {
         "base_model": base_model,
-        "rope_theta": theta,
+        "rope_theta": rope.pop("rope_theta", None),
         "rope_scaling": None if rope["rope_type"] == "default" else rope,
         **{key: getattr(settings, name) for name, key in _KEYS.items()},
     }
