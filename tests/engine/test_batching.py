@@ -218,7 +218,7 @@ def test_all_of_the_models_context_can_be_used() -> None:
     ("settings", "message"),
     [
         ({"max_length": 2000}, "engine.max_length=2000: the model's context is 1024"),
-        ({"kv_memory": "3KB"}, "engine.kv_memory=3KB: too small for two blocks"),
+        ({"kv_memory": "3KB"}, "engine.kv_memory=3KB: too small for 2 blocks of 2 layers"),
         ({"kv_memory": "much"}, "engine.kv_memory=much: must be"),
         ({"kv_dtype": "int4"}, "engine.kv_dtype=int4: must be one of auto, int8, float8_e4m3"),
         ({"max_batch": 0}, "engine.max_batch=0: must be at least 1"),
