@@ -56,6 +56,17 @@ def takes_target(q: torch.Tensor, block: int) -> bool:
     return takes_rows(q) and block % LANES == 0
 
 
+def takes_states(states: torch.Tensor, *tensors: torch.Tensor) -> bool:
+    """Whether the compiled delta rule changes these states, by tensors of one dtype."""
+    return (
+        states.dtype == torch.float32
+        and states.is_contiguous()
+        and states.shape[2] <= MAX_DIM
+        and len({tensor.dtype for tensor in tensors}) == 1
+        and takes_rows(states, *tensors)
+    )
+
+
 def attend(
     q: torch.Tensor,
     kv: KV,
@@ -171,6 +182,39 @@ def mlp(
     x = x.contiguous()
     inside, out = (x.new_empty((*x.shape[:-1], weight.shape[0])) for weight, _ in (up, down))
     compiled.operation("mlp")(x, *gate, *up, *down, inside, out)
+    return out
+
+
+def delta_step(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    b: torch.Tensor,
+    states: torch.Tensor,
+    slots: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    """See ``kernels.delta``."""
+    # As parts of one product they are strided by rows only.
+    q, k, v = (x if x[0].is_contiguous() else x.contiguous() for x in (q, k, v))
+    g, b, slots = g.float().contiguous(), b.contiguous(), slots.contiguous()
+    out = v.new_empty(v.shape)
+    compiled.operation("delta_step")(q, k, v, g, b, states, slots, out, eps)
+    return out
+
+
+def convolve_step(
+    x: torch.Tensor,
+    states: torch.Tensor,
+    slots: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """See ``kernels.delta``."""
+    x, slots, weight = x.contiguous(), slots.contiguous(), weight.contiguous()
+    out = torch.empty_like(x)
+    compiled.operation("convolve_step")(x, states, slots, weight, bias, out)
     return out
 
 

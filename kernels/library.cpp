@@ -138,6 +138,23 @@ void mlp_(Tensor x, Tensor gate, Maybe gate_bias, Tensor up, Maybe up_bias, Tens
   });
 }
 
+void delta_step_(Tensor q, Tensor k, Tensor v, Tensor g, Tensor b, Tensor states, Tensor slots, Tensor out, double eps) {
+  by_dtype(v, [&](auto number) {
+    using T = decltype(number);
+    delta_step<T>(at<T>(q), at<T>(k), at<T>(v), at<float>(g), at<T>(b), at<float>(states), at<int64_t>(slots),
+                  at<T>(out), q.stride(0), k.stride(0), v.stride(0), q.size(0), q.size(1), v.size(1), q.size(2),
+                  v.size(2), eps);
+  });
+}
+
+void convolve_step_(Tensor x, Tensor states, Tensor slots, Tensor weight, Maybe bias, Tensor out) {
+  by_dtype(x, [&](auto number) {
+    using T = decltype(number);
+    convolve_step<T>(at<T>(x), at<T>(states), at<int64_t>(slots), at<T>(weight), at<T>(bias), at<T>(out), x.size(0),
+                     x.size(1), weight.size(1));
+  });
+}
+
 void target_max_(Tensor q, Tensor keys, Tensor sums, Tensor out, int64_t first) {
   const int64_t tokens = q.size(0), dim = q.size(2), heads = keys.size(0), blocks = keys.size(1);
   target_max(at<float>(q), at<float>(keys), at<float>(sums), at<float>(out), tokens, first, heads,
@@ -169,6 +186,11 @@ SEER_RAY_DEFINE(LIBRARY, m) {
   m.def(
       "mlp(Tensor x, Tensor gate, Tensor? gate_bias, Tensor up, Tensor? up_bias, Tensor down, Tensor? down_bias, "
       "Tensor(a!) inside, Tensor(b!) out) -> ()");
+  m.def(
+      "delta_step(Tensor q, Tensor k, Tensor v, Tensor g, Tensor b, Tensor(a!) states, Tensor slots, Tensor(b!) out, "
+      "float eps) -> ()");
+  m.def(
+      "convolve_step(Tensor x, Tensor(a!) states, Tensor slots, Tensor weight, Tensor? bias, Tensor(b!) out) -> ()");
   m.def("target_max(Tensor q, Tensor keys, Tensor sums, Tensor(a!) out, int first) -> ()");
 }
 
@@ -181,6 +203,8 @@ SEER_RAY_IMPLEMENT(LIBRARY, m) {
   m.impl("gate_query", TORCH_BOX(&gate_query_));
   m.impl("projections", TORCH_BOX(&projections_));
   m.impl("mlp", TORCH_BOX(&mlp_));
+  m.impl("delta_step", TORCH_BOX(&delta_step_));
+  m.impl("convolve_step", TORCH_BOX(&convolve_step_));
   m.impl("target_max", TORCH_BOX(&target_max_));
 }
 

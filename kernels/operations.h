@@ -55,6 +55,17 @@ template <typename T>
 void mlp(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const Matrix<T>& up,
          const Matrix<T>& down);
 
+// states [slots, heads, key_dim, value_dim], changed in place. q, k and v: rows apart by their strides.
+template <typename T>
+void delta_step(const T* q, const T* k, const T* v, const float* g, const T* b, float* states, const int64_t* slots,
+                T* out, int64_t q_stride, int64_t k_stride, int64_t v_stride, int64_t rows, int64_t key_heads,
+                int64_t heads, int64_t key_dim, int64_t value_dim, float eps);
+
+// states [slots, channels, kernel], changed in place. bias null: none.
+template <typename T>
+void convolve_step(const T* x, T* states, const int64_t* slots, const T* weight, const T* bias, T* out, int64_t rows,
+                   int64_t channels, int64_t kernel);
+
 // q [tokens, heads * group, dim] with the scale folded in, keys [heads, blocks, dim, block], sums [heads * group, tokens],
 // out [tokens - first, heads, blocks] of zeros. block is a multiple of kLanes.
 void target_max(const float* q, const float* keys, const float* sums, float* out, int64_t tokens, int64_t first,

@@ -16,9 +16,9 @@ from seer_ray.engine.watch import Watch
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group
-from seer_ray.models.hosted import Run
 from seer_ray.models.mixers import MIXERS
 from seer_ray.models.plan import LayerPlan
+from seer_ray.models.recurrence import Run
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import CurrentPages, Selector, StepView
 
@@ -173,9 +173,7 @@ class PrefillPass:
         assert states is not None
         for part, tokens in zip(self._parts, hidden.split([p.end - p.start for p in self._parts]), strict=True):
             slot = torch.tensor([part.slot], device=hidden.device)
-            made, after = run(tokens.unsqueeze(0), states.take(layer, slot))
-            states.put(layer, slot, after)
-            out.append(made.squeeze(0))
+            out.append(run(tokens.unsqueeze(0), states.held(layer, slot)).squeeze(0))
         return torch.cat(out)
 
     def rotary(self, rope: RopeTable) -> Rotary:
@@ -295,9 +293,7 @@ class DecodePass:
         """See ``models.hosted.HostedStep``."""
         states = self.decoder.cache.states
         assert states is not None and self._slots is not None
-        made, after = run(hidden.unsqueeze(1), states.take(layer, self._slots))
-        states.put(layer, self._slots, after)
-        return made.squeeze(1)
+        return run(hidden.unsqueeze(1), states.held(layer, self._slots)).squeeze(1)
 
     def note(self, layer: int, page_ids: torch.Tensor, counts: torch.Tensor) -> None:
         """What a layer reads, see ``kernels.attend``."""

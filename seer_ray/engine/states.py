@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.models.hosted import States
+from seer_ray.models.recurrence import Slots, States
 
 SNAPSHOTS = 4
 """States of prompts that wait for further samples, at most: each is as large as that of a running sequence."""
@@ -15,7 +15,7 @@ class StateSlots:
     padding rows read and write.
 
     Attributes:
-        kept: per layer the tensors ``[slots, ...]``, as ``models.hosted`` has them; None: the layer keeps none.
+        kept: per layer the tensors ``[slots, ...]``, see ``models.recurrence``; None: the layer keeps none.
     """
 
     def __init__(self, shapes: tuple[States | None, ...], max_batch: int, device: torch.device) -> None:
@@ -53,20 +53,11 @@ class StateSlots:
                 else:
                     part[target] = part[source]
 
-    def take(self, layer: int, slots: torch.Tensor) -> States:
-        """A copy of the states in some slots, ``[slots, ...]`` each."""
-        one = self.kept[layer]
-        assert one is not None
-        conv, recurrent = (part[slots] if part is not None else None for part in one)
-        return conv, recurrent
-
-    def put(self, layer: int, slots: torch.Tensor, states: States) -> None:
-        """The other way."""
-        one = self.kept[layer]
-        assert one is not None
-        for part, new in zip(one, states, strict=True):
-            if part is not None and new is not None:
-                part[slots] = new.to(part.dtype)
+    def held(self, layer: int, slots: torch.Tensor) -> Slots:
+        """What a layer keeps in some slots, ``[sequences]``."""
+        kept = self.kept[layer]
+        assert kept is not None
+        return Slots(kept, slots)
 
 
 def slot_count(max_batch: int) -> int:

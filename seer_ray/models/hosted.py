@@ -8,30 +8,21 @@ what it was, so ``model.generate`` works.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
 import torch
-from transformers import AttentionInterface, Cache
-from transformers.cache_utils import LinearAttentionLayer
+from transformers import AttentionInterface
 
 from seer_ray.models.families import family_of
+from seer_ray.models.recurrence import Nothing, Run, States, advance, prepare
 from seer_ray.models.rotation import Rotation, Table, angles
 
 NAME = "seer_ray"
 """Of our attention, among those of transformers."""
-
-States = tuple[torch.Tensor | None, torch.Tensor | None]
-"""What a layer keeps of some sequences, as transformers keeps it: inputs of its convolution
-``[sequences, channels, kernel]``, and its recurrent state ``[sequences, ...]``; None: it has none."""
-Run = Callable[[torch.Tensor, States], tuple[torch.Tensor, States]]
-"""From hidden states ``[sequences, tokens, hidden]`` and the states before them to what the layer makes of them,
-and the states after them."""
-
 
 class HostedStep(Protocol):
     """One pass, as a hosted model sees it: a ``patch.Step`` that knows positions and states."""
@@ -52,8 +43,7 @@ class HostedStep(Protocol):
     ) -> torch.Tensor: ...
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        """What ``run`` makes of the packed tokens, ``hidden [tokens, hidden]``, sequence by sequence; the
-        states after them are kept."""
+        """What ``run`` makes of the packed tokens, ``hidden [tokens, hidden]``, sequence by sequence."""
         ...
 
 
@@ -85,6 +75,7 @@ class Hosting:
         for layer in self._body.layers:
             module = getattr(layer, state, None) if state else None
             if module is not None and hasattr(module, "conv_kernel_size"):
+                prepare(module)
                 module.forward = partial(_recur, module, module.forward)
         rotary = getattr(self._body, "rotary_emb", None)
         self._rotary = rotary.forward if rotary is not None else None
@@ -173,34 +164,8 @@ def _recur(module: Any, original: Any, hidden_states: torch.Tensor, *args: Any, 
     if (asked := _asked.get()) is None:
         return original(hidden_states, *args, **kwargs)
     _, step = asked
-    name = _cache_name(original)
-
-    def run(hidden: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
-        cache, layer = _cache(module.layer_idx, states)
-        out = original(hidden, **{name: cache})
-        return out, (layer.conv_states[0], layer.recurrent_states[0])
-
+    run = partial(advance, module, original)
     return step.recur(module.layer_idx, hidden_states.squeeze(0), run).unsqueeze(0)
-
-
-def _cache_name(forward: Any) -> str:
-    """What a module's forward calls the cache: differs between versions of transformers."""
-    known = inspect.signature(inspect.unwrap(forward)).parameters
-    return next(name for name in ("cache", "cache_params", "past_key_values") if name in known)
-
-
-def _cache(index: int, states: States) -> tuple[Cache, LinearAttentionLayer]:
-    """A cache with the states of one layer, and that layer; (None, None): nothing came before."""
-    layer = LinearAttentionLayer()
-    conv, recurrent = states
-    if conv is not None or recurrent is not None:
-        layer.lazy_initialization(conv_states=conv, recurrent_states=recurrent)
-        if conv is not None:
-            layer.conv_states[0] = conv
-        if recurrent is not None:
-            layer.recurrent_states[0] = recurrent
-        layer.has_previous_state[0] = True
-    return Cache(layers=[layer] * (index + 1)), layer
 
 
 class _Probe:
@@ -245,5 +210,7 @@ class _Probe:
         return torch.zeros_like(q)
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        out, self.states[layer] = run(hidden.unsqueeze(0), (None, None))
+        nothing = Nothing()
+        out = run(hidden.unsqueeze(0), nothing)
+        self.states[layer] = nothing.after
         return out.squeeze(0)

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from seer_ray.kernels.norm import rms_norm
 from seer_ray.models.families import family_of
 from seer_ray.models.group import ALONE, Group
-from seer_ray.models.hosted import HostedStep, States, host
+from seer_ray.models.hosted import HostedStep, host
 from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.projection import feed_forward, project
+from seer_ray.models.recurrence import States
 from seer_ray.models.rope import RopeTable, still
 
 
@@ -160,7 +161,7 @@ class AttentionShape:
     window: int | None = None
     """Tokens that layers with a window look back, their own included."""
     states: tuple[States | None, ...] = ()
-    """What each layer keeps of one sequence beside K and V: see ``models.hosted``. Empty: none does."""
+    """What each layer keeps of one sequence beside K and V: see ``models.recurrence``. Empty: none does."""
 
     def attending(self) -> list[int]:
         """Layers with attention."""
