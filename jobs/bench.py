@@ -2,7 +2,8 @@
 
 ``kernels``: decode attention with its gate against the best dense attention. ``engine``: whole engines
 against ``model.generate`` and ``generate_batch``, decode steps at long context. ``memory``: peak memory of a
-full cache. ``all``: these three, unattended. ``distill``: training steps of gates. Needs neither Ray nor
+full cache. ``all``: these three, unattended. ``distill``: training steps of gates. ``layers``:
+decode steps of models with layers of other kinds. Needs neither Ray nor
 MLflow nor Hydra.
 """
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from seer_ray.bench import distill as bench_distill
 from seer_ray.bench import engine as bench_engine
 from seer_ray.bench import kernels as bench_kernels
+from seer_ray.bench import layers as bench_layers
 from seer_ray.bench import memory as bench_memory
 from seer_ray.bench.case import Refused
 from seer_ray.bench.command import WIDTH, memory_alone, parser
@@ -35,6 +37,8 @@ def main(arguments: list[str]) -> int:
             report["kernels"] = bench_kernels.bench_kernels(options, console)
         if options.what in ("engine", "all"):
             report["engine"] = bench_engine.bench_engine(options, console)
+        if options.what == "layers":
+            report["layers"] = bench_layers.bench_layers(options, console)
         if options.what == "distill":
             report["distill"] = bench_distill.bench_distill(options, console)
     except Refused as problem:

@@ -13,6 +13,7 @@ namespace {
 constexpr int kMaxDim = 256;
 constexpr int64_t kTile = 64;       // columns of a state that a thread computes together: they stay in registers
 constexpr int64_t kChannels = 512;  // of a convolution, likewise
+constexpr int64_t kSerial = 65536;  // of its numbers, below which waking other threads costs more than it brings
 
 template <typename T>
 void normalise(const T* x, float* out, int64_t dim, float eps, float scale) {
@@ -41,6 +42,28 @@ void update(float* state, const float* q, const float* k, const T* v, float deca
     }
   }
   for (int64_t j = 0; j < columns; ++j) store(out + j, made[j]);
+}
+
+// KERNEL: the kernel's width where it is known at compile time, else 0.
+template <typename T, int KERNEL>
+void convolve(const T* x, T* states, const T* weight, const T* bias, T* out, int64_t channels, int64_t kernel_) {
+  const int64_t kernel = KERNEL ? KERNEL : kernel_;
+  float sums[kChannels];
+  for (int64_t c = 0; c < channels; ++c) {
+    T* inputs = states + c * kernel;
+    const T* w = weight + c * kernel;
+    float sum = (bias ? load(bias[c]) : 0.0f) + load(x[c]) * load(w[kernel - 1]);
+    for (int64_t i = 1; i < kernel; ++i) {
+      sum += load(inputs[i]) * load(w[i - 1]);
+      inputs[i - 1] = inputs[i];
+    }
+    inputs[kernel - 1] = x[c];
+    sums[c] = rounded<T>(sum);
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    const float small = fast_exp(-std::fabs(sums[c]));
+    store(out + c, sums[c] * (sums[c] < 0.0f ? small : 1.0f) / (1.0f + small));
+  }
 }
 
 }  // namespace
@@ -72,18 +95,13 @@ void delta_step(const T* q, const T* k, const T* v, const float* g, const T* b, 
 template <typename T>
 void convolve_step(const T* x, T* states, const int64_t* slots, const T* weight, const T* bias, T* out, int64_t rows,
                    int64_t channels, int64_t kernel) {
-#pragma omp parallel for schedule(static) if (rows * channels > 8 * kChannels)
+  const auto run = kernel == 4 ? convolve<T, 4> : convolve<T, 0>;
+#pragma omp parallel for schedule(static) if (rows * channels > kSerial)
   for (int64_t first = 0; first < channels; first += kChannels) {
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t c = first; c < std::min(first + kChannels, channels); ++c) {
-        T* inputs = states + (slots[row] * channels + c) * kernel;
-        for (int64_t i = 1; i < kernel; ++i) inputs[i - 1] = inputs[i];
-        inputs[kernel - 1] = x[row * channels + c];
-        float sum = bias ? load(bias[c]) : 0.0f;
-        for (int64_t i = 0; i < kernel; ++i) sum += load(inputs[i]) * load(weight[c * kernel + i]);
-        const float value = rounded<T>(sum), small = fast_exp(-std::fabs(value));
-        store(out + row * channels + c, value * (value < 0.0f ? small : 1.0f) / (1.0f + small));
-      }
+      const int64_t at = row * channels + first;
+      run(x + at, states + (slots[row] * channels + first) * kernel, weight + first * kernel,
+          bias ? bias + first : nullptr, out + at, std::min(kChannels, channels - first), kernel);
     }
   }
 }

@@ -7,8 +7,8 @@ For each head a state ``S [key_dim, value_dim]``; a token with decay ``a = exp(g
     out = S^T q / sqrt(key_dim)
 
 with q and k normalised. ``recurrent`` is the definition, ``chunked`` the same for prompts, in products of
-matrices. A decode step, ``step`` and ``convolve_step``, changes the states of its rows where they lie, in C++ on
-a CPU. On a GPU transformers itself takes the kernels of flash-linear-attention where they are installed.
+matrices. A decode step, ``step`` and ``convolve_step``, changes the states of its rows where they lie, in C++
+on a CPU. On a GPU transformers takes the kernels of flash-linear-attention itself where they are installed.
 
 Shapes: q, k ``[batch, tokens, key_heads, key_dim]``, v ``[batch, tokens, heads, value_dim]``, g and b
 ``[batch, tokens, heads]``; each head of q and k serves ``heads / key_heads`` in a row. States are float32,
@@ -93,8 +93,8 @@ def step(
     """
     if cpu.takes_states(states, q, v, b):
         return cpu.delta_step(q, k, v, g, b, states, slots, EPS)
-    out, after = recurrent(*(x.unsqueeze(1) for x in (q, k, v, g, b)), states[slots])
-    states[slots] = after
+    q, k, v, g, b = (x.unsqueeze(1) for x in (q, k, v, g, b))
+    out, states[slots] = recurrent(q, k, v, g, b, states[slots])
     return out.squeeze(1)
 
 

@@ -39,12 +39,15 @@ def memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any
 def parser() -> argparse.ArgumentParser:
     """Of all that can be measured; defaults are those of this machine."""
     made = argparse.ArgumentParser(prog="seer-ray bench", description=ABOUT)
-    made.add_argument("what", choices=("kernels", "engine", "memory", "all", "distill"))
+    made.add_argument("what", choices=("kernels", "engine", "memory", "all", "distill", "layers"))
     made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()
     shapes = ", ".join(SHAPES)
     made.add_argument(
-        "--batch", type=numbers, default=usual.batch, help=f"engine, memory (the most): rows {usual.batch}"
+        "--batch",
+        type=numbers,
+        default=usual.batch,
+        help=f"engine; memory, layers (the most): rows {usual.batch}",
     )
     made.add_argument(
         "--model",
@@ -52,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"engine, memory, distill: as model.name, or with random weights {shapes} ({usual.model})",
     )
     made.add_argument(
-        "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"engine, memory, distill: {usual.dtype}"
+        "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"all but kernels: {usual.dtype}"
     )
     made.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
     bench_kernels.add_options(made.add_argument_group("kernels"))

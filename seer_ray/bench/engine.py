@@ -167,10 +167,16 @@ def add_options(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--longest", type=int, default=128, help="longest completion, tokens")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--context", type=numbers, default=usual.context, help=f"tokens of the decode steps {usual.context}"
+        "--context",
+        type=numbers,
+        default=usual.context,
+        help=f"tokens of the decode steps, of layers the most {usual.context}",
     )
     parser.add_argument(
-        "--budget", type=int, default=usual.budget, help=f"tokens, of the sparse selectors ({usual.budget})"
+        "--budget",
+        type=int,
+        default=usual.budget,
+        help=f"tokens, of the sparse selectors, and of layers' window ({usual.budget})",
     )
 
 

@@ -1,11 +1,11 @@
-"""Models of the engines' benchmarks: real ones, or shapes of Qwen3 with random weights."""
+"""Models of the engines' benchmarks: real ones, or shapes with random weights."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from seer_ray.config.options import ModelConfig
 from seer_ray.models.gate_config import GateConfig
@@ -57,7 +57,19 @@ def bench_model(name: str, dtype: str) -> RandomGates:
     """
     if name not in SHAPES:
         return RandomGates(**vars(load_model(ModelConfig(name=name, dtype=dtype))))
-    device, config = resolve_device("auto"), Qwen3Config(**COMMON | SHAPES[name])
+    return random_model("qwen3", COMMON | SHAPES[name], dtype, name)
+
+
+def random_model(kind: str, settings: dict[str, Any], dtype: str, name: str = "random") -> RandomGates:
+    """A model of random weights, with random gates.
+
+    Args:
+        kind: model type of transformers.
+        settings: of its config.
+        dtype: as ``model.dtype``.
+        name: that it goes by.
+    """
+    device, config = resolve_device("auto"), CONFIG_MAPPING[kind](**settings)
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
     model.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
 """Modules of transformers that keep a state, and how one goes on from the states of some sequences.
 
-Such a module takes a cache. Most are given one that holds copies, which are put back afterwards. A decode step of
-Gated DeltaNet on a CPU changes the states where they lie: copying them costs several times what it computes. On a
-GPU transformers takes the kernels of flash-linear-attention where they are installed.
+Such a module takes a cache. Most are given one that holds copies, which are put back afterwards. A decode
+step of Gated DeltaNet on a CPU changes the states where they lie: copying them costs more than the step itself.
+On a GPU transformers takes the kernels of flash-linear-attention where they are installed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Held(Protocol):
 
 
 Run = Callable[[torch.Tensor, Held], torch.Tensor]
-"""From hidden states ``[sequences, tokens, hidden]`` and what is held of the sequences to what the layer makes
-of them; the states are moved on."""
+"""From hidden states ``[sequences, tokens, hidden]`` and what is held of the sequences to what the layer
+makes of them; the states are moved on."""
 
 
 class Slots(NamedTuple):
@@ -181,5 +181,6 @@ def _update(
     """``query, key, value [rows, 1, heads, dim]``."""
     if not isinstance(initial_state, _Where):
         return theirs(query, key, value, g=g, beta=beta, initial_state=initial_state, **kwargs)
-    out = step(*(x.squeeze(1) for x in (query, key, value, g, beta)), *initial_state)
+    q, k, v, g, b = (x.squeeze(1) for x in (query, key, value, g, beta))
+    out = step(q, k, v, g, b, *initial_state)
     return out.unsqueeze(1), None
