@@ -1,7 +1,7 @@
 """Modules of transformers that keep a state, and how one goes on from the states of some sequences.
 
 Such a module takes a cache. Most are given one that holds copies, which are put back afterwards. A decode
-step of Gated DeltaNet on a CPU changes the states where they lie: copying them costs more than the step itself.
+step of Gated DeltaNet on a CPU changes the states where they lie: copies cost more than the step itself.
 On a GPU transformers takes the kernels of flash-linear-attention where they are installed.
 """
 
