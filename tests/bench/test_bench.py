@@ -250,22 +250,16 @@ def test_it_needs_neither_ray_nor_mlflow_nor_hydra(arguments: list[str]) -> None
 
 
 def test_layers_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    small = {
-        "num_hidden_layers": 4,
-        "vocab_size": 256,
-        "hidden_size": 32,
-        "head_dim": 8,
-        "intermediate_size": 32,
-    }
+    small = {"num_hidden_layers": 4, "vocab_size": 256, "hidden_size": 144, "head_dim": 16}
     monkeypatch.setattr(bench_layers, "SMOLLM2", bench_layers.SMOLLM2 | small)
     monkeypatch.setattr(bench_layers, "LENGTHS", (64, 256))
     monkeypatch.setattr(bench_layers, "TURNS", 1)
     monkeypatch.setattr(bench_layers, "ROUNDS", 1)
-    arguments = ["--batch", "2", "--context", "256", "--budget", "64", "--dtype", "float32"]
+    arguments = ["--batch", "2", "--context", "256", "--budget", "128", "--dtype", "float32"]
     assert bench.main(["layers", "--json", *arguments]) == 0
     found = json.loads(capsys.readouterr().out)["layers"]
     read = found["mb_read"]
-    assert list(found["ms_per_step"]) == list(read) == list(bench_layers.contenders(64))
+    assert list(found["ms_per_step"]) == list(read) == list(bench_layers.contenders(128))
     assert min(found["ms_per_step"].values()) > 0
     assert list(found["linear_us_per_layer"]) == ["64", "256"]
     assert bench.main(["layers", "--context", "300"]) == 2
