@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import PAD, tiny_tokenizer
+from tiny import PAD, make_tiny, tiny_config, tiny_tokenizer
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2MoeConfig, Qwen3MoeConfig
 
 ARCHITECTURES = {
     "llama": "llama",
@@ -41,6 +41,33 @@ NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+
+
+def model_of(family: str, **settings: Any) -> Any:
+    """A random model of a family of ``ARCHITECTURES``; ``settings`` of its config win."""
+    if family in ("llama", "qwen2", "qwen3"):
+        return make_tiny(family, **settings)
+    kind = Qwen2MoeConfig if family == "qwen2_moe" else Qwen3MoeConfig
+    common = {
+        k: v for k, v in tiny_config("qwen3").to_dict().items() if k not in ("model_type", "architectures")
+    }
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+    }
+    if family == "qwen2_moe":
+        experts |= {"shared_expert_intermediate_size": 48, "norm_topk_prob": False}
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(kind(**(common | experts | settings)), dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() < 2:
+                parameter.uniform_(0.5, 1.5)
+            else:
+                parameter.normal_(0.0, 0.2)
+    return model.eval()
 
 
 def write_gguf(

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ENDOFTEXT, make_tiny, tiny_config, tiny_tokenizer
-from tiny_gguf import ARCHITECTURES, llama3_factors, write_gguf
-from transformers import AutoModelForCausalLM, Qwen2MoeConfig, Qwen3MoeConfig
+from tiny_gguf import ARCHITECTURES, llama3_factors, model_of, write_gguf
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, ModelConfig, SelectorConfig
-from seer_ray.engine import Engine, Request, SamplingParams
+from seer_ray.config.options import ModelConfig
 from seer_ray.models.gguf import gguf_config
 from seer_ray.models.load import load_config, load_model
+from seer_ray.models.rope import RopeTable
 from seer_ray.models.weights import load_weights
 
 pytest.importorskip("gguf")
@@ -64,43 +62,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def model_of(family: str, **settings: Any) -> Any:
-    if family in ("llama", "qwen2", "qwen3"):
-        return make_tiny(family, **settings)
-    kind = Qwen2MoeConfig if family == "qwen2_moe" else Qwen3MoeConfig
-    common = {
-        k: v for k, v in tiny_config("qwen3").to_dict().items() if k not in ("model_type", "architectures")
-    }
-    experts = {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "norm_topk_prob": True,
-    }
-    if family == "qwen2_moe":
-        experts |= {"shared_expert_intermediate_size": 48, "norm_topk_prob": False}
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(kind(**(common | experts | settings)), dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() < 2:
-                parameter.uniform_(0.5, 1.5)
-            else:
-                parameter.normal_(0.0, 0.2)
-    return model.eval()
-
-
 def rope(parameters: dict[str, Any], theta: float = 1e4) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": theta, **parameters}}
 
 
-def tokens(model: Any) -> list[int]:
-    """Greedily, far enough for every kind of scaling to matter."""
-    prompt = torch.randint(0, 256, (1, 300), generator=torch.Generator().manual_seed(0))
-    made = model.generate(
-        prompt, max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=ENDOFTEXT
-    )
-    return made[0, 300:].tolist()
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    """Far enough for every kind of scaling to matter."""
+    return model(torch.randint(0, 256, (1, 300), generator=torch.Generator().manual_seed(0))).logits
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """To the rounding of float32, and so in every greedy token."""
+    return torch.allclose(one, other, atol=1e-3) and torch.equal(one.argmax(-1), other.argmax(-1))
 
 
 def loaded(file: Path) -> Any:
@@ -111,7 +85,6 @@ def loaded(file: Path) -> Any:
 
 @pytest.mark.parametrize("kind", ROPES)
 @pytest.mark.parametrize("family", ARCHITECTURES)
-@torch.no_grad()
 def test_rope_is_the_models(family: str, kind: str, tmp_path: Path) -> None:
     parameters, keys = ROPES[kind]
     model, tensors = model_of(family, **rope(parameters)), {}
@@ -119,30 +92,24 @@ def test_rope_is_the_models(family: str, kind: str, tmp_path: Path) -> None:
         factors = [parameters[name] for name in LLAMA3]
         tensors = {"rope_freqs.weight": llama3_factors(model.config, *factors)}
     read = loaded(write_gguf(tmp_path / "m.gguf", model, keys, tensors))
-    assert tokens(read) == tokens(model)
-    assert (tokens(model_of(family)) == tokens(model)) == (kind == "none"), "the scaling must matter here"
+    assert same(logits(read), logits(model))
+    assert same(logits(model_of(family)), logits(model)) == (kind == "none"), "the scaling must matter here"
     expected = "longrope" if "other" in kind else parameters.get("rope_type", "default")
     assert read.config.rope_parameters["rope_type"] == expected
 
 
-@torch.no_grad()
-def test_a_scaled_model_decodes_the_same_through_cache_and_engine(tmp_path: Path) -> None:
-    """As a GGUF file with the factors of each channel, and as a folder."""
+def test_factors_by_channel_reach_the_engine(tmp_path: Path) -> None:
+    """Through the cache of converted files too: the angles are those of the parameters they came from."""
     parameters = ROPES["llama3 of other factors"][0]
     model = model_of("llama", **rope(parameters))
     factors = llama3_factors(model.config, *(parameters[name] for name in LLAMA3))
-    names = [write_gguf(tmp_path / "m.gguf", model, {}, {"rope_freqs.weight": factors}), tmp_path / "folder"]
-    model.save_pretrained(names[1])
-    tiny_tokenizer().save_pretrained(names[1])
-    prompt = torch.randint(0, 256, (300,), generator=torch.Generator().manual_seed(0)).tolist()
-    params = SamplingParams(max_new_tokens=24, temperature=0.0)
-    made = []
-    for name in names:
-        engine = Engine(
-            load_model(ModelConfig(name=str(name), device="cpu")), EngineConfig(), SelectorConfig()
-        )
-        made.append(engine.generate([Request("0", tuple(prompt), params)])[0].token_ids)
-    assert list(made[0]) == list(made[1])
+    file = write_gguf(tmp_path / "m.gguf", model, {}, {"rope_freqs.weight": factors})
+    read = load_model(ModelConfig(name=str(file), device="cpu"))
+    assert read.hf_config.rope_parameters["rope_type"] == "longrope"
+    table, meant = RopeTable.from_config(read.hf_config), RopeTable.from_config(model.config)
+    torch.testing.assert_close(table.inv_freq, meant.inv_freq, rtol=1e-6, atol=0)
+    assert table.scaling == meant.scaling == 1.0
+    assert same(logits(read.model), logits(model))
 
 
 WINDOWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -159,12 +126,11 @@ WINDOWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", WINDOWS)
-@torch.no_grad()
 def test_sliding_windows(kind: str, tmp_path: Path) -> None:
     keys, settings = WINDOWS[kind]
     model = model_of("qwen3", sliding_window=64, use_sliding_window=True, **settings)
     read = loaded(write_gguf(tmp_path / "m.gguf", model, keys))
-    assert tokens(read) == tokens(model) != tokens(model_of("qwen3"))
+    assert same(logits(read), logits(model)) and not same(logits(model), logits(model_of("qwen3")))
 
 
 CARRIED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -193,13 +159,12 @@ CARRIED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("what", CARRIED)
-@torch.no_grad()
 def test_what_is_carried_over(what: str, tmp_path: Path) -> None:
     family, settings, keys = CARRIED[what]
     model = model_of(family, **settings)
     tensors = {"rope_freqs.weight": torch.ones(8)} if what == "factors of one" else {}
     read = loaded(write_gguf(tmp_path / "m.gguf", model, keys, tensors))
-    torch.testing.assert_close(read(torch.arange(50)[None]).logits, model(torch.arange(50)[None]).logits)
+    assert same(logits(read), logits(model))
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
