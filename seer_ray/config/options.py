@@ -14,6 +14,9 @@ from typing import Any, ClassVar
 
 from seer_ray.config.selectors import SELECTORS
 
+PACKAGED = ("reasoner", "smollm2")
+"""Models and gates that are called so wherever a job runs, whatever files of these names are there."""
+
 
 def option(
     default: Any,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import BinaryIO
 
 WHOLE = 2**24
 """Files up to this size are read whole."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SAMPLES, SAMPLE = 64, 2**14
 """How many parts of a larger file are read, and the size of each."""
 
@@ -38,3 +40,15 @@ def digest_of(file: BinaryIO, size: int) -> str:
 def cache_folder() -> Path:
     """Ours in the user's cache, which ``XDG_CACHE_HOME`` may move."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seer-ray"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that a folder's weights are in, as transformers looks for them.
+
+    Raises:
+        OSError, ValueError: the index is torn.
+    """
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [path for path in (folder / WEIGHTS,) if path.is_file()]
+    places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    return [folder / name for name in sorted(set(places.values()))]

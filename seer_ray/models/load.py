@@ -26,6 +26,7 @@ from seer_ray.models.quantised import check_quantisation
 from seer_ray.models.quiet import quiet
 from seer_ray.models.shard import check_shards, shard_gates, shard_model
 from seer_ray.models.source import Source, locate
+from seer_ray.models.tokenizer_files import REMEDY, check_encodes
 from seer_ray.models.weights import LOAD_ERRORS, load_weights
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
                 source.folder, trust_remote_code=config.trust_remote_code, **source.arguments
             )
     except LOAD_ERRORS as error:
-        remedy = "; name another with model.tokenizer"
-        raise ConfigError(f"{option}: cannot load its tokenizer ({first_line(error)}){remedy}") from error
+        raise ConfigError(f"{option}: cannot load its tokenizer ({first_line(error)}){REMEDY}") from error
+    check_encodes(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"], option)
     return tokenizer
 
 

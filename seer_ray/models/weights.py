@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError, first_line
+from seer_ray.models.content import weight_files
 from seer_ray.models.quantised import dequantised
 from seer_ray.models.quiet import quiet
 
@@ -21,21 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError)
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _HARMLESS = re.compile(r".*(rotary_emb\.inv_freq|self_attn\.(bias|masked_bias))")
 """Buffers that older versions wrote, computed from the config."""
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that a folder's weights are in, as transformers looks for them.
-
-    Raises:
-        OSError, ValueError: the index is torn.
-    """
-    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        return [path for path in (folder / WEIGHTS,) if path.is_file()]
-    places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-    return [folder / name for name in sorted(set(places.values()))]
 
 
 def load_weights(
