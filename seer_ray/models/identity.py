@@ -6,8 +6,7 @@ Looks at files only; imports no torch.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from seer_ray.config.errors import ConfigError
@@ -47,12 +46,6 @@ def contents(model: ModelConfig) -> Contents:
     return dict(_contents(model))
 
 
-def pinned(model: ModelConfig, found: Mapping[str, Content]) -> ModelConfig:
-    """The options with the commit that was found on the hub, which later ones do not change."""
-    commit = found["model.name"].get(COMMIT)
-    return model if commit is None else replace(model, revision=commit)
-
-
 def differences(now: Mapping[str, Content], then: Mapping[str, Content]) -> list[str]:
     """What another content has that is not the same, each as ``option: file (digest, digest)``."""
     found = []
@@ -64,27 +57,34 @@ def differences(now: Mapping[str, Content], then: Mapping[str, Content]) -> list
     return found
 
 
-def verify(model: ModelConfig, expected: Contents) -> None:
+def verify(what: str, look: Callable[[], Contents], expected: Mapping[str, Content]) -> None:
     """That this machine has the same files as the one where ``expected`` was made.
+
+    Args:
+        what: option and value, for errors.
+        look: what is here.
+        expected: what is there.
 
     Raises:
         ConfigError: names the node and what is missing or differs.
     """
-    node = f"on node {socket.gethostname()}"
+    node = socket.gethostname()
     try:
-        found = contents(model)
+        found = look()
     except ConfigError as error:
-        raise ConfigError(
-            f"{error} ({node}; the driver has it: put it on a disk that all nodes share)"
-        ) from None
+        remedy = "but where the job was started it is; put it on a disk that all nodes share"
+        raise ConfigError(f"node {node}: {error}; {remedy}") from None
     for option, content in found.items():
         there = expected.get(option, {})
-        if not _has_weights(there):  # small files are all that the driver needs
+        if option == "model.name" and not _has_weights(
+            there
+        ):  # where the job was started, small files are all that is needed
             content = {name: value for name, value in content.items() if name in there}
         if wrong := differences({option: content}, {option: there}):
             more = f" and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
             raise ConfigError(
-                f"{_named(model, option)}: not what the driver has; {node} and there: {wrong[0]}{more}"
+                f"{what}: node {node} has other files than where the job was started, digests here and "
+                f"there: {wrong[0]}{more}; put the same ones on all nodes"
             )
 
 
@@ -136,11 +136,6 @@ def _commit(folder: Path) -> Content | None:
 
 def _has_weights(content: Content) -> bool:
     return COMMIT in content or any(name.endswith((".safetensors", ".gguf", ".pth")) for name in content)
-
-
-def _named(model: ModelConfig, option: str) -> str:
-    value = getattr(model, option.partition(".")[2])
-    return f"{option}={value}" if value is not None else f"model.name={model.name}"
 
 
 def _said(value: str | None) -> str:
