@@ -130,6 +130,11 @@ class SelectorConfig:
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
     )
 
+    @property
+    def gated(self) -> bool:
+        """Whether gates are read: else they need not be there."""
+        return any(SELECTORS[name].gates for name in (self.name, *self.layers.values()))
+
 
 @dataclass
 class SamplingConfig:

@@ -55,7 +55,7 @@ def summary_of(session: Session) -> Summary:
 
 def _decode(session: Session, build: Builder) -> None:
     config, stop = session.config, session.frame.stop
-    sources = look(config.model, session.folder)
+    sources = look(config.model, session.folder, gated=config.selector.gated)
     refuse_other_sources(session.folder, sources.contents)
     reading = replace(config, model=sources.model)
     missing = session.monitor.live.total - session.monitor.live.done

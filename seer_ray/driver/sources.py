@@ -26,12 +26,13 @@ class Sources:
     contents: Contents
 
 
-def look(model: ModelConfig, *folders: Folder) -> Sources:
+def look(model: ModelConfig, *folders: Folder, gated: bool = True) -> Sources:
     """What is behind the options of a model, before anything is started.
 
     Args:
         model: Of the options.
         folders: Of jobs that read it. A commit of the hub that one has noted is the one to go on with.
+        gated: Whether gates are read.
 
     Raises:
         ConfigError: It is not there, or its tokenizer cannot encode.
@@ -40,6 +41,8 @@ def look(model: ModelConfig, *folders: Folder) -> Sources:
         if commit := noted(folder).get("model.name", {}).get(COMMIT):
             model = replace(model, revision=commit)
             break
+    if not gated:
+        model = replace(model, gates=None)
     found = contents(model)
     if commit := found["model.name"].get(COMMIT):
         model = replace(model, revision=commit)

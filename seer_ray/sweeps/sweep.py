@@ -151,7 +151,7 @@ class Sweep:
     def _decode(self, sessions: Sequence[Session]) -> None:
         self.board.phase("starting Ray")
         config = sessions[0].config
-        reading = self._sources(config)
+        reading = self._sources(sessions)
         with connected(config.cluster), self.frame.stop.listening(), contextlib.ExitStack() as stack:
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
@@ -186,14 +186,15 @@ class Sweep:
             for session in sessions:
                 self._settle(session)
 
-    def _sources(self, config: RunConfig) -> Sources:
+    def _sources(self, sessions: Sequence[Session]) -> Sources:
         """The files of a group's model, which are those of every point that reads it, also before.
 
         Raises:
             ConfigError: They are not there, or a point was begun with others.
         """
-        folders = [s.folder for s in self.sessions.values() if s.config.model == config.model]
-        sources = look(config.model, *folders)
+        model, gated = sessions[0].config.model, any(s.config.selector.gated for s in sessions)
+        folders = [s.folder for s in self.sessions.values() if s.config.model == model]
+        sources = look(model, *folders, gated=gated)
         for folder in folders:
             refuse_other_sources(folder, sources.contents)
         return sources

@@ -66,6 +66,19 @@ def test_what_is_new_is_noted_too(folder: RunFolder) -> None:
     assert noted(folder).keys() == {"model.name", "data"}
 
 
+def test_gates_that_no_selector_reads_need_not_be_there(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.model.gates = str(tmp_path / "nowhere")
+    assert not config.selector.gated and look(config.model, gated=False).contents.keys() == {
+        "model.name",
+        "model.tokenizer",
+    }
+    config.selector.layers = {"3": "seer"}
+    assert config.selector.gated
+    with pytest.raises(ConfigError, match=r"^model.gates=.*nowhere: no such file or folder"):
+        look(config.model)
+
+
 def test_a_commit_of_the_hub_stays(
     folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
