@@ -10,7 +10,7 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig
 from seer_ray.models.identity import COMMIT, Content, Contents, contents, differences, find_tokenizer
 from seer_ray.models.tokenizer_files import check_tokenizer_files
-from seer_ray.results.base import Folder
+from seer_ray.results.base import RESTORE, Folder
 
 FILE = "sources.json"
 VERSION = 1
@@ -54,9 +54,19 @@ def look(model: ModelConfig, *folders: Folder, gated: bool = True) -> Sources:
 
 
 def noted(folder: Folder) -> Contents:
-    """What a job's folder says that it was begun with; empty: nothing was made yet, or nothing is known."""
+    """What a job's folder says that it was begun with; empty: nothing was made yet, or nothing is known.
+
+    Raises:
+        ConfigError: The note is torn.
+    """
     said: Any = folder.read_json(FILE)
-    return said["sources"] if said is not None and said["version"] == VERSION and not folder.unused else {}
+    if said is None or folder.unused:
+        return {}
+    try:
+        version, sources = said["version"], {name: dict(content) for name, content in said["sources"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ConfigError(f"{folder.store.locate(FILE)}: torn; {RESTORE}, or delete it") from None
+    return sources if version == VERSION else {}
 
 
 def refuse_other_sources(folder: Folder, now: Mapping[str, Content]) -> None:

@@ -59,6 +59,14 @@ def test_a_note_of_other_digests_is_not_compared(folder: RunFolder) -> None:
     assert noted(folder) == ONE
 
 
+@pytest.mark.parametrize("said", [{}, [], {"version": 1}, {"version": 1, "sources": {"model.name": "x"}}])
+def test_a_torn_note_is_refused(said: object, folder: RunFolder) -> None:
+    begun(folder)
+    folder.write_json(FILE, said)
+    with pytest.raises(ConfigError, match=r"sources.json: torn; restore it from a copy, or delete it"):
+        refuse_other_sources(folder, ONE)
+
+
 def test_what_is_new_is_noted_too(folder: RunFolder) -> None:
     refuse_other_sources(folder, ONE)
     begun(folder)
