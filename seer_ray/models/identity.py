@@ -131,7 +131,8 @@ def _files(folder: Path, patterns: tuple[str, ...]) -> Content:
 
 def _commit(folder: Path) -> Content | None:
     """Of a folder in the cache of the hub: there, a commit is a content."""
-    return {COMMIT: folder.name} if folder.parent.name == "snapshots" else None
+    cache = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
+    return {COMMIT: folder.name} if cache else None
 
 
 def _has_weights(content: Content) -> bool:

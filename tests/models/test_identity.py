@@ -151,6 +151,11 @@ def test_a_commit_of_the_hub_is_a_content(tmp_path: Path, monkeypatch: pytest.Mo
     assert found == {"model.name": {"commit": "0123abcd"}, "model.tokenizer": {"commit": "0123abcd"}}
 
 
+def test_a_folder_that_is_called_like_one_of_the_hub_is_looked_into(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "snapshots" / "step-100", "qwen3")
+    assert "model.safetensors" in contents(ModelConfig(name=str(folder)))["model.name"]
+
+
 def check(config: ModelConfig, expected: dict[str, dict[str, str]]) -> None:
     verify(f"model.name={config.name}", lambda: contents(config), expected)
 
