@@ -93,15 +93,11 @@ def dequantised(config: Any, files: list[Path], folder: Path, dtype: torch.dtype
     stored = [name for name, kind in kinds.items() if _is_weight(name, kind) and kind not in PLAIN]
     if not stored and not said:
         return None
-    for name in stored:
-        _check_stored(
-            name, kinds, f"quant_method={said['quant_method']}" if said else "no quantization_config"
-        )
+    method = f"quant_method={said.get('quant_method')}" if said else "no quantization_config"
     if not stored:
-        raise ConfigError(
-            f"quant_method={said['quant_method']}, but no weight is stored in 8 bits; {_REMEDY}"
-        )
-    scales = {_scale_of(name, kinds) for name in stored}
+        raise ConfigError(f"{method}, but no weight is stored in 8 bits; {_REMEDY}")
+    scale_of = {name: _scale_of(name, kinds, method) for name in stored}
+    scales = set(scale_of.values())
     block = said.get("weight_block_size") or _group_block(said)
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -110,9 +106,8 @@ def dequantised(config: Any, files: list[Path], folder: Path, dtype: torch.dtype
                 if name in scales or _IGNORED.fullmatch(name):
                     continue
                 tensor = opened.get_tensor(name)
-                if name in stored:
-                    scale_name = _scale_of(name, kinds)
-                    tensor = _scaled(tensor, _read(places[scale_name], scale_name), block, scale_name)
+                if (scale := scale_of.get(name)) is not None:
+                    tensor = _scaled(tensor, _read(places[scale], scale), block, scale)
                 tensors[name] = tensor.to(dtype)
     return tensors
 
@@ -121,18 +116,20 @@ def _is_weight(name: str, kind: str) -> bool:
     return not name.endswith(SCALES) and (name.endswith(".weight") or kind not in COUNTS)
 
 
-def _check_stored(name: str, kinds: Mapping[str, str], method: str) -> None:
+def _scale_of(name: str, kinds: Mapping[str, str], method: str) -> str:
+    """The name of a weight's scale.
+
+    Raises:
+        ConfigError: the weight is not stored in 8 bits with one scale beside it.
+    """
     kind = kinds[name]
     if kind not in STORED or not name.endswith(".weight"):
         raise ConfigError(f"{name} is stored as {kind} ({method}), which is not supported; {_REMEDY}")
-    beside = [scale for scale in SCALES if name.removesuffix("weight") + scale in kinds]
+    beside = [scale for end in SCALES if (scale := name.removesuffix("weight") + end) in kinds]
     if len(beside) != 1:
         what = "both of its scales" if beside else f"no {' or '.join(SCALES)}"
         raise ConfigError(f"{name} is stored as {kind} ({method}) with {what} beside it; {_REMEDY}")
-
-
-def _scale_of(name: str, kinds: Mapping[str, str]) -> str:
-    return next(scale for end in SCALES if (scale := name.removesuffix("weight") + end) in kinds)
+    return beside[0]
 
 
 def _group_block(said: Mapping[str, Any]) -> list[int] | None:
