@@ -13,7 +13,7 @@ from sympy import Symbol, Tuple
 
 from seer_ray.tasks.notation import to_latex
 from seer_ray.tasks.symbolic import parse
-from seer_ray.tasks.units import Quantity, Unit, quantity
+from seer_ray.tasks.units import Quantity, Unit, is_total, quantity
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def read(text: str, letters: bool = False, reference: bool = False) -> list[Answ
         reference: Of two readings, only the one that data sets mean.
     """
     latex = _tidy(to_latex(text))
+    if is_total(latex):
+        return [_leaf(latex, letters)]
     joined = _GROUPS.sub(lambda match: match[0].replace(",", ""), latex)
     if _THOUSANDS.fullmatch(latex):
         if reference:

@@ -31,7 +31,10 @@ def same_answer(reference: str, given: str) -> bool:
 
 def _has_letters(latex: str) -> bool:
     """Whether there are variables in it."""
-    return re.search(r"[A-Za-z]", re.sub(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+", "", latex)) is not None
+    return (
+        re.search(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])", re.sub(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+", "", latex))
+        is not None
+    )
 
 
 def _same(gold: Answer, given: Answer) -> bool:
@@ -146,6 +149,8 @@ def _of_one(value: Value) -> Any:
 
 def _same_region(gold: Answer, given: Answer) -> bool:
     r"""``x \ge 5`` and ``[5, \infty)``: as sets of numbers, where both are."""
+    if all(isinstance(answer, Leaf) and answer.relation is not None for answer in (gold, given)):
+        return False
     kinds = {answer.kind if isinstance(answer, Collection) else "" for answer in (gold, given)}
     if kinds <= {"set", "list"} and not any(_infinite(answer) for answer in (gold, given)):
         return False

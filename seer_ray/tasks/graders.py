@@ -153,8 +153,10 @@ def _load_function(spec: str) -> Callable[[str, str], Any]:
 @contextlib.contextmanager
 def _current_folder_on_path() -> Iterator[None]:
     """A command, unlike ``python script.py``, does not look for modules where it is run."""
-    folder = os.getcwd()
-    if {folder, ""} & set(sys.path):
+    folder = ""
+    with contextlib.suppress(FileNotFoundError):  # It may have been deleted since.
+        folder = os.getcwd()
+    if {folder, ""} & set(sys.path) or not folder:
         yield
         return
     sys.path.append(folder)

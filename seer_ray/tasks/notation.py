@@ -99,7 +99,8 @@ _ALIASES = [
     )
 ]
 _TEXT = re.compile(
-    r"\\(?:text(?:rm|bf|it|normal|sf|tt)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname\*?|rm|bf)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:rm|bf|it|normal|sf|tt)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname\*?|rm|bf)"
+    r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 _RM_GROUP = re.compile(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}")
 _BOLD = re.compile(r"\\(?:mathbf|mathit|boldsymbol|bm|vec|overrightarrow)\s*\{([^{}]*)\}")
@@ -167,17 +168,17 @@ def _plain(text: str, table: dict[str, str]) -> str:
 
 def _unstyled(match: re.Match[str]) -> str:
     r"""``\mathrm{i}`` and ``\text{13}`` bare, a function by its name, other words in ``\text{}``."""
-    inside = match[1].strip()
+    inside = re.sub(r"[{}]", "", match[1]).strip()
     upright = re.match(r"\\(?:textrm|mathrm|operatorname|rm)", match[0]) is not None
     if not re.search(r"[^\W\d]", inside) or (upright and inside in ("i", "e", "d")):
-        return f" {match[1]} "
+        return f" {inside} "
     # After a number it is a unit: min, sec, m.
     if upright and not re.search(r"[\d})]\s*$", match.string[: match.start()]):
         if re.fullmatch(_FUNCTIONS, inside):
             return f"\\{inside} "
         if len(inside) == 1:
             return f" {inside} "
-    return rf"\text{{{match[1]}}}"
+    return rf"\text{{ {inside} }}"
 
 
 def _from_plain(text: str) -> str:

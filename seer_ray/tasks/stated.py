@@ -1,7 +1,7 @@
-r"""The mathematical answer of a completion: boxed, behind ``####``, in ``<answer>``, after "answer is", else the
-last number or formula.
+r"""The mathematical answer of a completion: boxed, behind ``####``, in ``<answer>``, after "answer is",
+else the last number or formula.
 
-What is taken is taken whole, up to where prose begins: ``2√2`` is not its 2, ``5 hours 30 minutes`` not its 5.
+What is taken is taken whole, up to where prose begins: ``5 hours 30 minutes`` is not its 5.
 """
 
 from __future__ import annotations

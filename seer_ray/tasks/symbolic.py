@@ -1,8 +1,8 @@
 r"""LaTeX as SymPy objects, by math-verify's parser, and whether two of them are equal.
 
-math-verify rounds to six decimals and cuts off what is below its precision, so small numbers would all be the
-same: numbers are compared here, relatively, and exactly where both were written exactly; expressions at points,
-and by math-verify where that says nothing.
+math-verify rounds to six decimals and cuts off what is below its precision, which makes small numbers all the
+same: numbers are compared here, relatively, and exactly where both were written exactly; expressions by their
+values at points, and by math-verify where that says nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def parse(latex: str) -> Any:
         found = latex2sympy(latex, is_real=True, convert_degrees=False, normalization_config=_LATEX)
         if not isinstance(found, Basic | MatrixBase):
             return None
+        if found.has(sympy.UnevaluatedExpr):
+            found = found.doit()
         exact = {number: Rational(str(number)) for number in found.atoms(Float)}
         return found.xreplace(exact | {Symbol("i", real=True): I})
     except Exception:  # Whatever ANTLR, the converter and SymPy raise.
@@ -104,10 +106,24 @@ def as_set(relation: Any) -> Set | None:
     if len(relation.free_symbols) != 1:
         return None
     try:
-        found = [part.as_set() for part in (relation.args if isinstance(relation, And) else (relation,))]
-        return sympy.Intersection(*found)
+        parts = relation.args if isinstance(relation, And) else (relation,)
+        return sympy.Intersection(*(_ray(part) or part.as_set() for part in parts))
     except Exception:  # SymPy cannot solve it.
         return None
+
+
+def _ray(relation: Any) -> Set | None:
+    """What ``x < 5`` says, without SymPy's solver, which takes long; None: it is not so simple."""
+    if not isinstance(relation.lhs, Symbol):
+        relation = relation.reversed
+    bound = relation.rhs
+    if not isinstance(relation.lhs, Symbol) or not bound.is_number or not bound.is_extended_real:
+        return None
+    below, above = relation.rel_op in ("<", "<="), relation.rel_op in (">", ">=")
+    is_open = len(relation.rel_op) == 1
+    if below:
+        return sympy.Interval(-sympy.oo, bound, True, is_open)
+    return sympy.Interval(bound, sympy.oo, is_open, True) if above else None
 
 
 def _is_relation(value: Any) -> bool:

@@ -1,11 +1,12 @@
 r"""Units of answers: ``10 dollars``, ``24\text{ cm}^2``, ``5 km/h``, ``€10``, ``3 million``, ``40\%``.
 
 A unit on one side alone is not compared; two known units must measure the same thing, and are converted.
-Words that are no known unit (``42 apples``) are passed over, except those that change a number (``5 or more``).
+Words that are no known unit (``42 apples``) are passed over, except those that change a number.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -105,7 +106,7 @@ _CHANGING = re.compile(
 """Words that make another number, or no number, of the one before them."""
 
 _WORD = (
-    r"(?:\\text\s*\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]+\.?|[°µ²³¢€£¥₹]|\\\$|\\?%"
+    r"(?:\\text\s*\{(?:[^{}]|\{[^{}]*\})*\}|(?<![A-Za-z\\])[A-Za-z]+\.?|[°µ²³¢€£¥₹]|\\\$|\\?%"
     r"|\^\s*\\circ|\^\s*\{\s*\\circ\s*\})"
 )
 _TAIL = re.compile(
@@ -120,6 +121,11 @@ _CURRENCY = re.compile(
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(r"(?<=\d)()(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}*$")
+_UNIT_FRACTION = re.compile(r"\\frac\{\\text\{([^{}]+)\}\}\{\\text\{([^{}]+)\}\}")
+_PART = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{\s*)?([A-Za-z]+)\.?\s*\}?\s*(?:,|and\b|\\text\s*\{\s*and\s*\})?\s*"
+)
+_PARTS = re.compile(rf"(?:{_PART.pattern}){{2,}}")
 _LETTER_UNITS = frozenset(["m", "g", "s", "h", "L", "l", "N", "J", "W", "V"])
 
 
@@ -150,9 +156,12 @@ def quantity(latex: str, letters: bool = False) -> Quantity:
     latex = latex.strip()
     found: Unit | None = None
     if currency := _CURRENCY.match(latex):
-        found = UNITS[currency[2].lower().strip("\\. ").removeprefix("us").strip().strip("\\") or "usd"]
+        found = UNITS[re.sub(r"us(?!d)|[\\. ]", "", currency[2].lower())]
         latex = currency[1] + latex[currency.end() :]
+    if (total := _total(latex)) is not None:
+        return total
     latex = _ORDINAL.sub(r"\1", _PAREN_WORDS.sub("", latex))
+    latex = _UNIT_FRACTION.sub(r"\\text{\1/\2}", latex)
     match = _TAIL.match(latex)
     if match is None:
         return Quantity(latex, found)
@@ -173,6 +182,27 @@ def quantity(latex: str, letters: bool = False) -> Quantity:
     if any(map(_CHANGING.fullmatch, words)):
         return Quantity(latex, found, clean=False)
     return Quantity(head, (unit_of(tail) if factor > 1 else known) or found, factor)
+
+
+def is_total(latex: str) -> bool:
+    """Whether it is a sum of units of one kind, such as ``5 hours and 30 minutes``: no list."""
+    return _total(latex) is not None
+
+
+def _total(latex: str) -> Quantity | None:
+    """``5 hours 30 minutes`` as 5.5 hours; None: it is no sum of units of one kind."""
+    if not _PARTS.fullmatch(latex):
+        return None
+    parts = [(Fraction(number), unit_of(word)) for number, word in _PART.findall(latex)]
+    units = [unit for _, unit in parts if unit is not None]
+    if len(units) < len(parts) or any(unit.dimension != units[0].dimension for unit in units):
+        return None
+    if any(a.factor <= b.factor for a, b in itertools.pairwise(units)):
+        return None
+    total = (
+        sum(number * unit.factor for (number, _), unit in zip(parts, units, strict=True)) / units[0].factor
+    )
+    return Quantity(rf"\frac{{{total.numerator}}}{{{total.denominator}}}", units[0])
 
 
 def unit_of(text: str) -> Unit | None:
