@@ -119,7 +119,7 @@ def test_rows_wait_for_a_grader_that_cannot_be_started(
 ) -> None:
     """Ungraded is not graded: the job fails, and grades them once the grader is there again."""
     module = tmp_path / "lost_grader.py"
-    sound = "def grade(completion, answer): return bool(completion)\n"
+    sound = "def grade(completion, answer): return True\n"
     module.write_text(sound)
     monkeypatch.syspath_prepend(tmp_path)
     config.task.grader = "lost_grader:grade"
