@@ -80,7 +80,9 @@ _JOINTS = re.compile(
     r"(?P<comma>[,;])|(?P<word>\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))"
 )
 _BRACKETS = {r"\{": r"\}", "(": ")]", "[": ")]"}
-_THOUSANDS = re.compile(r"[-+]?(?:\\?[$€£¥₹])?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])(?:\s*[^\d,;]*)")
+_THOUSANDS = re.compile(
+    r"(?:[^,;=]*=\s*)?[-+]?(?:\\?[$€£¥₹])?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])(?:\s*[^\d,;]*)"
+)
 _LISTED = re.compile(r"\d{3}(?:,\d{3})*,(?!000)\d{3}")
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
 _FRENCH = re.compile(r"([\[\]])([^\[\](){},;]+[,;][^\[\](){},;]+)([\[\]])")
@@ -138,7 +140,7 @@ def plain(latex: str) -> str:
 
 
 def _tidy(latex: str) -> str:
-    latex = re.sub(r"\\?\$(?=\d|\\|\.)", "\\\\$", latex.strip(" *`"))
+    latex = re.sub(r"\\?\$(?=\d|\\|\.)", "\\\\$", latex.strip(' *`"'))
     latex = re.sub(r"(?<!\\)\$", " ", re.sub(r"\\[()\[\]](?![A-Za-z])", " ", latex))
     latex = latex.replace(r"\boxed", "").strip().rstrip(".,;").strip()
     if plain(latex).casefold() in _ALIASES:
@@ -248,10 +250,6 @@ def _balanced(text: str) -> bool:
 
 def _leaf(latex: str, letters: bool) -> Leaf:
     text = plain(latex)
-    based = _BASED.fullmatch(latex)
-    base = _BASES.get(based[2], based[2]) if based else ""
-    if based and base.isdigit() and int(max(based[1])) < int(base):
-        return Leaf(text, values=_values(based[1], Unit(((f"base {base}", 1),))))
     if _INEQUALITY.search(latex):
         return Leaf(text, relation=parse(latex))
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", latex).strip()
@@ -285,6 +283,11 @@ def _is_name(latex: str) -> bool:
 
 
 def _read_value(latex: str, letters: bool) -> tuple[Value, ...]:
+    based = _BASED.fullmatch(latex)
+    base = _BASES.get(based[2], based[2]) if based else ""
+    if based and base.isdigit() and int(max(based[1])) < int(base):
+        # Digits of another base are compared as digits.
+        return _values(based[1], Unit(((f"base {base}", 1),)))
     # The degrees of a function's argument are part of it.
     found = (
         Quantity(latex) if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", latex) else quantity(latex, letters)

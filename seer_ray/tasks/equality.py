@@ -47,13 +47,13 @@ def _same(gold: Answer, given: Answer) -> bool:
         if alone and (_same(one.items[0], other) if one is gold else _same(other, one.items[0])):
             return True
         return _same_region(gold, given)
+    if gold.kind == given.kind == "tuple":
+        return gold.brackets == given.brackets and _in_order(gold.items, given.items)
     return _same_collection(gold, given) or _same_region(gold, given)
 
 
 def _same_collection(gold: Collection, given: Collection) -> bool:
     kinds = {gold.kind, given.kind}
-    if kinds == {"tuple"}:
-        return gold.brackets == given.brackets and _in_order(gold.items, given.items)
     if kinds == {"set", "tuple"}:
         return False
     if "tuple" in kinds:
@@ -189,6 +189,7 @@ def _region(answer: Answer) -> Any:
         return None
     if answer.kind == "set":
         return sympy.FiniteSet(*values)
-    if len(values) != 2:
+    # (15, -29) is a point.
+    if len(values) != 2 or (values[0] < values[1]) is not sympy.true:
         return None
     return sympy.Interval(*values, answer.brackets[0] == "(", answer.brackets[1] == ")")

@@ -35,8 +35,8 @@ _LATEX = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
 )
 _UNREAD = re.compile(
-    # Words between numbers, a subscript or a prime of a number, a placeholder.
-    r"\\text|\d\s*[A-Za-z]+\s+\d|(?<![A-Za-z\\{])[A-Za-z]{4,}(?!\})|\d\s*_|\d\s*'|\\ldots|\?|\\quad"
+    # Words between numbers, a subscript of a number, a prime, a placeholder.
+    r"\\text|\d\s*[A-Za-z]+\s+\d|(?<![A-Za-z\\{])[A-Za-z]{4,}(?!\})|\d\s*_|'|\\ldots|\?|\\quad"
 )
 
 

@@ -112,7 +112,7 @@ _WORD = (
 _TAIL = re.compile(
     rf"(?P<head>.*?[\d)}}\]|]|.*?\\(?:pi|infty)|\\text\{{half\}})\s*"
     rf"(?P<tail>(?:{_WORD}(?:\s*\^\s*(?:\{{-?\d\}}|\d)|(?<=[a-z])[23](?!\d))?(?:\s*(?:/|\\cdot|\*|-|,)?\s*))+)"
-    r"[.!]?$",
+    r"\.?$",
     re.DOTALL,
 )
 _PAREN_WORDS = re.compile(r"(?<=[\d}\w])\s*\(\s*(?:\\text\{)?[A-Za-z][A-Za-z .,'-]+\}?\s*\)$")
@@ -168,6 +168,8 @@ def quantity(latex: str, letters: bool = False) -> Quantity:
     head, tail = match["head"].strip(), match["tail"]
     words = [word.lower() for word in re.findall(r"[^\W\d_]+", re.sub(r"\\(?:text|cdot|circ)", " ", tail))]
     spaced = latex[len(match["head"]) :][:1].isspace()
+    if re.search(r"(?:[-/*]|\\cdot)\s*$", tail):
+        return Quantity(latex, found, clean=False)
     known = unit_of(tail)
     bare = re.sub(r"\\text\s*\{[^{}]*\}|\\?circ\}?\s*[CF]\b", "", tail)
     single = set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z.])", bare))
