@@ -76,10 +76,13 @@ _ALIASES = {
 }
 _OPEN = re.compile(r"\\\{|\\begin\{\w+\}|[({\[]")
 _CLOSE = re.compile(r"\\\}|\\end\{\w+\}|[)}\]]")
+_STEP = re.compile(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+|\\?.", re.DOTALL)
 _JOINTS = re.compile(
     r"(?P<comma>[,;])|(?P<word>\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))"
 )
-_BRACKETS = {r"\{": r"\}", "(": ")]", "[": ")]"}
+_COMMAS = re.compile(r"[,;]")
+_EQUALS = re.compile(r"(?<![<>!])=")
+_BRACKETS = {r"\{": (r"\}",), "(": (")", "]"), "[": (")", "]")}
 _THOUSANDS = re.compile(
     r"(?:[^,;=]*=\s*)?[-+]?(?:\\?[$€£¥₹])?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])(?:\s*[^\d,;]*)"
 )
@@ -89,14 +92,8 @@ _FRENCH = re.compile(r"([\[\]])([^\[\](){},;]+[,;][^\[\](){},;]+)([\[\]])")
 _INEQUALITY = re.compile(r"<|>|\\(?:le|ge|neq)(?![A-Za-z])")
 _BASED = re.compile(r"\(?(\d+)\)?\s*_\s*\{?\s*(?:\\text\{\s*)?(?:base\s*)?(\w+)\s*\}*")
 _BASES = {
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "ten": "10",
+    word: str(base)
+    for base, word in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)
 }
 _LABEL = re.compile(
     r"\\text\s*\{[^{}]*(?::|=|\bis)\s*\}\s*|"
@@ -169,7 +166,7 @@ def _split(latex: str, separator: re.Pattern[str]) -> tuple[list[str], list[re.M
         elif not depth and (joint := separator.match(latex, index)):
             match = joint
         else:
-            step = re.compile(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+|\\?.", re.DOTALL).match(latex, index)
+            step = _STEP.match(latex, index)
             index = step.end() if step else index + 1
             continue
         pieces.append(latex[start:index])
@@ -208,7 +205,7 @@ def _item(latex: str, letters: bool) -> Answer:
     latex = re.sub(r"([=(,])\s*\+", r"\1", latex)
     if member := re.match(r"[A-Za-z](?:_\w)?\s*\\in(?![A-Za-z])\s*", latex):
         latex = latex[member.end() :]
-    sides, _ = _split(latex, re.compile(r"(?<![<>!])="))
+    sides, _ = _split(latex, _EQUALS)
     if len(sides) == 2 and (group := _group(sides[1].strip(), letters)) is not None:
         return group
     return _group(latex, letters) or _leaf(latex, letters)
@@ -221,14 +218,13 @@ def _group(latex: str, letters: bool) -> Collection | None:
         return None
     size = len(opening)
     inside, closing = latex[size:-size].strip(), latex[-size:]
-    if closing not in (_BRACKETS[opening] if size == 1 else [_BRACKETS[opening]]) or not _balanced(inside):
+    if closing not in _BRACKETS[opening] or not _balanced(inside):
         return None
     if opening == r"\{":
         condition = re.split(r"\\mid(?![A-Za-z])|\||:", inside, maxsplit=1)
         if len(condition) == 2 and _INEQUALITY.search(condition[1]):
             return Collection("list", "", (_collect(condition[1].strip(), letters),))
-        inside = re.sub(r"^\s*$", "", inside)
-    pieces, _ = _split(inside, re.compile(r"[,;]"))
+    pieces, _ = _split(inside, _COMMAS)
     items = [item for piece in pieces if piece.strip() for item in _items(piece, letters)]
     if size == 2:
         return Collection("set", "{}", tuple(items))
@@ -256,7 +252,7 @@ def _leaf(latex: str, letters: bool) -> Leaf:
     if re.fullmatch(r"\(?[^\W\d_](?:[^\W\d_]|[\s'’.&/()-])+", words) and re.search(r"[^\W\d_]{2}", words):
         short = len(words) < 4 and words.isalpha() and words == latex
         return Leaf(re.sub(r"[\s.()]", "", words), True, values=_values(latex) if short else ())
-    sides, _ = _split(latex, re.compile(r"(?<![<>!])="))
+    sides, _ = _split(latex, _EQUALS)
     right = sides[-1].strip()
     exact, *near = (part.strip() for part in _NEAR.split(right))
     if near and len(sides) == 1 and _is_name(exact):

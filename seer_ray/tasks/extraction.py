@@ -9,8 +9,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _BETWEEN_BOXES = re.compile(r"[\s$]*(?:\\\)|\\\])?[\s$]*(?:,|,?\s*and|,?\s*or)[\s$]*(?:\\\(|\\\[)?[\s$]*")
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _THINKING = re.compile(r"</?(?:seed:)?think(?:ing)?>|\[/?THINK\]")
-_TAGGED = re.compile(r"<answer>\s*(\S.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
-_ANSWERED = (_HASHES, _TAGGED, re.compile(r"^\W{0,4}answer\W{0,3}:\W{0,4}\w", re.IGNORECASE | re.MULTILINE))
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_ANSWERED = (_HASHES, re.compile(r"^\W{0,4}answer\W{0,3}:\W{0,4}\w", re.IGNORECASE | re.MULTILINE))
 _NEXT_QUESTION = re.compile(
     r"^\W{0,4}(?:question|problem|q|human|user|instruction|exercise)\W{0,3}:", re.IGNORECASE | re.MULTILINE
 )
@@ -87,7 +87,7 @@ def answer_part(completion: str) -> str | None:
     if not final:
         return None
     answered = [found.end() for pattern in _ANSWERED if (found := pattern.search(text))]
-    answered += [end for _, end, _ in boxes(text)[:1]]
+    answered += [end for found in (boxes(text), tagged(text)) for _, end, _ in found[:1]]
     turn = _NEXT_QUESTION.search(text, min(answered)) if answered else None
     return text[: turn.start()] if turn else text
 
@@ -128,10 +128,18 @@ def after_hashes(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def tagged(text: str) -> str | None:
-    """What stands in the last ``<answer>...</answer>``."""
-    found = _TAGGED.findall(text)
-    return found[-1] if found else None
+def tagged(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of every ``<answer>...</answer>`` that is not empty, in order. Linear time."""
+    found: list[tuple[int, int, str]] = []
+    opened: re.Match[str] | None = None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            opened = tag
+        elif opened is not None:
+            if content := text[opened.end() : tag.start()].strip():
+                found.append((opened.start(), tag.end(), content))
+            opened = None
+    return found
 
 
 def final_text(completion: str) -> str | None:
@@ -141,8 +149,8 @@ def final_text(completion: str) -> str | None:
         return None
     if group := last_boxed(text):
         return ", ".join(group)
-    if (inside := tagged(text)) is not None:
-        return inside
+    if tags := tagged(text):
+        return tags[-1][2]
     if (hashed := after_hashes(text)) is not None:
         return hashed
     if stated := _ANSWER_IS.findall(text):
@@ -162,10 +170,11 @@ def final_choice(completion: str) -> str | None:
     text = answer_part(completion)
     if text is None:
         return None
-    for start, end, content in reversed(boxes(text)):
-        # A box with a number is a step to the choice, not the choice.
-        text = f"{text[:start]}{_chosen(content)}{text[end:]}"
-    text = _without_markup(_TAGGED.sub(lambda match: _chosen(match[1]), text))
+    for find in (boxes, tagged):
+        for start, end, content in reversed(find(text)):
+            # A box with a number is a step to the choice, not the choice.
+            text = f"{text[:start]}{_chosen(content)}{text[end:]}"
+    text = _without_markup(text)
     stated = [
         (match.start(), match[match.lastindex].upper())
         for pattern in _CHOSEN
@@ -190,8 +199,8 @@ def final_choice(completion: str) -> str | None:
 
 
 def _chosen(content: str) -> str:
-    """A sentence in place of a box or a tag."""
-    letter = choice_letter(content)
+    """What stands in the text in place of a box or a tag."""
+    letter = content[1] if content.startswith("\x01") else choice_letter(content)
     return f" \x01{letter}\x02 " if letter else " "
 
 

@@ -106,10 +106,15 @@ _RM_GROUP = re.compile(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}")
 _BOLD = re.compile(r"\\(?:mathbf|mathit|boldsymbol|bm|vec|overrightarrow)\s*\{([^{}]*)\}")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|,\\!|\\[,;: ]|[ \u00a0\u2009\u202f])\d{3})+(?![\d/])")
 _DECIMAL_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
-_MIXED = re.compile(r"(?<![\d.^_/])(-?)(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|\s(\d+)\s*/\s*(\d+))(?![\d.^!])")
+_MIXED = re.compile(
+    r"(?<![\d.^_/])(-?)(\d{1,30})\s*"
+    r"(?:\\frac\{(\d{1,30})\}\{(\d{1,30})\}|\s(\d{1,30})\s*/\s*(\d{1,30}))(?![\d.^!])"
+)
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\\\d.])(\d+\.?\d*|\.\d+)\s?[eE]([-+]?\d{1,6})(?![\w.^])")
-_REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{(\d+)\}|\((\d+)\))")
-_REPEATED = re.compile(r"(\d*)\.(\d*?)(\d+?)\3{2,}\d?\s*(?:\\ldots|\.\.\.)")
+_REPEATING = re.compile(
+    r"(?<!\d)(\d{0,30})\.(\d{0,30})(?:\\(?:overline|bar|dot)\s*\{(\d{1,30})\}|\((\d{1,30})\))"
+)
+_REPEATED = re.compile(r"(?<!\d)(\d{0,30})\.(\d{0,6}?)(\d{1,6}?)\3{2,}\d?\s*(?:\\ldots|\.\.\.)")
 _DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")
 
 

@@ -62,10 +62,12 @@ def math_answer(completion: str) -> str | None:
         return (
             bare[1] + bare[2] if bare else None
         )  # A box that was cut off is no answer, and no other was meant.
-    if (found := after_hashes(text)) is None and (found := tagged(text)) is None:
-        text = text[-WINDOW:]
-        return _stated(text) or _last(text)
-    return _shown(found)
+    if (hashed := after_hashes(text)) is not None:
+        return _shown(hashed)
+    if tags := tagged(text):
+        return _shown(tags[-1][2])
+    text = text[-WINDOW:]
+    return _stated(text) or _last(text)
 
 
 def reference_answer(answer: str) -> str:

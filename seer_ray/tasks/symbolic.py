@@ -29,8 +29,8 @@ _DIGITS = 50
 _EXACT = 1e-40
 _POINTS = (Rational(1337, 500), Rational(-1741, 1000), Rational(617, 1000), Rational(4219, 1000))
 
-_NUMBER = re.compile(r"(-?)(\d+(?:\.\d+)?)")
-_FRACTION = re.compile(r"(-?)(?:\\frac\{(-?\d+)\}\{(-?\d+)\}|(\d+)\s*/\s*(\d+))")
+_NUMBER = re.compile(r"(-?)(\d{1,4000}(?:\.\d{1,4000})?)")
+_FRACTION = re.compile(r"(-?)(?:\\frac\{(-?\d{1,99})\}\{(-?\d{1,99})\}|(\d{1,99})\s*/\s*(\d{1,99}))")
 _LATEX = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
 )
@@ -44,6 +44,7 @@ _UNREAD = re.compile(
 def parse(latex: str) -> Any:
     """The SymPy object that all of the LaTeX means, decimals as rationals; None: it cannot be read."""
     latex = latex.strip()
+    # Most answers, without the parser.
     if match := _NUMBER.fullmatch(latex):
         return Rational(match[2]) * (-1 if match[1] else 1)
     if match := _FRACTION.fullmatch(latex):

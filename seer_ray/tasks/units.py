@@ -52,7 +52,6 @@ _TABLE = {
     "celsius": "°c celsius:1",
     "fahrenheit": "°f fahrenheit:1",
     "degrees": "degree deg °:1",
-    "radians": "radian rad:1",
     "percent": "% percent pct percentage:1",
     "clock am": "am a.m.:1",
     "clock pm": "pm p.m.:1",
@@ -84,7 +83,8 @@ def _product(parts: list[tuple[Unit, int]]) -> Unit:
 
 
 UNITS = _table()
-PERCENT, DEGREES, RADIANS = UNITS["percent"], UNITS["degree"], UNITS["radian"]
+PERCENT, DEGREES = UNITS["percent"], UNITS["degree"]
+_MONEY = ("dollars", "euros", "sterling", "yen", "yuan", "rupees")
 _LITRE = Fraction(1, 1000)
 
 MAGNITUDES = {
@@ -97,10 +97,9 @@ MAGNITUDES = {
 }
 
 _CHANGING = re.compile(
-    r"squared|cubed|factorial|plus|minus|times|over|divided|mod|modulo|remainder|r|or|and|to|than|more|less|least|"
-    r"most|greater|fewer|except|not|power|root|pi|x|y|below|above|under|out|between|until|through|versus|vs|base|if|"
-    r"unless|when|otherwise|only|even|odd|st|nd|rd|th|"
-    r"(?:half|halve|third|quarter|fourth|fifth|sixth|eighth|tenth|hundredth|thousandth)s?|half|"
+    r"squared|cubed|factorial|plus|minus|over|divided|mod|modulo|remainder|r|or|and|to|than|least|most|except|not|"
+    r"root|pi|x|y|below|above|under|out|between|until|through|versus|vs|if|unless|when|otherwise|st|nd|rd|th|"
+    r"(?:half|halve|third|quarter|fourth|fifth|sixth|eighth|tenth|hundredth|thousandth)s?|"
     r"(?:ten|dozen|hundred|thousand|million|billion|trillion)s?"
 )
 """Words that make another number, or no number, of the one before them."""
@@ -110,7 +109,7 @@ _WORD = (
     r"|\^\s*\\circ|\^\s*\{\s*\\circ\s*\})"
 )
 _TAIL = re.compile(
-    rf"(?P<head>.*?[\d)}}\]|]|.*?\\(?:pi|infty)|\\text\{{half\}})\s*"
+    rf"(?P<head>.*?[\d)}}\]|]|.*?\\(?:pi|infty))\s*"
     rf"(?P<tail>(?:{_WORD}(?:\s*\^\s*(?:\{{-?\d\}}|\d)|(?<=[a-z])[23](?!\d))?(?:\s*(?:/|\\cdot|\*|-|,)?\s*))+)"
     r"\.?$",
     re.DOTALL,
@@ -120,7 +119,7 @@ _CURRENCY = re.compile(
     r"^([-+]?)\s*(?:\\text\s*\{\s*)?(US\s*\\?\$|\\?\$|[€£¥₹]|USD|EUR|GBP|Rs\.?)\s*\}?\s*(?=[\d.\\(])",
     re.IGNORECASE,
 )
-_ORDINAL = re.compile(r"(?<=\d)()(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}*$")
+_ORDINAL = re.compile(r"(?<=\d)(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}*$")
 _UNIT_FRACTION = re.compile(r"\\frac\{\\text\{([^{}]+)\}\}\{\\text\{([^{}]+)\}\}")
 _PART = re.compile(
     r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{\s*)?([A-Za-z]+)\.?\s*\}?\s*(?:,|and\b|\\text\s*\{\s*and\s*\})?\s*"
@@ -160,7 +159,7 @@ def quantity(latex: str, letters: bool = False) -> Quantity:
         latex = currency[1] + latex[currency.end() :]
     if (total := _total(latex)) is not None:
         return total
-    latex = _ORDINAL.sub(r"\1", _PAREN_WORDS.sub("", latex))
+    latex = _ORDINAL.sub("", _PAREN_WORDS.sub("", latex))
     latex = _UNIT_FRACTION.sub(r"\\text{\1/\2}", latex)
     match = _TAIL.match(latex)
     if match is None:
@@ -183,7 +182,7 @@ def quantity(latex: str, letters: bool = False) -> Quantity:
         tail = re.sub(rf"{words.pop(0)}", "", tail, count=1, flags=re.IGNORECASE)
     if any(map(_CHANGING.fullmatch, words)):
         return Quantity(latex, found, clean=False)
-    return Quantity(head, (unit_of(tail) if factor > 1 else known) or found, factor)
+    return Quantity(head, found or (unit_of(tail) if factor > 1 else known), factor)
 
 
 def is_total(latex: str) -> bool:
@@ -235,6 +234,8 @@ def unit_of(text: str) -> Unit | None:
                 return None
             parts.append((unit, sign * power * int(exponent or 1)))
             power = 1
+    if money := [unit for unit, _ in parts if unit.dimension[0][0] in _MONEY]:
+        return money[0]  # What 18 dollars a day are paid for is another question.
     return _volumes(_product(parts)) if parts else None
 
 
