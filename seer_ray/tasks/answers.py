@@ -80,6 +80,8 @@ _STEP = re.compile(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+|\\?.", re.DOTALL)
 _JOINTS = re.compile(
     r"(?P<comma>[,;])|(?P<word>\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))"
 )
+MAX_SIGNS = 4
+r"""Of ``\pm`` in one answer: each doubles it."""
 _COMMAS = re.compile(r"[,;]")
 _EQUALS = re.compile(r"(?<![<>!])=")
 _BRACKETS = {r"\{": (r"\}",), "(": (")", "]"), "[": (")", "]")}
@@ -189,7 +191,7 @@ def _collect(latex: str, letters: bool) -> Answer:
 
 def _items(latex: str, letters: bool) -> list[Answer]:
     r"""One piece of a list: two answers if it has a ``\pm``."""
-    if re.search(r"\\(?:pm|mp)(?![A-Za-z])", latex) is None:
+    if not 0 < len(re.findall(r"\\(?:pm|mp)(?![A-Za-z])", latex)) <= MAX_SIGNS:
         return [_item(latex, letters)]
     first = re.search(r"\\pm(?![A-Za-z])", latex)
     if "\\mp" in latex or first is None:

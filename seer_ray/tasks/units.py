@@ -110,7 +110,7 @@ _WORD = (
 )
 _TAIL = re.compile(
     rf"(?P<head>.*?[\d)}}\]|]|.*?\\(?:pi|infty))\s*"
-    rf"(?P<tail>(?:{_WORD}(?:\s*\^\s*(?:\{{-?\d\}}|\d)|(?<=[a-z])[23](?!\d))?(?:\s*(?:/|\\cdot|\*|-|,)?\s*))+)"
+    rf"(?P<tail>(?:{_WORD}(?:\s*\^\s*(?:\{{-?\d\}}|\d)|(?<=[a-z])[23](?!\d))?(?:\s*(?:/|\\cdot|\*|-|,))?\s*)+)"
     r"\.?$",
     re.DOTALL,
 )
@@ -122,7 +122,8 @@ _CURRENCY = re.compile(
 _ORDINAL = re.compile(r"(?<=\d)(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}*$")
 _UNIT_FRACTION = re.compile(r"\\frac\{\\text\{([^{}]+)\}\}\{\\text\{([^{}]+)\}\}")
 _PART = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{\s*)?([A-Za-z]+)\.?\s*\}?\s*(?:,|and\b|\\text\s*\{\s*and\s*\})?\s*"
+    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{\s*)?([A-Za-z]+)\.?(?:\s*\})?"
+    r"(?:\s*(?:,|and\b|\\text\s*\{\s*and\s*\}))?\s*"
 )
 _PARTS = re.compile(rf"(?:{_PART.pattern}){{2,}}")
 _LETTER_UNITS = frozenset(["m", "g", "s", "h", "L", "l", "N", "J", "W", "V"])

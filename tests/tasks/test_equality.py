@@ -36,3 +36,19 @@ def test_an_answer(row):
 )
 def test_an_answer_without_a_box(row):
     assert grade(TaskConfig(), row["completion"], row["reference"]).correct is row["correct"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "5 " + "apples " * 100 + "7",
+        "5 apples " * 100,
+        r"\pm 1" * 14,
+        "7" * 20_000,
+        "0." + "37" * 5000 + "...",
+        "√" * 500,
+    ],
+    ids=["words", "units", "signs", "digits", "decimals", "roots"],
+)
+def test_an_answer_that_goes_on_and_on_is_wrong_and_no_burden(answer):
+    assert same_answer("5", answer) is False
