@@ -63,8 +63,7 @@ def _serve(pipe: Connection[bytes, bytes], spec: str, time_limit: float) -> None
             pipe.send_bytes(str(error).encode())
             return
         if spec in GRADERS:
-            # Imports SymPy and warms up its parser: not in the time of the first row.
-            guarded(grader, r"\boxed{\sqrt{x}}", "2x^2")
+            guarded(grader, r"\boxed{1}", "2")  # Imports SymPy: not in the time of the first row.
         faulthandler.cancel_dump_traceback_later()
         pipe.send_bytes(b"")
         while True:
