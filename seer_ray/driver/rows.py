@@ -76,9 +76,16 @@ class RowWriter:
             self._pool.submit(completion.request.id, row["completion"], row["reference"])
 
     def graded(self, seconds: float = 0.0) -> list[Row]:
-        """Rows that got their grades since the last call; waits up to ``seconds`` for one."""
-        for id, grade in self._pool.collect(seconds if self._ungraded else 0.0):
-            self._graded(id, grade)
+        """Rows that got their grades since the last call; waits up to ``seconds`` for one.
+
+        Raises:
+            JobError: The grader cannot be started. Rows without a grade stay uncommitted.
+        """
+        self._collect(seconds)
+        return self.fresh()
+
+    def fresh(self) -> list[Row]:
+        """Rows that got their grades and that nobody has been told of."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
@@ -107,16 +114,25 @@ class RowWriter:
             self._note(f"{message}; tried again in {self._due - now:.0f} s")
 
     def finish(self) -> list[Row]:
-        """Waits for the grades that are still out and commits everything; the rows that got their grades."""
-        rows: list[Row] = []
-        while self._ungraded:
-            rows += self.graded(seconds=1.0)
-        self.write(everything=True)
-        return rows
+        """Waits for the grades that are still out and commits everything; the rows that got their grades.
+
+        Raises:
+            JobError: Rows cannot be graded. The others are committed; their own chains are in the log.
+        """
+        try:
+            while self._ungraded:
+                self._collect(1.0)
+        finally:
+            self.write(everything=True)
+        return self.fresh()
 
     def close(self) -> None:
         """Ends the graders."""
         self._pool.close()
+
+    def _collect(self, seconds: float) -> None:
+        for id, grade in self._pool.collect(seconds if self._ungraded else 0.0):
+            self._graded(id, grade)
 
     def _graded(self, id: str, grade: Grade) -> None:
         row = self._ungraded.pop(id)

@@ -129,7 +129,7 @@ class Session:
             stats: Of the engines, for tracking; None: the queue's counters.
 
         Raises:
-            JobError: Disk or object store refused for too long.
+            JobError: Disk or object store refused for too long, or rows cannot be graded.
         """
         rows, queue = self._rows, self.queue
         if self.frame.state is not None:
@@ -147,11 +147,14 @@ class Session:
         """No finished row and no known token is lost, whatever ended the work.
 
         Raises:
-            JobError: Disk or object store refused.
+            JobError: Disk or object store refused, or rows cannot be graded.
         """
         if self._rows is not None and self.queue is not None and self.frame.state is None:
-            self.monitor.add(self._rows.finish())
-            self.monitor.tick(self.queue, last=True)
+            try:
+                self.monitor.add(self._rows.finish())
+            finally:
+                self.monitor.add(self._rows.fresh())
+                self.monitor.tick(self.queue, last=True)
 
     def close(self) -> None:
         """Ends the graders."""

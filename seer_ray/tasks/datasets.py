@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
@@ -15,8 +15,10 @@ from seer_ray.tasks.extraction import choice_letter
 from seer_ray.tasks.generators import generate
 from seer_ray.tasks.problem import Problem
 from seer_ray.tasks.prompts import as_text, build_messages, check_template, column_value
-from seer_ray.tasks.sources import Row, read_rows
+from seer_ray.tasks.sources import Row, WrittenFloat, read_rows
 
+MAX_DIGITS = 400
+"""Of a whole number that is written out."""
 GENERATED = 8
 """Built-in problems, if the task has no limit."""
 BATCH_URL = "/v1/chat/completions"
@@ -100,11 +102,25 @@ def answer_text(value: Any) -> str | None:
     """A reference answer as text: 18.0 as ``18``, a list as its elements; None, NaN, blank: no answer."""
     if isinstance(value, list):
         return ", ".join(filter(None, map(answer_text, value))) or None
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if isinstance(value, float | Decimal):
+        return _number_text(value)
+    return None if value is None else as_text(value).strip() or None
+
+
+def _number_text(value: float | Decimal) -> str | None:
+    """A number as it was written, or with as few digits as say which it is; whole numbers as such."""
+    text = (
+        value.text
+        if isinstance(value, WrittenFloat)
+        else format(value, "f")
+        if isinstance(value, Decimal)
+        else str(value)
+    )
+    exact = Decimal(text)
+    if exact.is_nan():
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return as_text(value).strip() or None
+    whole = exact.is_finite() and exact.adjusted() < MAX_DIGITS and exact == exact.to_integral_value()
+    return format(exact, ".0f") if whole else text
 
 
 def _is_batch(row: dict[str, Any]) -> bool:

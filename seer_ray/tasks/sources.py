@@ -16,6 +16,18 @@ from seer_ray.config.errors import ConfigError, did_you_mean
 Row = tuple[str, dict[str, Any]]
 """(where, column -> value)"""
 
+
+class WrittenFloat(float):
+    """A float that knows how it stands in the data: 0.10, 1e-05, or with more digits than a float has."""
+
+    text: str
+
+    def __new__(cls, value: float | str, text: str) -> WrittenFloat:
+        self = super().__new__(cls, value)
+        self.text = text
+        return self
+
+
 _FILE_TYPE = re.compile(r"\.(jsonl|parquet|csv)(\.(gz|bz2|zst|lz4))?$", re.IGNORECASE)
 _OTHER_FILE = re.compile(r"\.(json|txt|tsv|arrow|xlsx|ya?ml|zip)$", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -126,7 +138,7 @@ def _jsonl_rows(filesystem: Any, path: str) -> Iterator[Row]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if not text:
                     continue
-                row = json.loads(text)
+                row = json.loads(text, parse_float=lambda number: WrittenFloat(number, number))
             except UnicodeDecodeError as error:
                 raise ConfigError(f"{where}: not UTF-8 ({error.reason} at byte {error.start + 1})") from error
             except json.JSONDecodeError as error:
@@ -154,13 +166,21 @@ def _csv_rows(filesystem: Any, path: str) -> Iterator[Row]:
 
 
 def _parquet_rows(filesystem: Any, path: str) -> Iterator[Row]:
-    from pyarrow import parquet
+    import numpy as np
+    from pyarrow import parquet, types
 
     number = 0
     with filesystem.open_input_file(path) as file:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
+        table = parquet.ParquetFile(file)
+        # Made longer, 0.1 becomes 0.10000000149011612.
+        short = {field.name: np.float32 for field in table.schema_arrow if types.is_float32(field.type)}
+        short |= {field.name: np.float16 for field in table.schema_arrow if types.is_float16(field.type)}
+        for batch in table.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
+                for name, kind in short.items():
+                    if row[name] is not None:
+                        row[name] = WrittenFloat(row[name], str(kind(row[name])))
                 yield f"{path} row {number}", row
 
 

@@ -14,13 +14,14 @@ from seer_ray.driver import rows
 from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
+from seer_ray.tasks.grading import Grade, Grader
 from seer_ray.tasks.problem import Problem, Prompt
 
 
 class Case:
     """A row writer on a folder of its own, that commits at once."""
 
-    def __init__(self, tmp_path: Path, **results: Any) -> None:
+    def __init__(self, tmp_path: Path, pool: Grader | None = None, **results: Any) -> None:
         self.config = RunConfig(name="job")
         self.config.task.grader = "exact"
         self.config.results.part_interval = self.config.results.progress_interval = 0.0
@@ -37,6 +38,7 @@ class Case:
             prompts,
             lambda tokens: f"{len(tokens)} tokens",
             self.notes.append,
+            pool,
         )
 
     def done(self, problem: str, text: str, error: str | None = None) -> None:
@@ -71,6 +73,40 @@ def test_a_row_without_a_completion_is_not_graded(tmp_path: Path) -> None:
     assert (row["correct"], row["completion"], row["error"]) == (None, "2 tokens", "its worker died")
     case.writer.write()
     assert case.committed()["a"]["correct"] is None
+
+
+class LostGrader:
+    """Grades the first row, and can then not be started again."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def submit(self, key: Any, text: str, answer: str | None) -> None:
+        self.rows.append((key, Grade(text == answer, text)))
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
+        if self.rows and self.rows[0][0] == "a/0":
+            return [self.rows.pop(0)]
+        if self.rows:
+            raise JobError("task.grader=mine:grade: no grading process could be started")
+        return []
+
+    def close(self) -> None: ...
+
+
+def test_rows_that_cannot_be_graded_are_not_committed(tmp_path: Path) -> None:
+    case = Case(tmp_path, pool=LostGrader())
+    for id, token in (("a/0", 7), ("b/0", 8)):
+        append(case.log, id, [token], Counters(), 1)
+    case.done("a", "4")
+    case.done("b", "4")
+    with pytest.raises(JobError, match="no grading process"):
+        case.writer.finish()
+    assert [row["problem_id"] for row in case.writer.fresh()] == ["a"]
+    assert list(case.committed()) == ["a"]
+    # The chain of the other is on disk: a resume goes on with it, and grades it.
+    assert list(case.folder.progress().chains) == ["b/0"]
+    assert case.writer.pending == 1
 
 
 def test_a_part_is_written_when_it_is_full_and_not_before(tmp_path: Path) -> None:

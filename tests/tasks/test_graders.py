@@ -93,7 +93,7 @@ def test_any_other_reference_is_wrong():
         ("no idea", "5", False, None),
         ("", "5", False, None),
         ("<think>It may be 5", "5", False, None),
-        (r"<think>It is \boxed{5}", "5", True, "5"),
+        (r"<think>It is \boxed{5}", "5", False, None),
         ("5</think>", "5", False, None),
         (r"\boxed{5}", None, None, "5"),
         # References that are themselves whole solutions.
