@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from seer_ray.cli.terminal import FAILED, INTERRUPTED, fail, kept_free, print_json, stop
+from seer_ray.cluster.connect import logs_folder
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import JobConfig
 from seer_ray.jobs.kinds import kind_of
@@ -65,13 +63,8 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
         traceback.print_exc()
         fail(
             f"unexpected {type(error).__name__}, which is a bug: please report the lines above "
-            f"(logs of the workers: {ray_logs()}); what is finished is kept, go on with: {again}",
+            f"(logs of the workers: {logs_folder()}); what is finished is kept, go on with: {again}",
             FAILED,
         )
     finally:
         close()
-
-
-def ray_logs() -> str:
-    """Where Ray writes what the workers of the latest local cluster print."""
-    return str(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "session_latest", "logs"))

@@ -13,7 +13,8 @@ not take a small job alone.
 
 Retries: a request fails when a worker dies with it, and a new token makes up for all failures. With all but
 one of the failures that it may have it is on trial: alone in a worker until its next token, so that nobody
-becomes an error row for a mate that kills workers. With ``max_attempts`` failures it is an error row.
+becomes an error row for a mate that kills workers. With ``max_attempts`` failures it is given up. What comes
+after that is another request, not on trial or of another problem: it shows whether workers work at all.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class Assignments:
         self._queue = RequestQueue()
         self._held: dict[str, dict[str, Pending]] = {}
         self._added = 0
+        self._given_up: set[str] = set()
+        """Problems of which a request was given up."""
+        self._doubt = False
+        """The last request on trial was given up: is it the worker's fault?"""
         self.add(requests)
 
     def add(self, requests: Iterable[Request]) -> None:
@@ -101,6 +106,10 @@ class Assignments:
         """Ids of the requests that are with a worker."""
         return list(self._held.get(worker, ()))
 
+    def problems(self, worker: str) -> set[str]:
+        """Of the requests that are with a worker."""
+        return {pending.request.problem for pending in self._held.get(worker, {}).values()}
+
     def wants(self, worker: str, workers: int) -> bool:
         """Whether ``dispatch`` would give this worker something if it had room."""
         if not self._free_share(worker, workers):
@@ -117,7 +126,8 @@ class Assignments:
         """
         chosen: list[Pending] = []
         room = min(room, self._free_share(worker, workers))
-        if room > 0 and not self.held(worker) and (pending := self._queue.take_trial()):
+        try_alone = room > 0 and not self.held(worker) and not (self._doubt and self._queue.has_other())
+        if try_alone and (pending := self._queue.take_trial(self._given_up)):
             chosen.append(pending)
             room = 0
         while len(chosen) < room:
@@ -125,6 +135,7 @@ class Assignments:
             if pending is None:
                 break
             chosen.append(pending)
+            self._doubt = False
         for pending in chosen:
             pending.worker = worker
             pending.chain.attempts += 1
@@ -153,13 +164,15 @@ class Assignments:
         return outcomes
 
     def lost(self, worker: str, reason: str) -> list[Outcome]:
-        """A worker is dead: its requests go back to the queue, or become error rows."""
+        """A worker is dead: its requests go back to the queue, or are given up."""
         outcomes = []
         self._queue.forget(worker)
         for pending in list(self._held.get(worker, {}).values()):
             pending.failures += 1
             if pending.failures >= self._max_attempts:
                 self._drop(pending)
+                self._given_up.add(pending.request.problem)
+                self._doubt = True
                 outcomes.append(_given_up(pending, reason))
             else:
                 self._queue.add(pending, self._on_trial(pending))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from seer_ray.engine.request import Request
@@ -79,9 +80,12 @@ class RequestQueue:
         """Whether there is anything that need not be alone."""
         return bool(self._begun or self._fresh)
 
-    def take_trial(self) -> Pending | None:
-        """The next request that must be alone in a worker."""
-        return self._trial.pop(0) if self._trial else None
+    def take_trial(self, after: Container[str] = ()) -> Pending | None:
+        """The next request that must be alone in a worker; those of the problems ``after`` come last."""
+        if not self._trial:
+            return None
+        place = next((n for n, p in enumerate(self._trial) if p.request.problem not in after), 0)
+        return self._trial.pop(place)
 
     def take(self, worker: str, longest_first: bool) -> Pending | None:
         """The next request for a worker that may have others.

@@ -54,10 +54,11 @@ def _decode(session: Session, build: Builder) -> None:
     config, stop = session.config, session.frame.stop
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")
-    with connected(config.cluster), stop.listening():
+    with connected(config.cluster, session.frame.reporter.note) as watch, stop.listening():
         nodes = cluster_nodes()
         placement = place_workers(nodes, config.cluster, missing, config.engine.tensor_parallel)
-        with contextlib.closing(session), contextlib.closing(WorkerPool(config, placement, build)) as pool:
+        pool = WorkerPool(config, placement, build, watch)
+        with contextlib.closing(session), contextlib.closing(pool):
             pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")

@@ -83,6 +83,7 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
     frame.status.say = lambda: {"step": live.step}
 
     def report(step: int, metrics: dict[str, float]) -> bool:
+        watch.check()
         live.step, live.news, live.phase = step, metrics, "training"
         live.metrics |= metrics
         frame.reporter.update(live)
@@ -91,7 +92,7 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
 
     place = str(folder.path) if folder.path is not None else join(config.results.folder, frame.name)
     frame.reporter.start(live)
-    with connected(config.cluster), stop.listening():
+    with connected(config.cluster, frame.reporter.note) as watch, stop.listening():
         stop.patient = True
         result = launch(config, place, report)
         stop.patient = False

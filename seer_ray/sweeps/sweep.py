@@ -10,6 +10,7 @@ from typing import Any
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
+from seer_ray.cluster.watch import ClusterLost
 from seer_ray.cluster.worker import Builder
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
@@ -133,7 +134,7 @@ class Sweep:
             session.begin()
         try:
             self._decode(sessions)
-        except Interrupted:
+        except (Interrupted, ClusterLost):
             raise
         except (ConfigError, JobError) as error:
             # A disk that is full or a model that is not there: what comes next may be elsewhere.
@@ -149,11 +150,15 @@ class Sweep:
     def _decode(self, sessions: Sequence[Session]) -> None:
         self.board.phase("starting Ray")
         config = sessions[0].config
-        with connected(config.cluster), self.frame.stop.listening(), contextlib.ExitStack() as stack:
+        with (
+            connected(config.cluster, self.reporter.note) as watch,
+            self.frame.stop.listening(),
+            contextlib.ExitStack() as stack,
+        ):
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
             pool = stack.enter_context(
-                contextlib.closing(WorkerPool(_neutral(config), placement, self.build))
+                contextlib.closing(WorkerPool(_neutral(config), placement, self.build, watch))
             )
             pool.start(rows)
             # While the workers load the model.
@@ -220,7 +225,7 @@ class Sweep:
         if session.frame.state is not None or queue is None:
             return
         if queue.failure is not None:
-            session.monitor.tick(queue, last=True)
+            session.save()
             session.frame.end("failed", queue.failure)
             self._failed(session.name, queue.failure)
         elif not queue.unfinished and not session.pending:
