@@ -19,6 +19,7 @@ from seer_ray.cli.load import (
     load_job,
     resumed,
 )
+from seer_ray.cli.streams import install
 from seer_ray.cli.terminal import (
     BAD_USAGE,
     DONE,
@@ -28,6 +29,7 @@ from seer_ray.cli.terminal import (
     fail,
     kept_free,
     print_json,
+    require_written,
     stop,
 )
 from seer_ray.cli.watch import show_status
@@ -50,8 +52,9 @@ class Commands(TyperGroup):
         except UsageError as error:
             hint = "see seer-ray --help; options of a job are written name=value"
             fail(f"{error.format_message()} ({hint})", BAD_USAGE)  # type: ignore[attr-defined]
-        except typer.Abort:
+        except (typer.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
+        require_written(sys.stdout)
         sys.exit(code if isinstance(code, int) else DONE)
 
 
@@ -67,6 +70,7 @@ app.add_typer(gates, name="gates")
 
 
 def main() -> None:
+    install()
     app()
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from seer_ray.cli.streams import failure_of, text_output
+
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -37,12 +39,20 @@ def kept_free(stream: TextIO | None) -> Iterator[TextIO | None]:
     saved = os.dup(number)
     try:
         os.dup2(sys.stderr.fileno(), number)
-        with os.fdopen(os.dup(saved), "w", encoding="utf-8") as out:
-            yield out
+        out = text_output(saved)
+        yield out
+        require_written(out)
     finally:
         stream.flush()
         os.dup2(saved, number)
         os.close(saved)
+
+
+def require_written(stream: TextIO) -> None:
+    """Exits with a line about it where not everything could be written to a stream of results."""
+    stream.flush()
+    if failure := failure_of(stream):
+        fail(f"stdout cannot be written ({failure.strerror}): send it elsewhere, or free some room", FAILED)
 
 
 def print_json(value: dict[str, Any], out: TextIO | None = None) -> None:
@@ -55,7 +65,9 @@ def print_json(value: dict[str, Any], out: TextIO | None = None) -> None:
             return [clean(inner) for inner in item]
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
-    print(json.dumps(clean(value), ensure_ascii=False), file=out or sys.stdout, flush=True)
+    stream = out or sys.stdout
+    narrow = not (stream.encoding or "utf-8").lower().startswith("utf")
+    print(json.dumps(clean(value), ensure_ascii=narrow), file=stream, flush=True)
 
 
 def fail(message: str, code: int) -> NoReturn:
