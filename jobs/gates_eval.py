@@ -57,7 +57,7 @@ def main(
         _write(frame, summary, found)
         _track(frame, summary)
         conclude(frame, summary, flat(summary.table, VALUES))
-    frame.reporter.finish(summary)
+    frame.finish(summary)
     return summary
 
 

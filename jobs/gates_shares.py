@@ -56,7 +56,7 @@ def main(
             summary.files.append(name)
         _track(frame, summary)
         conclude(frame, summary, {f"kl/{plan['name']}": plan["kl"] for plan in summary.plans})
-    frame.reporter.finish(summary)
+    frame.finish(summary)
     return summary
 
 

@@ -36,9 +36,9 @@ def main(
     with framed(config, RunFolder, reporter) as frame:
         session = Session(frame, load_problems(config.task))
         if session.concluded:
-            catch_up(frame.folder)
+            catch_up(frame.folder, to=config.tracking)
         else:
             work(session, build)
         summary = summary_of(session)
-        frame.reporter.finish(summary)
+        frame.finish(summary)
         return summary

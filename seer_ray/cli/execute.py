@@ -57,13 +57,13 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
         stop(f"interrupted; nothing is lost, go on with: {again}", INTERRUPTED)
     except JobError as error:
         close()
-        fail(f"{error}; what is finished is kept, go on with: {again}", FAILED)
+        fail(f"{error}; {error.kept}, go on with: {again}" if error.kept else str(error), FAILED)
     except Exception as error:
         close()
         traceback.print_exc()
         fail(
             f"unexpected {type(error).__name__}, which is a bug: please report the lines above "
-            f"(logs of the workers: {logs_folder()}); what is finished is kept, go on with: {again}",
+            f"(logs of the workers: {logs_folder()}); what was committed before is kept, go on with: {again}",
             FAILED,
         )
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.dispatch import Dispatcher
-from seer_ray.config.errors import Interrupted, JobError
+from seer_ray.config.errors import Interrupted, JobError, NotWritten
 from seer_ray.driver.session import Session
 from seer_ray.driver.stopping import StopRequest
 
@@ -64,6 +64,9 @@ def decode(
 def _save(session: Session) -> Exception | None:
     try:
         session.save()
+    except NotWritten as failure:
+        rows = "1 finished row is" if session.pending == 1 else f"{session.pending:,} finished rows are"
+        return NotWritten(f"{failure}; {rows} not on disk, and will be decoded again")
     except Exception as failure:
         return failure
     return None

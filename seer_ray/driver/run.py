@@ -78,5 +78,11 @@ def _report(session: Session) -> None:
     except ConfigError as error:
         frame.reporter.note(f"no report: {error}")
         return
-    for name in write_report(comparison, frame.name, frame.folder.store, frame.reporter.note):
+    try:
+        written = write_report(comparison, frame.name, frame.folder.store, frame.reporter.note)
+    except OSError as error:
+        # The rows and what they come to are there.
+        frame.reporter.note(f"no report: {frame.folder.failure(error)}; seer-ray report {frame.folder.uri}")
+        return
+    for name in written:
         frame.tracker.artifact(name)

@@ -63,7 +63,7 @@ def train(
             with frame.working():
                 _work(frame, launch, product)
         else:
-            catch_up(frame.folder)
+            catch_up(frame.folder, to=config.tracking)
         metrics, made = frame.folder.metrics() or {}, join(frame.folder.uri, product)
         summary = TrainSummary(
             **frame.facts(),
@@ -73,7 +73,7 @@ def train(
             metrics=metrics,
             next_commands=[text.format(product=made) for text in next_commands],
         )
-        frame.reporter.finish(summary)
+        frame.finish(summary)
         return summary
 
 

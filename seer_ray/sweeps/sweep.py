@@ -80,8 +80,8 @@ class Sweep:
             self.frame.end("failed" if self.board.failures else "done")
         # Of points that were done before, and that had no MLflow then.
         before = [session.folder for session in self.sessions.values() if session.queue is None]
-        catch_up(*before if work else (self.folder, *before))
-        self.reporter.finish(summary)
+        catch_up(*before if work else (self.folder, *before), to=self.config.tracking)
+        self.frame.finish(summary)
         return summary
 
     # -- points --------------------------------------------------------------------------------------
