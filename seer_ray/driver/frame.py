@@ -109,12 +109,17 @@ class Frame(Generic[C, F]):
             self.end("done")
 
     def facts(self) -> dict[str, Any]:
-        """What a ``JobSummary`` says of every job, but for what ``finish`` knows."""
-        return {"name": self.name, "folder": self.folder.uri}
+        """What a ``JobSummary`` says of every job."""
+        return {
+            "name": self.name,
+            "folder": self.folder.uri,
+            "elapsed_s": time.monotonic() - self._started,
+            "tracking_uri": getattr(self.tracker, "uri", None),
+            "tracking_run_id": getattr(self.tracker, "run_id", None),
+        }
 
     def finish(self, summary: JobSummary) -> None:
-        """Shows what the job came to. After its last word: only then it is known whether the tracker told it."""
-        summary.elapsed_s = time.monotonic() - self._started
+        """Shows what the job came to, after its last word: it is known by then who has been told of it."""
         summary.tracking_uri, summary.tracking_run_id = self.tracker.place
         self.reporter.finish(summary)
 

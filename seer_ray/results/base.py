@@ -160,8 +160,8 @@ class Folder:
         with contextlib.suppress(OSError):
             if self.path is not None and not (self.path / self.mark).exists():
                 return FolderGone(
-                    f"{self.uri}: the folder is gone while the job wrote to it; if it was moved, go on there with: "
-                    "seer-ray resume FOLDER; if it was deleted, its rows are lost: give the job's command again"
+                    f"{self.uri}: the folder is gone; if somebody has moved it, go on there with: seer-ray "
+                    "resume FOLDER; if it was deleted, its rows are lost: give the job's command again"
                 )
         return NotWritten(f"{self.uri}: cannot be written: {one_line(error)}")
 

@@ -125,9 +125,8 @@ class MLflowTracker:
     @property
     def place(self) -> tuple[str, str] | tuple[None, None]:
         sent = self.spool.sent()
-        return (
-            (self.uri, sent.run_id) if sent.run_id and sent.target == fingerprint(self.uri) else (None, None)
-        )
+        uri = self.uri if sent.target == fingerprint(self.uri) else sent.uri
+        return (uri, sent.run_id) if uri and sent.run_id else (None, None)
 
     @property
     def run_id(self) -> str | None:
