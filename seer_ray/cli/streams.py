@@ -90,7 +90,7 @@ def install() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
     codecs.register_error(ERRORS, plain)
     sys.stdout, sys.stderr = text_output(1, sys.stdout), text_output(2, sys.stderr)
 

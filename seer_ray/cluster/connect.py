@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import logging
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -126,6 +127,8 @@ def _prepare(local: bool) -> None:
     if local:
         # Ray's own is 15: on a machine that others use, too, decoding would starve.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        if not _token_can_be_kept():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Ray prints what happens to workers among our own lines. We tell it ourselves.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -188,6 +191,16 @@ def _ask_dashboard(url: str) -> bool:
 
 def _token_is_here() -> bool:
     """Where Ray looks for the token of its clusters."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or os.access(_token_file(), os.R_OK)
+
+
+def _token_can_be_kept() -> bool:
+    """Whether Ray, which wants a token, finds one here or can write it."""
+    if _token_is_here():
         return True
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser().is_file()
+    there = next(folder for folder in _token_file().absolute().parents if folder.exists())
+    return not _token_file().exists() and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _token_file() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))

@@ -12,9 +12,9 @@ from pathlib import Path
 from seer_ray.results.store import temporary_name
 
 TORN = re.compile(
-    r"already exists|no such (table|column)|out-of-date database schema|locate revision|malformed|not a database"
+    "already exists|no such (table|column)|out-of-date database schema|locate revision|malformed|not a database"
 )
-"""What is said of a database whose making or migration was cut short, or of something else."""
+"""What is said of a database whose making or migration was cut short, and of what is none."""
 
 
 def make(path: Path) -> None:
@@ -44,9 +44,7 @@ def make(path: Path) -> None:
 
 
 def remedy(error: str, path: Path) -> str:
-    """What to do about a database that is not whole, to be put behind the error; empty: it may be."""
-    return (
-        f"; if {path} is not whole, move it away and resume: all is told to a new one"
-        if TORN.search(error)
-        else ""
-    )
+    """What to do about a database that is not whole, to be put behind the error; empty: nothing is known."""
+    if not TORN.search(error):
+        return ""
+    return f"; {path} is not whole: move it away, and resume: a new one is told everything"
