@@ -13,8 +13,8 @@ not take a small job alone.
 
 Retries: a request fails when a worker dies with it, and a new token makes up for all failures. With all but
 one of the failures that it may have it is on trial: alone in a worker until its next token, so that nobody
-becomes an error row for a mate that kills workers. With ``max_attempts`` failures it is given up. What comes
-after that is another request, not on trial or of another problem: it shows whether workers work at all.
+becomes an error row for a mate that kills workers. With ``max_attempts`` failures it is given up. What a
+worker gets after that is a request of another problem, alone: it shows whether workers work at all.
 """
 
 from __future__ import annotations
@@ -61,10 +61,8 @@ class Assignments:
         self._queue = RequestQueue()
         self._held: dict[str, dict[str, Pending]] = {}
         self._added = 0
-        self._given_up: set[str] = set()
-        """Problems of which a request was given up."""
         self._doubt = False
-        """The last request on trial was given up: is it the worker's fault?"""
+        """A request was given up, and none was tried since: was it the worker's fault?"""
         self.add(requests)
 
     def add(self, requests: Iterable[Request]) -> None:
@@ -102,6 +100,11 @@ class Assignments:
         """Tokens known of requests that are not done."""
         return sum(len(pending.chain.tokens) for pending in self._unfinished.values())
 
+    @property
+    def problems_seen(self) -> int:
+        """Problems of all requests, done or not."""
+        return self._queue.problems
+
     def held(self, worker: str) -> list[str]:
         """Ids of the requests that are with a worker."""
         return list(self._held.get(worker, ()))
@@ -126,16 +129,16 @@ class Assignments:
         """
         chosen: list[Pending] = []
         room = min(room, self._free_share(worker, workers))
-        try_alone = room > 0 and not self.held(worker) and not (self._doubt and self._queue.has_other())
-        if try_alone and (pending := self._queue.take_trial(self._given_up)):
-            chosen.append(pending)
-            room = 0
+        if room > 0 and not self.held(worker):
+            alone = self._queue.take_unlike() if self._doubt else None
+            if alone := alone or self._queue.take_trial():
+                chosen.append(alone)
+                self._doubt, room = False, 0
         while len(chosen) < room:
             pending = self._queue.take(worker, longest_first=self.queued < self.running)
             if pending is None:
                 break
             chosen.append(pending)
-            self._doubt = False
         for pending in chosen:
             pending.worker = worker
             pending.chain.attempts += 1
@@ -171,8 +174,7 @@ class Assignments:
             pending.failures += 1
             if pending.failures >= self._max_attempts:
                 self._drop(pending)
-                self._given_up.add(pending.request.problem)
-                self._doubt = True
+                pending.problem.suspect = self._doubt = True
                 outcomes.append(_given_up(pending, reason))
             else:
                 self._queue.add(pending, self._on_trial(pending))

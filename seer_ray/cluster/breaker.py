@@ -6,42 +6,53 @@ from collections.abc import Set
 
 SHORT_LIFE = 60.0
 """Seconds. A worker that brings tokens after so long is no worse than one that finishes a request."""
-PATIENCE = 5
-"""Times as many deaths are borne where workers bring tokens before they die."""
+PATIENCE = 20
+"""Deaths in a row, times workers, that are borne where workers bring tokens before they die."""
+AGREE = 2
+"""Problems, and one more for each worker, that must have killed a worker with none to share the blame, if there
+are so many: a poisonous one may have poisonous neighbours, but one from elsewhere shows that workers work."""
 
 
 class CircuitBreaker:
-    """Counts the deaths of workers since the last request that was finished.
+    """Collects what speaks against the workers since the last request that was finished."""
 
-    A death is not counted where it is known why: every request that the worker held belongs to a problem of
-    which one has been given up.
-
-    Args:
-        max_attempts: Deaths that one request may cost, after which it is tried alone: it takes one more, of
-            another problem, to open the breaker.
-    """
-
-    def __init__(self, max_attempts: int) -> None:
-        self.limit = max(3, max_attempts) + 1
+    def __init__(self) -> None:
         self.deaths = 0
         """In a row."""
-        self.bad: set[str] = set()
-        """Problems of which a request was given up."""
-        self._barren = 0  # deaths since the last token
+        self.worked = False
+        """A worker has finished a request."""
+        self._bad: set[str] = set()  # problems of which a request was given up
+        self._evidence: set[str] = set()  # problems, since the last request that was finished
 
     def completed(self) -> None:
         """A worker finished a request: workers can work."""
-        self.deaths = self._barren = 0
+        self.worked, self.deaths = True, 0
+        self._evidence.clear()
 
     def progressed(self, seconds: float) -> None:
         """A worker brought tokens, so many seconds after it was ready."""
-        self._barren = 0
         if seconds > SHORT_LIFE:
             self.deaths = 0
 
-    def died(self, problems: Set[str]) -> bool:
-        """A worker died that held requests of these problems. Whether the breaker is open now."""
-        if problems - self.bad:
+    def died(self, problems: Set[str], alone: bool, given_up: Set[str], workers: int, there_are: int) -> bool:
+        """A worker died. Whether the breaker is open now.
+
+        Args:
+            problems: Of the requests that it held.
+            alone: It was one request.
+            given_up: Problems of those that are given up by this.
+            workers: How many there may be.
+            there_are: Problems that the run has.
+        """
+        if problems - self._bad:
             self.deaths += 1
-            self._barren += 1
-        return self._barren >= self.limit or self.deaths >= PATIENCE * self.limit
+            if alone or given_up:
+                self._evidence.add(min(problems))
+        self._bad |= given_up
+        enough = max(AGREE, min(AGREE + workers, there_are))
+        return len(self._evidence) >= enough or self.deaths >= PATIENCE * workers
+
+    @property
+    def convicts(self) -> bool:
+        """Whether it is the workers' fault, with nothing left to try: several died, and none lived."""
+        return not self.worked and len(self._evidence) >= AGREE

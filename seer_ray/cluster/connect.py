@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_ray.cluster.watch import REACH_TIMEOUT, ClusterWatch, ask_cluster, watch_of_this_process
+from seer_ray.cluster.worker import NICENESS
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import ClusterConfig
 
@@ -84,8 +85,8 @@ def _start_local(ray: Any, quiet: dict[str, Any]) -> None:
         ray.init("local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet)
     except (Exception, SystemExit) as error:
         raise JobError(
-            f"Ray does not start on this machine: {first_line(error)}; its files go to {temporary_folder()}, "
-            "set RAY_TMPDIR to a short path with room that can be written"
+            f"Ray does not start on this machine: {first_line(error)} (its logs are in {logs_folder()}; its "
+            f"files go to {temporary_folder()}, or into the folder RAY_TMPDIR: a short path, with room)"
         ) from error
 
 
@@ -126,7 +127,7 @@ def _prepare(local: bool) -> None:
         os.environ.setdefault(STAY_HERE, "0")
     if local:
         # Ray's own is 15: on a machine that others use, too, decoding would starve.
-        os.environ.setdefault("RAY_worker_niceness", "0")
+        os.environ.setdefault(NICENESS, "0")
         if not _token_can_be_kept():
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Ray prints what happens to workers among our own lines. We tell it ourselves.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.run_queue import RunQueue
+from seer_ray.cluster.worker import NICENESS
 from seer_ray.cluster.worker_pool import Event, Failed, Homeless, Lost, Ready, Reported, WorkerPool
 
 
@@ -32,6 +33,7 @@ class Dispatcher:
         self._waiting: dict[str, tuple[int, bool]] = {}  # (room, busy) of the workers without a call
         self._stats: dict[str, dict[str, float]] = {}
         self._ready_since: dict[str, float] = {}
+        self._told_niceness = False
 
     @property
     def unfinished(self) -> int:
@@ -64,6 +66,12 @@ class Dispatcher:
     def take(self, event: Event, outcomes: list[tuple[RunQueue, Outcome]]) -> None:
         """Learns what happened to a worker; adds to ``outcomes`` the requests that this ended."""
         if isinstance(event, Ready):
+            if event.built.niceness and not self._told_niceness:
+                self._told_niceness = True
+                self._note(
+                    f"Ray has made its workers nicer by {event.built.niceness}: whatever else runs there "
+                    f"slows them down; start the cluster with {NICENESS}=0"
+                )
             self._ready_since[event.worker] = time.monotonic()
             self._waiting[event.worker] = (event.built.room, False)
         elif isinstance(event, Reported):
@@ -86,7 +94,7 @@ class Dispatcher:
             self._waiting.pop(event.worker, None)
             held = given_up = 0
             if event.worker in self._on:
-                held, given_up = self._on.pop(event.worker).lost(event.worker, event.reason)
+                held, given_up = self._on.pop(event.worker).lost(event.worker, event.reason, self.pool.size)
             message = f"worker {event.worker} died, {held - given_up} chains go on elsewhere: {event.reason}"
             self._note(message + (f"; {given_up} given up" if given_up else ""))
 

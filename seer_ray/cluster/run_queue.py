@@ -56,7 +56,7 @@ class RunQueue:
         them together without waiting for anything."""
         self._rounds = deque(rounds)
         self._max_attempts = max_attempts
-        self._breaker = CircuitBreaker(max_attempts)
+        self._breaker = CircuitBreaker()
         self._suspects: list[Outcome] = []
 
     @property
@@ -107,30 +107,31 @@ class RunQueue:
             self._suspects = []
         return done
 
-    def lost(self, worker: str, reason: str) -> tuple[int, int]:
-        """A worker is dead: (requests that it held, those of them that are given up).
+    def lost(self, worker: str, reason: str, workers: int) -> tuple[int, int]:
+        """One of so many workers is dead: (requests that it held, those of them that are given up).
 
         What is given up is done when another request is finished, or when there is no other: until then it
-        may be the worker's fault. Too many deaths in a row, and the run has failed.
+        may be the worker's fault. If it is that, the run has failed.
         """
         problems, held = self.assignments.problems(worker), len(self.assignments.held(worker))
-        opened = self._breaker.died(problems)
         given_up = self.assignments.lost(worker, reason)
-        self._breaker.bad |= {outcome.completion.request.problem for outcome in given_up}
         self._suspects += given_up
-        if opened:
-            self.fail(
-                f"{self._breaker.deaths} workers in a row died with requests and finished none: the last had "
-                f"{', '.join(sorted(problems)[:3])}{', ...' if len(problems) > 3 else ''}: {reason}"
-            )
+        bad = {outcome.completion.request.problem for outcome in given_up}
+        if self._breaker.died(problems, held == 1, bad, workers, self.assignments.problems_seen):
+            self._blame_workers(reason)
         return held, len(given_up)
 
     def settle(self) -> list[Outcome]:
         """What was given up, once nothing else is left that would tell whose fault it is."""
-        if self.assignments.unfinished or self.unreleased:
+        if self.assignments.unfinished or self.unreleased or not self._suspects:
             return []
+        if self._breaker.convicts:
+            self._blame_workers(str(self._suspects[-1].completion.error))
         suspects, self._suspects = self._suspects, []
         return suspects
+
+    def _blame_workers(self, reason: str) -> None:
+        self.fail(f"{self._breaker.deaths} workers in a row died with requests and finished none: {reason}")
 
     def stop(self) -> None:
         """Gives up what no worker has yet; what is begun is finished."""

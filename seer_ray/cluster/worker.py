@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Builder = Callable[..., Steppable]
 """(config of the job) -> engine; on several ranks (config, group)."""
 
+NICENESS, RAY_ADDS = "RAY_worker_niceness", 15
+"""Ray's variable for what it adds to the niceness of its workers, and what that is if it is not set."""
 GRACE = 5.0
 """Seconds that a worker whose engine failed has to say so."""
 
@@ -30,6 +32,21 @@ def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
     from seer_ray.models.load import load_model
 
     return Engine(load_model(config.model, group or ALONE), config.engine, config.selector)
+
+
+def normal_priority() -> int:
+    """Takes back what Ray adds to the niceness of its workers where nobody has said how much that shall be.
+
+    Returns:
+        What is left of it: without privileges a process cannot become less nice.
+    """
+    if NICENESS in os.environ or os.nice(0) < RAY_ADDS:
+        return 0
+    try:
+        os.nice(-RAY_ADDS)
+    except PermissionError:
+        return RAY_ADDS
+    return 0
 
 
 class Worker:
@@ -68,8 +85,9 @@ class Worker:
 
     def start(self) -> Built:
         """Loads the model."""
+        niceness = normal_priority()
         self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
-        return self._loop.wait_until_built()
+        return replace(self._loop.wait_until_built(), niceness=niceness)
 
     def work(
         self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
@@ -90,6 +108,7 @@ class Worker:
         """Of the other ranks. Loads the model and does what rank 0 does; ends only by an error."""
         from seer_ray.engine.parallel import follow
 
+        normal_priority()
         self._meeting = port
         engine: Any = self._built()
         follow(engine)

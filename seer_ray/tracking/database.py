@@ -12,7 +12,7 @@ from pathlib import Path
 from seer_ray.results.store import temporary_name
 
 TORN = re.compile(
-    "already exists|no such (table|column)|out-of-date database schema|locate revision|malformed|not a database"
+    "already exists|no such (table|column)|out-of-date database|locate revision|malformed|not a database"
 )
 """What is said of a database whose making or migration was cut short, and of what is none."""
 
