@@ -9,8 +9,8 @@ SHORT_LIFE = 60.0
 PATIENCE = 20
 """Deaths in a row, times workers, that are borne where workers bring tokens before they die."""
 AGREE = 2
-"""Problems, and one more for each worker, that must have killed a worker with none to share the blame, if there
-are so many: a poisonous one may have poisonous neighbours, but one from elsewhere shows that workers work."""
+"""Problems, and one more for each worker, that must have killed a worker with none to share the blame, if
+there are so many: a poisonous one may have such neighbours, one from elsewhere shows that workers work."""
 
 
 class CircuitBreaker:
@@ -39,7 +39,7 @@ class CircuitBreaker:
 
         Args:
             problems: Of the requests that it held.
-            alone: It was one request.
+            alone: It was one request, of which no token came.
             given_up: Problems of those that are given up by this.
             workers: How many there may be.
             there_are: Problems that the run has.

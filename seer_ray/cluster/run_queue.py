@@ -57,6 +57,7 @@ class RunQueue:
         self._rounds = deque(rounds)
         self._max_attempts = max_attempts
         self._breaker = CircuitBreaker()
+        self._fruitful: set[str] = set()  # workers of which tokens have come
         self._suspects: list[Outcome] = []
 
     @property
@@ -99,6 +100,7 @@ class RunQueue:
     def report(self, worker: str, deltas: Sequence[Delta], seconds: float) -> list[Outcome]:
         """Takes in what a worker did that has been ready for so many seconds; what is done now."""
         if any(delta.tokens for delta in deltas):
+            self._fruitful.add(worker)
             self._breaker.progressed(seconds)
         done = self.assignments.report(worker, deltas)
         if done:
@@ -114,10 +116,12 @@ class RunQueue:
         may be the worker's fault. If it is that, the run has failed.
         """
         problems, held = self.assignments.problems(worker), len(self.assignments.held(worker))
+        alone = held == 1 and worker not in self._fruitful
         given_up = self.assignments.lost(worker, reason)
+        self._fruitful.discard(worker)
         self._suspects += given_up
         bad = {outcome.completion.request.problem for outcome in given_up}
-        if self._breaker.died(problems, held == 1, bad, workers, self.assignments.problems_seen):
+        if self._breaker.died(problems, alone, bad, workers, self.assignments.problems_seen):
             self._blame_workers(reason)
         return held, len(given_up)
 

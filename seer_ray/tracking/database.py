@@ -40,7 +40,8 @@ def make(path: Path) -> None:
     finally:
         for name in (scratch, whole):
             for end in ("", "-journal", "-wal", "-shm"):
-                name.with_name(name.name + end).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    name.with_name(name.name + end).unlink()
 
 
 def remedy(error: str, path: Path) -> str:
