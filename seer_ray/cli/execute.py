@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-from seer_ray.cli.terminal import FAILED, INTERRUPTED, fail, kept_free, print_json, stop
+from seer_ray.cli.terminal import FAILED, INTERRUPTED, console, fail, kept_free, print_json, stop
 from seer_ray.cluster.connect import logs_folder
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import JobConfig
@@ -17,8 +17,6 @@ from seer_ray.jobs.kinds import kind_of
 
 def execute(config: JobConfig, as_json: bool) -> None:
     """Run a job, show it, and end with its exit code: 1 if a part of it failed."""
-    from rich.console import Console
-
     from seer_ray.cli.display.views import view_of
     from seer_ray.config.compose import run_name
     from seer_ray.results.store import join
@@ -28,7 +26,7 @@ def execute(config: JobConfig, as_json: bool) -> None:
     place = config.name if folder == "runs" else join(folder, config.name)
     again = f"seer-ray resume {place}" if kind.resumable else "the same command"
     reporter = view_of(kind.command).follower(
-        Console(stderr=True), None if as_json else Console(), config.name
+        console(stderr=True), None if as_json else console(), config.name
     )
     with kept_free(sys.stdout if as_json else None) as out:
         with ending(reporter.close, again):

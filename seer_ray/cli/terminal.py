@@ -8,16 +8,21 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from seer_ray.cli.streams import failure_of, text_output
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
+NARROWEST = 40
+"""Columns."""
 
 
 @contextlib.contextmanager
@@ -53,6 +58,15 @@ def require_written(stream: TextIO) -> None:
     stream.flush()
     if failure := failure_of(stream):
         fail(f"stdout cannot be written ({failure.strerror}): send it elsewhere, or free some room", FAILED)
+
+
+def console(stderr: bool = False) -> Console:
+    """What tables and panels are printed on: as wide as the terminal, if that is not too narrow for words."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr)
+    found.width = max(found.width, NARROWEST)
+    return found
 
 
 def print_json(value: dict[str, Any], out: TextIO | None = None) -> None:

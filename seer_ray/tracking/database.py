@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -28,20 +29,20 @@ def make(path: Path) -> None:
         return
     import mlflow
 
-    scratch = path.with_name(temporary_name(path.name))
     whole = path.with_name(temporary_name(path.name))
-    try:
-        mlflow.MlflowClient(f"sqlite:///{scratch}").search_experiments(max_results=1)
-        with closing(sqlite3.connect(scratch)) as made, closing(sqlite3.connect(whole)) as copy:
-            made.backup(copy)
-        # A link is refused where another process was faster.
-        with contextlib.suppress(FileExistsError):
-            os.link(whole, path)
-    finally:
-        for name in (scratch, whole):
-            for end in ("", "-journal", "-wal", "-shm"):
+    with tempfile.TemporaryDirectory(prefix="seer-ray-", ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch, path.name)
+        mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        try:
+            with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(whole)) as copy:
+                source.backup(copy)
+            # A link is refused where another process was faster.
+            with contextlib.suppress(FileExistsError):
+                os.link(whole, path)
+        finally:
+            for end in ("", "-journal"):
                 with contextlib.suppress(OSError):
-                    name.with_name(name.name + end).unlink()
+                    whole.with_name(whole.name + end).unlink()
 
 
 def remedy(error: str, path: Path) -> str:

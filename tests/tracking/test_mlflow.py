@@ -23,6 +23,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import mlflow_tracker, pump
 from seer_ray.tracking.database import make
 from seer_ray.tracking.mlflow_tracker import MLflowTracker, catch_up, open_tracker
+from seer_ray.tracking.sender import reason
 from seer_ray.tracking.spool import Sent
 from seer_ray.tracking.tracker import Dataset, NullTracker
 
@@ -282,42 +283,53 @@ def test_nobody_is_named_who_was_told_nothing(folder: RunFolder, tmp_path: Path)
     assert job.place == (None, None)
 
 
-def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
+@pytest.mark.parametrize("when", ["made", "copied"])
+def test_a_database_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    class Half:
         def __init__(self, uri: str) -> None:
             self.path = Path(uri.removeprefix("sqlite:///"))
 
         def search_experiments(self, max_results: int) -> None:
-            self.path.write_bytes(b"half of it")
-            self.path.with_name(self.path.name + "-journal").write_bytes(b"and of this")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            with contextlib.closing(sqlite3.connect(self.path)) as database:
+                database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+            if when == "made":
+                raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mlflow.MlflowClient", Full)
+    def link(source: Path, target: Path) -> None:
+        assert source.exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mlflow.MlflowClient", Half)
+    monkeypatch.setattr("os.link", link)
     with pytest.raises(OSError, match="No space left"):
         make(tmp_path / "mlflow.db")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
-    [(b"no database at all, but long enough to be read as one " * 4, True), (None, True), (b"", False)],
-    ids=["no database", "half made", "empty"],
+    ("said", "torn"),
+    [
+        ("(sqlite3.OperationalError) table _alembic_tmp_experiments already exists", True),
+        ("(sqlite3.OperationalError) no such table: experiments", True),
+        ("(sqlite3.OperationalError) no such column: runs.lifecycle_stage", True),
+        ("(sqlite3.DatabaseError) file is not a database", True),
+        ("(sqlite3.DatabaseError) database disk image is malformed", True),
+        (
+            "Detected out-of-date database schema (found version 451aebb31d03, but expected f5a4f2784254)",
+            True,
+        ),
+        ("Can't locate revision identified by '0123'", True),
+        ("(sqlite3.OperationalError) database is locked", False),
+        ("(sqlite3.OperationalError) database or disk is full", False),
+        ("(sqlite3.OperationalError) attempt to write a readonly database", False),
+    ],
 )
-def test_a_file_that_is_not_whole_is_named(
-    folder: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None, named: bool
-) -> None:
-    path = tmp_path / "mlflow.db"
-    if content is None:
-        with contextlib.closing(sqlite3.connect(path)) as half:
-            half.execute("CREATE TABLE experiments (experiment_id INTEGER)")
-    else:
-        path.write_bytes(content)
-    job = tracker(folder, f"sqlite:///{path}")
-    with caplog.at_level(logging.WARNING, "seer_ray"):
-        job.start("a-run", PARAMS)
-        job.finish()
-    told = f"{path} is not whole: move it away, and resume: a new one is told everything"
-    assert (told in caplog.text) == named
+def test_a_file_that_is_not_whole_is_named(said: str, torn: bool) -> None:
+    told = "; /data/mlflow.db is not whole: move it away, and resume: a new one is told everything"
+    assert reason(Exception(said), "sqlite:////data/mlflow.db") == said + told * torn
+    assert reason(Exception(said), "postgresql://host/mlflow") == said
 
 
 def test_a_nested_run_comes_after_the_one_around_it(
