@@ -41,7 +41,7 @@ def main(
 
     Raises:
         ConfigError: An option, or what it names, is wrong.
-        Interrupted: SIGINT or SIGTERM.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     check_evaluation(config)
     with measuring(config, reporter) as (frame, progress):

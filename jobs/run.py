@@ -30,7 +30,7 @@ def main(
     Raises:
         ConfigError: An option, or what it names, is wrong. Nothing is lost.
         JobError: The job cannot go on.
-        Interrupted: SIGINT or SIGTERM. What is finished is committed, what is begun is in the progress log.
+        Interrupted: A signal to stop. What is finished is committed, what is begun is in the progress log.
     """
     check_grader(config.task)
     with framed(config, RunFolder, reporter) as frame:

@@ -23,7 +23,7 @@ REACH_TIMEOUT = 5.0
 """Seconds in which a cluster's port must answer."""
 
 Ask = Callable[[], bool]
-"""Whether somebody is alive. Raises OSError if nobody answers; ConnectionRefusedError if nobody is there."""
+"""Whether somebody is alive. Raises if nobody answers, and ConnectionRefusedError if nobody is there."""
 
 
 class ClusterLost(JobError):
@@ -58,6 +58,8 @@ class ClusterWatch:
             yield
         finally:
             stop.set()
+            # Whoever asks Ray after it was left would start another.
+            thread.join(REACH_TIMEOUT)
 
     def _run(self, stop: threading.Event) -> None:
         answered = dict.fromkeys(self._needed, time.monotonic())
@@ -69,7 +71,7 @@ class ClusterWatch:
                         answered[who] = time.monotonic()
                         continue
                     gone = True
-                except OSError as error:
+                except Exception as error:  # also Ray's own
                     gone = isinstance(error, ConnectionRefusedError)
                     if time.monotonic() - answered[who] < (GONE if gone else SILENT):
                         break  # those that come after it cannot be asked without it

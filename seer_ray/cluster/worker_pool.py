@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from seer_ray.cluster.actors import WorkerActors
+from seer_ray.cluster.connect import logs_folder
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
 from seer_ray.cluster.placement import Placement, cluster_nodes
 from seer_ray.cluster.watch import ClusterWatch
@@ -24,6 +27,12 @@ PLACING = 30.0
 """Seconds after which a worker that has no place in the cluster is told of."""
 CLOSING = 5.0
 """Seconds that the end of all workers may take."""
+LOG_TAIL = 20_000
+"""Bytes."""
+FATAL = re.compile(
+    r"Fatal Python error|\*\*\* SIG|what\(\):|\w(Error|Exception): |CUDA error|Bus error|Killed"
+)
+"""Is in the line of a log that says why a process ends."""
 BACKOFF = 1.0
 """Seconds before the second start of a row; doubles."""
 
@@ -283,7 +292,24 @@ def _death(error: Exception) -> str:
     if "low on memory" in text:
         return "Ray killed it because its node ran low on memory"
     if "connection error code" in text:
-        return "its process ended unexpectedly (killed from outside, out of memory, or crashed)"
+        process = re.search(r"\bpid: (\d+)", text)
+        words = last_words(logs_folder(), int(process[1])) if process else None
+        why = f"its log ends with: {words}" if words else "killed from outside, out of memory, or crashed"
+        return f"its process ended unexpectedly ({why})"
     if "creation task" in text:
         return text.strip().splitlines()[-1].strip()
     return first_line(text)
+
+
+def last_words(logs: Path, pid: int) -> str | None:
+    """The line in which a process of this machine said why it ends; None: it said nothing that is known here.
+
+    Args:
+        logs: Folder of Ray's logs.
+    """
+    for path in logs.glob(f"worker-*-{pid}.err"):
+        with contextlib.suppress(OSError):
+            lines = path.read_bytes()[-LOG_TAIL:].decode(errors="replace").splitlines()
+            if found := [line.strip() for line in lines if FATAL.search(line)]:
+                return found[-1][:200]
+    return None

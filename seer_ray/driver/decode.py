@@ -28,7 +28,7 @@ def decode(
         then: Called in every round of the loop, after the sessions.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
         JobError: No workers, no cluster, or no disk. Whatever the end, what is finished is committed, and
             what is begun is in the progress log, as far as the disk takes it.
         ConfigError: No worker comes up, because of the configuration.

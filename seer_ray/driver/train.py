@@ -55,7 +55,7 @@ def train(
     Raises:
         ConfigError: An option, or what it names, is wrong.
         JobError: Training cannot go on. What is in the last checkpoint is kept.
-        Interrupted: SIGINT or SIGTERM. Everything is in a checkpoint.
+        Interrupted: SIGINT, SIGTERM or SIGHUP. Everything is in a checkpoint.
     """
     with framed(config, JobFolder, reporter) as frame:
         if frame.folder.metrics() is None:
