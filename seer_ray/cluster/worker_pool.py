@@ -29,9 +29,7 @@ CLOSING = 5.0
 """Seconds that the end of all workers may take."""
 LOG_TAIL = 20_000
 """Bytes."""
-FATAL = re.compile(
-    r"Fatal Python error|\*\*\* SIG|what\(\):|\w(Error|Exception): |CUDA error|Bus error|Killed"
-)
+FATAL = re.compile(r"Fatal Python error|\*\*\* SIG|what\(\):|\w(Error|Exception): |CUDA error|Bus error")
 """Is in the line of a log that says why a process ends."""
 BACKOFF = 1.0
 """Seconds before the second start of a row; doubles."""
