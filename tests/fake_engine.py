@@ -52,8 +52,8 @@ class FakePlan:
 class FakeEngine:
     """Continuous batching over ``rows`` rows. What a problem's id begins with says what it does to a worker:
 
-    ``raise`` fails the engine, ``kill`` ends the process, ``crash`` by a fault, ``hang`` stops stepping: all at
-    its third token.
+    ``raise`` fails the engine, ``kill`` ends the process, ``crash`` does so by a fault, ``hang`` stops
+    stepping: all at its third token.
     """
 
     rows: int = 4

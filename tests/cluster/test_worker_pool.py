@@ -159,18 +159,9 @@ def test_a_bad_option_that_only_a_worker_can_see_is_a_bad_option() -> None:
 @pytest.mark.parametrize(
     ("log", "said"),
     [
-        (
-            "loading\nFatal Python error: Segmentation fault\n\nThread 0x1:\n",
-            "Fatal Python error: Segmentation fault",
-        ),
-        (
-            "Traceback:\ntorch.OutOfMemoryError: CUDA out of memory\n",
-            "torch.OutOfMemoryError: CUDA out of memory",
-        ),
-        (
-            "[2026-01-01 I 1 1] a log\n*** SIGBUS received at time=1 ***\n    @ 0x1 x\n",
-            "*** SIGBUS received at time=1 ***",
-        ),
+        ("loading\nFatal Python error: Aborted\n\nThread 0x1:\n", "Fatal Python error: Aborted"),
+        ("Traceback:\ntorch.OutOfMemoryError: CUDA out\n", "torch.OutOfMemoryError: CUDA out"),
+        ("[2026 I 1 1] a log\n*** SIGBUS received ***\n    @ 0x1 x\n", "*** SIGBUS received ***"),
         ("all is well\n", None),
         ("", None),
     ],
