@@ -85,9 +85,9 @@ def _start_local(ray: Any, quiet: dict[str, Any]) -> None:
         ray.init("local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet)
     except (Exception, SystemExit) as error:
         raise JobError(
-            f"Ray does not start on this machine: {first_line(error)} (logs: {logs_folder()}); try again if the "
-            f"machine was busy; if {temporary_folder()} is full or cannot be written, set RAY_TMPDIR to another "
-            "folder, with a short path"
+            f"Ray does not start on this machine: {first_line(error)} (logs: {logs_folder()}); try again if "
+            f"the machine was busy; if {temporary_folder()} is full or cannot be written, set RAY_TMPDIR to "
+            "another folder, with a short path"
         ) from error
 
 
