@@ -117,8 +117,10 @@ def temporary_folder() -> Path:
 
 
 def logs_folder() -> Path:
-    """Where the Ray that was started last on this machine writes what its workers print."""
-    return temporary_folder() / "session_latest" / "logs"
+    """Where the Ray of this process, else that which was started last here, writes what workers print."""
+    ray = sys.modules.get("ray")
+    node = ray._private.worker._global_node if ray is not None and ray.is_initialized() else None
+    return Path(node.get_logs_dir_path()) if node else temporary_folder() / "session_latest" / "logs"
 
 
 def _prepare(local: bool) -> None:
