@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from seer_ray.cluster.priority import NICENESS
 from seer_ray.cluster.watch import REACH_TIMEOUT, ClusterWatch, ask_cluster, watch_of_this_process
-from seer_ray.cluster.worker import NICENESS
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import ClusterConfig
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.assignments import Outcome
+from seer_ray.cluster.priority import NICENESS
 from seer_ray.cluster.run_queue import RunQueue
-from seer_ray.cluster.worker import NICENESS
 from seer_ray.cluster.worker_pool import Event, Failed, Homeless, Lost, Ready, Reported, WorkerPool
 
 

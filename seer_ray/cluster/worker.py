@@ -6,12 +6,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, EngineLoop, Steppable, WorkReport
+from seer_ray.cluster.priority import normal_priority
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
+from seer_ray.models.identity import Contents, contents, verify
 
 if TYPE_CHECKING:
     from seer_ray.models.group import Group
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 Builder = Callable[..., Steppable]
 """(config of the job) -> engine; on several ranks (config, group)."""
 
-NICENESS, RAY_ADDS = "RAY_worker_niceness", 15
-"""Ray's variable for what it adds to the niceness of its workers, and what that is if it is not set."""
 GRACE = 5.0
 """Seconds that a worker whose engine failed has to say so."""
 
@@ -34,19 +34,21 @@ def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
     return Engine(load_model(config.model, group or ALONE), config.engine, config.selector)
 
 
-def normal_priority() -> int:
-    """Takes back what Ray adds to the niceness of its workers where nobody has said how much that shall be.
+@dataclass(frozen=True)
+class Checked:
+    """A builder that first sees to it that this node has the files that the driver has.
 
-    Returns:
-        What is left of it: without privileges a process cannot become less nice.
+    Raises:
+        ConfigError: when called, if it has not.
     """
-    if NICENESS in os.environ or os.nice(0) < RAY_ADDS:
-        return 0
-    try:
-        os.nice(-RAY_ADDS)
-    except PermissionError:
-        return RAY_ADDS
-    return 0
+
+    build: Builder
+    contents: Contents
+    """By option; see ``models.identity``."""
+
+    def __call__(self, config: RunConfig, *group: Group) -> Steppable:
+        verify(f"model.name={config.model.name}", lambda: contents(config.model), self.contents)
+        return self.build(config, *group)
 
 
 class Worker:
