@@ -30,15 +30,15 @@ def main(
     Raises:
         ConfigError: An option, or what it names, is wrong. Nothing is lost.
         JobError: The job cannot go on.
-        Interrupted: SIGINT or SIGTERM. What is finished is committed, what is begun is in the progress log.
+        Interrupted: A signal to stop. What is finished is committed, what is begun is in the progress log.
     """
     check_grader(config.task)
     with framed(config, RunFolder, reporter) as frame:
         session = Session(frame, load_problems(config.task))
         if session.concluded:
-            catch_up(frame.folder)
+            catch_up(frame.folder, to=config.tracking)
         else:
             work(session, build)
         summary = summary_of(session)
-        frame.reporter.finish(summary)
+        frame.finish(summary)
         return summary

@@ -36,7 +36,7 @@ def main(
 
     Raises:
         ConfigError: What is wrong for all points. Nothing is lost.
-        Interrupted: SIGINT or SIGTERM. What is finished is committed, what is begun is in the progress logs.
+        Interrupted: A signal to stop. What is finished is committed, what is begun is in the progress logs.
     """
     with framed(config, SweepFolder, reporter) as frame, ExitStack() as stack:
         folder = frame.folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import faulthandler
 import hashlib
 import os
 import sys
@@ -50,7 +52,8 @@ class FakePlan:
 class FakeEngine:
     """Continuous batching over ``rows`` rows. What a problem's id begins with says what it does to a worker:
 
-    ``raise`` fails the engine, ``kill`` ends the process, ``hang`` stops stepping: all at its third token.
+    ``raise`` fails the engine, ``kill`` ends the process, ``crash`` does so by a fault, ``hang`` stops
+    stepping: all at its third token.
     """
 
     rows: int = 4
@@ -102,6 +105,9 @@ class FakeEngine:
                 raise IndexError(f"no page for {request.problem}")
             if request.problem.startswith("kill"):
                 os._exit(9)
+            if request.problem.startswith("crash"):
+                faulthandler.enable()
+                ctypes.string_at(0)
             if request.problem.startswith("hang"):
                 time.sleep(3600)
         tokens.append(token_at(request, len(tokens)))

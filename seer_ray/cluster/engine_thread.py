@@ -58,6 +58,8 @@ class Built:
     room: int
     plan: str
     """Readable form of the layer plan that it honours."""
+    niceness: int = 0
+    """By which Ray has lowered the worker's priority."""
 
 
 @dataclass

@@ -1,14 +1,16 @@
 """The same job through Ray Jobs: on a cluster, without this machine once it has been sent.
 
 What travels: the resolved options as a YAML file in the working directory, and this very package as a
-Python module, so that the code that runs is the code that is here. What must be there: the packages that it
-needs, the model, the data and a place for results, all of them visible from the cluster. Relative paths mean
-folders of this machine and are made absolute: right for a shared disk; else give URIs.
+Python module, so that the code that runs is the code that is here, with the Python that Ray has there
+(``start/start.sh``). What must be there: the packages that it needs (``start/start.py`` looks), the model,
+the data and a place for results, all of them visible from the cluster. Relative paths mean folders of this
+machine and are made absolute: right for a shared disk; else give URIs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -16,8 +18,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import metadata, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from packaging.requirements import Requirement
 
 import seer_ray
 from seer_ray.cluster.connect import require_reachable
@@ -32,7 +37,8 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-JOB_FILE = "job.yaml"
+JOB_FILE, NEEDS_FILE = "job.yaml", "needs.json"
+START_FILES = ("start.sh", "start.py")
 AGENT_TIMEOUT = 30.0
 """Seconds in which a new cluster must be able to run jobs."""
 RECONNECT = 2.0
@@ -128,6 +134,18 @@ def stage_package(folder: Path) -> Path:
     return target
 
 
+def needs() -> dict[str, Any]:
+    """What a Python must have to run this package: see ``start/start.py``."""
+    about = metadata("seer-ray")
+    found = (Requirement(text) for text in requires("seer-ray") or ())
+    python = re.search(r">=\s*([\d.]+)", about["Requires-Python"] or "")
+    return {
+        "version": about["Version"],
+        "python": [int(part) for part in python[1].split(".")] if python else [],
+        "requirements": {item.name: str(item.specifier) for item in found if item.marker is None},
+    }
+
+
 def follow_job(client: JobSubmissionClient, id: str, write: Callable[[str], None]) -> int:
     """Writes a job's log until the job ends; its exit code. Connections that break are made again."""
     written = 0
@@ -177,6 +195,9 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
         stage, work = Path(folder, "package"), Path(folder, "work")
         work.mkdir()
         Path(work, JOB_FILE).write_text(to_yaml(config), encoding="utf-8")
+        Path(work, NEEDS_FILE).write_text(json.dumps(needs()), encoding="utf-8")
+        for name in START_FILES:
+            shutil.copy(Path(seer_ray.__file__).parent / "cluster" / "start" / name, work)
         environment: dict[str, Any] = {
             "working_dir": str(work),
             "py_modules": [str(stage_package(stage))],
@@ -185,7 +206,7 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
         while True:
             try:
                 client.submit_job(
-                    entrypoint=f"python -m seer_ray.cli.app {config.command} --config {JOB_FILE}",
+                    entrypoint=f"sh start.sh $PPID {config.command} --config {JOB_FILE}",
                     submission_id=id,
                     runtime_env=environment,
                     metadata={"seer-ray": str(config.name)},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, EngineLoop, Steppable, WorkReport
+from seer_ray.cluster.priority import normal_priority
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
 from seer_ray.models.identity import Contents, contents, verify
@@ -86,8 +87,9 @@ class Worker:
 
     def start(self) -> Built:
         """Loads the model."""
+        niceness = normal_priority()
         self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
-        return self._loop.wait_until_built()
+        return replace(self._loop.wait_until_built(), niceness=niceness)
 
     def work(
         self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
@@ -108,6 +110,7 @@ class Worker:
         """Of the other ranks. Loads the model and does what rank 0 does; ends only by an error."""
         from seer_ray.engine.parallel import follow
 
+        normal_priority()
         self._meeting = port
         engine: Any = self._built()
         follow(engine)

@@ -9,6 +9,21 @@ from collections.abc import Iterable
 class JobError(RuntimeError):
     """The job cannot go on. The message is one line for a person; the command line exits with 1."""
 
+    kept: str | None = "what is finished is kept"
+    """What is true of the job's folder then; None: it is not there to go on in."""
+
+
+class NotWritten(JobError):
+    """The job's folder does not take what is to be written."""
+
+    kept = "what was committed before is kept"
+
+
+class FolderGone(JobError):
+    """The job's folder is not there any more."""
+
+    kept = None
+
 
 class Interrupted(JobError):
     """Somebody stopped the job. What was finished and what was begun is on disk."""

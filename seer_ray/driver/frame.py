@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar
@@ -14,7 +15,7 @@ from seer_ray.config.options import JobConfig, options
 from seer_ray.driver.stopping import StopRequest
 from seer_ray.results.base import Folder
 from seer_ray.results.store import join, shown
-from seer_ray.status.live import NullReporter, Reporter
+from seer_ray.status.live import JobSummary, NullReporter, Reporter
 from seer_ray.status.pulse import StatusFile, heartbeat
 from seer_ray.tracking.mlflow_tracker import open_tracker
 from seer_ray.tracking.tracker import Dataset, Status, Tracker
@@ -26,6 +27,18 @@ TRACKED: dict[State, Status] = {
     "failed": "FAILED",
     "interrupted": "KILLED",
 }
+
+DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+    errno.ESTALE,
+)
+"""What a disk says that is full, read-only, broken or gone."""
 
 C = TypeVar("C", bound=JobConfig)
 F = TypeVar("F", bound=Folder)
@@ -105,6 +118,11 @@ class Frame(Generic[C, F]):
             "tracking_run_id": getattr(self.tracker, "run_id", None),
         }
 
+    def finish(self, summary: JobSummary) -> None:
+        """Shows what the job came to, after its last word: it is known by then who has been told of it."""
+        summary.tracking_uri, summary.tracking_run_id = self.tracker.place
+        self.reporter.finish(summary)
+
 
 def params_of(config: JobConfig) -> dict[str, Any]:
     """All options by dotted name, as others may see them: without passwords and keys."""
@@ -124,10 +142,17 @@ def framed(config: C, folder: type[F], reporter: Reporter[Any, Any] | None = Non
 
     Raises:
         ConfigError: an option is wrong, or the folder cannot be had. Nothing is lost.
-        Interrupted: SIGINT or SIGTERM, in the body.
+        NotWritten: the disk does not take what the body writes.
+        FolderGone: somebody deleted or moved the folder.
+        Interrupted: SIGINT, SIGTERM or SIGHUP, in the body.
     """
     check(config)
     config.name = run_name(config)
     stop = StopRequest()
     with stop.listening(), folder.open(join(config.results.folder, config.name), config) as held:
-        yield Frame(config, held, reporter or NullReporter(), stop)
+        try:
+            yield Frame(config, held, reporter or NullReporter(), stop)
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            raise held.failure(error) from error

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from seer_ray.cluster.assignments import Outcome
-from seer_ray.config.errors import JobError
+from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
@@ -93,7 +93,8 @@ class RowWriter:
         """Brings to disk what is due, or everything that is graded.
 
         Raises:
-            JobError: The disk or the object store refused for too long.
+            NotWritten: The disk or the object store refused for too long.
+            FolderGone: There is no folder any more.
         """
         results, now = self._config.results, time.monotonic()
         try:
@@ -108,10 +109,10 @@ class RowWriter:
         except OSError as error:
             self._failures += 1
             self._due = self._flush_due = now + max(1.0, results.part_interval)
-            message = f"{self._folder.uri}: cannot be written: {error}"
-            if self._failures >= MAX_FAILURES or everything:
-                raise JobError(message) from error
-            self._note(f"{message}; tried again in {self._due - now:.0f} s")
+            failure = self._folder.failure(error)
+            if self._failures >= MAX_FAILURES or everything or isinstance(failure, FolderGone):
+                raise failure from error
+            self._note(f"{failure}; tried again in {self._due - now:.0f} s")
 
     def finish(self) -> list[Row]:
         """Waits for the grades that are still out and commits everything; the rows that got their grades.

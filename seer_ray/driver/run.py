@@ -60,15 +60,12 @@ def _decode(session: Session, build: Builder) -> None:
     reading = replace(config, model=sources.model)
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")
-    with connected(config.cluster), stop.listening():
+    with connected(config.cluster, session.frame.reporter.note) as watch, stop.listening():
         nodes = cluster_nodes()
         placement = place_workers(nodes, config.cluster, missing, config.engine.tensor_parallel)
-        with (
-            contextlib.closing(session),
-            contextlib.closing(
-                WorkerPool(with_absolute_paths(reading), placement, Checked(build, sources.contents))
-            ) as pool,
-        ):
+        checked = Checked(build, sources.contents)
+        pool = WorkerPool(with_absolute_paths(reading), placement, checked, watch)
+        with contextlib.closing(session), contextlib.closing(pool):
             pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
@@ -88,5 +85,11 @@ def _report(session: Session) -> None:
     except ConfigError as error:
         frame.reporter.note(f"no report: {error}")
         return
-    for name in write_report(comparison, frame.name, frame.folder.store, frame.reporter.note):
+    try:
+        written = write_report(comparison, frame.name, frame.folder.store, frame.reporter.note)
+    except OSError as error:
+        # The rows and what they come to are there.
+        frame.reporter.note(f"no report: {frame.folder.failure(error)}; seer-ray report {frame.folder.uri}")
+        return
+    for name in written:
         frame.tracker.artifact(name)

@@ -59,7 +59,7 @@ def train(
     Raises:
         ConfigError: An option, or what it names, is wrong.
         JobError: Training cannot go on. What is in the last checkpoint is kept.
-        Interrupted: SIGINT or SIGTERM. Everything is in a checkpoint.
+        Interrupted: SIGINT, SIGTERM or SIGHUP. Everything is in a checkpoint.
     """
     with framed(config, JobFolder, reporter) as frame:
         if frame.folder.metrics() is None:
@@ -67,7 +67,7 @@ def train(
             with frame.working():
                 _work(frame, launch, product)
         else:
-            catch_up(frame.folder)
+            catch_up(frame.folder, to=config.tracking)
         metrics, made = frame.folder.metrics() or {}, join(frame.folder.uri, product)
         summary = TrainSummary(
             **frame.facts(),
@@ -77,7 +77,7 @@ def train(
             metrics=metrics,
             next_commands=[text.format(product=made) for text in next_commands],
         )
-        frame.reporter.finish(summary)
+        frame.finish(summary)
         return summary
 
 
@@ -87,6 +87,7 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
     frame.status.say = lambda: {"step": live.step}
 
     def report(step: int, metrics: dict[str, float]) -> bool:
+        watch.check()
         live.step, live.news, live.phase = step, metrics, "training"
         live.metrics |= metrics
         frame.reporter.update(live)
@@ -99,7 +100,7 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
     refuse_other_sources(folder, contents)
     place = str(folder.path) if folder.path is not None else join(config.results.folder, frame.name)
     frame.reporter.start(live)
-    with connected(config.cluster), stop.listening():
+    with connected(config.cluster, frame.reporter.note) as watch, stop.listening():
         stop.patient = True
         result = launch(config, contents, place, report)
         stop.patient = False

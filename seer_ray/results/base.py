@@ -6,6 +6,7 @@ A folder has one of three marks: ``run.json`` (``results.folder``), ``sweep.json
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from seer_ray.config.compose import to_yaml
-from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.config.errors import ConfigError, FolderGone, JobError, NotWritten, one_line
 from seer_ray.config.identity import Identity
 from seer_ray.config.options import JobConfig
 from seer_ray.results import lock
@@ -158,6 +159,16 @@ class Folder:
     def read_json(self, name: str) -> Any:
         """None if it is not there. Raises ConfigError if it is torn."""
         return self.store.read_json(name, f"{RESTORE}, or delete it")
+
+    def failure(self, error: OSError) -> JobError:
+        """What it means that something could not be written here."""
+        with contextlib.suppress(OSError):
+            if self.path is not None and not (self.path / self.mark).exists():
+                return FolderGone(
+                    f"{self.uri}: the folder is gone; if somebody has moved it, go on there with: seer-ray "
+                    "resume FOLDER; if it was deleted, its rows are lost: give the job's command again"
+                )
+        return NotWritten(f"{self.uri}: cannot be written: {one_line(error)}")
 
     def _writing(self) -> lock.Lock:
         if self._lock is None:

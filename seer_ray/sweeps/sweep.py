@@ -10,6 +10,7 @@ from typing import Any
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
+from seer_ray.cluster.watch import ClusterLost
 from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
@@ -81,8 +82,8 @@ class Sweep:
             self.frame.end("failed" if self.board.failures else "done")
         # Of points that were done before, and that had no MLflow then.
         before = [session.folder for session in self.sessions.values() if session.queue is None]
-        catch_up(*before if work else (self.folder, *before))
-        self.reporter.finish(summary)
+        catch_up(*before if work else (self.folder, *before), to=self.config.tracking)
+        self.frame.finish(summary)
         return summary
 
     # -- points --------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ class Sweep:
             session.begin()
         try:
             self._decode(sessions)
-        except Interrupted:
+        except (Interrupted, ClusterLost):
             raise
         except (ConfigError, JobError) as error:
             # A disk that is full or a model that is not there: what comes next may be elsewhere.
@@ -152,7 +153,11 @@ class Sweep:
         self.board.phase("starting Ray")
         config = sessions[0].config
         reading = self._sources(sessions)
-        with connected(config.cluster), self.frame.stop.listening(), contextlib.ExitStack() as stack:
+        with (
+            connected(config.cluster, self.reporter.note) as watch,
+            self.frame.stop.listening(),
+            contextlib.ExitStack() as stack,
+        ):
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
             pool = stack.enter_context(
@@ -161,6 +166,7 @@ class Sweep:
                         with_absolute_paths(replace(_neutral(config), model=reading.model)),
                         placement,
                         Checked(self.build, reading.contents),
+                        watch,
                     )
                 )
             )
@@ -245,7 +251,7 @@ class Sweep:
         if session.frame.state is not None or queue is None:
             return
         if queue.failure is not None:
-            session.monitor.tick(queue, last=True)
+            session.save()
             session.frame.end("failed", queue.failure)
             self._failed(session.name, queue.failure)
         elif not queue.unfinished and not session.pending:

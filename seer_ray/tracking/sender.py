@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from seer_ray.config.errors import one_line
 from seer_ray.results.store import Store, shown
 from seer_ray.tracking.address import sqlite_file
+from seer_ray.tracking.database import make, remedy
 from seer_ray.tracking.spool import Event, Sent, Spool
 
 log = logging.getLogger(__name__)
@@ -245,9 +246,10 @@ def fingerprint(uri: str) -> str:
 def reason(error: Exception, uri: str) -> str:
     """An error of MLflow's in a few words, without a password that it may quote."""
     text = str(error).replace(uri, shown(uri))
+    then = remedy(text, path) if (path := sqlite_file(uri)) else ""
     if cause := re.search(r"\(Caused by \w+\([\"'](.*)[\"']\)\)", text, re.DOTALL):
         text = cause[1].rpartition(": ")[2]
-    return one_line(Exception(text or type(error).__name__), 160)
+    return one_line(Exception(text or type(error).__name__), 160) + then
 
 
 def _connect(uri: str) -> Any:
@@ -259,6 +261,8 @@ def _connect(uri: str) -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+    if path := sqlite_file(uri):
+        make(path)
     return mlflow.MlflowClient(uri)
 
 

@@ -131,8 +131,6 @@ def _resources(placement: Placement) -> dict[str, float]:
 
 def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
     """Pass on what the first worker says, until training ends."""
-    import ray
-
     failure: list[BaseException] = []
 
     def run() -> None:
@@ -147,7 +145,7 @@ def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
     step, asked = 0, False
     while True:
         running = thread.is_alive()
-        for number, metrics in ray.get(mail.take.remote()):
+        for number, metrics in _answer(mail.take.remote(), step, report):
             step = number
             asked = bool(report(step, metrics)) or asked
         asked = bool(report(step, {})) or asked
@@ -156,7 +154,7 @@ def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
         if not running:
             break
         time.sleep(POLL)
-    result, refusal = ray.get(mail.ended.remote())
+    result, refusal = _answer(mail.ended.remote(), step, report)
     if refusal is not None:
         kind, text = refusal
         raise ConfigError(text) if kind == "config" else JobError(text)
@@ -165,6 +163,15 @@ def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
     if result is None:
         raise JobError("training ended without a result")
     return result
+
+
+def _answer(call: Any, step: int, report: Report) -> Any:
+    """What an actor says, for as long as ``report`` does not raise."""
+    import ray
+
+    while not ray.wait([call], timeout=1.0)[0]:
+        report(step, {})
+    return ray.get(call)
 
 
 def _cause(error: BaseException) -> str:

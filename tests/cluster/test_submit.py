@@ -65,7 +65,9 @@ def cluster() -> Iterator[tuple[str, str]]:
         "object-store-memory": 100_000_000,
         "temp-dir": folder,
     }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # The job must find the cluster's Python where PATH leads to another.
+    mine = str(Path(sys.executable).parent)
+    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != mine)
     log = Path(folder, "log")
     with log.open("wb") as output:
         head = subprocess.Popen(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ from fake_engine import make_request
 from results.sample import append
 
 from seer_ray.cluster.assignments import Outcome
-from seer_ray.config.errors import JobError
+from seer_ray.config.errors import FolderGone, JobError, NotWritten
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
+from seer_ray.driver.decode import _save
 from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
@@ -164,3 +167,36 @@ def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest
             case.writer.write()
             clock[0] += 2.0
     assert len(case.notes) == rows.MAX_FAILURES - 1
+
+
+def test_a_folder_that_is_gone_is_told_at_once(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.done("a", "", error="no")
+    shutil.rmtree(tmp_path / "job")
+    with pytest.raises(FolderGone, match=r"job: the folder is gone; .* its rows are lost") as raised:
+        case.writer.write()
+    assert raised.value.kept is None and case.notes == []
+
+
+def test_what_a_last_write_loses_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path)
+    case.done("a", "", error="no")
+    case.writer.graded()
+    case.writer.write()
+    case.done("b", "", error="no")
+
+    def full(_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(case.folder, "commit", full)
+
+    class Saved:
+        pending = property(lambda self: case.writer.pending)
+
+        def save(self) -> None:
+            case.writer.finish()
+
+    failure = _save(Saved())  # type: ignore[arg-type]
+    assert isinstance(failure, NotWritten) and failure.kept == "what was committed before is kept"
+    assert str(failure).endswith("1 finished row is not on disk, and will be decoded again")
+    assert set(case.committed()) == {"a"}
