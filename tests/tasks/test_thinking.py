@@ -1,4 +1,4 @@
-"""Reasoning and answer by token ids: families of models as their vocabularies and templates have the marks."""
+"""Reasoning and answer by token ids, in the families of models that there are."""
 
 from __future__ import annotations
 
