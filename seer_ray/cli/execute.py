@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from seer_ray.cli.terminal import FAILED, INTERRUPTED, fail, kept_free, print_json, stop
-from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.config.errors import ConfigError, Interrupted, JobError, NothingToShow
 from seer_ray.config.options import JobConfig
 from seer_ray.jobs.kinds import kind_of
 
@@ -57,6 +57,9 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted):
         close()
         stop(f"interrupted; nothing is lost, go on with: {again}", INTERRUPTED)
+    except NothingToShow as error:
+        close()
+        fail(str(error), FAILED)
     except JobError as error:
         close()
         fail(f"{error}; what is finished is kept, go on with: {again}", FAILED)

@@ -10,6 +10,10 @@ class JobError(RuntimeError):
     """The job cannot go on. The message is one line for a person; the command line exits with 1."""
 
 
+class NothingToShow(JobError):
+    """The job came to its end and failed all the same: to go on with it would do nothing."""
+
+
 class Interrupted(JobError):
     """Somebody stopped the job. What was finished and what was begun is on disk."""
 

@@ -17,6 +17,7 @@ from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
+from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
@@ -185,12 +186,13 @@ class Sweep:
         prompts: dict[str, tuple[dict[str, Prompt], Any]] = {}
         graders: dict[str, SharedPool] = {}
         for session in sessions:
-            if (key := repr(session.config.task)) not in prompts:
-                prompts[key] = make_prompts(session.config, session.problems)
+            task, clock = repr(session.config.task), clock_of(session.folder, self.folder)
+            if (key := f"{task} {clock}") not in prompts:
+                prompts[key] = make_prompts(session.config, session.problems, clock)
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
             size = self._round(session.config, workers)
             made, tokenizer = prompts[key]
-            session.prepare(made, tokenizer, size, graders[key].client(session.name))
+            session.prepare(made, tokenizer, clock, size, graders[key].client(session.name))
         return size
 
     @property
@@ -225,6 +227,10 @@ class Sweep:
             self._failed(session.name, queue.failure)
         elif not queue.unfinished and not session.pending:
             session.conclude()
+            if (reason := session.failure) is not None:
+                session.frame.end("failed", reason)
+                self._failed(session.name, reason)
+                return
             session.frame.end("done" if session.complete else "stopped early")
             self.board.settled(session.name)
 

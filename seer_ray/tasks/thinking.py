@@ -76,6 +76,10 @@ class ReasoningParser:
         text = text[: min((at for at in (text.find(s) for s in stop if s) if at >= 0), default=len(text))]
         return self._parse(text, prompt, places, finished)
 
+    def spell(self, tokens: Sequence[int]) -> str:
+        """The text of some token ids, special tokens left out but for those that mark reasoning."""
+        return self._spell(tokens)[0]
+
     def parse_text(self, text: str, finished: bool = True) -> Parsed:
         """A completion of which only the text is known."""
         return self._parse(text, "", {}, finished)

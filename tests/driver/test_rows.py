@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fake_engine import make_request
 from results.sample import append
+from tiny import tiny_tokenizer
 
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import JobError
@@ -15,6 +16,7 @@ from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem, Prompt
+from seer_ray.tasks.thinking import ReasoningParser
 
 
 class Case:
@@ -29,19 +31,23 @@ class Case:
         self.folder = RunFolder.open(str(tmp_path / "job"), self.config)
         self.log = self.folder.progress()
         self.notes: list[str] = []
-        prompts = {name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2)) for name in "abcdef"}
+        prompts = {
+            name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2), "<think>" if name == "f" else "")
+            for name in "abcdef"
+        }
         self.writer = RowWriter(
             self.folder,
             self.log,
             self.config,
             prompts,
-            lambda tokens: f"{len(tokens)} tokens",
+            ReasoningParser(tiny_tokenizer()),
             self.notes.append,
         )
 
     def done(self, problem: str, text: str, error: str | None = None) -> None:
         reason = "error" if error else "stop"
-        completion = Completion(make_request(problem), [7, 8], text, reason, error)
+        tokens = tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
+        completion = Completion(make_request(problem), tokens, text, reason, error)
         self.writer.add(Outcome(completion, None if error else "w0", 1), "2L:dense")
 
     def committed(self) -> dict[str, dict[str, Any]]:
@@ -66,9 +72,9 @@ def test_rows_are_graded_committed_and_forgotten_by_the_log(tmp_path: Path) -> N
 
 def test_a_row_without_a_completion_is_not_graded(tmp_path: Path) -> None:
     case = Case(tmp_path)
-    case.done("a", "", error="its worker died")
+    case.done("a", "so far", error="its worker died")
     (row,) = case.writer.graded()
-    assert (row["correct"], row["completion"], row["error"]) == (None, "2 tokens", "its worker died")
+    assert (row["correct"], row["completion"], row["error"]) == (None, "so far", "its worker died")
     case.writer.write()
     assert case.committed()["a"]["correct"] is None
 
@@ -128,3 +134,27 @@ def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest
             case.writer.write()
             clock[0] += 2.0
     assert len(case.notes) == rows.MAX_FAILURES - 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "text", "found", "reasoning", "answer", "correct"),
+    [
+        ("a", "<think>5</think>4", "4", "5", "4", True),
+        ("a", "<think>4</think>5", "5", "4", "5", False),
+        ("a", "<think>4", None, "4", None, False),
+        ("f", "4", None, "4", None, False),
+        ("f", "5</think>4", "4", "5", "4", True),
+        ("a", "4", "4", None, "4", True),
+    ],
+)
+def test_what_is_graded_is_the_answer(
+    tmp_path: Path, problem: str, text: str, found: str, reasoning: str, answer: str, correct: bool
+) -> None:
+    case = Case(tmp_path)
+    case.done(problem, text)
+    case.writer.finish()
+    case.writer.close()
+    row = case.committed()[problem]
+    assert row["completion"] == text
+    assert (row["reasoning"], row["answer"]) == (reasoning, answer)
+    assert (row["extracted_answer"], row["correct"]) == (found, correct)

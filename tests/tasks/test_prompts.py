@@ -1,5 +1,8 @@
 """Templates, chats, and the tokens of a prompt."""
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +11,8 @@ from tiny import tiny_tokenizer
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ColumnsConfig, TaskConfig
 from seer_ray.tasks.problem import Problem
-from seer_ray.tasks.prompts import build_messages, fill, render
+from seer_ray.tasks.prompts import build_messages, fill, opening, render
+from seer_ray.tasks.values import column_value
 
 
 def messages(row, columns=None, **task):
@@ -205,3 +209,152 @@ def test_a_chat_that_the_template_refuses():
     assert str(error.value) == (
         "problem 'p': the model's chat template refuses a chat of system, user: System role not supported"
     )
+
+
+ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
+RL = {
+    "data_source": "gsm8k",
+    "prompt": ASKED,
+    "reward_model": {"style": "rule", "ground_truth": "2"},
+    "extra_info": {"index": 7, "question": "1+1?"},
+}
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["list", "JSON text"])
+@pytest.mark.parametrize(
+    ("column", "options"),
+    [
+        ("question", {}),
+        ("problem", {}),
+        ("prompt", {}),
+        ("messages", {}),
+        ("chat", {"columns": ColumnsConfig(question="chat")}),
+        ("chat", {"columns": ColumnsConfig(messages="chat")}),
+        ("chat", {"prompt": "{chat}"}),
+        ("prompt", {"prompt": "{prompt}\n"}),
+    ],
+)
+def test_a_chat_is_a_chat_wherever_it_stands(column, options, text):
+    row = {"id": 1, column: json.dumps(ASKED) if text else ASKED, "answer": "2"}
+    assert messages(row, **options) == tuple(ASKED)
+
+
+def test_a_chat_in_a_field_of_a_struct():
+    row = {"input": {"messages": ASKED}}
+    assert messages(row, ColumnsConfig(question="input.messages")) == tuple(ASKED)
+    assert messages({"input": json.dumps({"messages": ASKED})}, prompt="{input.messages}") == tuple(ASKED)
+
+
+def test_a_chat_in_the_middle_of_a_message_is_refused():
+    for row in ({"prompt": ASKED}, {"prompt": json.dumps(ASKED)}):
+        with pytest.raises(ConfigError, match="prompt is a whole chat in data"):
+            messages(row, prompt="{question}\nThink.")
+        with pytest.raises(ConfigError, match="prompt: is a whole chat in data"):
+            messages(row, prompt="{prompt} Think.")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '[{"a": 1}]', '{"role": "user"}', "[", '["[{"]'])
+def test_other_json_text_is_a_question(text):
+    assert messages({"question": text}) == (user(text),)
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "value"),
+    [
+        (RL, "reward_model.ground_truth", "2"),
+        ({"r": json.dumps({"a": {"b": 7}})}, "r.a.b", 7),
+        ({"r": {"a": json.dumps({"b": 7})}}, "r.a.b", 7),
+        ({"r.a": {"b": 7}, "r": {"a": {"b": 8}}}, "r.a.b", 7),
+        ({"r.a.b": 7, "r": {"a": {"b": 8}}}, "r.a.b", 7),
+        ({"r": {"a": None}}, "r.a", None),
+    ],
+)
+def test_fields_of_structs(row, path, value):
+    assert column_value(row, path, "task.columns.answer", "row 1") == value
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "reward_model.groundtruth",
+            "no field 'groundtruth' in 'reward_model' of row 1 (did you mean 'ground_truth'?); "
+            "fields: style, ground_truth",
+        ),
+        ("data_source.name", "'data_source' in row 1 has no fields: it is text"),
+        ("reward_model.style.x", "'reward_model.style' in row 1 has no fields: it is text"),
+        ("prompt.role", "'prompt' in row 1 has no fields: it is list"),
+        (
+            "rewardmodel.ground_truth",
+            "no column 'rewardmodel.ground_truth' in row 1 (did you mean 'reward_model'?); "
+            "columns: data_source, prompt, reward_model, extra_info",
+        ),
+    ],
+)
+def test_fields_that_are_not_there(path, message):
+    with pytest.raises(ConfigError) as error:
+        column_value(RL, path, "task.columns.answer", "row 1")
+    assert str(error.value) == f"task.columns.answer: {message}"
+
+
+def test_fields_in_the_braces_of_a_template():
+    assert messages(RL, prompt="{extra_info.question} ({reward_model.style})") == (user("1+1? (rule)"),)
+    assert fill("{a} {{r.b}} {r.c} {0.5} {x y}", {"a": 1, "r": {"c": 2}}, "o", "w") == "1 {r.b} 2 {0.5} {x y}"
+    with pytest.raises(ConfigError, match="no field 'answer' in 'extra_info'"):
+        messages(RL, prompt="{extra_info.answer}")
+    with pytest.raises(ConfigError) as error:
+        messages(RL, prompt="{extra_info} Think.")
+    assert str(error.value) == (
+        "task.prompt='{extra_info} Think.': extra_info: is a struct in data.jsonl:1, with the fields index, "
+        "question; name one, such as extra_info.index"
+    )
+
+
+CLOCK = datetime(2024, 2, 29, 23, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{ strftime_now('%d %b %Y') }}", "29 Feb 2024"),
+        ('{{ strftime_now("%Y-%m-%d") }}', "2024-02-29"),
+        ("{{ strftime_now('%A, %-d %B %y, %H:%M %Z') }}", "Thursday, 29 February 24, 23:05 UTC"),
+        ("{{ strftime_now('100%% %%d %F') }}", "100% %d 2024-02-29"),
+        ("{% set how = '%d' ~ '/%m' %}{{ strftime_now(how) }}", "29/02"),
+        ("{% if strftime_now is defined %}{{ strftime_now('%j') }}{% endif %}", "060"),
+        ("{%- macro today() %}{{ strftime_now('%Y') }}{% endmacro %}{{ today() }}", "2024"),
+        (
+            "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+            "Today: {{ date_string | upper }}",
+            "Today: 29 FEB 2024",
+        ),
+        ("\n {{ strftime_now('%Y') }}", "\n 2024"),
+    ],
+)
+def test_a_template_that_writes_the_date_reads_the_clock_that_it_is_given(template, expected):
+    tokenizer = tiny_tokenizer()
+    for own in (template, {"default": template, "tool_use": ""}):
+        tokenizer.chat_template = own
+        assert render(PROBLEM, tokenizer, TaskConfig(), CLOCK)[0] == expected
+        assert render(PROBLEM, tokenizer, TaskConfig())[0] != expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (tiny_tokenizer().chat_template, "<|im_start|>assistant\n"),
+        ("{{ messages[-1].content }}[/INST]", "[/INST]"),
+        ("{{ messages[-1].content }}<|im_start|>assistant\n<think>", "<|im_start|>assistant\n<think>"),
+        ("{{ messages[-1].content | trim }}", ""),
+        (None, ""),
+    ],
+)
+@pytest.mark.parametrize(
+    "question", ["1+1?", "What does </think> mean? <think>", "k", "<|im_start|>assistant\n"]
+)
+def test_what_the_template_puts_behind_the_chat(template, expected, question):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    problem = Problem("p", (user(question),), None)
+    text, _ = render(problem, tokenizer, TaskConfig())
+    assert opening(problem, tokenizer, TaskConfig(), text, None) == expected
