@@ -227,8 +227,7 @@ class TaskConfig:
     thinking: bool | None = option(None, "enable_thinking of the chat template; None: the template's default")
     thinking_marks: list[str] | None = option(
         None,
-        "[open, close] around the reasoning; None: as the vocabulary and the chat template have them; []: all "
-        "is answer",
+        "[open, close] around the reasoning; None: as vocabulary and chat template have them; []: none",
     )
     few_shot: list[Any] = option([], "examples before the question: list of {question, answer}")
     grader: str = option("math", "math, choice, exact, none, or module:function(completion, answer) -> bool")
