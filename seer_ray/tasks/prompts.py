@@ -174,19 +174,21 @@ def render(
 def opening(problem: Problem, tokenizer: Any, task: TaskConfig, text: str, clock: datetime | None) -> str:
     """The end of a rendered prompt that the chat template puts behind the chat, such as ``<think>``.
 
+    Without a template, what ``task.prompt`` has behind its last column.
+
     Args:
         problem, tokenizer, task, clock: As for ``render``.
         text: What ``render`` gave.
     """
     if not tokenizer.chat_template:
-        return ""
+        end = task.prompt.rpartition("}")[2]
+        return end if text.endswith(end) else ""
     chat = _templated(problem, tokenizer, task, clock, False)
     if text.startswith(chat) and text != chat:
         return text[len(chat) :]
     # A template that does not know the difference: what follows the last message.
-    content = problem.messages[-1]["content"]
-    end = f"{content}{_END}"
-    last = {**problem.messages[-1], "content": end}
+    last = dict(problem.messages[-1])
+    last["content"] += _END
     marked = replace(problem, messages=(*problem.messages[:-1], last))
     return _templated(marked, tokenizer, task, clock, True).rpartition(_END)[2]
 

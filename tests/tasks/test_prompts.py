@@ -340,6 +340,18 @@ def test_a_template_that_writes_the_date_reads_the_clock_that_it_is_given(templa
 
 
 @pytest.mark.parametrize(
+    "question", ["1+1?", "What does </think> mean? <think>", "k", "<|im_start|>assistant\n"]
+)
+def test_without_a_template_what_the_task_puts_behind_the_question_counts(question):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    task = TaskConfig(prompt="{question}\nAnswer:\n<think>\n")
+    problem = Problem("p", messages({"question": question}, prompt=task.prompt), None)
+    text, _ = render(problem, tokenizer, task)
+    assert opening(problem, tokenizer, task, text, None) == "\nAnswer:\n<think>\n"
+
+
+@pytest.mark.parametrize(
     ("template", "expected"),
     [
         (tiny_tokenizer().chat_template, "<|im_start|>assistant\n"),
