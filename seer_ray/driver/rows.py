@@ -14,7 +14,7 @@ from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
-from seer_ray.tasks.grading import Grade, Grader, GradingPool
+from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
 from seer_ray.tasks.problem import Prompt
 from seer_ray.tasks.thinking import ReasoningParser
 
@@ -74,8 +74,7 @@ class RowWriter:
         if completion.finish_reason == "error":
             self._graded(completion.request.id, Grade(None, None))
         elif row["answer"] is None:
-            graded = row["reference"] is not None and self._config.task.grader != "none"
-            self._graded(completion.request.id, Grade(False if graded else None, None))
+            self._graded(completion.request.id, no_answer(self._config.task, row["reference"]))
         else:
             self._pool.submit(completion.request.id, row["answer"], row["reference"])
 

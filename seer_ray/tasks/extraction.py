@@ -1,4 +1,4 @@
-r"""Where a completion has its answer: after the thinking, in ``\boxed{}``, behind ``####`` or "answer is"."""
+r"""Where a completion without its reasoning has its answer: in ``\boxed{}``, behind ``####``, "answer is"."""
 
 from __future__ import annotations
 
@@ -20,12 +20,6 @@ _LETTER_ANSWER = re.compile(
 )
 _LETTER_LINE = re.compile(r"^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
 _LETTER_MARKED = re.compile(r"(?:^|(?<=\s))[(*]{0,3}([A-J])[).:*](?!\w)|\(([A-J])\)", re.MULTILINE)
-
-
-def after_thinking(text: str) -> tuple[str, bool]:
-    """(what follows the thinking, whether it is final). Not final: the thinking was cut off."""
-    rest = text.rpartition("</think>")[2]
-    return rest, "<think>" not in rest
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
@@ -64,13 +58,10 @@ def after_hashes(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def final_text(completion: str) -> str | None:
+def final_text(text: str) -> str | None:
     r"""The answer as a piece of text: boxed, after ``####``, after "answer is", else the last line."""
-    text, final = after_thinking(completion)
     if group := last_boxed(text):
         return ", ".join(group)
-    if not final:
-        return None
     if (hashed := after_hashes(text)) is not None:
         return hashed
     if stated := _ANSWER_IS.findall(text):
@@ -85,13 +76,10 @@ def choice_letter(answer: str) -> str | None:
     return match[1].upper() if match else None
 
 
-def final_choice(completion: str) -> str | None:
+def final_choice(text: str) -> str | None:
     """The letter that a completion chooses; None if it names none, or several and no last word."""
-    text, final = after_thinking(completion)
     if group := last_boxed(text):
         return choice_letter(group[-1])
-    if not final:
-        return None
     if stated := _LETTER_ANSWER.findall(text):
         return stated[-1]
     if alone := _LETTER_LINE.findall(text):

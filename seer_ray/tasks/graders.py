@@ -17,13 +17,13 @@ from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.extraction import (
     after_hashes,
-    after_thinking,
     choice_letter,
     final_choice,
     final_text,
     last_boxed,
     same_text,
 )
+from seer_ray.tasks.thinking import ReasoningParser
 
 ANSWER_WINDOW = 4000
 """Characters at the end of a completion that are searched for an answer that is not marked: what a search of
@@ -42,7 +42,8 @@ class Grade:
 
 
 Grader = Callable[[str, str | None], Grade]
-"""(completion, reference answer) -> grade. May raise, hang or crash: ``GradingPool`` holds that off."""
+"""(completion without its reasoning, reference answer) -> grade. May raise, hang or crash: ``GradingPool``
+holds that off."""
 
 
 def make_grader(spec: str) -> Grader:
@@ -73,12 +74,19 @@ def check_grader(task: TaskConfig) -> None:
 def grade(task: TaskConfig, text: str, answer: str | None) -> Grade:
     """The grade of one completion, in this process and without a time limit (``GradingPool`` has one).
 
-    An exception of the grader becomes ``Grade.error``.
+    Its reasoning is told apart by the marks that are known, as the text is all there is. An exception of the
+    grader becomes ``Grade.error``.
 
     Raises:
         ConfigError: As `make_grader`.
     """
-    return guarded(_cached_grader(task.grader), text, answer)
+    said = ReasoningParser().parse_text(text).answer
+    return no_answer(task, answer) if said is None else guarded(_cached_grader(task.grader), said, answer)
+
+
+def no_answer(task: TaskConfig, answer: str | None) -> Grade:
+    """The grade of a completion whose reasoning did not end."""
+    return Grade(None if answer is None or task.grader == "none" else False, None)
 
 
 def guarded(grader: Grader, text: str, answer: str | None) -> Grade:
@@ -100,10 +108,10 @@ def grade_none(text: str, answer: str | None) -> Grade:
 
 
 def grade_exact(text: str, answer: str | None) -> Grade:
-    """The final answer, or the whole text after the thinking, is the reference but for space and case."""
+    """The final answer, or the whole text, is the reference but for space and case."""
     extracted = final_text(text)
-    if answer is not None and same_text(whole := after_thinking(text)[0], answer):
-        extracted = whole.strip()
+    if answer is not None and same_text(text, answer):
+        extracted = text.strip()
     if answer is None or extracted is None:
         return Grade(None if answer is None else False, extracted)
     return Grade(same_text(extracted, answer), extracted)
@@ -129,11 +137,8 @@ def grade_math(text: str, answer: str | None) -> Grade:
 
 def _find_math(text: str, reference: bool = False) -> tuple[str | None, list[Any]]:
     """(answer as written, as math-verify's list of what it may mean); (None, []) if there is none."""
-    text, final = after_thinking(text)
     if group := last_boxed(text):
         return _parse_latex(group)
-    if not final:
-        return None, []
     hashed = after_hashes(text)
     if reference:
         text = text.replace(r"\$", "")  # A currency, not the end of a formula.

@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from seer_ray.config.options import TaskConfig
-from seer_ray.tasks.graders import Grade, check_grader, grade
+from seer_ray.tasks.graders import Grade, check_grader, grade, no_answer
 from seer_ray.tasks.grading_process import START_LIMIT
 
-__all__ = ["Grade", "GradingPool", "check_grader", "grade"]
+__all__ = ["Grade", "GradingPool", "check_grader", "grade", "no_answer"]
 
 START_ATTEMPTS = 3
 
@@ -59,7 +59,7 @@ class GradingPool:
         self._servers = [_Server(task, self._rows, self._grades) for _ in range(max(1, processes))]
 
     def submit(self, key: Hashable, text: str, answer: str | None) -> None:
-        """Hand in a completion's text and its reference answer; ``key`` comes back with the grade."""
+        """Hand in a completion without its reasoning, and the reference; ``key`` comes back with the grade."""
         self.pending += 1
         if self.task.grader == "none":
             self._grades.put((key, Grade(None, None)))

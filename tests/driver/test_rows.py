@@ -22,7 +22,7 @@ from seer_ray.tasks.thinking import ReasoningParser
 class Case:
     """A row writer on a folder of its own, that commits at once."""
 
-    def __init__(self, tmp_path: Path, **results: Any) -> None:
+    def __init__(self, tmp_path: Path, tokenizer: Any = None, **results: Any) -> None:
         self.config = RunConfig(name="job")
         self.config.task.grader = "exact"
         self.config.results.part_interval = self.config.results.progress_interval = 0.0
@@ -40,7 +40,7 @@ class Case:
             self.log,
             self.config,
             prompts,
-            ReasoningParser(tiny_tokenizer()),
+            ReasoningParser(tokenizer or tiny_tokenizer()),
             self.notes.append,
         )
 
@@ -158,3 +158,19 @@ def test_what_is_graded_is_the_answer(
     assert row["completion"] == text
     assert (row["reasoning"], row["answer"]) == (reasoning, answer)
     assert (row["extracted_answer"], row["correct"]) == (found, correct)
+
+
+def test_letters_of_a_mark_in_an_answer_cost_nothing(tmp_path: Path) -> None:
+    """Where the mark is one token, and other tokens spell it."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<think>", "</think>"])
+    ids = tokenizer("<think>5</think>", add_special_tokens=False)["input_ids"]
+    for letter in "It opens with <think>.\n4":
+        ids += tokenizer(letter, add_special_tokens=False)["input_ids"]
+    case = Case(tmp_path, tokenizer)
+    case.writer.add(Outcome(Completion(make_request("a"), ids, "", "stop"), "w0", 1), "2L:dense")
+    case.writer.finish()
+    case.writer.close()
+    row = case.committed()["a"]
+    assert (row["answer"], row["extracted_answer"]) == ("It opens with <think>.\n4", "4")
+    assert row["correct"]
