@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ def clock_of(folder: RunFolder, around: Folder | None = None) -> datetime:
         around: Of the sweep that it is a point of: all points are asked the same. None: it is none.
     """
     noted = _noted(folder)
-    seconds = noted["clock"] if noted is not None else (around or folder).about["created_at"]
+    seconds = noted["clock"] if noted is not None else (around or folder).about.get("created_at", time.time())
     return datetime.fromtimestamp(float(seconds), UTC)
 
 

@@ -59,7 +59,7 @@ class GradingPool:
         self._servers = [_Server(task, self._rows, self._grades) for _ in range(max(1, processes))]
 
     def submit(self, key: Hashable, text: str, answer: str | None) -> None:
-        """Hand in a completion without its reasoning, and the reference; ``key`` comes back with the grade."""
+        """Hand in a completion without its reasoning, and the reference; ``key`` comes back with a grade."""
         self.pending += 1
         if self.task.grader == "none":
             self._grades.put((key, Grade(None, None)))

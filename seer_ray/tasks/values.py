@@ -50,9 +50,10 @@ def column_value(row: Mapping[str, Any], column: str, option: str, where: str) -
         if not isinstance(fields, Mapping):
             raise ConfigError(f"{option}: '{head}' in {where} has no fields: it is {kind(value)}")
         if field not in fields:
-            near = did_you_mean(field, fields)
+            names = [str(name) for name in fields]
+            near = did_you_mean(field, names)
             raise ConfigError(
-                f"{option}: no field '{field}' in '{head}' of {where}{near}; fields: {', '.join(fields)}"
+                f"{option}: no field '{field}' in '{head}' of {where}{near}; fields: {', '.join(names)}"
             )
         head, value = f"{head}.{field}", fields[field]
     return value
