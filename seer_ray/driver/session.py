@@ -93,6 +93,7 @@ class Session:
 
     def prepare(
         self,
+        reading: RunConfig,
         prompts: Mapping[str, Prompt],
         tokenizer: Any,
         clock: datetime,
@@ -102,6 +103,7 @@ class Session:
         """What is not committed, as a queue for workers.
 
         Args:
+            reading: The options with the model as it is to be read.
             prompts: Of the problems.
             tokenizer: That made them.
             clock: That they were rendered by.
@@ -116,7 +118,7 @@ class Session:
 
         config, log, done = self.config, self.folder.progress(), self.folder.committed()
         refuse_other_prompts(self.folder, prompts, clock, bool(done or log.chains))
-        requests = make_requests(config, prompts, tokenizer, done, log)
+        requests = make_requests(reading, prompts, tokenizer, done, log)
         self._rows = RowWriter(
             self.folder,
             log,

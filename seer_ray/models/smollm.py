@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from seer_ray.config.errors import ConfigError, first_line
-from seer_ray.models.gguf import cache_folder
+from seer_ray.models.content import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.models import smollm
-from seer_ray.models.gguf import cache_folder
+from seer_ray.models.content import cache_folder
 
 OPTION = "model.name=smollm2"
 
