@@ -138,6 +138,18 @@ def build_fake(config: RunConfig) -> FakeEngine:
     return FakeEngine(config.engine.max_batch, step_s=0.002)
 
 
+class RefusingEngine(FakeEngine):
+    """Has no room for any prompt."""
+
+    def _advance(self, request: Request, tokens: list[int]) -> Delta:
+        del self.running[request.id]
+        return Delta(request.id, completion=Completion(request, [], "", "error", "the prompt is too long"))
+
+
+def build_refusing(config: RunConfig) -> FakeEngine:
+    return RefusingEngine(config.engine.max_batch, step_s=0.002)
+
+
 def build_slow(config: RunConfig) -> FakeEngine:
     return FakeEngine(config.engine.max_batch, step_s=0.02)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from seer_ray.cli.terminal import FAILED, INTERRUPTED, console, fail, kept_free, print_json, stop
 from seer_ray.cluster.connect import logs_folder
-from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.config.errors import ConfigError, Interrupted, JobError, NothingToShow
 from seer_ray.config.options import JobConfig
 from seer_ray.jobs.kinds import kind_of
 
@@ -53,6 +53,9 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted):
         close()
         stop(f"interrupted; nothing is lost, go on with: {again}", INTERRUPTED)
+    except NothingToShow as error:
+        close()
+        fail(str(error), FAILED)
     except JobError as error:
         close()
         fail(f"{error}; {error.kept}, go on with: {again}" if error.kept else str(error), FAILED)

@@ -10,6 +10,7 @@ import typer
 from typing_extensions import TypeVar
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.escapes import typed_escapes
 from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
 from seer_ray.jobs.kinds import kind_named
 
@@ -56,6 +57,8 @@ def load_config(
     else:
         config = compose(overrides, job, base)
     config.name = run_name(config)
+    for line in typed_escapes(config):
+        typer.echo(f"note: {line}", err=True)
     return cast(C, config)
 
 

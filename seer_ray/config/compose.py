@@ -115,6 +115,8 @@ def from_yaml(
         raise ConfigError(f"{source}{where}: not YAML ({getattr(error, 'problem', None) or error})") from None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+    except ValueError as error:  # a number of too many digits
+        raise ConfigError(f"{source}: not YAML ({first_line(error)})") from None
 
 
 def to_yaml(config: JobConfig) -> str:

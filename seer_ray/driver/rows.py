@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +14,9 @@ from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
-from seer_ray.tasks.grading import Grade, Grader, GradingPool
+from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
 from seer_ray.tasks.problem import Prompt
+from seer_ray.tasks.thinking import ReasoningParser
 
 MAX_FAILURES = 10
 """Writes that fail in a row before the job gives up. Until then rows wait in memory."""
@@ -31,7 +32,7 @@ class RowWriter:
         log: Brings the tokens of unfinished chains to disk.
         config: The job's.
         prompts: By problem id.
-        decode: Token ids to text, for chains that no engine finished.
+        parser: Token ids to text, reasoning and answer.
         note: Told, in a line each, what a person should know.
         pool: What grades; None: a pool of its own.
 
@@ -45,12 +46,12 @@ class RowWriter:
         log: ProgressLog,
         config: RunConfig,
         prompts: Mapping[str, Prompt],
-        decode: Callable[[Sequence[int]], str],
+        parser: ReasoningParser,
         note: Callable[[str], None],
         pool: Grader | None = None,
     ) -> None:
         self._folder, self._log, self._config = folder, log, config
-        self._prompts, self._decode, self._note = prompts, decode, note
+        self._prompts, self._parser, self._note = prompts, parser, note
         self._pool: Grader = pool or GradingPool(config.task)
         self._ungraded: dict[str, Row] = {}
         self._fresh: list[Row] = []
@@ -72,8 +73,10 @@ class RowWriter:
         self._ungraded[completion.request.id] = row
         if completion.finish_reason == "error":
             self._graded(completion.request.id, Grade(None, None))
+        elif row["answer"] is None:
+            self._graded(completion.request.id, no_answer(self._config.task, row["reference"]))
         else:
-            self._pool.submit(completion.request.id, row["completion"], row["reference"])
+            self._pool.submit(completion.request.id, row["answer"], row["reference"])
 
     def graded(self, seconds: float = 0.0) -> list[Row]:
         """Rows that got their grades since the last call; waits up to ``seconds`` for one.
@@ -153,8 +156,8 @@ class RowWriter:
             prompt = self._prompts[row["problem_id"]].tokens
             recording = Recording(
                 Trace(row["prompt_tokens"], self._traces[id]),
-                [self._decode([token]) for token in prompt],
-                [self._decode([token]) for token in row["token_ids"]],
+                [self._parser.spell([token]) for token in prompt],
+                [self._parser.spell([token]) for token in row["token_ids"]],
             )
             self._folder.write_selection((row["problem_id"], row["sample"]), recording)
         self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
@@ -167,12 +170,18 @@ class RowWriter:
         completion, request = outcome.completion, outcome.completion.request
         counters = completion.counters
         prompt = self._prompts[request.problem]
+        failed = completion.finish_reason == "error"
+        said = self._parser.parse(
+            completion.tokens, prompt.opening, request.sampling.stop, completion.finish_reason == "stop"
+        )
         return {
             "problem_id": request.problem,
             "sample": request.sample,
             "seed": request.seed,
             "prompt": prompt.text,
-            "completion": completion.text if outcome.worker else self._decode(completion.tokens),
+            "completion": said.text,
+            "reasoning": None if failed else said.reasoning,
+            "answer": None if failed else said.answer,
             "token_ids": completion.tokens,
             "finish_reason": completion.finish_reason,
             "reference": prompt.problem.answer,

@@ -13,9 +13,10 @@ from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, NothingToShow
 from seer_ray.config.paths import with_absolute_paths
 from seer_ray.driver.decode import decode
+from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
 from seer_ray.driver.sources import look, refuse_other_sources
 from seer_ray.report.html import FILE as REPORT
@@ -33,6 +34,16 @@ def work(session: Session, build: Builder) -> None:
         session.conclude()
         if session.config.results.report:
             _report(session)
+        refuse_failure(session)
+
+
+def refuse_failure(session: Session) -> None:
+    """
+    Raises:
+        NothingToShow: All rows of the run are errors.
+    """
+    if (reason := session.failure) is not None:
+        raise NothingToShow(reason)
 
 
 def summary_of(session: Session) -> Summary:
@@ -72,7 +83,8 @@ def _decode(session: Session, build: Builder) -> None:
             # Brings torch and transformers along: a run that is done needs neither.
             from seer_ray.driver.requests import make_prompts
 
-            queue = session.prepare(reading, *make_prompts(reading, session.problems))
+            clock = clock_of(session.folder)
+            queue = session.prepare(reading, *make_prompts(reading, session.problems, clock), clock)
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 

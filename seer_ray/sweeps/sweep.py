@@ -19,6 +19,7 @@ from seer_ray.config.paths import with_absolute_paths
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
+from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
 from seer_ray.driver.sources import Sources, look, refuse_other_sources
 from seer_ray.results.base import CONFIG
@@ -216,12 +217,13 @@ class Sweep:
         graders: dict[str, SharedPool] = {}
         for session in sessions:
             reading = replace(session.config, model=model)
-            if (key := repr(session.config.task)) not in prompts:
-                prompts[key] = make_prompts(reading, session.problems)
+            task, clock = repr(session.config.task), clock_of(session.folder, self.folder)
+            if (key := f"{task} {clock}") not in prompts:
+                prompts[key] = make_prompts(reading, session.problems, clock)
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
             size = self._round(session.config, workers)
             made, tokenizer = prompts[key]
-            session.prepare(reading, made, tokenizer, size, graders[key].client(session.name))
+            session.prepare(reading, made, tokenizer, clock, size, graders[key].client(session.name))
         return size
 
     @property
@@ -256,6 +258,10 @@ class Sweep:
             self._failed(session.name, queue.failure)
         elif not queue.unfinished and not session.pending:
             session.conclude()
+            if (reason := session.failure) is not None:
+                session.frame.end("failed", reason)
+                self._failed(session.name, reason)
+                return
             session.frame.end("done" if session.complete else "stopped early")
             self.board.settled(session.name)
 

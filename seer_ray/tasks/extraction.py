@@ -1,4 +1,4 @@
-r"""Where a completion has its answer: after the thinking, in ``\boxed{}``, behind ``####`` or "answer is"."""
+r"""Where a completion without its reasoning has its answer: in ``\boxed{}``, behind ``####``, "answer is"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import unicodedata
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _BETWEEN_BOXES = re.compile(r"[\s$]*(?:\\\)|\\\])?[\s$]*(?:,|,?\s*and|,?\s*or)[\s$]*(?:\\\(|\\\[)?[\s$]*")
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
-_THINKING = re.compile(r"</?(?:seed:)?think(?:ing)?>|\[/?THINK\]")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _ANSWERED = (_HASHES, re.compile(r"^\W{0,4}answer\W{0,3}:\W{0,4}\w", re.IGNORECASE | re.MULTILINE))
 _NEXT_QUESTION = re.compile(
@@ -71,21 +70,8 @@ _LETTER_MARKED = re.compile(
 )
 
 
-def after_thinking(text: str) -> tuple[str, bool]:
-    """(what follows the thinking, whether it is final). Not final: the thinking was cut off."""
-    marks = list(_THINKING.finditer(text))
-    closed = max((mark.end() for mark in marks if "/" in mark[0]), default=0)
-    return text[closed:], all(mark.end() <= closed for mark in marks)
-
-
-def answer_part(completion: str) -> str | None:
-    """What a completion says after its thinking, up to the next question that it goes on to ask itself.
-
-    None: it was cut off in its thinking.
-    """
-    text, final = after_thinking(completion)
-    if not final:
-        return None
+def own_turn(text: str) -> str:
+    """What a completion says up to the next question that it goes on to ask itself."""
     answered = [found.end() for pattern in _ANSWERED if (found := pattern.search(text))]
     answered += [end for found in (boxes(text), tagged(text)) for _, end, _ in found[:1]]
     turn = _NEXT_QUESTION.search(text, min(answered)) if answered else None
@@ -142,11 +128,9 @@ def tagged(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
-def final_text(completion: str) -> str | None:
+def final_text(text: str) -> str | None:
     r"""The answer as a piece of text: boxed, after ``####``, after "answer is", else the last line."""
-    text = answer_part(completion)
-    if text is None:
-        return None
+    text = own_turn(text)
     if group := last_boxed(text):
         return ", ".join(group)
     if tags := tagged(text):
@@ -165,11 +149,9 @@ def choice_letter(answer: str) -> str | None:
     return match[match.lastindex or 0].upper() if match else None
 
 
-def final_choice(completion: str) -> str | None:
+def final_choice(text: str) -> str | None:
     """The letter that a completion chooses last; None if it names none, or several and no last word."""
-    text = answer_part(completion)
-    if text is None:
-        return None
+    text = own_turn(text)
     for find in (boxes, tagged):
         for start, end, content in reversed(find(text)):
             # A box with a number is a step to the choice, not the choice.

@@ -13,8 +13,9 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import TaskConfig
-from seer_ray.tasks.extraction import after_thinking, choice_letter, final_choice, final_text, same_text
+from seer_ray.tasks.extraction import choice_letter, final_choice, final_text, same_text
 from seer_ray.tasks.stated import math_answer, reference_answer
+from seer_ray.tasks.thinking import ReasoningParser
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Grade:
 
 
 Grader = Callable[[str, str | None], Grade]
-"""(completion, reference answer) -> grade. May raise, hang or crash: ``GradingPool`` holds that off."""
+"""(completion without its reasoning, reference answer) -> grade. May raise, hang or crash: ``GradingPool``
+holds that off."""
 
 
 def make_grader(spec: str) -> Grader:
@@ -60,12 +62,19 @@ def check_grader(task: TaskConfig) -> None:
 def grade(task: TaskConfig, text: str, answer: str | None) -> Grade:
     """The grade of one completion, in this process and without a time limit (``GradingPool`` has one).
 
-    An exception of the grader becomes ``Grade.error``.
+    Its reasoning is told apart by the marks that are known, as the text is all there is. An exception of the
+    grader becomes ``Grade.error``.
 
     Raises:
         ConfigError: As `make_grader`.
     """
-    return guarded(_cached_grader(task.grader), text, answer)
+    said = ReasoningParser().parse_text(text).answer
+    return no_answer(task, answer) if said is None else guarded(_cached_grader(task.grader), said, answer)
+
+
+def no_answer(task: TaskConfig, answer: str | None) -> Grade:
+    """The grade of a completion whose reasoning did not end."""
+    return Grade(None if answer is None or task.grader == "none" else False, None)
 
 
 def guarded(grader: Grader, text: str, answer: str | None) -> Grade:
@@ -87,10 +96,10 @@ def grade_none(text: str, answer: str | None) -> Grade:
 
 
 def grade_exact(text: str, answer: str | None) -> Grade:
-    """The final answer, or the whole text after the thinking, is the reference but for space and case."""
+    """The final answer, or the whole text, is the reference but for space and case."""
     extracted = final_text(text)
-    if answer is not None and same_text(whole := after_thinking(text)[0], answer):
-        extracted = whole.strip()
+    if answer is not None and same_text(text, answer):
+        extracted = text.strip()
     if answer is None or extracted is None:
         return Grade(None if answer is None else False, extracted)
     return Grade(same_text(extracted, answer), extracted)

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import TaskConfig
-from seer_ray.tasks.graders import Grade, check_grader, grade
+from seer_ray.tasks.graders import Grade, check_grader, grade, no_answer
 from seer_ray.tasks.grading_process import START_LIMIT
 
-__all__ = ["Grade", "GradingPool", "check_grader", "grade"]
+__all__ = ["Grade", "GradingPool", "check_grader", "grade", "no_answer"]
 
 START_ATTEMPTS = 3
 
@@ -65,7 +65,7 @@ class GradingPool:
         ]
 
     def submit(self, key: Hashable, text: str, answer: str | None) -> None:
-        """Hand in a completion's text and its reference answer; ``key`` comes back with the grade."""
+        """Hand in a completion without its reasoning, and the reference; ``key`` comes back with a grade."""
         self.pending += 1
         if self.task.grader == "none":
             self._grades.put((key, Grade(None, None)))

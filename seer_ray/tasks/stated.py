@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from seer_ray.tasks.extraction import after_hashes, answer_part, last_boxed, tagged
+from seer_ray.tasks.extraction import after_hashes, last_boxed, own_turn, tagged
 from seer_ray.tasks.units import MAGNITUDES, UNITS, quantity
 
 WINDOW = 4000
@@ -52,9 +52,7 @@ _AFTER = frozenset((*MAGNITUDES, "percent", "squared", "cubed", "factorial"))
 
 def math_answer(completion: str) -> str | None:
     """The answer as it is written; None: the completion gives none."""
-    text = answer_part(completion)
-    if text is None:
-        return None
+    text = own_turn(completion)
     if group := last_boxed(text):
         return ", ".join(_bare(piece) for piece in group)
     if boxed := list(_BOX.finditer(text)):

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from seer_ray.config.compose import compose, to_yaml
-from seer_ray.config.errors import ConfigError, FolderGone, Interrupted, JobError, NotWritten
+from seer_ray.config.errors import ConfigError, FolderGone, Interrupted, JobError, NothingToShow, NotWritten
 
 from .conftest import one_error
 
@@ -200,3 +200,27 @@ def test_options_are_listed_with_type_default_and_meaning(invoke):
     assert "engine.block_size=8 page of the KV cache" in text and "(whole number, tokens)" in text
     assert "selector" not in invoke("options", "engine.").stdout.split("\n")[3]
     assert one_error(invoke("options", "engin.")).startswith("engin.: no option begins so")
+
+
+def test_a_line_break_typed_as_two_characters(invoke, job):
+    result = invoke(
+        "run", r"""sampling.stop=["\n\n"]""", r"task.prompt={question} \nabla \boxed{}", "name=mine"
+    )
+    assert result.exit_code == 0
+    assert (job.config.sampling.stop, job.config.task.prompt) == ([r"\n\n"], r"{question} \nabla \boxed{}")
+    [line] = [line for line in result.stderr.splitlines() if "is read as" in line]
+    assert r"sampling.stop: \n is read as it is typed" in line
+    assert invoke("run", 'sampling.stop=["\n\n"]', "name=mine").stderr.count("is read as") == 0
+    assert job.config.sampling.stop == ["\n\n"]
+
+
+def test_a_failed_run_has_nothing_to_go_on_with(invoke, job):
+    def fail():
+        raise NothingToShow("the prompt is too long (all 4 rows); mend it and give the run another name")
+
+    job.then = fail
+    result = invoke("run", "name=mine")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: the prompt is too long (all 4 rows); mend it and give the run another name"
+    )
