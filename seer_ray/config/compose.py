@@ -119,12 +119,16 @@ def from_yaml(
 
 def to_yaml(config: JobConfig) -> str:
     """All options, resolved; ``from_yaml`` gives the same ones back."""
+    return yaml_of(plain(config))
+
+
+def yaml_of(values: Mapping[str, Any]) -> str:
+    """Nested options, as ``Identity`` holds them, in the form of ``to_yaml``."""
     import yaml
 
-    values = plain(config)
     # PyYAML writes these line breaks bare, and reads them as something else.
     readable = not re.search("[\x85\u2028\u2029\ufeff]", json.dumps(values, ensure_ascii=False))
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, width=110)
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=readable, width=110)
 
 
 def usual_selector(gates: str | None) -> str:

@@ -267,15 +267,41 @@ def test_a_row_in_two_parts_is_named(two_parts: Path) -> None:
     for folder, prefix, end in (("completions", "part-", ".parquet"), ("ledger", "", ".json")):
         first = min((two_parts / folder).iterdir())
         (two_parts / folder / f"{prefix}000009-deadbeef{end}").write_bytes(first.read_bytes())
-    assert "problem a, sample 0 is in two parts" in both_refuse(two_parts)
+    message = both_refuse(two_parts)
+    assert "ledger/000009-deadbeef.json: torn ledger entry (is ledger/000001-" in message
+    (two_parts / "ledger/000009-deadbeef.json").unlink()
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.read(["problem_id"])["problem_id"].to_pylist() == ["a", "b", "c"]
+    assert not (two_parts / "completions/part-000009-deadbeef.parquet").exists()
 
 
-def test_a_lost_ledger_does_not_cost_the_parts(two_parts: Path) -> None:
-    for entry in (two_parts / "ledger").iterdir():
-        entry.unlink()
-    message = refusal(RunFolder.open, str(two_parts), CONFIG)
-    assert "2 parts that the ledger does not name" in message
-    assert len(list((two_parts / "completions").iterdir())) == 2
+@pytest.mark.parametrize("lost", [(0,), (0, 1)])
+def test_a_lost_ledger_entry_is_made_again_from_its_part(two_parts: Path, lost: tuple[int, ...]) -> None:
+    entries = sorted((two_parts / "ledger").iterdir())
+    before = [entry.read_bytes() for entry in entries]
+    for index in lost:
+        entries[index].unlink()
+    assert f"ledger/{entries[0].name}: missing; give the run's command again" in refusal(
+        RunFolder.view, str(two_parts)
+    )
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.in_order() == [("a", 0), ("b", 0), ("c", 0)]
+    assert [entry.read_bytes() for entry in entries] == before
+
+
+def test_the_last_entry_is_missed_once_the_run_has_ended(two_parts: Path) -> None:
+    """Before that, a part without an entry as the last one is what a crash leaves."""
+    last = max((two_parts / "ledger").iterdir())
+    last.unlink()
+    assert RunFolder.view(str(two_parts)).committed() == {("a", 0), ("b", 0)}
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.committed() == {("a", 0), ("b", 0)}
+        folder.commit([row("c")])
+        folder.write_json("metrics.json", {"accuracy/avg": 1.0})
+    max((two_parts / "ledger").iterdir()).unlink()
+    assert "missing; give the run's command again" in refusal(RunFolder.view, str(two_parts))
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.in_order() == [("a", 0), ("b", 0), ("c", 0)]
 
 
 def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
@@ -320,7 +346,9 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_config_is_written_again(two_parts: Path) -> None:
-    (two_parts / "config.yaml").unlink()
-    assert "config.yaml: missing or torn" in refusal(lambda: RunFolder.view(str(two_parts)).config_yaml)
-    RunFolder.open(str(two_parts), CONFIG).close()
-    assert RunFolder.view(str(two_parts)).config_yaml == to_yaml(CONFIG)
+    file = two_parts / "config.yaml"
+    for spoil in (file.unlink, lambda: file.write_text("seed: 1"), lambda: file.write_bytes(b"\xff")):
+        spoil()
+        assert RunFolder.view(str(two_parts)).config_yaml == to_yaml(CONFIG), "it is for people"
+        RunFolder.open(str(two_parts), CONFIG).close()
+        assert file.read_text() == to_yaml(CONFIG)
