@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from seer_ray.cli.terminal import (
     FAILED,
     INTERRUPTED,
     JsonOption,
+    WithoutSecrets,
     fail,
     kept_free,
     print_json,
@@ -67,6 +69,8 @@ app.add_typer(gates, name="gates")
 
 
 def main() -> None:
+    if logging.lastResort is not None:  # what writes warnings, as nobody sets logging up
+        logging.lastResort.addFilter(WithoutSecrets())
     app()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from seer_ray.cli.terminal import FAILED, INTERRUPTED, fail, kept_free, print_json, stop
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import JobConfig
+from seer_ray.config.secrets import hidden
 from seer_ray.jobs.kinds import kind_of
 
 
@@ -62,7 +63,7 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
         fail(f"{error}; what is finished is kept, go on with: {again}", FAILED)
     except Exception as error:
         close()
-        traceback.print_exc()
+        print(hidden(traceback.format_exc()), end="", file=sys.stderr)
         fail(
             f"unexpected {type(error).__name__}, which is a bug: please report the lines above "
             f"(logs of the workers: {ray_logs()}); what is finished is kept, go on with: {again}",

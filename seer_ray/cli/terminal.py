@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+
+from seer_ray.config.secrets import hidden
 
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
 
@@ -55,7 +58,15 @@ def print_json(value: dict[str, Any], out: TextIO | None = None) -> None:
             return [clean(inner) for inner in item]
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
-    print(json.dumps(clean(value), ensure_ascii=False), file=out or sys.stdout, flush=True)
+    print(json.dumps(clean(hidden(value)), ensure_ascii=False), file=out or sys.stdout, flush=True)
+
+
+class WithoutSecrets(logging.Filter):
+    """Takes secrets out of what is logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = hidden(record.getMessage()), ()
+        return True
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -64,5 +75,5 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    print(" ".join(hidden(message).split()), file=sys.stderr, flush=True)
     sys.exit(code)

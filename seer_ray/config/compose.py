@@ -30,6 +30,7 @@ from seer_ray.config.overrides import (
     show,
     single,
 )
+from seer_ray.config.secrets import remember
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -307,6 +308,7 @@ def _finish(tree: DictConfig) -> Any:
         config: Any = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)} (for a literal ${{ write \\${{)") from None
+    remember(dataclasses.asdict(config))
     check(config)
     if config.name is not None:
         run_name(config)  # a plain folder name

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Self
 
 from seer_ray.config.compose import yaml_of
 from seer_ray.config.errors import ConfigError, one_line
-from seer_ray.config.identity import Identity
+from seer_ray.config.identity import Identity, differences
 from seer_ray.config.options import JobConfig
+from seer_ray.config.secrets import redacted
 from seer_ray.results import lock
 from seer_ray.results.seal import CHECKSUM, FILE, RUN_ID, ForeignError, check_seal, is_sealed, seal
 from seer_ray.results.store import Store, open_store
@@ -146,19 +147,25 @@ class Folder:
 
     @property
     def config_yaml(self) -> str:
-        """The same as text. ``config.yaml`` is for people: what is read is the mark, which has a checksum.
+        """The same as text. ``config.yaml`` is for people; what it says must be what the mark says.
 
         Raises:
-            ConfigError: a folder of before marks had one, whose ``config.yaml`` is gone.
+            ConfigError: it was changed; or it is gone, from a folder of before marks had checksums.
         """
-        if self.sealed:
-            return yaml_of(self.config)
+        where = self.store.locate(CONFIG)
         try:
-            return self.store.read(CONFIG).decode()
+            there = self.store.read(CONFIG).decode()
         except (FileNotFoundError, UnicodeDecodeError) as error:
+            if self.sealed and isinstance(error, FileNotFoundError):
+                return yaml_of(self.config)
             raise ConfigError(
-                f"{self.store.locate(CONFIG)}: missing or torn; delete it and give the job's command again"
+                f"{where}: missing or torn; delete it and give the job's command again"
             ) from error
+        if self.sealed and (changed := differences(there, self.config)):
+            raise ConfigError(
+                f"{where}: not what the job was begun with: {'; '.join(changed[:5])}; delete it to go on"
+            )
+        return there
 
     def metrics(self) -> dict[str, Any] | None:
         """What the job came to; None: it is not done."""
@@ -170,6 +177,7 @@ class Folder:
         if not re.fullmatch(r"[a-z_]+\.json", name) or name == self.mark:
             raise ValueError(f"{name}: not a name for a JSON file here")
         self._writing()
+        value = redacted(value)
         whole = seal({**value, RUN_ID: self.run_id, FILE: name}) if isinstance(value, dict) else value
         self.store.write(name, json.dumps(whole, indent=1).encode())
 

@@ -9,6 +9,7 @@ from typing import Any
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.identity import Identity, plain
 from seer_ray.config.options import SweepConfig
+from seer_ray.config.secrets import redacted
 from seer_ray.results.base import CONFIG, Folder
 from seer_ray.results.seal import seal
 from seer_ray.results.store import join
@@ -62,7 +63,7 @@ class SweepFolder(Folder):
         self._note(points=points)
 
     def _note(self, **news: Any) -> None:
-        about = {**self.about, **news}
+        about = redacted({**self.about, **news})
         self.about = seal(about) if self.sealed else about
         self.store.write(INDEX, json.dumps(self.about, indent=1).encode())
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import TrackingConfig
+from seer_ray.config.secrets import redacted, revealed
 from seer_ray.results.base import TRACKING, Folder
 from seer_ray.results.store import shown
 from seer_ray.tracking import address
@@ -79,7 +80,8 @@ def _address(folder: Folder, spool: Spool) -> str | None:
     """Where a spool is to be sent; None: that is not known any more."""
     sent = spool.sent()
     try:
-        uri = sent.uri or address.resolve(folder.config.get("tracking", {}).get("uri"))
+        noted = folder.config.get("tracking", {}).get("uri")
+        uri = sent.uri or address.resolve(revealed(noted) if noted else None)
     except ConfigError:
         return None
     return uri if fingerprint(uri) == sent.target else None
@@ -178,7 +180,7 @@ class MLflowTracker:
         if self._pump is None:
             return
         now = time.time() if timestamp is None else timestamp
-        event: Event = {"kind": kind, "time": round(1000 * now), **content}
+        event: Event = redacted({"kind": kind, "time": round(1000 * now), **content})
         try:
             self.spool.append(event)
         except OSError as error:

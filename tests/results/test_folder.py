@@ -349,6 +349,29 @@ def test_a_missing_config_is_written_again(two_parts: Path) -> None:
     file = two_parts / "config.yaml"
     for spoil in (file.unlink, lambda: file.write_text("seed: 1"), lambda: file.write_bytes(b"\xff")):
         spoil()
-        assert RunFolder.view(str(two_parts)).config_yaml == to_yaml(CONFIG), "it is for people"
         RunFolder.open(str(two_parts), CONFIG).close()
         assert file.read_text() == to_yaml(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"seed: 1",
+            "not what the job was begun with: seed: 1 here, 0 in the folder; .*; delete it to go on",
+        ),
+        (to_yaml(CONFIG).replace("workers: 2", "workers: 3").encode(), r"cluster\.workers: 3 here, 2 in the"),
+        (to_yaml(CONFIG).encode()[:-40], "not what the job was begun with: .*; delete it"),
+        (b"", "it is no list of options"),
+        (b"[1", "it is no list of options"),
+        (b"\xff", "missing or torn; delete it"),
+    ],
+)
+def test_a_changed_config_is_not_resumed(two_parts: Path, content: bytes, said: str) -> None:
+    """An edit would mix the rows of two settings, and so would a flipped bit."""
+    (two_parts / "config.yaml").write_bytes(content)
+    view = RunFolder.view(str(two_parts))
+    with pytest.raises(ConfigError, match=rf"config\.yaml: .*{said}"):
+        _ = view.config_yaml
+    (two_parts / "config.yaml").unlink()
+    assert view.config_yaml == to_yaml(CONFIG), "the remedy works"
