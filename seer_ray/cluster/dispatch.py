@@ -30,6 +30,7 @@ class Dispatcher:
         self._on: dict[str, RunQueue] = {}
         self._waiting: dict[str, tuple[int, bool]] = {}  # (room, busy) of the workers without a call
         self._stats: dict[str, dict[str, float]] = {}
+        self._noted: set[str] = set()
 
     @property
     def unfinished(self) -> int:
@@ -61,6 +62,9 @@ class Dispatcher:
         """Learns what happened to a worker; adds to ``outcomes`` the requests that this ended."""
         if isinstance(event, Ready):
             self._waiting[event.worker] = (event.built.room, False)
+            if event.built.note is not None and event.built.note not in self._noted:
+                self._noted.add(event.built.note)
+                self._note(f"{event.worker}: {event.built.note}")
         elif isinstance(event, Reported):
             report, queue = event.report, self._on[event.worker]
             self._waiting[event.worker] = (report.room, report.busy)

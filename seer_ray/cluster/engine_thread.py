@@ -58,6 +58,8 @@ class Built:
     room: int
     plan: str
     """Readable form of the layer plan that it honours."""
+    note: str | None = None
+    """What a person should know of it, in a line."""
 
 
 @dataclass

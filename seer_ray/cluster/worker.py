@@ -69,7 +69,10 @@ class Worker:
     def start(self) -> Built:
         """Loads the model."""
         self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
-        return self._loop.wait_until_built()
+        built = self._loop.wait_until_built()
+        from seer_ray.kernels.compiled import fallback
+
+        return replace(built, note=fallback())
 
     def work(
         self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None

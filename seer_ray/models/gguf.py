@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -19,11 +18,14 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from seer_ray.config.cache import cache_folder, is_whole, note_digests, set_aside, sync
 from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.models.quiet import quiet
 
 logger = logging.getLogger(__name__)
 
+FILES, WEIGHTS = "files.digests", "weights.digests"
+"""What the files of a converted folder must be, weights apart: they come later, or never."""
 LARGEST_CACHED = 2**30
 """Weights of larger files are converted at each load: in float32 they would take eight times as much disk."""
 
@@ -54,9 +56,10 @@ def converted(path: Path, option: str, weights: bool) -> Path | None:
     """
     folder = cache_folder() / "gguf" / _fingerprint(path)
     try:
-        if not folder.is_dir():
+        if not is_whole(folder, FILES):
+            set_aside(folder)
             _make(folder, path)
-        if weights and not (folder / "model.safetensors").is_file():
+        if weights and not is_whole(folder, WEIGHTS):
             if path.stat().st_size > LARGEST_CACHED:
                 return None
             _add_weights(folder, path)
@@ -65,11 +68,6 @@ def converted(path: Path, option: str, weights: bool) -> Path | None:
     except Exception as error:  # torn or unknown files make the reader fail in many ways
         raise ConfigError(f"{option}: cannot convert it: {first_line(error)}") from error
     return folder
-
-
-def cache_folder() -> Path:
-    """Ours in the user's cache, which ``XDG_CACHE_HOME`` may move."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seer-ray"
 
 
 def _fingerprint(path: Path) -> str:
@@ -90,6 +88,7 @@ def _make(folder: Path, path: Path) -> None:
         with quiet():
             AutoConfig.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
             AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+        note_digests(temporary, FILES)
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another process was first
@@ -114,6 +113,8 @@ def _add_weights(folder: Path, path: Path) -> None:
     temporary = folder / f".{uuid.uuid4().hex}"
     try:
         save_file(weights, temporary, metadata={"format": "pt"})
+        sync([temporary])
         temporary.replace(folder / "model.safetensors")
+        note_digests(folder, WEIGHTS, ["model.safetensors"])
     finally:
         temporary.unlink(missing_ok=True)
