@@ -30,7 +30,7 @@ from seer_ray.config.overrides import (
     show,
     single,
 )
-from seer_ray.config.secrets import remember
+from seer_ray.config.secrets import redacted, remember
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -226,7 +226,7 @@ def _top(job: type, chosen: Mapping[str, str | None], settings: Iterable[tuple[s
             tree = _composed(top_file(job), job, **choice, selector=usual)
     tree = copy.deepcopy(tree)
     if data is not None and choice.get("task", data) is None:
-        tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
+        tree.task.name = re.sub(r"\W+", "-", PurePosixPath(redacted(str(data))).stem).strip("-") or "own"
     return tree
 
 

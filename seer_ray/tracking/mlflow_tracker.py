@@ -61,7 +61,7 @@ def catch_up(*folders: Folder, patience: float = PATIENCE) -> int:
     """
     senders: dict[str, list[Sender]] = {}
     for folder in folders:
-        spool = Spool(_spool_folder(folder))
+        spool = Spool(_spool_folder(folder), folder.run_id)
         if spool.unsent() and (uri := _address(folder, spool)):
             senders.setdefault(uri, []).append(Sender(spool, folder.store, uri))
     for uri, those in senders.items():
@@ -73,7 +73,7 @@ def catch_up(*folders: Folder, patience: float = PATIENCE) -> int:
 
 def unsent(*folders: Folder) -> int:
     """Updates of runs that MLflow has not been told."""
-    return sum(Spool(_spool_folder(folder)).unsent() for folder in folders)
+    return sum(Spool(_spool_folder(folder), folder.run_id).unsent() for folder in folders)
 
 
 def _address(folder: Folder, spool: Spool) -> str | None:
@@ -113,7 +113,7 @@ class MLflowTracker:
             parent: Of the run around it, whose thread sends for both.
         """
         self.folder, self.experiment, self.uri, self.parent = folder, experiment, uri, parent
-        self.spool = Spool(_spool_folder(folder))
+        self.spool = Spool(_spool_folder(folder), folder.run_id)
         self._pump: Pump | None = None
         self._warned = self._finished = False
 

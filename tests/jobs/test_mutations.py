@@ -10,92 +10,23 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
-from fake_engine import expected_tokens, trace_at
+from jobs.here import command, decode_here, make_inputs
 from jobs.mutations import KINDS, Mutation, files_of, mutate
-from tiny import save_tiny
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from seer_ray.cli.app import app
-from seer_ray.cluster.assignments import Outcome
-from seer_ray.config.errors import ConfigError, Interrupted
+from seer_ray.config.errors import ConfigError
 from seer_ray.driver import run as run_driver
-from seer_ray.driver.requests import make_prompts
-from seer_ray.driver.session import Session
-from seer_ray.engine.request import Completion, Counters, Progress, Request
-from seer_ray.results.chain import Chain
 from seer_ray.results.folder import RunFolder
-from seer_ray.tasks.grading import Grade
 
-PROBLEMS, TOKENS = "abcd", 12
+PROBLEMS = "abcd"
 SAME_EACH_TIME = ("problem_id", "sample", "seed", "prompt", "completion", "token_ids", "finish_reason")
 SAME_EACH_TIME += ("extracted_answer", "reference", "correct", "attended_kv", "available_kv", "error")
-
-
-class HereGrader:
-    """Grades at once, in this process: the last word is the answer."""
-
-    def __init__(self) -> None:
-        self._grades: list[tuple[Any, Grade]] = []
-
-    def submit(self, key: Any, text: str, answer: str | None) -> None:
-        self._grades.append((key, Grade(text[-1:] in "02468", text[-1:])))
-
-    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
-        found, self._grades = self._grades, []
-        return found
-
-    def close(self) -> None: ...
-
-
-def counters(tokens: int) -> Counters:
-    return Counters(attended_kv=10 * tokens, available_kv=20 * tokens)
-
-
-def decode_here(stop: int | None, prompts: dict[str, Any]) -> Callable[..., None]:
-    """In place of Ray and its workers: a chain goes on from what is known of it, whatever that is.
-
-    Args:
-        stop: requests that are done when somebody stops the job, in the middle of the others; None: all.
-        prompts: filled by the first that needs them.
-    """
-
-    def decode(session: Session, build: object) -> None:
-        if not prompts:
-            prompts["made"] = make_prompts(session.config, session.problems)
-        queue = session.prepare(*prompts["made"], pool=HereGrader())
-        queue.plan = "2L:dense"
-        requests: list[Request] = [request for requests in queue._rounds for request in requests]
-        for number, request in enumerate(requests):
-            known, whole = list(request.progress.tokens), expected_tokens(request)
-            if number == stop:
-                break
-            tokens = known + whole[len(known) :]
-            cost = request.progress.counters.attended_kv // 10 + len(tokens) - len(known)
-            trace = [trace_at(request, at) for at in range(len(tokens))] if request.record else []
-            completion = Completion(
-                request, tokens, " ".join(map(str, tokens)), "length", counters=counters(cost)
-            )
-            session.add(Outcome(completion, "w0", 1, trace))
-            session.tick()
-        else:
-            session.save()
-            return
-        log = session._rows._log  # type: ignore[union-attr]
-        for step in (3, 7):
-            for request in requests[stop:]:
-                log.chains[request.id] = chain = log.chains.get(request.id) or Chain.of(Progress())
-                chain.extend(expected_tokens(request)[len(chain.tokens) : step], counters(step))
-            log.flush()
-        session.save()
-        raise Interrupted("by the test")
-
-    return decode
 
 
 Folders = dict[str, Path]
@@ -106,20 +37,11 @@ def prompts() -> dict[str, Any]:
     return {}
 
 
-def command(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, prompts: dict[str, Any]) -> Iterator[Folders]:
     """Folders: finished and stopped; of other runs too, of the same and of other settings."""
     root = tmp_path_factory.mktemp("made")
-    save_tiny(root / "model", "qwen3")
-    data = [{"id": id, "question": f"{id}?", "answer": "4"} for id in PROBLEMS]
-    (root / "data.jsonl").write_text("\n".join(map(json.dumps, data)))
-    options = ["name=job", f"model.name={root}/model", f"task.data={root}/data.jsonl", "selector=dense"]
-    options += ["samples=2", f"sampling.max_new_tokens={TOKENS}", "results.part_interval=0"]
-    options += ["results.report=false", "engine.record_selection=1", "tracking.uri=http://127.0.0.1:9"]
+    options = [*make_inputs(root, PROBLEMS), "engine.record_selection=1", "tracking.uri=http://127.0.0.1:9"]
     found: Folders = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seer_ray.tracking.mlflow_tracker.GRACE", 0.0)
