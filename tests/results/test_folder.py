@@ -375,3 +375,74 @@ def test_a_changed_config_is_not_resumed(two_parts: Path, content: bytes, said: 
         _ = view.config_yaml
     (two_parts / "config.yaml").unlink()
     assert view.config_yaml == to_yaml(CONFIG), "the remedy works"
+
+
+@pytest.mark.parametrize("file", ["run.json", "dataset.json", "status.json", "metrics.json"])
+def test_a_flipped_bit_in_a_small_file_is_named(two_parts: Path, file: str) -> None:
+    """Each bit of it: it is refused by name, or says the same."""
+    content = {"digest": "abc", "problems": 3, "speed/tokens_per_s": 1.5, "text": "é\ud800"}
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        if file != "run.json":
+            folder.write_json(file, content)
+            assert folder.read_json(file) == content
+            content = folder.read_json(file)
+    about, whole = folder.about, (two_parts / file).read_bytes()
+    for at in range(0, len(whole) * 8, 7):
+        changed = bytearray(whole)
+        changed[at // 8] ^= 1 << at % 8
+        (two_parts / file).write_bytes(changed)
+        try:
+            view = RunFolder.view(str(two_parts))
+            assert (view.about if file == "run.json" else view.read_json(file)) in (about, content)
+        except ConfigError as error:
+            assert f"/{file}: " in str(error) and "\n" not in str(error)
+
+
+def test_a_file_of_another_run_or_another_name_is_named(two_parts: Path, tmp_path: Path) -> None:
+    with RunFolder.open(str(tmp_path / "other"), CONFIG) as other:
+        other.write_json("metrics.json", {"a": 1})
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        folder.write_json("status.json", {"a": 1})
+    (two_parts / "metrics.json").write_bytes((tmp_path / "other/metrics.json").read_bytes())
+    assert "metrics.json: of another run than run.json" in refusal(folder.read_json, "metrics.json")
+    (two_parts / "metrics.json").write_bytes((two_parts / "status.json").read_bytes())
+    assert "metrics.json: is status.json under another name" in refusal(folder.read_json, "metrics.json")
+    (two_parts / "metrics.json").write_text('{"a": 1}')
+    assert "metrics.json: has no checksum" in refusal(folder.read_json, "metrics.json")
+
+
+def test_a_flipped_bit_in_a_ledger_entry_is_named(two_parts: Path) -> None:
+    """It was believed: a changed key doubled one row and lost another."""
+    entry = min((two_parts / "ledger").iterdir())
+    whole = entry.read_bytes()
+    for at in range(len(whole) * 8):
+        changed = bytearray(whole)
+        changed[at // 8] ^= 1 << at % 8
+        entry.write_bytes(changed)
+        try:
+            found = RunFolder.view(str(two_parts)).committed()
+        except ConfigError as error:
+            assert f"/ledger/{entry.name}: torn ledger entry" in str(error) or "another run" in str(error)
+        else:
+            assert found == {("a", 0), ("b", 0), ("c", 0)}
+
+
+def test_a_flipped_bit_in_a_footer_is_named(two_parts: Path) -> None:
+    """Pages have checksums of their own, the footer has none: only the digest of the part tells."""
+    first = min((two_parts / "completions").iterdir())
+    content = bytearray(first.read_bytes())
+    content[-20] ^= 1
+    first.write_bytes(content)
+    assert f"{first.name}: cannot be read (is not as it was written)" in refusal(
+        RunFolder.view(str(two_parts)).read, ["sample"]
+    )
+
+
+def test_what_another_run_left_among_the_parts_is_named(two_parts: Path, tmp_path: Path) -> None:
+    with RunFolder.open(str(tmp_path / "other"), CONFIG) as other:
+        other.commit([row("z")])
+    part, entry = (next((tmp_path / "other" / name).iterdir()) for name in ("completions", "ledger"))
+    (two_parts / "completions" / part.name).write_bytes(part.read_bytes())
+    assert f"{part.name}: of another run; move it away" in both_refuse(two_parts)
+    (two_parts / "ledger" / entry.name).write_bytes(entry.read_bytes())
+    assert f"ledger/{entry.name}: of another run than run.json" in both_refuse(two_parts)

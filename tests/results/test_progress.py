@@ -243,3 +243,12 @@ def test_any_history_gives_true_prefixes(
                 for name, chain in found.items():
                     assert any(state[: len(chain)] == chain for state in once[name])
                 flushed, damaged = found, False
+
+
+def test_a_segment_of_another_run_is_not_believed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    log = ProgressLog(store, "another")
+    append(log, "p/0", [1, 2], Counters(), 1)
+    log.flush()
+    with caplog.at_level(logging.WARNING):
+        assert tokens(ProgressLog(store, RUN)) == {}
+    assert "1 segments torn or of another run" in caplog.text
