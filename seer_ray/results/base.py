@@ -146,26 +146,33 @@ class Folder:
         return is_sealed(self.about)
 
     @property
-    def config_yaml(self) -> str:
-        """The same as text. ``config.yaml`` is for people; what it says must be what the mark says.
+    def config_text(self) -> str:
+        """``config.yaml`` as it is, maybe changed by somebody; where it is gone, what the mark says.
 
         Raises:
-            ConfigError: it was changed; or it is gone, from a folder of before marks had checksums.
+            ConfigError: it is no text; or it is gone, from a folder of before marks had checksums.
         """
-        where = self.store.locate(CONFIG)
         try:
-            there = self.store.read(CONFIG).decode()
+            return self.store.read(CONFIG).decode()
         except (FileNotFoundError, UnicodeDecodeError) as error:
             if self.sealed and isinstance(error, FileNotFoundError):
                 return yaml_of(self.config)
+            where = self.store.locate(CONFIG)
             raise ConfigError(
                 f"{where}: missing or torn; delete it and give the job's command again"
             ) from error
-        if self.sealed and (changed := differences(there, self.config)):
+
+    @property
+    def config_yaml(self) -> str:
+        """The options as text. Raises ConfigError, as ``config_text``, and if it does not say what the mark
+        says."""
+        text = self.config_text
+        if self.sealed and (changed := differences(text, self.config)):
             raise ConfigError(
-                f"{where}: not what the job was begun with: {'; '.join(changed[:5])}; delete it to go on"
+                f"{self.store.locate(CONFIG)}: not what the job was begun with: {'; '.join(changed[:5])}; "
+                "delete it to go on"
             )
-        return there
+        return text
 
     def metrics(self) -> dict[str, Any] | None:
         """What the job came to; None: it is not done."""
