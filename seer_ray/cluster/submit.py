@@ -9,8 +9,6 @@ folders of this machine and are made absolute: right for a shared disk; else giv
 from __future__ import annotations
 
 import asyncio
-import copy
-import functools
 import logging
 import os
 import re
@@ -27,6 +25,7 @@ from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.identity import Identity
 from seer_ray.config.options import JobConfig, SweepConfig, options
+from seer_ray.config.paths import absolute, absolute_value, path_options, with_absolute_paths
 from seer_ray.config.secrets import has_secret, redacted
 from seer_ray.tracking.address import resolve
 
@@ -111,18 +110,13 @@ def connect(address: str | None) -> JobSubmissionClient:
 
 def made_absolute(job: C) -> C:
     """The options of a job as a process somewhere else must read them."""
-    config: Any = copy.deepcopy(job)
+    config: Any = with_absolute_paths(job)
     config.cluster.address = None  # the job's own cluster
-    config.results.folder = _absolute(config.results.folder, must_exist=False)
-    places = {name for name, _, about in options(config) if about["path"]}
-    for place in places:
-        *sections, name = place.split(".")
-        section = functools.reduce(getattr, sections, config)
-        if (value := getattr(section, name)) is not None:
-            setattr(section, name, _elsewhere(value))
+    config.results.folder = absolute(config.results.folder, must_exist=False)
     if isinstance(config, SweepConfig):
+        places = path_options(config)
         config.sweep.points = [
-            {name: _elsewhere(value) if name in places else value for name, value in point.items()}
+            {name: absolute_value(name, value) if name in places else value for name, value in point.items()}
             for point in config.sweep.points
         ]
     if not has_secret(config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
@@ -221,19 +215,3 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise JobError(f"the cluster refused the job: {first_line(error)}") from error
                 time.sleep(RECONNECT)
-
-
-def _elsewhere(value: Any) -> Any:
-    """What an option that names files says, with absolute paths: one, several, or ``{path: ...}``."""
-    if isinstance(value, (list, tuple)):
-        return [_elsewhere(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _elsewhere(item) if name == "path" else item for name, item in value.items()}
-    return _absolute(value) if isinstance(value, str) else value
-
-
-def _absolute(path: str, must_exist: bool = True) -> str:
-    """A relative path of this machine as an absolute one; URIs, hub ids and the like as they are."""
-    if "://" in path or (must_exist and not Path(path).expanduser().exists() and "*" not in path):
-        return path
-    return str(Path(path).expanduser().absolute())

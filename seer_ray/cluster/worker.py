@@ -6,12 +6,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, EngineLoop, Steppable, WorkReport
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
+from seer_ray.models.identity import Contents, contents, verify
 
 if TYPE_CHECKING:
     from seer_ray.models.group import Group
@@ -30,6 +31,23 @@ def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
     from seer_ray.models.load import load_model
 
     return Engine(load_model(config.model, group or ALONE), config.engine, config.selector)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A builder that first sees to it that this node has the files that the driver has.
+
+    Raises:
+        ConfigError: when called, if it has not.
+    """
+
+    build: Builder
+    contents: Contents
+    """By option; see ``models.identity``."""
+
+    def __call__(self, config: RunConfig, *group: Group) -> Steppable:
+        verify(f"model.name={config.model.name}", lambda: contents(config.model), self.contents)
+        return self.build(config, *group)
 
 
 class Worker:

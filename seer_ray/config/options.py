@@ -15,6 +15,9 @@ from typing import Any, ClassVar
 from seer_ray.config.secrets import redacted
 from seer_ray.config.selectors import SELECTORS
 
+PACKAGED = ("reasoner", "smollm2")
+"""Models and gates that are called so wherever a job runs, whatever files of these names are there."""
+
 
 def option(
     default: Any,
@@ -127,6 +130,11 @@ class SelectorConfig:
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
     )
+
+    @property
+    def gated(self) -> bool:
+        """Whether gates are read: else they need not be there."""
+        return any(SELECTORS[name].gates for name in (self.name, *self.layers.values()))
 
 
 @dataclass

@@ -76,7 +76,7 @@ def read_documents(
         ConfigError: cannot be read, or has no text.
     """
     found: Iterator[Document]
-    if runs := _runs(source.path):
+    if runs := runs_of(source.path):
         found = itertools.chain.from_iterable(_of_run(run, source, tokenizer, model, option) for run in runs)
     else:
         rows = read_rows(source.path, source.subset, source.split, option)
@@ -104,7 +104,7 @@ def _source(entry: Any, option: str) -> SourceConfig:
     return source
 
 
-def _runs(path: str) -> list[str]:
+def runs_of(path: str) -> list[str]:
     """The run folder, or those of a sweep's points; empty: something else."""
     try:
         entries = open_store(path).list()

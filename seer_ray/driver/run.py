@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from seer_ray.analysis.comparison import compare
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
-from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.paths import with_absolute_paths
 from seer_ray.driver.decode import decode
 from seer_ray.driver.session import Session
+from seer_ray.driver.sources import look, refuse_other_sources
 from seer_ray.report.html import FILE as REPORT
 from seer_ray.report.html import write_report
 from seer_ray.results.store import join
@@ -52,19 +55,27 @@ def summary_of(session: Session) -> Summary:
 
 def _decode(session: Session, build: Builder) -> None:
     config, stop = session.config, session.frame.stop
+    sources = look(config.model, session.folder, gated=config.selector.gated)
+    refuse_other_sources(session.folder, sources.contents)
+    reading = replace(config, model=sources.model)
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")
     with connected(config.cluster), stop.listening():
         nodes = cluster_nodes()
         placement = place_workers(nodes, config.cluster, missing, config.engine.tensor_parallel)
-        with contextlib.closing(session), contextlib.closing(WorkerPool(config, placement, build)) as pool:
+        with (
+            contextlib.closing(session),
+            contextlib.closing(
+                WorkerPool(with_absolute_paths(reading), placement, Checked(build, sources.contents))
+            ) as pool,
+        ):
             pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
             # Brings torch and transformers along: a run that is done needs neither.
             from seer_ray.driver.requests import make_prompts
 
-            queue = session.prepare(*make_prompts(config, session.problems))
+            queue = session.prepare(reading, *make_prompts(reading, session.problems))
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 

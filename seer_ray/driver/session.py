@@ -76,6 +76,7 @@ class Session:
 
     def prepare(
         self,
+        reading: RunConfig,
         prompts: Mapping[str, Prompt],
         tokenizer: Any,
         round_problems: int | None = None,
@@ -84,6 +85,7 @@ class Session:
         """What is not committed, as a queue for workers.
 
         Args:
+            reading: The options with the model as it is to be read.
             prompts: Of the problems.
             tokenizer: That made them.
             round_problems: Problems of a round; None: one round.
@@ -96,7 +98,7 @@ class Session:
         from seer_ray.driver.requests import make_requests
 
         config, log = self.config, self.folder.progress()
-        requests = make_requests(config, prompts, tokenizer, self.folder.committed(), log)
+        requests = make_requests(reading, prompts, tokenizer, self.folder.committed(), log)
         self._rows = RowWriter(
             self.folder,
             log,

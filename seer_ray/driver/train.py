@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from seer_ray.cluster.connect import connected
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.training import DistillConfig, PretrainConfig
+from seer_ray.corpora.identity import training_contents
 from seer_ray.driver.frame import Frame, framed
+from seer_ray.driver.sources import look, refuse_other_sources
+from seer_ray.models.identity import Contents
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.history import FILE as HISTORY
 from seer_ray.results.job import JobFolder
@@ -30,8 +34,8 @@ class Result(Protocol):
 
 Report = Callable[[int, dict[str, float]], bool]
 """Told (step, metrics); whether somebody wants to stop."""
-Launch = Callable[[Any, str, Report], Result]
-"""(options, folder, report) -> how it ended: the loop, on the connected Ray."""
+Launch = Callable[[Any, Contents, str, Report], Result]
+"""(options, content of what they name, folder, report) -> how it ended: the loop, on the connected Ray."""
 
 
 def train(
@@ -89,11 +93,15 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
         frame.tracker.log(metrics, step=step)
         return stop.asked
 
+    if isinstance(config, DistillConfig):
+        config = replace(config, model=look(config.model, folder).model)
+    contents = training_contents(config)
+    refuse_other_sources(folder, contents)
     place = str(folder.path) if folder.path is not None else join(config.results.folder, frame.name)
     frame.reporter.start(live)
     with connected(config.cluster), stop.listening():
         stop.patient = True
-        result = launch(config, place, report)
+        result = launch(config, contents, place, report)
         stop.patient = False
     if not result.finished:
         raise Interrupted(f"interrupted at step {result.step} of {config.train.steps}")

@@ -174,6 +174,11 @@ class Folder:
             )
         return text
 
+    @property
+    def unused(self) -> bool:
+        """Whether nothing was made here yet: what it was to be made of may still change."""
+        return self._unused(self.store)
+
     def metrics(self) -> dict[str, Any] | None:
         """What the job came to; None: it is not done."""
         return self.read_json(METRICS)

@@ -10,14 +10,16 @@ from typing import Any
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
-from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
-from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig
+from seer_ray.config.options import ModelConfig, RunConfig, SelectorConfig, SweepConfig
+from seer_ray.config.paths import with_absolute_paths
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.session import Session
+from seer_ray.driver.sources import Sources, look, refuse_other_sources
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import join
@@ -149,16 +151,23 @@ class Sweep:
     def _decode(self, sessions: Sequence[Session]) -> None:
         self.board.phase("starting Ray")
         config = sessions[0].config
+        reading = self._sources(sessions)
         with connected(config.cluster), self.frame.stop.listening(), contextlib.ExitStack() as stack:
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
             pool = stack.enter_context(
-                contextlib.closing(WorkerPool(_neutral(config), placement, self.build))
+                contextlib.closing(
+                    WorkerPool(
+                        with_absolute_paths(replace(_neutral(config), model=reading.model)),
+                        placement,
+                        Checked(self.build, reading.contents),
+                    )
+                )
             )
             pool.start(rows)
             # While the workers load the model.
             self.board.phase("reading the prompts")
-            size = self._prepare(sessions, placement.workers, stack)
+            size = self._prepare(sessions, reading.model, placement.workers, stack)
             dispatcher = Dispatcher([s.queue for s in sessions if s.queue], pool, self.reporter.note)
             race = self._race(size) if self._races else None
             self.board.phase("starting workers")
@@ -177,7 +186,22 @@ class Sweep:
             for session in sessions:
                 self._settle(session)
 
-    def _prepare(self, sessions: Sequence[Session], workers: int, stack: contextlib.ExitStack) -> int:
+    def _sources(self, sessions: Sequence[Session]) -> Sources:
+        """The files of a group's model, which are those of every point that reads it, also before.
+
+        Raises:
+            ConfigError: They are not there, or a point was begun with others.
+        """
+        model, gated = sessions[0].config.model, any(s.config.selector.gated for s in sessions)
+        folders = [s.folder for s in self.sessions.values() if s.config.model == model]
+        sources = look(model, *folders, gated=gated)
+        for folder in folders:
+            refuse_other_sources(folder, sources.contents)
+        return sources
+
+    def _prepare(
+        self, sessions: Sequence[Session], model: ModelConfig, workers: int, stack: contextlib.ExitStack
+    ) -> int:
         """The points' requests; problems of a round. ``stack`` closes what grades."""
         # Brings torch and transformers along: a sweep that is done needs neither.
         from seer_ray.driver.requests import make_prompts
@@ -185,12 +209,13 @@ class Sweep:
         prompts: dict[str, tuple[dict[str, Prompt], Any]] = {}
         graders: dict[str, SharedPool] = {}
         for session in sessions:
+            reading = replace(session.config, model=model)
             if (key := repr(session.config.task)) not in prompts:
-                prompts[key] = make_prompts(session.config, session.problems)
+                prompts[key] = make_prompts(reading, session.problems)
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
             size = self._round(session.config, workers)
             made, tokenizer = prompts[key]
-            session.prepare(made, tokenizer, size, graders[key].client(session.name))
+            session.prepare(reading, made, tokenizer, size, graders[key].client(session.name))
         return size
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import tempfile
 import threading
 import time
@@ -14,6 +16,8 @@ from typing import Any
 from seer_ray.cluster.placement import Placement, cluster_nodes, place_workers
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import ClusterConfig
+from seer_ray.corpora.identity import training_contents
+from seer_ray.models.identity import Contents, verify
 from seer_ray.training.loop import Objective, Report, TrainingError, TrainResult, fit
 
 POLL = 0.2
@@ -35,6 +39,20 @@ class Training:
     folder: str
     """The run's, an address that every worker can write."""
     product: str
+    home: str
+    """Where relative paths of the options begin: the folder of the process that launches."""
+    contents: Contents
+    """What the options name, by option."""
+
+    def built(self, device: str) -> Objective:
+        """What is trained, of the same files on every node. Ray Train starts workers in folders of their own.
+
+        Raises:
+            ConfigError: names the node, and what is not there or differs.
+        """
+        with contextlib.chdir(self.home) if os.path.isdir(self.home) else contextlib.nullcontext():
+            verify(self.config.command, lambda: training_contents(self.config), self.contents)
+            return self.build(self.config, device)
 
 
 @dataclass
@@ -174,7 +192,7 @@ def _work(settings: dict[str, Any]) -> None:
 
     result, refusal = None, None
     try:
-        objective = training.build(training.config, device)
+        objective = training.built(device)
         result = fit(objective, training.config.train, training.folder, report, training.product)
     except ConfigError as error:
         refusal = ("config", str(error))

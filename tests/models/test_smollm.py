@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from seer_ray.config.cache import cache_folder
 from seer_ray.config.errors import ConfigError
 from seer_ray.models import smollm
-from seer_ray.models.gguf import cache_folder
 
 OPTION = "model.name=smollm2"
 
