@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.compose import from_yaml
 from seer_ray.config.options import SweepConfig
+from seer_ray.config.reveal import reveal
 from seer_ray.driver.frame import framed
 from seer_ray.results.base import CONFIG
 from seer_ray.results.sweep import SweepFolder
@@ -44,5 +45,6 @@ def main(
             before = from_yaml(folder.config_yaml, folder.store.locate(CONFIG), SweepConfig)
             begun = [point["slug"] for point in folder.points if point.get("rows")]
             frame.config = merged(before, config, begun, folder.uri)
+            reveal(frame.config, folder.uri)
             folder.write_config(frame.config)
         return Sweep(frame, build, stack).run()

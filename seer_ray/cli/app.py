@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from seer_ray.cli.terminal import (
     FAILED,
     INTERRUPTED,
     JsonOption,
+    WithoutSecrets,
     console,
     fail,
     kept_free,
@@ -72,6 +74,8 @@ app.add_typer(gates, name="gates")
 
 def main() -> None:
     install()
+    if logging.lastResort is not None:  # what writes warnings, as nobody sets logging up
+        logging.lastResort.addFilter(WithoutSecrets())
     app()
 
 

@@ -12,6 +12,7 @@ from seer_ray.cli.terminal import FAILED, INTERRUPTED, console, fail, kept_free,
 from seer_ray.cluster.connect import logs_folder
 from seer_ray.config.errors import ConfigError, Interrupted, JobError, NothingToShow
 from seer_ray.config.options import JobConfig
+from seer_ray.config.secrets import hidden
 from seer_ray.jobs.kinds import kind_of
 
 
@@ -61,7 +62,7 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
         fail(f"{error}; {error.kept}, go on with: {again}" if error.kept else str(error), FAILED)
     except Exception as error:
         close()
-        traceback.print_exc()
+        print(hidden(traceback.format_exc()), end="", file=sys.stderr)
         fail(
             f"unexpected {type(error).__name__}, which is a bug: please report the lines above "
             f"(logs of the workers: {logs_folder()}); what was committed before is kept, go on with: {again}",

@@ -94,6 +94,7 @@ def resumed(uri: str, changes: list[str]) -> JobConfig:
     kind = kind_named(folder.job if isinstance(folder, JobFolder) else command)
     if not kind.resumable:
         raise ConfigError(f"{uri}: made by seer-ray {kind.command}; give that command again to go on with it")
+    from_yaml(folder.config_text, folder.store.locate(CONFIG), kind.config)  # what is wrong, by option
     before = from_yaml(folder.config_yaml, folder.store.locate(CONFIG), kind.config)
     before.results.folder, before.name = place, name = split(uri)
     after = (

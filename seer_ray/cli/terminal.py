@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 import typer
 
 from seer_ray.cli.streams import failure_of, text_output
+from seer_ray.config.secrets import hidden
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +83,15 @@ def print_json(value: dict[str, Any], out: TextIO | None = None) -> None:
 
     stream = out or sys.stdout
     narrow = not (stream.encoding or "utf-8").lower().startswith("utf")
-    print(json.dumps(clean(value), ensure_ascii=narrow), file=stream, flush=True)
+    print(json.dumps(clean(hidden(value)), ensure_ascii=narrow), file=stream, flush=True)
+
+
+class WithoutSecrets(logging.Filter):
+    """Takes secrets out of what is logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = hidden(record.getMessage()), ()
+        return True
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -90,5 +100,5 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    print(" ".join(hidden(message).split()), file=sys.stderr, flush=True)
     sys.exit(code)

@@ -34,6 +34,7 @@ class Dispatcher:
         self._stats: dict[str, dict[str, float]] = {}
         self._ready_since: dict[str, float] = {}
         self._told_niceness = False
+        self._noted: set[str] = set()
 
     @property
     def unfinished(self) -> int:
@@ -74,6 +75,9 @@ class Dispatcher:
                 )
             self._ready_since[event.worker] = time.monotonic()
             self._waiting[event.worker] = (event.built.room, False)
+            if event.built.note is not None and event.built.note not in self._noted:
+                self._noted.add(event.built.note)
+                self._note(f"{event.worker}: {event.built.note}")
         elif isinstance(event, Reported):
             report, queue = event.report, self._on[event.worker]
             lived = time.monotonic() - self._ready_since[event.worker]

@@ -29,8 +29,9 @@ from seer_ray.cluster.connect import require_reachable
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.identity import Identity
-from seer_ray.config.options import JobConfig, SweepConfig
+from seer_ray.config.options import JobConfig, SweepConfig, options
 from seer_ray.config.paths import absolute, absolute_value, path_options, with_absolute_paths
+from seer_ray.config.secrets import has_secret, redacted
 from seer_ray.tracking.address import resolve
 
 if TYPE_CHECKING:
@@ -68,19 +69,22 @@ def submit(
         The job's exit code: 0 done, 1 failed or stopped, 2 bad options.
 
     Raises:
-        ConfigError: The address does not answer as a Ray dashboard.
+        ConfigError: The address does not answer as a Ray dashboard, or an option holds a password or a key.
         JobError: The cluster refused the job.
     """
     assert config.name, "a job that is submitted has a name"
-    client = connect(address)
     sent = made_absolute(config)
+    refuse_secrets(sent)
+    client = connect(address)
     base = f"seer-ray-{re.sub(r'[^A-Za-z0-9._-]', '-', config.name)}-{Identity.of(sent).digest[:8]}"
     id, running = _find(client, base)
     if running:
         write(f"{id} is there and goes on\n")
     else:
         _send(client, id, sent)
-        write(f"submitted {id} to {client.get_address()}; to stop it: ray job stop {id}\n")
+        write(f"submitted {id} to {redacted(client.get_address())}; to stop it: ray job stop {id}\n")
+        if sent.tracking.enabled and has_secret(os.environ.get("MLFLOW_TRACKING_URI")):
+            write("MLFLOW_TRACKING_URI holds a password and was not sent: the cluster's own is used\n")
     return follow_job(client, id, write) if follow else 0
 
 
@@ -121,10 +125,25 @@ def made_absolute(job: C) -> C:
             {name: absolute_value(name, value) if name in places else value for name, value in point.items()}
             for point in config.sweep.points
         ]
-    if "@" not in (config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
+    if not has_secret(config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
         # An address with a password is for the cluster's own environment, not for a file that is sent.
         config.tracking.uri = resolve(config.tracking.uri)
     return config
+
+
+def refuse_secrets(config: JobConfig) -> None:
+    """Raises ConfigError: an option holds a password or a key. What is sent with a job (its files, command,
+    metadata and environment) is for everybody to read who can read the cluster's dashboard."""
+    for name, value, _ in options(config):
+        text = str(value)
+        if not has_secret(text):
+            continue
+        remedy = "give it without, as an address that the cluster may read"
+        if name == "tracking.uri":
+            remedy = "leave it out, and set MLFLOW_TRACKING_URI in the environment of the cluster"
+        elif "s3" in text.partition("://")[0]:
+            remedy = "give it without, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY there"
+        raise ConfigError(f"{name}={redacted(text)}: a job's description is no place for a secret; {remedy}")
 
 
 def stage_package(folder: Path) -> Path:

@@ -89,7 +89,10 @@ class Worker:
         """Loads the model."""
         niceness = normal_priority()
         self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
-        return replace(self._loop.wait_until_built(), niceness=niceness)
+        built = self._loop.wait_until_built()
+        from seer_ray.kernels.compiled import fallback
+
+        return replace(built, niceness=niceness, note=fallback())
 
     def work(
         self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from seer_ray.config.secrets import redacted
 from seer_ray.config.selectors import SELECTORS
 
 PACKAGED = ("reasoner", "smollm2")
@@ -89,7 +90,7 @@ class ModelConfig:
     @property
     def short(self) -> str:
         """The name's last part, for names of folders."""
-        return PurePosixPath(self.name.replace("\\", "/")).name.removesuffix(".gguf")
+        return PurePosixPath(redacted(self.name).replace("\\", "/")).name.removesuffix(".gguf")
 
 
 @dataclass

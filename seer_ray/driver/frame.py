@@ -12,6 +12,8 @@ from seer_ray.config.checks import check
 from seer_ray.config.compose import run_name
 from seer_ray.config.errors import Interrupted, one_line
 from seer_ray.config.options import JobConfig, options
+from seer_ray.config.reveal import reveal
+from seer_ray.config.secrets import redacted
 from seer_ray.driver.stopping import StopRequest
 from seer_ray.results.base import Folder
 from seer_ray.results.store import join, shown
@@ -114,7 +116,7 @@ class Frame(Generic[C, F]):
             "name": self.name,
             "folder": self.folder.uri,
             "elapsed_s": time.monotonic() - self._started,
-            "tracking_uri": getattr(self.tracker, "uri", None),
+            "tracking_uri": redacted(getattr(self.tracker, "uri", None)),
             "tracking_run_id": getattr(self.tracker, "run_id", None),
         }
 
@@ -127,7 +129,8 @@ class Frame(Generic[C, F]):
 def params_of(config: JobConfig) -> dict[str, Any]:
     """All options by dotted name, as others may see them: without passwords and keys."""
     return {
-        name: shown(value) if about["secret"] and value else value for name, value, about in options(config)
+        name: shown(value) if about["secret"] and value else redacted(value)
+        for name, value, about in options(config)
     }
 
 
@@ -148,6 +151,7 @@ def framed(config: C, folder: type[F], reporter: Reporter[Any, Any] | None = Non
     """
     check(config)
     config.name = run_name(config)
+    reveal(config, f"the folder of {config.name}")
     stop = StopRequest()
     with stop.listening(), folder.open(join(config.results.folder, config.name), config) as held:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
+from seer_ray.config.secrets import hidden, redacted
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
@@ -196,8 +197,8 @@ class RowWriter:
             "preemptions": completion.preemptions,
             "attempts": outcome.attempts,
             "worker": outcome.worker,
-            "model": self._config.model.name,
+            "model": redacted(self._config.model.name),
             "selector": plan,
-            "error": completion.error,
+            "error": hidden(completion.error),
             "finished_at": datetime.now(UTC),
         }

@@ -37,11 +37,6 @@ def digest_of(file: BinaryIO, size: int) -> str:
     return content.hexdigest()[:16]
 
 
-def cache_folder() -> Path:
-    """Ours in the user's cache, which ``XDG_CACHE_HOME`` may move."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seer-ray"
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that a folder's weights are in, as transformers looks for them.
 

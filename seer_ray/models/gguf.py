@@ -17,14 +17,17 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
+from seer_ray.config.cache import cache_folder, is_whole, note_digests, set_aside, sync
 from seer_ray.config.errors import ConfigError, first_line
-from seer_ray.models.content import cache_folder, digest
+from seer_ray.models.content import digest
 from seer_ray.models.gguf_config import config_of, read_metadata
 from seer_ray.models.quiet import quiet
 from seer_ray.models.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
+FILES, WEIGHTS = "files.digests", "weights.digests"
+"""What the files of a converted folder must be, weights apart: they come later, or never."""
 VERSION = 2
 """Of the conversion: raised where another one comes of the same file."""
 LARGEST_CACHED = 2**30
@@ -58,9 +61,10 @@ def converted(path: Path, option: str, weights: bool) -> Path | None:
     """
     folder = cache_folder() / "gguf" / _fingerprint(path)
     try:
-        if not folder.is_dir():
+        if not is_whole(folder, FILES):
+            set_aside(folder)
             _make(folder, path, option)
-        if weights and not (folder / "model.safetensors").is_file():
+        if weights and not is_whole(folder, WEIGHTS):
             if path.stat().st_size > LARGEST_CACHED:
                 return None
             _add_weights(folder, path, option)
@@ -100,6 +104,7 @@ def _make(folder: Path, path: Path, option: str) -> None:
         with quiet():
             config.save_pretrained(temporary)
             AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+        note_digests(temporary, FILES)
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another process was first
@@ -120,6 +125,8 @@ def _add_weights(folder: Path, path: Path, option: str) -> None:
     temporary = folder / f".{uuid.uuid4().hex}"
     try:
         save_file(weights, temporary, metadata={"format": "pt"})
+        sync([temporary])
         temporary.replace(folder / "model.safetensors")
+        note_digests(folder, WEIGHTS, ["model.safetensors"])
     finally:
         temporary.unlink(missing_ok=True)

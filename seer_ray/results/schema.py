@@ -97,10 +97,10 @@ def table(rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | None 
         for column in COLUMNS:
             if row.get(column.name) is None and not column.nullable:
                 raise ValueError(f"{column.name}: missing in the row of {row.get('problem_id')!r}")
-    arrays = [pa.array([_clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
+    arrays = [pa.array([clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
     return pa.Table.from_arrays(arrays, schema=schema(metadata))
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """Text that UTF-8 can hold: JSON input may carry lone surrogates, and one must not cost a job."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

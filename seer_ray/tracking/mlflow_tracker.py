@@ -13,6 +13,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import TrackingConfig
+from seer_ray.config.secrets import redacted, revealed
 from seer_ray.results.base import TRACKING, Folder
 from seer_ray.results.store import shown
 from seer_ray.tracking import address
@@ -62,7 +63,7 @@ def catch_up(*folders: Folder, to: TrackingConfig | None = None, patience: float
     """
     senders: dict[str, list[Sender]] = {}
     for folder in folders:
-        spool = Spool(_spool_folder(folder))
+        spool = Spool(_spool_folder(folder), folder.run_id)
         uri = _address(folder, spool, to)
         if uri and (spool.unsent() or (fingerprint(uri) != spool.sent().target and spool.read(0, 1))):
             senders.setdefault(uri, []).append(Sender(spool, folder.store, uri))
@@ -75,7 +76,7 @@ def catch_up(*folders: Folder, to: TrackingConfig | None = None, patience: float
 
 def unsent(*folders: Folder) -> int:
     """Updates of runs that MLflow has not been told."""
-    return sum(Spool(_spool_folder(folder)).unsent() for folder in folders)
+    return sum(Spool(_spool_folder(folder), folder.run_id).unsent() for folder in folders)
 
 
 def _address(folder: Folder, spool: Spool, to: TrackingConfig | None) -> str | None:
@@ -86,7 +87,8 @@ def _address(folder: Folder, spool: Spool, to: TrackingConfig | None) -> str | N
         return address.resolve(to.uri)
     sent = spool.sent()
     try:
-        uri = sent.uri or address.resolve(folder.config.get("tracking", {}).get("uri"))
+        noted = folder.config.get("tracking", {}).get("uri")
+        uri = sent.uri or address.resolve(revealed(noted) if noted else None)
     except ConfigError:
         return None
     return uri if fingerprint(uri) == sent.target else None
@@ -118,7 +120,7 @@ class MLflowTracker:
             parent: Of the run around it, whose thread sends for both.
         """
         self.folder, self.experiment, self.uri, self.parent = folder, experiment, uri, parent
-        self.spool = Spool(_spool_folder(folder))
+        self.spool = Spool(_spool_folder(folder), folder.run_id)
         self._pump: Pump | None = None
         self._warned = self._finished = False
 
@@ -191,7 +193,7 @@ class MLflowTracker:
         if self._pump is None:
             return
         now = time.time() if timestamp is None else timestamp
-        event: Event = {"kind": kind, "time": round(1000 * now), **content}
+        event: Event = redacted({"kind": kind, "time": round(1000 * now), **content})
         try:
             self.spool.append(event)
         except OSError as error:

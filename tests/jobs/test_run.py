@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -73,7 +72,7 @@ def rows(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def said(config: RunConfig, file: str) -> Any:
-    return json.loads(Path(config.results.folder, str(config.name), file).read_text())
+    return RunFolder.view(f"{config.results.folder}/{config.name}").read_json(file)
 
 
 def right_tokens(problem: str, sample: int) -> list[int]:

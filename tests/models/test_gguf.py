@@ -66,6 +66,20 @@ def test_another_file_of_the_same_name_is_converted_anew(file: Path) -> None:
     assert len(list((gguf_cache.cache_folder() / "gguf").iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_converted_file_that_was_cut_short_is_made_again(
+    file: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = ModelConfig(name=str(file), device="cpu")
+    load_model(config)
+    (folder,) = (gguf_cache.cache_folder() / "gguf").iterdir()
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    check(config)
+    assert (folder / name).read_bytes() == whole
+    assert [other.name for other in folder.parent.iterdir()] == [folder.name]
+
+
 def test_a_process_that_is_second_takes_the_first_ones_result(file: Path) -> None:
     folder = gguf_cache.converted(file, "model.name=x", weights=True)
     before = (folder / "config.json").stat().st_mtime_ns

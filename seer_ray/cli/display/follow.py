@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.config.secrets import hidden, redacted
 from seer_ray.status.live import JobSummary
 from seer_ray.status.pulse import JobStatus
 
@@ -126,6 +127,7 @@ class Follower(Generic[L, S]):
                 self._phase = live.phase
 
     def note(self, message: str) -> None:
+        message = hidden(message)
         if self._watched:
             self.progress.print(Text.assemble(("• ", "yellow"), message))
         else:
@@ -184,4 +186,4 @@ def print_places(console: Console, summary: JobSummary, places: list[tuple[str, 
     for index, command in enumerate(summary.next_commands):
         places = [*places, ("" if index else "next", command)]
     for label, text in places:
-        console.print(Text.assemble((f"{label:13}", "dim"), (text, "cyan")), soft_wrap=True)
+        console.print(Text.assemble((f"{label:13}", "dim"), (redacted(text), "cyan")), soft_wrap=True)
