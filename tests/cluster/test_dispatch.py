@@ -205,12 +205,12 @@ def test_workers_that_always_die_end_the_run_and_make_no_row(
     assert pool.deaths <= 8 * workers
 
 
-@pytest.mark.parametrize("bad", [{"p0"}, {"p3"}, {"p11"}, {"p0", "p6"}, {"p0", "p1"}], ids=str)
+@pytest.mark.parametrize("bad", [("p0",), ("p3",), ("p11",), ("p0", "p6"), ("p0", "p1")], ids=" ".join)
 @pytest.mark.parametrize("samples", [1, 2, 8])
 @pytest.mark.parametrize("rows", [1, 2, 4, 16])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_poisonous_problems_among_many_are_rows_of_their_own(
-    bad: set[str], samples: int, rows: int, workers: int
+    bad: tuple[str, ...], samples: int, rows: int, workers: int
 ) -> None:
     found, pool = queue("dense", 12, samples, each=12), Deadly(lambda problem: problem in bad, workers, rows)
     done = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]

@@ -273,7 +273,7 @@ def test_the_command_that_runs_there_is_that_of_the_job() -> None:
             seen.append(entrypoint)
 
     submit._send(Client(), "id", DistillConfig(name="x"))  # type: ignore[arg-type]
-    assert seen == ["python -m seer_ray.cli.app distill --config job.yaml"]
+    assert seen == ["sh start.sh $PPID distill --config job.yaml"]
 
 
 def test_a_password_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
