@@ -55,14 +55,16 @@ def reference(
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The definition of ``prefill`` in torch."""
-    dtype = q.dtype
+    dtype, block = q.dtype, chunks.block
     if isinstance(kv, Quantised):
         q = q.float()
     if page_ids is None or counts is None:
         out = [_dense(part, kv, pages, start, scale, window, sinks) for part, pages, start in chunks.split(q)]
     else:
         out = [
-            _sparse(q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale, sinks)
+            _sparse(
+                q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale, sinks
+            )
             for t, ids, count in zip(chunks.tiles, page_ids, counts, strict=True)
         ]
     return (torch.cat(out) if len(out) > 1 else out[0]).to(dtype)
