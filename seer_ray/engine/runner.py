@@ -309,9 +309,10 @@ class Runner:
             pages.insert(0, count)
             least = 2 if group.reach is None else pages_of(length, block, group.reach) + chunk
             if count < least:
+                one = f"one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
                 raise ConfigError(
                     f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of "
-                    f"{len(group.layers)} layers; one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
+                    f"{len(group.layers)} layers; {one}"
                 )
         cached = pages[0] * block if groups and groups[0].reach is None else None
         return Capacity(length, tuple(pages), sizes, cached)
