@@ -55,7 +55,7 @@ def reference(
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The definition of ``prefill`` in torch."""
-    dtype, block = q.dtype, chunks.block
+    dtype = q.dtype
     if isinstance(kv, Quantised):
         q = q.float()
     if page_ids is None or counts is None:

@@ -93,7 +93,7 @@ class PagedCache:
         return sum(len(group.layers) * min(length, group.reach or length) for group in self.groups)
 
     def copy_pages(self, copies: list[tuple[int, int, int]]) -> None:
-        """Copy on write: (group, from, to), in order. Copies are of open pages, which have no summaries yet."""
+        """Copy on write: (group, from, to), in order. Copies are of open pages: they have no summaries."""
         for group, source, target in copies:
             for layer in self.groups[group].layers:
                 kv = self.kv[layer]

@@ -25,7 +25,7 @@ class Rotation:
 
     Those turn the whole head in rotate-half form: channel i with channel i + head_dim / 2. Models may turn
     the first part of it only, in halves of that part or in neighbours. Once channels are in another order
-    that is the same, with angles of 0 for those that are not turned; products of q and k do not mind the order.
+    that is the same, with angles of 0 for those that are not turned; products of q and k do not mind it.
     """
 
     head_dim: int
