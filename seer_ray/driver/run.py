@@ -62,8 +62,9 @@ def _decode(session: Session, build: Builder) -> None:
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
             # Brings torch and transformers along: a run that is done needs neither.
-            from seer_ray.driver.requests import make_prompts
+            from seer_ray.driver.requests import check_model, make_prompts
 
+            check_model(config)
             queue = session.prepare(*make_prompts(config, session.problems))
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)

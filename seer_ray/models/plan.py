@@ -13,7 +13,6 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits
 
-
 SELECTING = ("attention", "parallel")
 """Mixers with attention to all of a sequence, of which a selector may pick the blocks."""
 _READS = {"sliding": "sliding", "linear": "linear", "none": "none"}
