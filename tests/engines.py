@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from families import make_family
 from tiny import make_tiny, tiny_tokenizer
 
 from seer_ray.config.options import EngineConfig, SelectorConfig
@@ -33,6 +34,13 @@ class TinyModel(LoadedModel):
 def tiny_model(family: str, **overrides: Any) -> TinyModel:
     """One for all tests, so none may change it."""
     model = make_tiny(family, **overrides)
+    return TinyModel(model, tiny_tokenizer(), model.config, family, torch.float32, torch.device("cpu"))
+
+
+@cache
+def family_model(family: str, **overrides: Any) -> TinyModel:
+    """Likewise, of any supported type: see ``families``."""
+    model = make_family(family, **overrides)
     return TinyModel(model, tiny_tokenizer(), model.config, family, torch.float32, torch.device("cpu"))
 
 

@@ -32,8 +32,8 @@ def check_shards(config: Any, ranks: int) -> None:
     """
     if ranks > 1 and family_of(config).hosted:
         raise ConfigError(
-            f"engine.tensor_parallel={ranks}: model type {config.model_type} runs with layers of its own, which "
-            "are not divided among ranks; set engine.tensor_parallel=1"
+            f"engine.tensor_parallel={ranks}: model type {config.model_type} runs with its own layers, "
+            "which are not divided among ranks; set engine.tensor_parallel=1"
         )
     for name in SIZES:
         if (size := getattr(config, name, None) or 0) % ranks:
