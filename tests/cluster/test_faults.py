@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tiny import save_tiny
+from families import make_family
+from tiny import save_tiny, tiny_tokenizer
 
 from seer_ray.config.compose import from_yaml, to_yaml
 from seer_ray.config.options import RunConfig
@@ -38,7 +39,21 @@ PATIENCE = 120.0
 @pytest.mark.timeout(1800)  # two minutes on a machine that has nothing else to do
 def test_twenty_kills(tmp_path: Path) -> None:
     assert sum(WORKER_KILLS) + len(WORKER_KILLS) == 20
-    model = save_tiny(tmp_path / "model", "qwen3", max_position_embeddings=2048)
+    survive(tmp_path, save_tiny(tmp_path / "model", "qwen3", max_position_embeddings=2048), WORKER_KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_kills_of_a_hybrid(tmp_path: Path) -> None:
+    """Gated DeltaNet and gated attention by turns, with experts: its states are computed anew."""
+    model = make_family("qwen3_next", max_position_embeddings=2048)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    survive(tmp_path, tmp_path / "model", (2, 0, 2))
+
+
+def survive(tmp_path: Path, model: Path, worker_kills: Sequence[int]) -> None:
+    """That a job which is killed has the rows of one that nobody disturbed."""
     data = tmp_path / "data.jsonl"
     rows = (
         {"id": f"p{n}", "question": f"What is {n} + {n * n}?", "answer": str(n + n * n)}
@@ -55,7 +70,7 @@ def test_twenty_kills(tmp_path: Path) -> None:
     assert expected["finish_reason"].to_pylist().count("error") == 0
 
     run, chance = Run(tmp_path, "killed", model, data, pace=PACE), random.Random(20)
-    for kills in WORKER_KILLS:
+    for kills in worker_kills:
         known = run.known_tokens()
         begun = run.start()
         for _ in range(kills):
