@@ -1,9 +1,9 @@
 """The model types that are supported, one row of traits each.
 
-``ours``: the decoder is embedding, layers with q, k, v and o projections and perhaps a norm of each head's q and
-k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with our own
-norms and products. Many relatives differ in one of these without a trace in their module names: so a list, and
-a test of each against transformers.
+``ours``: the decoder is embedding, layers with q, k, v and o projections and perhaps a norm of each head's q
+and k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with our own
+norms and products. Many relatives differ in one of these without a trace in their module names: so a list,
+and a test of each against transformers.
 
 All others are ``hosted``: their own layers run as they are, and hand over what mixes tokens.
 """
@@ -93,7 +93,7 @@ def family_of(config: Any) -> Family:
 
 
 def lacking(*, hosted: bool, experts: bool, layers: Collection[str]) -> list[str]:
-    """What a model cannot do, of: ``tensor parallel``, ``captured steps`` (they are run operation by operation),
+    """What a model cannot do, of: ``tensor parallel``, ``captured steps`` (they run operation by operation),
     ``selectors`` (no layer attends to all tokens, so there are no blocks to choose from).
 
     Args:

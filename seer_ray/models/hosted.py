@@ -29,8 +29,8 @@ States = tuple[torch.Tensor | None, torch.Tensor | None]
 """What a layer keeps of some sequences, as transformers keeps it: inputs of its convolution
 ``[sequences, channels, kernel]``, and its recurrent state ``[sequences, ...]``; None: it has none."""
 Run = Callable[[torch.Tensor, States], tuple[torch.Tensor, States]]
-"""From hidden states ``[sequences, tokens, hidden]`` and the states before them to what the layer makes of them,
-and the states after them."""
+"""From hidden states ``[sequences, tokens, hidden]`` and the states before them to what the layer makes of
+them, and the states after them."""
 
 
 class HostedStep(Protocol):
@@ -190,8 +190,8 @@ def _state_modules(model: Any) -> list[Any]:
 
 @torch.no_grad()
 def kept_states(model: Any) -> list[States | None]:
-    """What each layer keeps of one sequence; None: nothing beside K and V. On the model's device, which may be
-    ``meta``: shapes and dtypes need no weights."""
+    """What each layer keeps of one sequence; None: nothing beside K and V. On the model's device, which may
+    be ``meta``: shapes and dtypes need no weights."""
     weight = next(model.parameters())
     hidden = torch.zeros(1, _Probe.TOKENS, model.config.hidden_size, dtype=weight.dtype, device=weight.device)
     return [
@@ -221,8 +221,8 @@ def _cache(index: int, states: States) -> tuple[Cache, LinearAttentionLayer]:
 
 
 class _Probe:
-    """A pass in which what mixes tokens gives zeros: what reaches attention, without and with rotation, says how
-    a layer turns its q and k."""
+    """A pass in which what mixes tokens gives zeros: what reaches attention, without and with rotation, says
+    how a layer turns its q and k."""
 
     TOKENS = 2
 

@@ -1,5 +1,5 @@
-"""The scheduler without a model: pages hold token ids instead of keys, and states a hash of all tokens that went
-through them, so every read can be checked."""
+"""The scheduler without a model: pages hold token ids instead of keys, and states a hash of all tokens that
+went through them, so every read can be checked."""
 
 from __future__ import annotations
 
@@ -186,8 +186,8 @@ LAYERS = st.sampled_from(["full", "full", "window", "full+window", "full+state",
 
 
 class Scheduling(RuleBasedStateMachine):
-    """Any order of submissions, steps and aborts, for models of any kinds of layers, in pools that are too small
-    for all and, some, for one."""
+    """Any order of submissions, steps and aborts, for models of any kinds of layers, in pools that are too
+    small for all and, some, for one."""
 
     @initialize(
         pages=st.integers(2, 12),
