@@ -1,9 +1,9 @@
 """The model types that are supported, one row of traits each.
 
 ``ours``: the decoder is embedding, layers with q, k, v and o projections and perhaps a norm of each head's q
-and k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with our own
-norms and products. Many relatives differ in one of these without a trace in their module names: so a list,
-and a test of each against transformers.
+and k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with norms and
+products of our own. Many relatives differ in one of these without a trace in their module names: so a list, and
+a test of each against transformers.
 
 All others are ``hosted``: their own layers run as they are, and hand over what mixes tokens.
 """
@@ -40,8 +40,13 @@ class Family:
 
 _WINDOWS = ("attention", "sliding")
 _LINEAR = ("attention", "linear")
-_DELTA = {"layers": _LINEAR, "state": "linear_attn"}
-_GRANITE = {"multiplier": lambda config: 1 / config.logits_scaling}
+_DELTA = "linear_attn"
+
+
+def _scaled(config: Any) -> float:
+    """Of Granite."""
+    return 1 / config.logits_scaling
+
 
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("llama", "seed_oss", "arcee"), Family(hosted=False)),
@@ -56,10 +61,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt_oss": Family(layers=_WINDOWS, experts=True),
     "minimax_m2": Family(experts=True),
-    **dict.fromkeys(("olmo_hybrid", "qwen3_5_text"), Family(**_DELTA)),
-    **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text"), Family(experts=True, **_DELTA)),
-    "granite": Family(**_GRANITE),
-    "granitemoehybrid": Family(layers=_LINEAR, experts=True, state="mamba", **_GRANITE),
+    **dict.fromkeys(("olmo_hybrid", "qwen3_5_text"), Family(layers=_LINEAR, state=_DELTA)),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text"), Family(layers=_LINEAR, experts=True, state=_DELTA)),
+    "granite": Family(multiplier=_scaled),
+    "granitemoehybrid": Family(layers=_LINEAR, experts=True, state="mamba", multiplier=_scaled),
     "falcon_h1": Family(
         layers=("parallel",), state="mamba", multiplier=lambda config: config.lm_head_multiplier
     ),
