@@ -1,9 +1,9 @@
 """The model types that are supported, one row of traits each.
 
-``ours``: the decoder is embedding, layers with q, k, v and o projections and perhaps a norm of each head's q
-and k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with norms and
-products of our own. Many relatives differ in one of these without a trace in their module names: so a list, and
-a test of each against transformers.
+``ours``: the decoder is embedding, layers with q, k, v and o projections and perhaps a norm of each head's
+q and k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with
+norms and products of our own. Many relatives differ in one of these without a trace in their module names:
+so a list, and a test of each against transformers.
 
 All others are ``hosted``: their own layers run as they are, and hand over what mixes tokens.
 """
