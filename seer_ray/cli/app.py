@@ -320,5 +320,40 @@ def options(
     console().print(options_view(compose([], SweepConfig), prefix))
 
 
+@app.command()
+def models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="a folder, a hub id, or a choice of model=")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which model types can be decoded and how; of one model its layers and memory, without its weights.
+
+    Examples: seer-ray models | seer-ray models Qwen/Qwen3.5-9B | seer-ray models reasoner --json
+    """
+    from rich.console import Console
+
+    from seer_ray.cli.display.models import facts, model_view, type_rows, types_view
+
+    if name is None:
+        if as_json:
+            print_json({"model_types": type_rows()})
+        else:
+            Console().print(types_view())
+        return
+    from seer_ray.config.compose import choices, compose
+    from seer_ray.config.options import ModelConfig
+
+    model = compose([f"model={name}"]).model if name in choices("model") else ModelConfig(name=name)
+    with kept_free(sys.stdout if as_json else None) as out:
+        from seer_ray.models.catalog import describe
+
+        found = describe(model)
+        if as_json:
+            print_json(facts(found), out)
+            return
+    Console().print(model_view(found))
+
+
 if __name__ == "__main__":
     main()

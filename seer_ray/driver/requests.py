@@ -10,10 +10,24 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Progress, Request
 from seer_ray.engine.sampling import resolve_sampling
-from seer_ray.models.load import load_tokenizer
+from seer_ray.models.catalog import check_engine
+from seer_ray.models.load import load_config, load_tokenizer
+from seer_ray.models.mixers import layer_mixers
+from seer_ray.models.plan import resolve_plan
 from seer_ray.results.progress import ProgressLog
 from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tasks.prompts import opening, render
+
+
+def check_model(config: RunConfig) -> None:
+    """That the model can do what the run asks of it.
+
+    Raises:
+        ConfigError: No such model, or it cannot; says what.
+    """
+    hf_config = load_config(config.model)
+    check_engine(hf_config, config.engine)
+    resolve_plan(config.selector, layer_mixers(hf_config), config.engine.block_size)
 
 
 def make_prompts(

@@ -81,8 +81,9 @@ def _decode(session: Session, build: Builder) -> None:
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
             # Brings torch and transformers along: a run that is done needs neither.
-            from seer_ray.driver.requests import make_prompts
+            from seer_ray.driver.requests import check_model, make_prompts
 
+            check_model(reading)
             clock = clock_of(session.folder)
             queue = session.prepare(reading, *make_prompts(reading, session.problems, clock), clock)
             session.monitor.phase("starting workers")

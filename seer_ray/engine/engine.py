@@ -215,6 +215,8 @@ class Engine:
             # or given to others by steps after that one.
             if (done or row.late) and self._flight is not None and self._flight.drop(sequence):
                 sequence.cached -= 1
+                if not done and self.runner.cache.states is not None:  # they have moved on with a wrong token
+                    self.scheduler.recompute(sequence)
             self._outbox.append(self._complete(sequence) if done else sequence.report())
         self._counters["decode_s"] += flight.seconds
         self._counters["decode_bytes"] += self.runner.bytes_read - before

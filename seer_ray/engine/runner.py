@@ -32,7 +32,7 @@ from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
-from seer_ray.models.architecture import is_mixture
+from seer_ray.models.architecture import check_length, is_mixture
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import (
     AttentionShape,
@@ -279,10 +279,9 @@ class Runner:
         return DecodeTapes(loaded, self.decoder, max_batch)
 
     def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:
-        settings, context = self.settings, self.loaded.max_context
-        length = settings.max_length or context
-        if length > context:
-            raise ConfigError(f"engine.max_length={length}: the model's context is {context} tokens")
+        settings = self.settings
+        check_length(self.loaded.hf_config, settings.max_length)
+        length = settings.max_length or self.loaded.max_context
         block, groups, ranks = settings.block_size, page_groups(shape), shape.group.size
         sizes = tuple(
             PagedCache.page_bytes(group, shape, selectors, block, self.loaded.dtype, self.kv_dtype)

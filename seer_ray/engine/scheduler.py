@@ -113,6 +113,10 @@ class Scheduler:
             self.waiting.remove(sequence)
             self._leave_queue(sequence)
 
+    def recompute(self, sequence: Sequence) -> None:
+        """What a running sequence keeps is wrong: it gives that up and waits at the front, as if preempted."""
+        self._preempt(sequence)
+
     def _drop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._slots.append(sequence.slot)

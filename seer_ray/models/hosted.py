@@ -81,11 +81,9 @@ class Hosting:
     def __init__(self, model: Any) -> None:
         self._body = model.model
         self._config = model.config
-        state = family_of(model.config).state
-        for layer in self._body.layers:
-            module = getattr(layer, state, None) if state else None
-            if module is not None and hasattr(module, "conv_kernel_size"):
-                module.forward = partial(_recur, module, module.forward)
+        self.states = kept_states(model)
+        for module in filter(None, _state_modules(model)):
+            module.forward = partial(_recur, module, module.forward)
         rotary = getattr(self._body, "rotary_emb", None)
         self._rotary = rotary.forward if rotary is not None else None
         if rotary is not None:
@@ -99,7 +97,6 @@ class Hosting:
             probe.turning = True
             self.hidden(tokens, probe)
         self.rotations = [Rotation.found(*pair, probe.tables, self._table) for pair in probe.queries]
-        self.states = probe.states
         self.heads = probe.heads
 
     def hidden(self, tokens: torch.Tensor, step: HostedStep) -> torch.Tensor:
@@ -173,14 +170,34 @@ def _recur(module: Any, original: Any, hidden_states: torch.Tensor, *args: Any, 
     if (asked := _asked.get()) is None:
         return original(hidden_states, *args, **kwargs)
     _, step = asked
-    name = _cache_name(original)
-
-    def run(hidden: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
-        cache, layer = _cache(module.layer_idx, states)
-        out = original(hidden, **{name: cache})
-        return out, (layer.conv_states[0], layer.recurrent_states[0])
-
+    run = partial(_run, original, module.layer_idx)
     return step.recur(module.layer_idx, hidden_states.squeeze(0), run).unsqueeze(0)
+
+
+def _run(original: Any, index: int, hidden: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
+    """A ``Run`` of a module that keeps a state, by its own forward."""
+    cache, layer = _cache(index, states)
+    out = original(hidden, **{_cache_name(original): cache})
+    return out, (layer.conv_states[0], layer.recurrent_states[0])
+
+
+def _state_modules(model: Any) -> list[Any]:
+    """Of each layer, the module that keeps a state; None: it keeps none."""
+    name = family_of(model.config).state
+    modules = [getattr(layer, name, None) if name else None for layer in model.model.layers]
+    return [module if hasattr(module, "conv_kernel_size") else None for module in modules]
+
+
+@torch.no_grad()
+def kept_states(model: Any) -> list[States | None]:
+    """What each layer keeps of one sequence; None: nothing beside K and V. On the model's device, which may
+    be ``meta``: shapes and dtypes need no weights."""
+    weight = next(model.parameters())
+    hidden = torch.zeros(1, _Probe.TOKENS, model.config.hidden_size, dtype=weight.dtype, device=weight.device)
+    return [
+        None if module is None else _run(module.forward, index, hidden, (None, None))[1]
+        for index, module in enumerate(_state_modules(model))
+    ]
 
 
 def _cache_name(forward: Any) -> str:
@@ -204,8 +221,8 @@ def _cache(index: int, states: States) -> tuple[Cache, LinearAttentionLayer]:
 
 
 class _Probe:
-    """A pass in which attention gives zeros: what reaches it, without and with rotation, says how a layer
-    turns its q and k, and the states that are left say what a layer keeps."""
+    """A pass in which what mixes tokens gives zeros: what reaches attention, without and with rotation, says
+    how a layer turns its q and k."""
 
     TOKENS = 2
 
@@ -215,7 +232,6 @@ class _Probe:
         self.tables: list[tuple[Table, tuple[Any, ...]]] = []
         """What the model's rotary module gave, and what it was asked for beside positions."""
         self.queries: list[tuple[torch.Tensor | None, torch.Tensor | None]] = [(None, None)] * layers
-        self.states: list[States | None] = [None] * layers
         self.heads = (0, 0, 0)
 
     def turn(self, made: Any, more: tuple[Any, ...]) -> Any:
@@ -245,5 +261,4 @@ class _Probe:
         return torch.zeros_like(q)
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        out, self.states[layer] = run(hidden.unsqueeze(0), (None, None))
-        return out.squeeze(0)
+        return torch.zeros_like(hidden)

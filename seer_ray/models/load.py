@@ -97,7 +97,7 @@ def load_model(config: ModelConfig, group: Group = ALONE) -> LoadedModel:
         sizes = f"{len(tokenizer)} tokens, {config.name} only {hf_config.vocab_size}"
         raise ConfigError(f"model.tokenizer={config.tokenizer}: has {sizes}")
     source = _locate(config, weights=True)
-    dtype = _resolve_dtype(config, hf_config, source)
+    dtype = stored_dtype(config, hf_config)
     if source.gguf is None and not any(source.folder.glob("*.safetensors")):
         raise ConfigError(f"{option}: has no .safetensors weights, and other formats are not read")
     arguments = {"trust_remote_code": config.trust_remote_code, **source.arguments}
@@ -161,6 +161,23 @@ def generation_defaults(config: ModelConfig) -> GenerationDefaults:
     return GenerationDefaults.of(generation, hf_config)
 
 
+def stored_dtype(config: ModelConfig, hf_config: PreTrainedConfig) -> torch.dtype:
+    """That of ``model.dtype``; auto: in which the weights are stored, GGUF files being converted to float32.
+
+    Raises:
+        ConfigError: no dtype that a model can be in.
+    """
+    if config.dtype in DTYPES:
+        return DTYPES[config.dtype]
+    if config.dtype != "auto":
+        raise ConfigError(f"model.dtype={config.dtype}: must be one of auto, {', '.join(DTYPES)}")
+    gguf = _locate(config, weights=False).gguf
+    stored = torch.float32 if gguf is not None else getattr(hf_config, "dtype", None) or torch.float32
+    if stored not in DTYPES.values():
+        raise ConfigError(f"model.dtype=auto: {config.name} is stored as {stored}; set {' or '.join(DTYPES)}")
+    return stored
+
+
 def resolve_device(name: str) -> torch.device:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` -> a device that is there.
 
@@ -212,14 +229,3 @@ def _load_config(config: ModelConfig, source: Source) -> PreTrainedConfig:
     hf_config.name_or_path = config.name
     check_config(hf_config, option)
     return hf_config
-
-
-def _resolve_dtype(config: ModelConfig, hf_config: PreTrainedConfig, source: Source) -> torch.dtype:
-    if config.dtype in DTYPES:
-        return DTYPES[config.dtype]
-    if config.dtype != "auto":
-        raise ConfigError(f"model.dtype={config.dtype}: must be one of auto, {', '.join(DTYPES)}")
-    stored = torch.float32 if source.gguf is not None else getattr(hf_config, "dtype", None) or torch.float32
-    if stored not in DTYPES.values():
-        raise ConfigError(f"model.dtype=auto: {config.name} is stored as {stored}; set {' or '.join(DTYPES)}")
-    return stored

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError)
 _HARMLESS = re.compile(r".*(rotary_emb\.inv_freq|self_attn\.(bias|masked_bias))")
 """Buffers that older versions wrote, computed from the config."""
+_TEXT_WEIGHTS = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
+"""Names of the weights of a text part beside an image's -> those that it has alone."""
+_OTHER_PARTS = re.compile(r"(model\.)?(vision_tower|visual|multi_modal_projector|vision_\w+|mtp)\..*")
+"""Weights of what is beside the text part, and of drafting heads, which nothing here reads."""
 
 
 def load_weights(
@@ -50,6 +58,7 @@ def load_weights(
             settings: dict[str, Any] = {
                 "dtype": dtype,
                 "output_loading_info": True,
+                "key_mapping": _TEXT_WEIGHTS,
                 "ignore_mismatched_sizes": True,  # refused below, by name
             }
             if tensors is None:
@@ -76,7 +85,7 @@ def _wrong(report: dict[str, Any]) -> list[str]:
     wrong = []
     if missing := sorted(report["missing_keys"]):
         wrong.append(f"{len(missing)} weights are missing, first {missing[0]}")
-    if extra := sorted(key for key in report["unexpected_keys"] if not _HARMLESS.fullmatch(key)):
+    if extra := sorted(key for key in report["unexpected_keys"] if not _harmless(key)):
         wrong.append(f"{len(extra)} weights are in the files and not in the model, first {extra[0]}")
     if misshapen := sorted(report["mismatched_keys"]):
         name, found, wanted = misshapen[0]
@@ -85,6 +94,10 @@ def _wrong(report: dict[str, Any]) -> list[str]:
     if errors := report.get("error_msgs"):
         wrong.append(first_line(errors[0] if isinstance(errors, list) else errors))
     return wrong
+
+
+def _harmless(key: str) -> bool:
+    return bool(_HARMLESS.fullmatch(key) or _OTHER_PARTS.fullmatch(key))
 
 
 def _plain(config: PreTrainedConfig) -> PreTrainedConfig:

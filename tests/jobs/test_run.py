@@ -197,6 +197,13 @@ def test_a_job_that_cannot_go_on_says_so_and_can_be_taken_up_again(
     assert run(config, Recorder()).rows == 6
 
 
+def test_what_the_model_cannot_do_is_refused(config: RunConfig) -> None:
+    """By the driver, which has no weights; these workers' engine would take it."""
+    config.engine.max_length = 5000
+    with pytest.raises(ConfigError, match=r"^engine\.max_length=5000: the model's context is 1024 tokens$"):
+        run(config, Recorder())
+
+
 def test_other_data_under_the_same_name_is_refused(config: RunConfig) -> None:
     with pytest.raises(Interrupted):
         run(config, Stopper(done=0), fake_engine.build_slow)
