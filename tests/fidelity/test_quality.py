@@ -19,7 +19,7 @@ from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
 from seer_ray.fidelity.quality import REFERENCES, Rows, measure
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
+from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention, rope_tables
 from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import Query
@@ -52,8 +52,7 @@ def figures(
 
 def pages_of(length: int, family: str = "qwen3") -> Pages:
     model: Any = tiny_model(family).model
-    rope = RopeTable.from_config(model.config)
-    return Pages(attention_shape(model), rope, length, BLOCK, next(model.parameters()))
+    return Pages(attention_shape(model), rope_tables(model, length), length, BLOCK, next(model.parameters()))
 
 
 class Maps:

@@ -166,7 +166,7 @@ def test_saved_and_loaded_gates_decode_with_the_scores_of_training(
         gate, (_, d) = training.trained[layer], pack.documents()
         seen[layer] = gate.score(q[d], pack.positions[d], gate.compress_keys(k[d][None]))
 
-    teach(loaded.model, pack, Teacher(pack, training.rope, (0, 1), 16, 0.5, "max", lesson))
+    teach(loaded.model, pack, Teacher(pack, training.shape, training.ropes(pack), (0, 1), 16, 0.5, "max", lesson))
     positions = {position for position, _ in recorded.scores}
     assert positions == set(range(len(prompt) - 1, len(prompt) + 59)) and len(recorded.scores) == 2 * 60
     for (position, layer), scores in recorded.scores.items():
@@ -318,7 +318,7 @@ def test_the_teacher_is_the_model() -> None:
         found.append(k)
 
     pack = Pack.of([a, b])
-    teach(tiny, pack, Teacher(pack, training.rope, (1,), 16, 0.0, "max", lesson))
+    teach(tiny, pack, Teacher(pack, training.shape, training.ropes(pack), (1,), 16, 0.0, "max", lesson))
     for document, d in zip((a, b), pack.documents(), strict=True):
         with torch.no_grad():
             hidden = tiny(document[None], output_hidden_states=True).hidden_states[1]
