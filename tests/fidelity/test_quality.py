@@ -217,7 +217,7 @@ def engine_steps(selector: str, length: int, **options: Any) -> tuple[Tensor, li
             for position, token in enumerate(tokens(length)):
                 page = position // BLOCK
                 full = [(int(own[page]), page * BLOCK)] if (position + 1) % BLOCK == 0 else []
-                step = DecodePass(runner.decoder, own[: page + 1].unsqueeze(0), [position], full)
+                step = DecodePass(runner.decoder, [own[: page + 1].unsqueeze(0)], [position], full)
                 hidden.append(forward_tokens(model, torch.tensor([token]), step))
     finally:
         engine_attention.select = original
