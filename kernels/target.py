@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+
 from seer_ray.kernels import cpu, gpu
 from seer_ray.kernels.causal import causal
 
@@ -51,8 +52,8 @@ def attend_with_target(
         scale: of the logits.
         first: first row with a target. Rows before it only attend.
         kind: see above.
-        sinks: see ``kernels.attend``: of the output. Shares are of what the tokens get, as those of the selector
-            ``oracle`` are.
+        sinks: of the output, see ``kernels.attend``. Shares are of what the tokens get, as those of the
+            selector ``oracle`` are.
 
     Returns:
         Output in the dtype of ``v``, ``[tokens, q_heads, head_dim]``, and the target in fp32,
@@ -61,7 +62,8 @@ def attend_with_target(
     if kind not in KINDS:
         raise ValueError(f"kind={kind}: must be one of {', '.join(KINDS)}")
     if first == len(q):
-        return causal(q, k, v, scale, sinks=sinks), q.new_zeros(0, k.shape[1], max(0, len(q) - 1) // block).float()
+        none = torch.zeros(0, k.shape[1], max(0, len(q) - 1) // block, device=q.device)
+        return causal(q, k, v, scale, sinks=sinks), none
     if kind == "max" and cpu.takes_target(q, block) and cpu.takes_rows(k, v):
         out, sums = _attend_with_sums(q, k, v, scale)
         target = cpu.target_max(q, k, sums, block, scale, first)

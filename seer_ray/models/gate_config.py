@@ -107,7 +107,7 @@ def gated_layers(text: str | None, model_config: PreTrainedConfig) -> tuple[int,
     possible = selecting_layers(model_config)
     if not possible:
         raise ConfigError(
-            f"gates: no layer of model type {model_config.model_type} attends to all of a sequence here; there is"
+            f"gates: no layer of this {model_config.model_type} model attends to all of a sequence; there is"
             " nothing to select, run it with selector=dense"
         )
     if text is None:
@@ -115,8 +115,8 @@ def gated_layers(text: str | None, model_config: PreTrainedConfig) -> tuple[int,
     layers = parse_layers(text, model_config.num_hidden_layers)
     if other := [layer for layer in layers if layer not in possible]:
         raise ConfigError(
-            f"gates.layers={text}: layer {other[0]} of this model is {layer_mixers(model_config)[other[0]]}, of"
-            f" which nothing is selected; name some of {', '.join(map(str, possible))}"
+            f"gates.layers={text}: layer {other[0]} of this model is {layer_mixers(model_config)[other[0]]},"
+            f" of which nothing is selected; name some of {', '.join(map(str, possible))}"
         )
     return layers
 

@@ -31,8 +31,8 @@ States = tuple[torch.Tensor | None, torch.Tensor | None]
 """What a layer keeps of some sequences, as transformers keeps it: inputs of its convolution
 ``[sequences, channels, kernel]``, and its recurrent state ``[sequences, ...]``; None: it has none."""
 Run = Callable[[torch.Tensor, States], tuple[torch.Tensor, States]]
-"""From hidden states ``[sequences, tokens, hidden]`` and the states before them to what the layer makes of them,
-and the states after them."""
+"""From hidden states ``[sequences, tokens, hidden]`` and the states before them to what the layer makes of
+them, and the states after them."""
 
 
 class HostedStep(Protocol):
@@ -94,7 +94,7 @@ class Hosting:
         rotations: of each layer's q and k; None: they are not turned, or there are none.
         states: of each layer, of one sequence; None: it keeps none.
         heads: of q, of K and V, and their width.
-        outputs: the projection of each layer's attention to its hidden size; None: the layer has no attention.
+        outputs: the projection of each layer's attention to its hidden size; None: it has no attention.
     """
 
     def __init__(self, model: Any) -> None:
@@ -150,7 +150,11 @@ class Hosting:
         return self._through(None, position, _Part(range(0), hidden), inputs_embeds=hidden)
 
     def _through(
-        self, step: HostedStep | None, position: torch.Tensor, part: _Part | None = None, **given: torch.Tensor
+        self,
+        step: HostedStep | None,
+        position: torch.Tensor,
+        part: _Part | None = None,
+        **given: torch.Tensor,
     ) -> torch.Tensor:
         """Normalised hidden states ``[1, tokens, hidden]``."""
         with self._asking(_Asked(self, step, part)):
@@ -250,7 +254,7 @@ def _recur(module: Any, original: Any, hidden_states: torch.Tensor, *args: Any, 
 
 
 def recur_apart(hidden: torch.Tensor, lengths: Sequence[int], run: Run) -> torch.Tensor:
-    """What ``run`` makes of whole documents of these lengths, one after the other: nothing came before any."""
+    """What ``run`` makes of whole documents of these lengths, side by side: nothing came before any."""
     parts = [run(part.unsqueeze(0), (None, None))[0].squeeze(0) for part in hidden.split(list(lengths))]
     return torch.cat(parts)
 
@@ -276,8 +280,8 @@ def _cache(index: int, states: States) -> tuple[Cache, LinearAttentionLayer]:
 
 
 class _Probe:
-    """A pass in which attention gives zeros: what reaches it, without and with rotation, says how a layer turns
-    its q and k, and the states that are left say what a layer keeps."""
+    """A pass in which attention gives zeros: what reaches it, without and with rotation, says how a layer
+    turns its q and k, and the states that are left say what a layer keeps."""
 
     TOKENS = 2
 

@@ -47,8 +47,8 @@ class Step(Protocol):
 
 
 def patch_attention(model: PreTrainedModel) -> None:
-    """Give every module of ``model`` that mixes tokens a forward that asks the engine. Idempotent; weights and
-    names stay.
+    """Give every module of ``model`` that mixes tokens a forward that asks the engine. Idempotent; weights
+    and names stay.
 
     Outside of the engine's passes the modules still do what they did, so ``model.generate`` works.
 
@@ -110,7 +110,7 @@ def embed(model: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def run_layers(model: Any, hidden: torch.Tensor, step: Step, some: range) -> torch.Tensor:
-    """Hidden states ``[1, tokens, hidden]`` through some layers of a patched model; see ``forward_tokens``."""
+    """Hidden states ``[1, tokens, hidden]`` through some layers; see ``forward_tokens``."""
     if family_of(model.config).hosted:
         return host(model).layers(hidden, cast(HostedStep, step), some)
     for layer in model.model.layers[some.start : some.stop]:
@@ -119,7 +119,7 @@ def run_layers(model: Any, hidden: torch.Tensor, step: Step, some: range) -> tor
 
 
 def normalise(model: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """What leaves the last layer, ``[1, tokens, hidden]``, by the model's final norm: ``[tokens, hidden]``."""
+    """What leaves the last layer, ``[1, tokens, hidden]``, after the final norm: ``[tokens, hidden]``."""
     if family_of(model.config).hosted:
         return host(model).normalise(hidden).squeeze(0)
     return _norm(model.model.norm, hidden).squeeze(0)

@@ -46,7 +46,9 @@ def test_a_chain_of_the_engine_is_the_best_tokens_of_a_sparse_pass(family: str) 
     """Gates rank; a prompt within the budget reads all there is in either."""
     budget = BUDGET * BLOCK
     engine = Engine(
-        loaded(family), EngineConfig(block_size=BLOCK, max_batch=1), SelectorConfig(name="seer", budget=budget)
+        loaded(family),
+        EngineConfig(block_size=BLOCK, max_batch=1),
+        SelectorConfig(name="seer", budget=budget),
     )
     prompt = tokens(50)
     chain = run(engine, [request("a", prompt, 100)])["a"].tokens

@@ -147,7 +147,8 @@ class Recorded:
 
 
 @pytest.mark.parametrize(
-    ("family", "gated"), [("qwen3", (0, 1)), ("qwen3_next", (1, 3)), ("glm4", (0, 1, 2, 3)), ("gpt_oss", (1, 3))]
+    ("family", "gated"),
+    [("qwen3", (0, 1)), ("qwen3_next", (1, 3)), ("glm4", (0, 1, 2, 3)), ("gpt_oss", (1, 3))],
 )
 def test_saved_and_loaded_gates_decode_with_the_scores_of_training(
     family: str,
@@ -182,9 +183,13 @@ def test_saved_and_loaded_gates_decode_with_the_scores_of_training(
         gate, (_, d) = training.trained[layer], pack.documents()
         seen[layer] = gate.score(q[d], pack.positions[d], gate.compress_keys(k[d][None]))
 
-    teach(loaded.model, pack, Teacher(pack, training.shape, training.ropes(pack), gated, 16, 0.5, "max", lesson))
+    teach(
+        loaded.model, pack, Teacher(pack, training.shape, training.ropes(pack), gated, 16, 0.5, "max", lesson)
+    )
     positions = {position for position, _ in recorded.scores}
-    assert positions == set(range(len(prompt) - 1, len(prompt) + 59)) and len(recorded.scores) == len(gated) * 60
+    assert (
+        positions == set(range(len(prompt) - 1, len(prompt) + 59)) and len(recorded.scores) == len(gated) * 60
+    )
     for (position, layer), scores in recorded.scores.items():
         expected = seen[layer][position, :, : scores.shape[1]]
         torch.testing.assert_close(scores, expected.detach(), rtol=1e-4, atol=1e-4)

@@ -42,7 +42,7 @@ def test_the_teacher_is_the_model(family: str) -> None:
     model: Any = make_family(family)
     pack = Pack.of([A, B])
     if family in NOTHING:
-        with pytest.raises(ConfigError, match=rf"^gates: no layer of model type {family} attends to all"):
+        with pytest.raises(ConfigError, match=rf"^gates: no layer of this {family} model attends to all"):
             gated_layers(None, model.config)
         return
     found = training(family)
@@ -69,10 +69,11 @@ def test_documents_of_a_pack_do_not_see_each_other(family: str) -> None:
     for name, rows in (("distill", (45, 35)), ("lm", (44, 34))):
         expected = sum(values[name] * count for values, count in zip(alone, rows, strict=True)) / sum(rows)
         assert both[name] == pytest.approx(expected, rel=1e-4)
-    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in found.module.parameters())
+    assert all(w.grad is not None and w.grad.abs().max() > 0 for w in found.module.parameters())
 
 
-@pytest.mark.parametrize("family", ["qwen3_next", "gpt_oss", "falcon_h1"])
+# Where a step changes which experts a token goes to, the loss jumps: so few mixtures.
+@pytest.mark.parametrize("family", ["qwen3_5_text", "gpt_oss", "falcon_h1"])
 def test_the_gradient_of_the_next_token_loss_is_its_slope(family: str) -> None:
     """Through windows, sinks and recurrences of later layers."""
     found = training(family, distill=0.0, lm=1.0)
