@@ -13,7 +13,6 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits
 
-
 SELECTING = ("attention", "parallel")
 """Mixers with attention to all of a sequence, of which a selector may pick the blocks."""
 _READS = {"sliding": "sliding", "linear": "linear", "none": "none"}
@@ -101,7 +100,7 @@ def resolve_plan(selector: SelectorConfig, mixers: Sequence[str], block_size: in
         chosen = layer_range(key, len(mixers), option)
         if other := [layer for layer in chosen if mixers[layer] not in SELECTING and name != "dense"]:
             raise ConfigError(
-                f"{option}: layer {other[0]} of this model is {mixers[other[0]]}, of which nothing is selected"
+                f"{option}: layer {other[0]} of this model is {mixers[other[0]]}: nothing is selected there"
             )
         names[chosen.start : chosen.stop] = [name] * len(chosen)
     names = [name if mixer in SELECTING else "dense" for name, mixer in zip(names, mixers, strict=True)]

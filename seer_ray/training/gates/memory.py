@@ -27,8 +27,8 @@ class MemoryPlan:
     gates: int
     """Weights, gradients and AdamW's two averages, fp32."""
     layer: int
-    """Activations of one layer of the teacher: residual stream, q, k, v, or those of its MLP. What a recurrence
-    needs beside is not computed."""
+    """Activations of one layer of the teacher: residual stream, q, k, v, or those of its MLP. What a
+    recurrence needs beside is not computed."""
     target: int
     """Block shares of one layer's rows, fp32, and what computes them."""
     imitation: int
