@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import VOCABULARY
+from tiny import VOCABULARY, tiny_tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from seer_ray.models.families import FAMILIES, OURS
@@ -93,3 +94,10 @@ def make_family(name: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     finally:
         torch.random.set_rng_state(state)
     return model.eval().requires_grad_(False)
+
+
+def save_family(folder: Path, name: str, **overrides: Any) -> Path:
+    """``make_family`` with a tokenizer as a folder that ``from_pretrained`` loads without a network."""
+    make_family(name, **overrides).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

@@ -19,6 +19,7 @@ from seer_ray.models.gate_config import (
     check_base_model,
     prefill_gates,
     read_gate_config,
+    selecting_layers,
     write_gate_config,
 )
 from seer_ray.models.source import GATE_WEIGHTS, find_gates
@@ -69,6 +70,8 @@ def load_gates(
             f"engine.block_size={block_size}: the gates of {source} were trained with blocks of"
             f" {config.block_size} tokens; set engine.block_size={config.block_size}"
         )
+    if other := set(config.layers or ()) - set(selecting_layers(model_config)):
+        raise ConfigError(f"{option}: has a gate for layer {min(other)}, of which nothing is selected here")
     gates = config.build(model_config, device="meta")
     _check_keys(weights, state_dict(gates), f"{option}: {weights_file.name}")
     for layer, gate in enumerate(gates):

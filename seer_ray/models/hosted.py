@@ -9,13 +9,15 @@ what it was, so ``model.generate`` works.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import nn
 from transformers import AttentionInterface, Cache
 from transformers.cache_utils import LinearAttentionLayer
 
@@ -57,8 +59,24 @@ class HostedStep(Protocol):
         ...
 
 
-_asked: ContextVar[tuple[Hosting, Any] | None] = ContextVar("asked", default=None)
-"""The model and the pass that goes through it."""
+@dataclass
+class _Part:
+    """Some of the layers, in a pass that leaves out the others: those give what enters them."""
+
+    layers: range
+    hidden: torch.Tensor | None
+    """What enters the first layer, ``[1, tokens, hidden]``; None: the embedding."""
+
+
+class _Asked(NamedTuple):
+    """The model, the pass that goes through it, and of which layers, where it is not all."""
+
+    hosting: Hosting
+    step: Any
+    part: _Part | None
+
+
+_asked: ContextVar[_Asked | None] = ContextVar("asked", default=None)
 
 
 def host(model: Any) -> Hosting:
@@ -76,6 +94,7 @@ class Hosting:
         rotations: of each layer's q and k; None: they are not turned, or there are none.
         states: of each layer, of one sequence; None: it keeps none.
         heads: of q, of K and V, and their width.
+        outputs: the projection of each layer's attention to its hidden size; None: it has no attention.
     """
 
     def __init__(self, model: Any) -> None:
@@ -84,6 +103,11 @@ class Hosting:
         self.states = kept_states(model)
         for module in filter(None, _state_modules(model)):
             module.forward = partial(_recur, module, module.forward)
+        self.outputs: list[nn.Module | None] = [None] * len(self._body.layers)
+        self.tuples = False
+        """Whether layers give their hidden states in a tuple."""
+        for index, layer in enumerate(self._body.layers):
+            layer.forward = partial(_layer, index, layer.forward)
         rotary = getattr(self._body, "rotary_emb", None)
         self._rotary = rotary.forward if rotary is not None else None
         if rotary is not None:
@@ -101,16 +125,44 @@ class Hosting:
 
     def hidden(self, tokens: torch.Tensor, step: HostedStep) -> torch.Tensor:
         """Packed tokens ``[tokens]`` through the decoder: normalised hidden states ``[tokens, hidden]``."""
-        with self._asking(step):
-            out = self._body(
-                input_ids=tokens.unsqueeze(0), position_ids=step.position.unsqueeze(0), use_cache=False
-            )
-        return out.last_hidden_state.squeeze(0)
+        return self._through(step, step.position, input_ids=tokens.unsqueeze(0)).squeeze(0)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What enters the first layer, ``[1, tokens, hidden]``."""
+        part = _Part(range(0), None)
+        position = torch.arange(len(tokens), device=tokens.device)
+        self._through(None, position, part, input_ids=tokens.unsqueeze(0))
+        assert part.hidden is not None
+        return part.hidden
+
+    def layers(self, hidden: torch.Tensor, step: HostedStep, some: range) -> torch.Tensor:
+        """Hidden states ``[1, tokens, hidden]`` through some of the layers."""
+        part = _Part(some, hidden)
+        self._through(step, step.position, part, inputs_embeds=hidden)
+        assert part.hidden is not None
+        return part.hidden
+
+    def normalise(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What leaves the last layer, ``[1, tokens, hidden]``, normalised."""
+        position = torch.arange(hidden.shape[1], device=hidden.device)
+        return self._through(None, position, _Part(range(0), hidden), inputs_embeds=hidden)
+
+    def _through(
+        self,
+        step: HostedStep | None,
+        position: torch.Tensor,
+        part: _Part | None = None,
+        **given: torch.Tensor,
+    ) -> torch.Tensor:
+        """Normalised hidden states ``[1, tokens, hidden]``."""
+        with self._asking(_Asked(self, step, part)):
+            out = self._body(**given, position_ids=position.unsqueeze(0), use_cache=False)
+        return out.last_hidden_state
 
     @contextmanager
-    def _asking(self, step: HostedStep) -> Iterator[None]:
+    def _asking(self, asked: _Asked) -> Iterator[None]:
         before = self._config._attn_implementation
-        token = _asked.set((self, step))
+        token = _asked.set(asked)
         self._config._attn_implementation = NAME
         try:
             yield
@@ -143,7 +195,9 @@ def _attention(
         raise NotImplementedError("attention logits with a soft cap")
     asked = _asked.get()
     assert asked is not None
-    hosting, step = asked
+    hosting, step, _ = asked
+    if isinstance(step, _Probe):
+        hosting.outputs[module.layer_idx] = getattr(module, "o_proj", None) or module.out_proj
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     if hosting.rotations and (rotation := hosting.rotations[module.layer_idx]) is not None:
         q, k = rotation.ordered(q), rotation.ordered(k)
@@ -154,11 +208,29 @@ def _attention(
 AttentionInterface.register(NAME, _attention)
 
 
+def _layer(index: int, original: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A decoder layer, of which a pass may leave out some."""
+    if (asked := _asked.get()) is None:
+        return original(hidden_states, *args, **kwargs)
+    hosting, step, part = asked
+    if part is None:
+        out = original(hidden_states, *args, **kwargs)
+        if isinstance(step, _Probe):
+            hosting.tuples = isinstance(out, tuple)
+        return out
+    if index or part.hidden is None:
+        part.hidden = hidden_states
+    if index in part.layers:
+        out = original(part.hidden, *args, **kwargs)
+        part.hidden = out[0] if hosting.tuples else out
+    return (part.hidden,) if hosting.tuples else part.hidden
+
+
 def _still(original: Any, x: torch.Tensor, position_ids: torch.Tensor, *more: Any, **named: Any) -> Any:
     """Rotary embeddings that turn nothing."""
     if (asked := _asked.get()) is None:
         return original(x, position_ids, *more, **named)
-    _, step = asked
+    step = asked.step
     if isinstance(step, _Probe):
         return step.turn(original(x, position_ids, *more, **named), (*more, *named.values()))
     cos, sin = original(x, position_ids[..., :1], *more, **named)
@@ -169,9 +241,14 @@ def _still(original: Any, x: torch.Tensor, position_ids: torch.Tensor, *more: An
 def _recur(module: Any, original: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     if (asked := _asked.get()) is None:
         return original(hidden_states, *args, **kwargs)
-    _, step = asked
     run = partial(_run, original, module.layer_idx)
-    return step.recur(module.layer_idx, hidden_states.squeeze(0), run).unsqueeze(0)
+    return asked.step.recur(module.layer_idx, hidden_states.squeeze(0), run).unsqueeze(0)
+
+
+def recur_apart(hidden: torch.Tensor, lengths: Sequence[int], run: Run) -> torch.Tensor:
+    """What ``run`` makes of whole documents of these lengths, side by side: nothing came before any."""
+    parts = [run(part.unsqueeze(0), (None, None))[0].squeeze(0) for part in hidden.split(list(lengths))]
+    return torch.cat(parts)
 
 
 def _run(original: Any, index: int, hidden: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
