@@ -29,7 +29,7 @@ def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
     from seer_ray.models.group import ALONE
     from seer_ray.models.load import load_model
 
-    return Engine(load_model(config.model, group or ALONE), config.engine, config.selector)
+    return Engine(load_model(config.model, group or ALONE), config.engine, config.selector, config.plan)
 
 
 class Worker:
@@ -68,7 +68,9 @@ class Worker:
 
     def start(self) -> Built:
         """Loads the model."""
-        self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
+        config = self._config
+        built_with = DecodeOptions(config.engine, config.selector, config.plan)
+        self._loop = EngineLoop(self._built, built_with)
         return self._loop.wait_until_built()
 
     def work(

@@ -13,6 +13,8 @@ from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import PlanConfig
+from seer_ray.config.works import is_dense
 from seer_ray.driver.decode import decode
 from seer_ray.driver.session import Session
 from seer_ray.report.html import FILE as REPORT
@@ -35,7 +37,9 @@ def work(session: Session, build: Builder) -> None:
 def summary_of(session: Session) -> Summary:
     """What a run came to."""
     config, live, folder = session.config, session.monitor.live, session.folder.uri
-    other = "dense" if config.selector.name != "dense" else usual_selector(config.model.gates)
+    dense = is_dense(config.selector, config.plan)
+    other = f"selector={usual_selector(config.model.gates) if dense else 'dense'}"
+    plain = ["plan=null"] if config.plan != PlanConfig() else []
     return Summary(
         **session.frame.facts(),
         metrics=session.metrics(),
@@ -45,7 +49,7 @@ def summary_of(session: Session) -> Summary:
         report=session.folder.store.locate(REPORT) if REPORT in session.folder.store.list() else None,
         next_commands=[
             f"""python -c "import pandas; print(pandas.read_parquet('{folder}/completions'))\"""",
-            command_line(config, f"selector={other}"),
+            command_line(config, other, *plain),
         ],
     )
 

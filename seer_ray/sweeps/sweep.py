@@ -13,7 +13,7 @@ from seer_ray.cluster.placement import cluster_nodes, place_workers
 from seer_ray.cluster.worker import Builder
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
-from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig
+from seer_ray.config.options import PlanConfig, RunConfig, SelectorConfig, SweepConfig
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
@@ -286,4 +286,4 @@ def _groups(sessions: Sequence[Session]) -> list[list[Session]]:
 
 def _neutral(config: RunConfig) -> RunConfig:
     """What a worker is built with before it is told what to decode: a selection that every model can have."""
-    return replace(config, selector=SelectorConfig())
+    return replace(config, selector=SelectorConfig(), plan=PlanConfig())
