@@ -161,9 +161,10 @@ def _nominal_read_rate(run: Run) -> float | None:
 
 
 def _sparse_per_dense(run: Run) -> float | None:
-    found = reads(plans.pop()) if len(plans := set(run.rows.complete["selector"])) == 1 else None
-    dense = sum(kind.layers for kind in found or () if kind.budget is None)
-    return sum(kind.layers for kind in found or ()) / dense - 1 if dense else None
+    plans = set(run.rows.complete["selector"])
+    found = (reads(plans.pop()) if len(plans) == 1 else None) or ()
+    dense = sum(kind.layers for kind in found if kind.budget is None)
+    return sum(kind.layers for kind in found if kind.budget is not None) / dense if dense else None
 
 
 _GRADE = ("problem_id", "correct", "error")

@@ -27,6 +27,7 @@ class Engine:
         model: from ``seer_ray.load_model``.
         settings: batch, memory and exactness.
         selector: which KV blocks a decode step reads; dense by default.
+        plan: which layers do otherwise; by default none.
 
     Raises:
         ConfigError: settings that the model cannot honour.

@@ -89,8 +89,8 @@ def paid_budget(selector: SelectorConfig, plan: PlanConfig, chosen: Sequence[Wor
     budget = round((whole - sum(fixed)) / payers / block_size) * block_size
     if budget < 2 * block_size:
         raise ConfigError(
-            f"plan.equal_at={plan.equal_at}: {len(fixed)} of {len(chosen)} layers alone read {sum(fixed):,} of "
-            f"the {whole:,} tokens that selector.budget={selector.budget} comes to; take fewer anchors "
+            f"plan.equal_at={plan.equal_at}: {len(fixed)} of {len(chosen)} layers alone read {sum(fixed):,} "
+            f"of the {whole:,} tokens that selector.budget={selector.budget} comes to; take fewer anchors "
             "or a larger budget"
         )
     return min(budget, plan.equal_at)
