@@ -31,7 +31,7 @@ def main(
 
     Raises:
         ConfigError: An option, or what it names, is wrong.
-        Interrupted: SIGINT or SIGTERM.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     check_shares(config)
     with measuring(config, reporter) as (frame, progress):
@@ -61,7 +61,7 @@ def main(
         summary.files.append("ranking.yaml")
         _track(frame, summary)
         conclude(frame, summary, {f"kl/{plan['name']}": plan["kl"] for plan in summary.plans})
-    frame.reporter.finish(summary)
+    frame.finish(summary)
     return summary
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import faulthandler
 import hashlib
 import os
 import sys
@@ -50,7 +52,8 @@ class FakePlan:
 class FakeEngine:
     """Continuous batching over ``rows`` rows. What a problem's id begins with says what it does to a worker:
 
-    ``raise`` fails the engine, ``kill`` ends the process, ``hang`` stops stepping: all at its third token.
+    ``raise`` fails the engine, ``kill`` ends the process, ``crash`` does so by a fault, ``hang`` stops
+    stepping: all at its third token.
     """
 
     rows: int = 4
@@ -102,6 +105,9 @@ class FakeEngine:
                 raise IndexError(f"no page for {request.problem}")
             if request.problem.startswith("kill"):
                 os._exit(9)
+            if request.problem.startswith("crash"):
+                faulthandler.enable()
+                ctypes.string_at(0)
             if request.problem.startswith("hang"):
                 time.sleep(3600)
         tokens.append(token_at(request, len(tokens)))
@@ -130,6 +136,18 @@ def local_ray() -> Iterator[None]:
 
 def build_fake(config: RunConfig) -> FakeEngine:
     return FakeEngine(config.engine.max_batch, step_s=0.002)
+
+
+class RefusingEngine(FakeEngine):
+    """Has no room for any prompt."""
+
+    def _advance(self, request: Request, tokens: list[int]) -> Delta:
+        del self.running[request.id]
+        return Delta(request.id, completion=Completion(request, [], "", "error", "the prompt is too long"))
+
+
+def build_refusing(config: RunConfig) -> FakeEngine:
+    return RefusingEngine(config.engine.max_batch, step_s=0.002)
 
 
 def build_slow(config: RunConfig) -> FakeEngine:

@@ -59,6 +59,10 @@ class Built:
     room: int
     plan: str
     """Readable form of the layer plan that it honours."""
+    niceness: int = 0
+    """By which Ray has lowered the worker's priority."""
+    note: str | None = None
+    """What a person should know of it, in a line."""
 
 
 @dataclass

@@ -15,6 +15,9 @@ from seer_ray.config.works import anchor_at, layout_of, ratio_of, works
 PLACING = ("ratio", "named", "anchors")
 """Layouts that say which layers are anchors."""
 
+LARGEST = 2**63 - 1
+"""What columns, tensors and counters hold."""
+
 
 def check(config: Any, prefix: str = "") -> None:
     """Bounds and choices, which of a mapping are those of its values, and what options demand of each other.
@@ -31,6 +34,7 @@ def check(config: Any, prefix: str = "") -> None:
     if isinstance(config, RunConfig):
         check_selector(config.selector, config.engine, config.plan)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
+        check_marks(config.task.thinking_marks)
 
 
 def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
@@ -41,6 +45,10 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
     unit = f" {meta['unit']}" if meta["unit"] else ""
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{name}={said}: must be a number")
+    if isinstance(value, float) and math.isinf(value):
+        raise ConfigError(f"{name}={said}: must be finite")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{name}={said[:20]}…: must be of at most 64 bits, {LARGEST} at most")
     if meta["choices"] and value not in meta["choices"]:
         near = did_you_mean(said, meta["choices"])
         raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}{near}")
@@ -125,6 +133,14 @@ def check_plan(selector: SelectorConfig, plan: PlanConfig) -> None:
                 f"plan.equal_at={plan.equal_at}: selector.{name} decides already what layers read; leave one "
                 "of them out"
             )
+
+
+def check_marks(marks: list[str] | None) -> None:
+    """Two texts that differ, or none."""
+    if marks and (len(marks) != 2 or not all(marks) or marks[0] == marks[1]):
+        raise ConfigError(
+            f"task.thinking_marks={marks}: must be two texts that differ, such as [<think>,</think>], or []"
+        )
 
 
 def parse_bytes(text: str, name: str) -> int | None:

@@ -13,7 +13,11 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from seer_ray.config.layouts import LAYOUTS
+from seer_ray.config.secrets import redacted
 from seer_ray.config.selectors import SELECTORS
+
+PACKAGED = ("reasoner", "smollm2")
+"""Models and gates that are called so wherever a job runs, whatever files of these names are there."""
 
 
 def option(
@@ -87,7 +91,7 @@ class ModelConfig:
     @property
     def short(self) -> str:
         """The name's last part, for names of folders."""
-        return PurePosixPath(self.name.replace("\\", "/")).name.removesuffix(".gguf")
+        return PurePosixPath(redacted(self.name).replace("\\", "/")).name.removesuffix(".gguf")
 
 
 @dataclass
@@ -260,6 +264,10 @@ class TaskConfig:
     prompt: str = option("{question}", "user message; {question} or any column in braces")
     system: str | None = option(None, "system message")
     thinking: bool | None = option(None, "enable_thinking of the chat template; None: the template's default")
+    thinking_marks: list[str] | None = option(
+        None,
+        "[open, close] around the reasoning; None: as vocabulary and chat template have them; []: none",
+    )
     few_shot: list[Any] = option([], "examples before the question: list of {question, answer}")
     grader: str = option("math", "math, choice, exact, none, or module:function(completion, answer) -> bool")
     grade_timeout: float = option(
@@ -358,7 +366,7 @@ class RunConfig(JobConfig):
 
     command = "run"
 
-    seed: int = option(0, "of all sampling noise", minimum=0)
+    seed: int = option(0, "of all sampling noise", minimum=0, maximum=2**63 - 1)
     samples: int = option(1, "completions per problem", minimum=1)
     model: ModelConfig = section(ModelConfig)
     task: TaskConfig = section(TaskConfig)

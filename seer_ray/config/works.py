@@ -123,5 +123,13 @@ def works(selector: SelectorConfig, plan: PlanConfig) -> Iterator[tuple[str, Wor
 
 def is_dense(selector: SelectorConfig, plan: PlanConfig) -> bool:
     """Whether every layer reads everything, whatever the model."""
-    used = {work.selector for _, work in works(selector, plan)}
-    return used | set(selector.layers.values()) == {"dense"}
+    return _selectors(selector, plan) == {"dense"}
+
+
+def needs_gates(selector: SelectorConfig, plan: PlanConfig) -> bool:
+    """Whether gates are read: else they need not be there."""
+    return any(SELECTORS[name].gates for name in _selectors(selector, plan))
+
+
+def _selectors(selector: SelectorConfig, plan: PlanConfig) -> set[str]:
+    return {*(work.selector for _, work in works(selector, plan)), *selector.layers.values()}

@@ -187,7 +187,9 @@ class Runner:
         watched = [
             (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
         ]
-        watch = Watch([index for index, _ in watched], len(self.plan.layers), self.device) if watched else None
+        watch = (
+            Watch([index for index, _ in watched], len(self.plan.layers), self.device) if watched else None
+        )
         if states is not None:
             chosen = chosen.masked_fill(padding, states.nobody)
         step = DecodePass(self.decoder, tables, positions, completed, watch, chosen)
@@ -294,12 +296,12 @@ class Runner:
         own -= slot_count(settings.max_batch) * StateSlots.bytes_of(shape.states)
         if own < 0:
             raise ConfigError(
-                f"engine.kv_memory={settings.kv_memory}: the states of engine.max_batch={settings.max_batch} rows "
-                f"alone take {-own / 2**20:.1f} MiB more; lower engine.max_batch"
+                f"engine.kv_memory={settings.kv_memory}: the states of engine.max_batch={settings.max_batch} "
+                f"rows alone take {-own / 2**20:.1f} MiB more; lower engine.max_batch"
             )
-        # Of a window every row has all pages, and a chunk of prompts more, before others get theirs: up to half.
+        # Of a window every row has all pages, and a chunk of prompts more, before others: up to half.
         own = min(shape.group.gathered(own))
-        pages = []
+        pages: list[int] = []
         for group, size in reversed(list(zip(groups, sizes, strict=True))):
             rows = settings.max_batch * pages_of(length, block, group.reach)
             chunk = 0 if group.reach is None else settings.prefill_chunk // block + 1
@@ -310,9 +312,10 @@ class Runner:
             pages.insert(0, count)
             least = 2 if group.reach is None else pages_of(length, block, group.reach) + chunk
             if count < least:
+                one = f"one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
                 raise ConfigError(
-                    f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of {len(group.layers)} "
-                    f"layers; one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
+                    f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of "
+                    f"{len(group.layers)} layers; {one}"
                 )
         cached = pages[0] * block if groups and groups[0].reach is None else None
         return Capacity(length, tuple(pages), sizes, cached)

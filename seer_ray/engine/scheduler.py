@@ -322,8 +322,8 @@ class Scheduler:
         return self._snapshots is None and all(pool.reach is None for pool in self.pools)
 
     def _computed(self, sequence: Sequence) -> Prompt | None:
-        """All of the sequence's prompt but the last token, if someone has it. The last page may be partial, or
-        go on with another sample's tokens: whoever writes to a shared page copies it first."""
+        """All of the sequence's prompt but the last token, if someone has it. The last page may be partial,
+        or go on with another sample's tokens: whoever writes to a shared page copies it first."""
         if sequence.prompt_key in self._prefixes:
             return self._prefixes[sequence.prompt_key]
         computed = sequence.prompt_length - 1

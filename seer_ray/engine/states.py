@@ -7,15 +7,15 @@ import torch
 from seer_ray.models.hosted import States
 
 SNAPSHOTS = 4
-"""States of prompts that wait for further samples, at most: each is as large as that of a running sequence."""
+"""States of prompts that wait for further samples, at most: each is as large as a running sequence's."""
 
 
 class StateSlots:
-    """The states of ``max_batch`` rows by their number, then ``SNAPSHOTS`` of prompts, then one of nobody, which
-    padding rows read and write.
+    """The states of ``max_batch`` rows by their number, then ``SNAPSHOTS`` of prompts, then one of nobody,
+    which padding rows read and write.
 
     Attributes:
-        kept: per layer the tensors ``[slots, ...]``, as ``models.hosted`` has them; None: the layer keeps none.
+        kept: per layer the tensors ``[slots, ...]``, as ``models.hosted`` has them; None: it keeps none.
     """
 
     def __init__(self, shapes: tuple[States | None, ...], max_batch: int, device: torch.device) -> None:

@@ -25,7 +25,9 @@ def check_config(config: PreTrainedConfig, option: str) -> None:
     try:
         family, mixers = family_of(config), layer_mixers(config)
         if other := sorted({name for name in mixers if _keeps_more(name) and not family.state}):
-            raise ConfigError(f"model type {config.model_type}: with layers of kind {other[0]} it is not supported")
+            raise ConfigError(
+                f"model type {config.model_type}: with layers of kind {other[0]} it is not supported"
+            )
         if not family.hosted:
             rope_parameters(config)
         elif getattr(config, "attn_logit_softcapping", None):

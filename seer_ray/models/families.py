@@ -1,9 +1,9 @@
 """The model types that are supported, one row of traits each.
 
-``ours``: the decoder is embedding, layers with q, k, v and o projections and perhaps a norm of each head's q and
-k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with our own
-norms and products. Many relatives differ in one of these without a trace in their module names: so a list, and
-a test of each against transformers.
+``ours``: the decoder is embedding, layers with q, k, v and o projections and perhaps a norm of each head's q
+and k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``patch`` spells it out, with our
+own norms and products. Many relatives differ in one of these without a trace in their module names: so a
+list, and a test of each against transformers.
 
 All others are ``hosted``: their own layers run as they are, and hand over what mixes tokens.
 """
@@ -35,7 +35,8 @@ _GRANITE = {"multiplier": lambda config: 1 / config.logits_scaling}
 
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
-        ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "arcee"), _OURS
+        ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "arcee"),
+        _OURS,
     ),
     **dict.fromkeys(
         (

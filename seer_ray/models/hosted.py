@@ -29,8 +29,8 @@ States = tuple[torch.Tensor | None, torch.Tensor | None]
 """What a layer keeps of some sequences, as transformers keeps it: inputs of its convolution
 ``[sequences, channels, kernel]``, and its recurrent state ``[sequences, ...]``; None: it has none."""
 Run = Callable[[torch.Tensor, States], tuple[torch.Tensor, States]]
-"""From hidden states ``[sequences, tokens, hidden]`` and the states before them to what the layer makes of them,
-and the states after them."""
+"""From hidden states ``[sequences, tokens, hidden]`` and the states before them to what the layer makes of
+them, and the states after them."""
 
 
 class HostedStep(Protocol):
@@ -204,8 +204,8 @@ def _cache(index: int, states: States) -> tuple[Cache, LinearAttentionLayer]:
 
 
 class _Probe:
-    """A pass in which attention gives zeros: what reaches it, without and with rotation, says how a layer turns
-    its q and k, and the states that are left say what a layer keeps."""
+    """A pass in which attention gives zeros: what reaches it, without and with rotation, says how a layer
+    turns its q and k, and the states that are left say what a layer keeps."""
 
     TOKENS = 2
 

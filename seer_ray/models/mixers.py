@@ -26,9 +26,7 @@ class Traits:
 
 
 MIXERS = {
-    "attention": Traits(
-        ("full_attention",), "seer_ray.engine.mixers.attention:PagedAttention", trained=True
-    ),
+    "attention": Traits(("full_attention",), "seer_ray.engine.mixers.attention:PagedAttention", trained=True),
     "sliding": Traits(
         ("sliding_attention",), "seer_ray.engine.mixers.sliding:SlidingAttention", windowed=True, trained=True
     ),
@@ -36,8 +34,8 @@ MIXERS = {
     "parallel": Traits(("hybrid",), "seer_ray.engine.mixers.attention:PagedAttention", state=True),
     "none": Traits(("moe", "mlp")),
 }
-"""By their names in options and plans. ``parallel``: attention and a recurrence side by side; ``none``: a layer
-that mixes no tokens."""
+"""By their names in options and plans. ``parallel``: attention and a recurrence side by side; ``none``: a
+layer that mixes no tokens."""
 NATIVE = {native: name for name, traits in MIXERS.items() for native in traits.native}
 """Names in options by those of transformers."""
 

@@ -46,8 +46,8 @@ class Step(Protocol):
 
 
 def patch_attention(model: PreTrainedModel) -> None:
-    """Give every module of ``model`` that mixes tokens a forward that asks the engine. Idempotent; weights and
-    names stay.
+    """Give every module of ``model`` that mixes tokens a forward that asks the engine. Idempotent; weights
+    and names stay.
 
     Outside of the engine's passes the modules still do what they did, so ``model.generate`` works.
 

@@ -119,8 +119,7 @@ def resolve_plan(
         named = layer_range(key, len(mixers), option)
         if other := [layer for layer in named if mixers[layer] not in SELECTING and name != "dense"]:
             raise ConfigError(
-                f"{option}: layer {other[0]} of this model is {mixers[other[0]]}, of which nothing is "
-                "selected"
+                f"{option}: layer {other[0]} of this model is {mixers[other[0]]}: nothing is selected there"
             )
         chosen[named.start : named.stop] = [Work(name)] * len(named)
     budget = selector.budget

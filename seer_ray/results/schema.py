@@ -28,7 +28,14 @@ COLUMNS = (
     Column("sample", pa.int32(), "number of the completion among those of its problem, from 0"),
     Column("seed", pa.int64(), "of the job; noise is a function of (seed, problem_id, sample, position)"),
     Column("prompt", TEXT, "rendered by the chat template"),
-    Column("completion", TEXT, "generated text"),
+    Column("completion", TEXT, "generated text, with the marks of reasoning and no other special tokens"),
+    Column("reasoning", TEXT, "its reasoning, without marks; null: none, or not told apart", nullable=True),
+    Column(
+        "answer",
+        TEXT,
+        "what is not reasoning, which is graded; null: the reasoning did not end, or not told apart",
+        nullable=True,
+    ),
     Column("token_ids", pa.list_(pa.int32()), "generated token ids"),
     Column("finish_reason", TEXT, "stop, length, abort or error"),
     Column("extracted_answer", TEXT, "the answer that the grader found; null: none", nullable=True),
@@ -92,10 +99,10 @@ def table(rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | None 
         for column in COLUMNS:
             if row.get(column.name) is None and not column.nullable:
                 raise ValueError(f"{column.name}: missing in the row of {row.get('problem_id')!r}")
-    arrays = [pa.array([_clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
+    arrays = [pa.array([clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
     return pa.Table.from_arrays(arrays, schema=schema(metadata))
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """Text that UTF-8 can hold: JSON input may carry lone surrogates, and one must not cost a job."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
