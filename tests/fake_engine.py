@@ -17,7 +17,7 @@ import numpy as np
 
 from seer_ray.cluster.connect import connected
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import ClusterConfig, EngineConfig, RunConfig, SelectorConfig
+from seer_ray.config.options import ClusterConfig, EngineConfig, PlanConfig, RunConfig, SelectorConfig
 from seer_ray.engine.request import Completion, Counters, Delta, Request, SamplingParams
 from seer_ray.engine.trace import TraceEncoder
 
@@ -45,7 +45,7 @@ def make_request(problem: str, sample: int = 0, length: int = 8, **changes: obje
 
 @dataclass(frozen=True)
 class FakePlan:
-    code: str = "fake"
+    id: str = "fake"
 
 
 @dataclass
@@ -82,7 +82,7 @@ class FakeEngine:
 
     def warm_up(self) -> None: ...
 
-    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+    def configure(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
         assert not self.busy, "configured with requests in it"
         if selector.name == "seer":
             raise ConfigError("model.gates: none given")

@@ -31,7 +31,7 @@ def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
     from seer_ray.models.group import ALONE
     from seer_ray.models.load import load_model
 
-    return Engine(load_model(config.model, group or ALONE), config.engine, config.selector)
+    return Engine(load_model(config.model, group or ALONE), config.engine, config.selector, config.plan)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,9 @@ class Worker:
 
     def start(self) -> Built:
         """Loads the model."""
-        niceness = normal_priority()
-        self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
+        niceness, config = normal_priority(), self._config
+        built_with = DecodeOptions(config.engine, config.selector, config.plan)
+        self._loop = EngineLoop(self._built, built_with)
         built = self._loop.wait_until_built()
         from seer_ray.kernels.compiled import fallback
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
+GROUPS = ("model", "task", "selector", "plan", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
 OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}
 """Group -> the option that somebody means who gives it a name of their own."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from seer_ray.config.layouts import LAYOUTS
 from seer_ray.config.secrets import redacted
 from seer_ray.config.selectors import SELECTORS
 
@@ -131,10 +132,39 @@ class SelectorConfig:
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
     )
 
-    @property
-    def gated(self) -> bool:
-        """Whether gates are read: else they need not be there."""
-        return any(SELECTORS[name].gates for name in (self.name, *self.layers.values()))
+
+@dataclass
+class PlanConfig:
+    """What each layer does, counted over those with full attention: some are anchors, the others cheap.
+
+    ``selector.dense_layers`` and ``selector.layers`` come after it, for single layers.
+    """
+
+    ratio: str | None = option(
+        None, "so many cheap layers for each anchor: a whole number, 0: anchors only, inf: no anchor"
+    )
+    phase: str = option(
+        "last", "where the anchor stands among the layers of one ratio: first, last, or a place from 0"
+    )
+    repeat: list[str] = option([], "what layers do, over and over, e.g. [gated, gated, dense]")
+    named: str | None = option(None, "which layers are anchors, by the name of a set", choices=tuple(LAYOUTS))
+    anchors: int | None = option(None, "so many anchors: the first of plan.ranking", minimum=1)
+    ranking: list[int] = option(
+        [], "layers, those first that lose most where they are sparse: see seer-ray gates shares"
+    )
+    cheap: str = option(
+        "gated",
+        "what cheap layers do: gated (as the options of selector say), dense, or another selector, with a "
+        "budget of its own in tokens if it has one: window:1024",
+    )
+    anchor: str = option("dense", "what anchors do, as plan.cheap")
+    equal_at: int | None = option(
+        None,
+        "at this length a step reads as much as with selector.budget in every layer: layers without a budget "
+        "of their own pay for the anchors. None: they have selector.budget",
+        unit="tokens",
+        minimum=1,
+    )
 
 
 @dataclass
@@ -341,6 +371,7 @@ class RunConfig(JobConfig):
     model: ModelConfig = section(ModelConfig)
     task: TaskConfig = section(TaskConfig)
     selector: SelectorConfig = section(SelectorConfig)
+    plan: PlanConfig = section(PlanConfig)
     sampling: SamplingConfig = section(SamplingConfig)
     engine: EngineConfig = section(EngineConfig)
     cluster: ClusterConfig = section(ClusterConfig, operational=True)

@@ -27,7 +27,7 @@ def check_model(config: RunConfig) -> None:
     """
     hf_config = load_config(config.model)
     check_engine(hf_config, config.engine)
-    resolve_plan(config.selector, layer_mixers(hf_config), config.engine.block_size)
+    resolve_plan(config.selector, layer_mixers(hf_config), config.engine.block_size, config.plan)
 
 
 def make_prompts(

@@ -14,7 +14,9 @@ from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
 from seer_ray.config.errors import ConfigError, NothingToShow
+from seer_ray.config.options import PlanConfig
 from seer_ray.config.paths import with_absolute_paths
+from seer_ray.config.works import is_dense, needs_gates
 from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
@@ -49,7 +51,9 @@ def refuse_failure(session: Session) -> None:
 def summary_of(session: Session) -> Summary:
     """What a run came to."""
     config, live, folder = session.config, session.monitor.live, session.folder.uri
-    other = "dense" if config.selector.name != "dense" else usual_selector(config.model.gates)
+    dense = is_dense(config.selector, config.plan)
+    other = f"selector={usual_selector(config.model.gates) if dense else 'dense'}"
+    plain = ["plan=null"] if config.plan != PlanConfig() else []
     return Summary(
         **session.frame.facts(),
         metrics=session.metrics(),
@@ -59,14 +63,14 @@ def summary_of(session: Session) -> Summary:
         report=session.folder.store.locate(REPORT) if REPORT in session.folder.store.list() else None,
         next_commands=[
             f"""python -c "import pandas; print(pandas.read_parquet('{folder}/completions'))\"""",
-            command_line(config, f"selector={other}"),
+            command_line(config, other, *plain),
         ],
     )
 
 
 def _decode(session: Session, build: Builder) -> None:
     config, stop = session.config, session.frame.stop
-    sources = look(config.model, session.folder, gated=config.selector.gated)
+    sources = look(config.model, session.folder, gated=needs_gates(config.selector, config.plan))
     refuse_other_sources(session.folder, sources.contents)
     reading = replace(config, model=sources.model)
     missing = session.monitor.live.total - session.monitor.live.done

@@ -138,7 +138,7 @@ class Session:
             self._rounds(requests, round_problems or len(self.problems)),
             config.cluster.max_attempts,
             log.chains,
-            DecodeOptions(config.engine, config.selector),
+            DecodeOptions(config.engine, config.selector, config.plan),
         )
         return self.queue
 

@@ -14,7 +14,7 @@ import torch
 
 from seer_ray.config.checks import check, check_selector, parse_bytes
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
@@ -75,10 +75,13 @@ class Capacity:
 class Runner:
     """Model, cache and selectors of one engine. Knows sequences; decides nothing about them."""
 
-    def __init__(self, loaded: LoadedModel, settings: EngineConfig, selector: SelectorConfig) -> None:
+    def __init__(
+        self, loaded: LoadedModel, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig
+    ) -> None:
         check(settings, "engine.")
         check(selector, "selector.")
-        check_selector(selector, settings)
+        check(plan, "plan.")
+        check_selector(selector, settings, plan)
         self.loaded, self.settings = loaded, settings
         self.device = loaded.device
         if settings.tensor_parallel != loaded.group.size:
@@ -90,7 +93,7 @@ class Runner:
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
-        self.plan = resolve_plan(selector, shape.mixers, settings.block_size)
+        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan)
         selectors = self._selectors(shape)
         self.capacity = self._capacity(shape, selectors)
         max_pages = -(-self.capacity.max_length // settings.block_size)

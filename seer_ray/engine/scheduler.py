@@ -114,7 +114,7 @@ class Scheduler:
             self._leave_queue(sequence)
 
     def recompute(self, sequence: Sequence) -> None:
-        """What a running sequence keeps is wrong: it gives that up and waits at the front, as if preempted."""
+        """What a running sequence keeps is wrong: it gives that up and waits at the front."""
         self._preempt(sequence)
 
     def _drop(self, sequence: Sequence) -> None:

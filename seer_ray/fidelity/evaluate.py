@@ -192,7 +192,7 @@ def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> Non
     layers = loaded.hf_config.num_hidden_layers
     if config.dense_layers > layers:
         raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
-    layer_limits(2 * block, block, config.shares, config.threshold, layers, "shares")
+    layer_limits([2 * block] * layers, block, config.shares, config.threshold, "shares")
 
 
 def check_length(config: HeldOutConfig, loaded: LoadedModel, block: int) -> None:

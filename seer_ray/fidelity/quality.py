@@ -118,7 +118,7 @@ def measure(
     figures, weight = Figures(), next(model.parameters())
 
     def limits_of(blocks: int) -> list[Limit]:
-        return layer_limits(blocks * block_size, block_size, shares, threshold, shape.layers, "shares")
+        return layer_limits([blocks * block_size] * shape.layers, block_size, shares, threshold, "shares")
 
     for number, document in enumerate(documents, 1):
         length = len(document.tokens)

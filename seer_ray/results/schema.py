@@ -65,7 +65,9 @@ COLUMNS = (
     Column("attempts", pa.int32(), "workers that were given this request; more than 1: some died"),
     Column("worker", TEXT, "which worker finished it; null: none", nullable=True),
     Column("model", TEXT, "base model"),
-    Column("selector", TEXT, "layer plan in readable form, budget included"),
+    Column(
+        "selector", TEXT, "layer plan in readable form, budget included; where layers differ with a digest"
+    ),
     Column("error", TEXT, "why there is no completion; null: there is one", nullable=True),
     Column("finished_at", pa.timestamp("us", tz="UTC"), "when the completion ended"),
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import SelectorConfig
+from seer_ray.config.options import PlanConfig, SelectorConfig
 from seer_ray.models.catalog import check_engine
 from seer_ray.models.load import load_config
 from seer_ray.models.mixers import layer_mixers
@@ -21,7 +21,7 @@ class Plans:
 
     Attributes:
         distinct: The points that are to be run: of those that decode alike, the first.
-        codes: Readable plan by slug.
+        codes: Id of the plan, which is readable, by slug.
         same: Slug of a point that is left out -> slug of the one that is run for it.
         failed: Slug -> why the model cannot have it.
     """
@@ -45,7 +45,7 @@ class Plans:
                 self.same[point.slug] = known[key]
                 continue
             known[key] = point.slug
-            self.codes[point.slug] = plan.code
+            self.codes[point.slug] = plan.id
             self.distinct.append(point)
 
     def _resolve(self, point: Point) -> LayerPlan:
@@ -59,9 +59,11 @@ class Plans:
         if isinstance(hf_config, ConfigError):
             raise hf_config
         check_engine(hf_config, point.config.engine)
-        return resolve_plan(point.config.selector, layer_mixers(hf_config), point.config.engine.block_size)
+        config = point.config
+        mixers = layer_mixers(hf_config)
+        return resolve_plan(config.selector, mixers, config.engine.block_size, config.plan)
 
 
 def _rest(point: Point) -> str:
-    """All options but the selector's."""
-    return repr(replace(point.config, name=None, selector=SelectorConfig()))
+    """All options but those that the layers' plan is made of."""
+    return repr(replace(point.config, name=None, selector=SelectorConfig(), plan=PlanConfig()))

@@ -14,8 +14,9 @@ from seer_ray.cluster.watch import ClusterLost
 from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
-from seer_ray.config.options import ModelConfig, RunConfig, SelectorConfig, SweepConfig
+from seer_ray.config.options import ModelConfig, PlanConfig, RunConfig, SelectorConfig, SweepConfig
 from seer_ray.config.paths import with_absolute_paths
+from seer_ray.config.works import needs_gates
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
@@ -199,7 +200,10 @@ class Sweep:
         Raises:
             ConfigError: They are not there, or a point was begun with others.
         """
-        model, gated = sessions[0].config.model, any(s.config.selector.gated for s in sessions)
+        model, gated = (
+            sessions[0].config.model,
+            any(needs_gates(s.config.selector, s.config.plan) for s in sessions),
+        )
         folders = [s.folder for s in self.sessions.values() if s.config.model == model]
         sources = look(model, *folders, gated=gated)
         for folder in folders:
@@ -323,4 +327,4 @@ def _groups(sessions: Sequence[Session]) -> list[list[Session]]:
 
 def _neutral(config: RunConfig) -> RunConfig:
     """What a worker is built with before it is told what to decode: a selection that every model can have."""
-    return replace(config, selector=SelectorConfig())
+    return replace(config, selector=SelectorConfig(), plan=PlanConfig())

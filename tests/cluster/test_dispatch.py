@@ -15,7 +15,7 @@ from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.request import Delta, Request
 
 NAMES = ("dense", "quest", "window")
@@ -64,7 +64,9 @@ class Local:
         engine, refused = self.engines[name], None
         if options is not None and options != self.options.get(name):
             try:
-                engine.configure(options.engine, options.selector)  # fails if it holds other requests
+                engine.configure(
+                    options.engine, options.selector, options.plan
+                )  # fails if it holds other requests
                 self.options[name] = options
             except ConfigError as error:
                 refused, new = str(error), []
@@ -73,7 +75,7 @@ class Local:
         deltas: list[Delta] = []
         for _ in range(3):
             deltas += engine.step() if engine.busy else []
-        return WorkReport(deltas, engine.room(), engine.busy, engine.stats(), engine.plan.code, refused)
+        return WorkReport(deltas, engine.room(), engine.busy, engine.stats(), engine.plan.id, refused)
 
 
 def queue(name: str, problems: int, samples: int = 2, each: int = 1, length: int = 4) -> RunQueue:
@@ -81,7 +83,9 @@ def queue(name: str, problems: int, samples: int = 2, each: int = 1, length: int
     requests = [make_request(f"p{p}", s, length) for p in range(problems) for s in range(samples)]
     size = each * samples
     rounds = [requests[first : first + size] for first in range(0, len(requests), size)]
-    return RunQueue(name, rounds, 3, None, DecodeOptions(EngineConfig(), SelectorConfig(name=name)))
+    return RunQueue(
+        name, rounds, 3, None, DecodeOptions(EngineConfig(), SelectorConfig(name=name), PlanConfig())
+    )
 
 
 def run(dispatcher: Dispatcher, chance: random.Random | None = None) -> list[tuple[str, Any]]:

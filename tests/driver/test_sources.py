@@ -8,6 +8,7 @@ import pytest
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig, RunConfig
+from seer_ray.config.works import needs_gates
 from seer_ray.driver import sources
 from seer_ray.driver.sources import FILE, look, noted, refuse_other_sources
 from seer_ray.results.folder import RunFolder
@@ -77,12 +78,14 @@ def test_what_is_new_is_noted_too(folder: RunFolder) -> None:
 def test_gates_that_no_selector_reads_need_not_be_there(tmp_path: Path) -> None:
     config = RunConfig()
     config.model.gates = str(tmp_path / "nowhere")
-    assert not config.selector.gated and look(config.model, gated=False).contents.keys() == {
+    assert not needs_gates(config.selector, config.plan) and look(
+        config.model, gated=False
+    ).contents.keys() == {
         "model.name",
         "model.tokenizer",
     }
     config.selector.layers = {"3": "seer"}
-    assert config.selector.gated
+    assert needs_gates(config.selector, config.plan)
     with pytest.raises(ConfigError, match=r"^model.gates=.*nowhere: no such file or folder"):
         look(config.model)
 

@@ -236,7 +236,7 @@ def test_a_row_is_a_decode_step_of_the_engine(
     loaded = tiny_model("qwen3")
     model: Any = loaded.model
     expected, by_engine = engine_steps(selector, length, budget=budget, threshold=threshold, shares=shares)
-    limits = layer_limits(budget, BLOCK, shares, threshold, 2, "shares")
+    limits = layer_limits([budget] * 2, BLOCK, shares, threshold, "shares")
     ours: dict[int, list[set[int]]] = {}
     original = passes.Layer.select
 
