@@ -366,8 +366,8 @@ class Scheduler:
     # -- integrity -----------------------------------------------------------------------------------
 
     def _ownerships(self, group: int) -> Iterator[int]:
-        for held in (*self.running, *self._prefixes.values()):
-            yield from filter(None, held.pages[group])
+        for pages in (*(s.pages for s in self.running), *(p.pages for p in self._prefixes.values())):
+            yield from filter(None, pages[group])
 
     def check(self) -> None:
         """Reference counts balance; rows are used once.
