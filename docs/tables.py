@@ -20,6 +20,8 @@ from seer_ray.config.options import options
 from seer_ray.config.overrides import describe, option_types
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.jobs.kinds import KINDS
+from seer_ray.models.families import FAMILIES, TEXT_PARTS, lacking
+from seer_ray.models.mixers import MIXERS
 from seer_ray.results.schema import COLUMNS
 
 FOLDER = Path(__file__).parent
@@ -138,6 +140,33 @@ def selector_table() -> str:
     )
 
 
+def model_table() -> str:
+    """The model types that can be decoded."""
+    parts = {text: whole for whole, text in TEXT_PARTS.items()}
+    return table(
+        ("model type", "and the text part of", "runs", "layers", "experts", "cannot"),
+        (
+            [
+                code(name),
+                code(parts[name]) if name in parts else "",
+                of.runs,
+                ", ".join(of.layers),
+                "may have" if of.experts else "",
+                ", ".join(lacking(hosted=of.hosted, experts=of.experts, layers=of.layers)),
+            ]
+            for name, of in sorted(FAMILIES.items())
+        ),
+    )
+
+
+def layer_table() -> str:
+    """The kinds of layers."""
+    return table(
+        ("layer", "in transformers", "mixes tokens by", "keeps of a sequence"),
+        ([code(name), ", ".join(map(code, of.native)), of.help, of.keeps] for name, of in MIXERS.items()),
+    )
+
+
 def schema_table() -> str:
     """The columns of a completions file."""
     return table(
@@ -162,6 +191,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "choices": choice_table,
     "commands": top_table,
     "selectors": selector_table,
+    "models": model_table,
+    "layers": layer_table,
     "schema": schema_table,
     "metrics": metric_table,
     "live": live_table,

@@ -5,14 +5,13 @@ Running it again goes on where it stopped; running it when it is done does nothi
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.config.training import DistillConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.driver.train import Report, train
+from seer_ray.models.identity import Contents
 from seer_ray.status.live import Reporter, TrainLive, TrainSummary
 from seer_ray.tracking.tracker import Dataset
 
@@ -44,16 +43,14 @@ def plan(config: DistillConfig) -> MemoryPlan:
     return plan_of(config, hf_config, gate_shape(config, hf_config), dtype)
 
 
-def _launch(config: DistillConfig, place: str, report: Report) -> TrainResult:
+def _launch(config: DistillConfig, contents: Contents, place: str, report: Report) -> TrainResult:
     from seer_ray.training.launch import Training, launch
 
-    build = functools.partial(_build, folder=os.getcwd())
-    return launch(Training(build, config, place, "gates"), report)
+    return launch(Training(_build, config, place, "gates", os.getcwd(), contents), report)
 
 
-def _build(config: DistillConfig, device: str, folder: str) -> Any:
-    """In a worker, which Ray Train starts in a folder of its own: ``folder`` is where paths begin."""
+def _build(config: DistillConfig, device: str) -> Any:
+    """In a worker."""
     from seer_ray.training.gates.distillation import Distillation
 
-    with contextlib.chdir(folder) if os.path.isdir(folder) else contextlib.nullcontext():
-        return Distillation(config, device)
+    return Distillation(config, device)

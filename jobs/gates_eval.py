@@ -41,7 +41,7 @@ def main(
 
     Raises:
         ConfigError: An option, or what it names, is wrong.
-        Interrupted: SIGINT or SIGTERM.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     check_evaluation(config)
     with measuring(config, reporter) as (frame, progress):
@@ -57,7 +57,7 @@ def main(
         _write(frame, summary, found)
         _track(frame, summary)
         conclude(frame, summary, flat(summary.table, VALUES))
-    frame.reporter.finish(summary)
+    frame.finish(summary)
     return summary
 
 

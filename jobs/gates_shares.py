@@ -31,7 +31,7 @@ def main(
 
     Raises:
         ConfigError: An option, or what it names, is wrong.
-        Interrupted: SIGINT or SIGTERM.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     check_shares(config)
     with measuring(config, reporter) as (frame, progress):
@@ -54,9 +54,14 @@ def main(
             text = yaml.safe_dump({"selector": plan["selector"]}, sort_keys=False)
             frame.folder.store.write(name, text.encode())
             summary.files.append(name)
+        ranking = yaml.safe_dump(
+            {"plan": {"ranking": found.ranking}}, default_flow_style=None, sort_keys=False
+        )
+        frame.folder.store.write("ranking.yaml", ranking.encode())  # beside it: plan.anchors
+        summary.files.append("ranking.yaml")
         _track(frame, summary)
         conclude(frame, summary, {f"kl/{plan['name']}": plan["kl"] for plan in summary.plans})
-    frame.reporter.finish(summary)
+    frame.finish(summary)
     return summary
 
 

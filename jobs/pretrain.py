@@ -6,12 +6,14 @@ Running it again goes on where it stopped; running it when it is done does nothi
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.config.checks import check
 from seer_ray.config.training import PretrainConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.driver.train import Report, train
+from seer_ray.models.identity import Contents
 from seer_ray.status.live import Reporter, TrainLive, TrainSummary
 from seer_ray.tracking.tracker import Dataset
 
@@ -39,10 +41,10 @@ def main(config: PretrainConfig, reporter: Reporter[TrainLive, TrainSummary] | N
     return train(config, _launch, "model", reporter, dataset, (then,))
 
 
-def _launch(config: PretrainConfig, place: str, report: Report) -> TrainResult:
+def _launch(config: PretrainConfig, contents: Contents, place: str, report: Report) -> TrainResult:
     from seer_ray.training.launch import Training, launch
 
-    return launch(Training(_build, config, place, "model"), report)
+    return launch(Training(_build, config, place, "model", os.getcwd(), contents), report)
 
 
 def _build(config: PretrainConfig, device: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.options import RunConfig
 from seer_ray.driver.frame import framed
-from seer_ray.driver.run import summary_of, work
+from seer_ray.driver.run import refuse_failure, summary_of, work
 from seer_ray.driver.session import Session
 from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats, Reporter, Summary
@@ -29,16 +29,17 @@ def main(
 
     Raises:
         ConfigError: An option, or what it names, is wrong. Nothing is lost.
-        JobError: The job cannot go on.
-        Interrupted: SIGINT or SIGTERM. What is finished is committed, what is begun is in the progress log.
+        JobError: The job cannot go on, or all its rows are errors.
+        Interrupted: A signal to stop. What is finished is committed, what is begun is in the progress log.
     """
     check_grader(config.task)
     with framed(config, RunFolder, reporter) as frame:
         session = Session(frame, load_problems(config.task))
         if session.concluded:
-            catch_up(frame.folder)
+            catch_up(frame.folder, to=config.tracking)
+            refuse_failure(session)
         else:
             work(session, build)
         summary = summary_of(session)
-        frame.reporter.finish(summary)
+        frame.finish(summary)
         return summary

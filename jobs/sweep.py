@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.compose import from_yaml
 from seer_ray.config.options import SweepConfig
+from seer_ray.config.reveal import reveal
 from seer_ray.driver.frame import framed
 from seer_ray.results.base import CONFIG
 from seer_ray.results.sweep import SweepFolder
@@ -36,7 +37,7 @@ def main(
 
     Raises:
         ConfigError: What is wrong for all points. Nothing is lost.
-        Interrupted: SIGINT or SIGTERM. What is finished is committed, what is begun is in the progress logs.
+        Interrupted: A signal to stop. What is finished is committed, what is begun is in the progress logs.
     """
     with framed(config, SweepFolder, reporter) as frame, ExitStack() as stack:
         folder = frame.folder
@@ -44,5 +45,6 @@ def main(
             before = from_yaml(folder.config_yaml, folder.store.locate(CONFIG), SweepConfig)
             begun = [point["slug"] for point in folder.points if point.get("rows")]
             frame.config = merged(before, config, begun, folder.uri)
+            reveal(frame.config, folder.uri)
             folder.write_config(frame.config)
         return Sweep(frame, build, stack).run()

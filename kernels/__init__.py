@@ -17,6 +17,6 @@ which is the definition of the operation, and the choice: ``cpu`` calls compiled
 kernels for a GPU and are imported only to run there. Attention's kernel wants blocks of a power of two, at
 least 8, and head dims up to 256; others take the torch path.
 
-``norm`` and ``projection`` are what else a decode step of few rows computes; ``delta`` is for layers that keep
-a state instead of KV.
+``norm`` and ``projection`` are what else a decode step of few rows computes; ``delta`` is for layers that
+keep a state instead of KV.
 """

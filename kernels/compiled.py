@@ -1,6 +1,8 @@
 """Builds the CPU paths in C++ where a compiler is, and loads them as operations of torch.
 
-Compiled once per source, compiler flags and CPU, into the user's cache folder (about three seconds).
+Compiled once per source, compiler flags and CPU, into the user's cache folder (about three seconds). The
+library's file name ends with the digest of its content, which is compared before it is loaded: one that was
+cut short, by a full disk or a loss of power, would end the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Any
 
 import torch
 
+from seer_ray.config.cache import cache_folder, digest_of, sync
+
 log = logging.getLogger(__name__)
 
 NAMES = (
@@ -32,50 +36,78 @@ SOURCES = [Path(__file__).with_name(name) for name in NAMES]
 FAST = "-fno-math-errno -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math"
 FLAGS = f"-O3 -march=native {FAST} -std=c++17 -fPIC -fopenmp".split()
 TORCH = Path(torch.__file__).parent
+SLOWER = "attention on CPU takes the slower torch path"
 
 
 @cache
 def binary() -> Any:
-    """The compiled operations, a namespace of ``torch.ops``, or None where they cannot be built; the reason
-    is logged once."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        log.warning("no C++ compiler (g++ or CXX): attention on CPU takes the slower torch path")
-        return None
+    """The compiled operations, a namespace of ``torch.ops``, or None where they cannot be built; ``fallback``
+    says why."""
     try:
+        compiler = _compiler()
         built = _build(compiler)
-        library = getattr(torch.ops, built.stem)
+        library = getattr(torch.ops, _name(built))
         if not hasattr(library, "attend"):  # torch ends the process where a namespace is defined twice
             torch.ops.load_library(built)
         return library
-    except OSError as error:  # also where the cache folder cannot be written
-        log.warning("attention on CPU takes the slower torch path: %s", error)
+    except (OSError, subprocess.SubprocessError) as error:  # also where the cache folder cannot be written
+        _reasons.append(f"{SLOWER}: {error}")
+        log.warning("%s", _reasons[0])
         return None
 
 
+_reasons: list[str] = []
+
+
+def fallback() -> str | None:
+    """Why the compiled operations are not there, in a line, if they were asked for and are not."""
+    return _reasons[0] if _reasons else None
+
+
+def _compiler() -> str:
+    named = os.environ.get("CXX", "g++")
+    compiler = shutil.which(named)
+    if compiler is None:
+        raise OSError(f"no C++ compiler ({named}); install g++, or set CXX")
+    return compiler
+
+
 def _build(compiler: str) -> Path:
-    """The shared object, compiled if it is not there yet.
+    """The shared object, compiled if it is not there yet, whole.
 
     Raises:
         OSError: it cannot be.
     """
+    folder = cache_folder()
     texts = b"".join(source.read_bytes() for source in SOURCES)
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache_home / "seer-ray"
     parts = [compiler, *FLAGS, _cpu(), torch.__version__, str(TORCH), str(folder)]
-    key = hashlib.sha256(texts + " ".join(parts).encode()).hexdigest()[:16]
-    built = folder / f"seer_ray_{key}.so"
-    if not built.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Several workers may build at once: the last one wins, all are whole.
-        with TemporaryDirectory(dir=folder) as draft, ThreadPoolExecutor() as pool:
-            compile = [compiler, *FLAGS, f"-DLIBRARY={built.stem}", "-isystem", str(TORCH / "include"), "-c"]
-            units = {source: f"{draft}/{source.stem}.o" for source in SOURCES if source.suffix == ".cpp"}
-            list(pool.map(_run, ([*compile, str(unit), "-o", made] for unit, made in units.items())))
-            linked = Path(draft, built.name)
-            _run([compiler, "-shared", "-nodefaultlibs", *units.values(), *_libraries(), "-o", str(linked)])
-            os.replace(linked, built)
+    name = f"seer_ray_{hashlib.sha256(texts + ' '.join(parts).encode()).hexdigest()[:16]}"
+    for there in sorted(folder.glob(f"{name}.*.so")):
+        if there.name == _file_name(name, there):
+            return there
+        log.warning("%s: not as it was written; compiled again", there)
+        there.unlink(missing_ok=True)
+    # Several workers may build at once: each one's is whole, and any will do.
+    with TemporaryDirectory(dir=folder) as draft, ThreadPoolExecutor() as pool:
+        compile = [compiler, *FLAGS, f"-DLIBRARY={name}", "-isystem", str(TORCH / "include"), "-c"]
+        units = {source: f"{draft}/{source.stem}.o" for source in SOURCES if source.suffix == ".cpp"}
+        list(pool.map(_run, ([*compile, str(unit), "-o", made] for unit, made in units.items())))
+        linked = Path(draft, "linked.so")
+        _run([compiler, "-shared", "-nodefaultlibs", *units.values(), *_libraries(), "-o", str(linked)])
+        sync([linked])
+        built = folder / _file_name(name, linked)
+        os.replace(linked, built)
+        sync([folder])
     return built
+
+
+def _file_name(name: str, content: Path) -> str:
+    return f"{name}.{digest_of(content)[:16]}.so"
+
+
+def _name(built: Path) -> str:
+    """The namespace that a library defines."""
+    return built.name.partition(".")[0]
 
 
 def _run(command: list[str]) -> None:

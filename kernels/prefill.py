@@ -62,7 +62,9 @@ def reference(
         out = [_dense(part, kv, pages, start, scale, window, sinks) for part, pages, start in chunks.split(q)]
     else:
         out = [
-            _sparse(q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale, sinks)
+            _sparse(
+                q[t.first : t.first + t.end - t.start], kv, ids, count, t.start % chunks.block, scale, sinks
+            )
             for t, ids, count in zip(chunks.tiles, page_ids, counts, strict=True)
         ]
     return (torch.cat(out) if len(out) > 1 else out[0]).to(dtype)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels import cpu, gpu
+from seer_ray.kernels.causal import causal
 
 Kind = Literal["max", "mass"]
 KINDS: tuple[Kind, ...] = ("max", "mass")
@@ -31,6 +31,7 @@ def attend_with_target(
     scale: float,
     first: int = 0,
     kind: Kind = "max",
+    sinks: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Causal attention of one document, and for its rows from ``first`` on the target of their gate.
 
@@ -51,6 +52,8 @@ def attend_with_target(
         scale: of the logits.
         first: first row with a target. Rows before it only attend.
         kind: see above.
+        sinks: of the output, see ``kernels.attend``. Shares are of what the tokens get, as those of the
+            selector ``oracle`` are.
 
     Returns:
         Output in the dtype of ``v``, ``[tokens, q_heads, head_dim]``, and the target in fp32,
@@ -59,19 +62,23 @@ def attend_with_target(
     if kind not in KINDS:
         raise ValueError(f"kind={kind}: must be one of {', '.join(KINDS)}")
     if first == len(q):
-        return _attend(q, k, v, scale), q.new_zeros(0, k.shape[1], max(0, len(q) - 1) // block).float()
+        none = torch.zeros(0, k.shape[1], max(0, len(q) - 1) // block, device=q.device)
+        return causal(q, k, v, scale, sinks=sinks), none
     if kind == "max" and cpu.takes_target(q, block) and cpu.takes_rows(k, v):
         out, sums = _attend_with_sums(q, k, v, scale)
-        return out, cpu.target_max(q, k, sums, block, scale, first)
+        target = cpu.target_max(q, k, sums, block, scale, first)
+        return (out if sinks is None else causal(q, k, v, scale, sinks=sinks)), target
     if gpu.takes(q) and fits(block, q.shape[2]):
         from seer_ray.kernels import triton_target
 
         late, target = triton_target.attend_rows(q, k, v, block, scale, first, kind)
     else:
         late, target = reference(q, k, v, block, scale, first, kind)
+    if sinks is not None:
+        return causal(q, k, v, scale, sinks=sinks), target
     if first == 0:
         return late, target
-    return torch.cat((_attend(q[:first], k[:first], v[:first], scale), late)), target
+    return torch.cat((causal(q[:first], k[:first], v[:first], scale), late)), target
 
 
 def fits(block: int, dim: int) -> bool:
@@ -179,10 +186,3 @@ def _attend_with_sums(
         q.transpose(0, 1).unsqueeze(0), k, v, is_causal=True, scale=scale
     )
     return out[0].transpose(0, 1).to(v.dtype), sums[0].float()
-
-
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-    """Causal attention alone."""
-    k, v = (x.transpose(0, 1).repeat_interleave(q.shape[1] // k.shape[1], 0).unsqueeze(0) for x in (k, v))
-    out = scaled_dot_product_attention(q.transpose(0, 1).unsqueeze(0), k, v, is_causal=True, scale=scale)
-    return out[0].transpose(0, 1).to(v.dtype)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seer_ray.config.errors import ConfigError
-    from seer_ray.config.options import EngineConfig, ModelConfig, SelectorConfig
+    from seer_ray.config.options import EngineConfig, ModelConfig, PlanConfig, SelectorConfig
     from seer_ray.engine import Completion, Counters, Delta, Engine, Progress, Request, SamplingParams
     from seer_ray.models.load import load_model
 
@@ -24,7 +24,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 # Imported when asked for: the command line must answer before torch is loaded.
 _HOMES = {
     "ConfigError": "seer_ray.config.errors",
-    **dict.fromkeys(("EngineConfig", "ModelConfig", "SelectorConfig"), "seer_ray.config.options"),
+    **dict.fromkeys(
+        ("EngineConfig", "ModelConfig", "PlanConfig", "SelectorConfig"), "seer_ray.config.options"
+    ),
     **dict.fromkeys(
         ("Completion", "Counters", "Delta", "Engine", "Progress", "Request", "SamplingParams"),
         "seer_ray.engine",
@@ -40,6 +42,7 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "ModelConfig",
+    "PlanConfig",
     "Progress",
     "Request",
     "SamplingParams",

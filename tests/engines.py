@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from tiny import make_tiny, tiny_tokenizer
+from families import make_family
+from tiny import FAMILIES, make_tiny, tiny_tokenizer
 
 from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine, Request, SamplingParams
@@ -36,13 +37,22 @@ def tiny_model(family: str, **overrides: Any) -> TinyModel:
     return TinyModel(model, tiny_tokenizer(), model.config, family, torch.float32, torch.device("cpu"))
 
 
+@cache
+def family_model(family: str, **overrides: Any) -> TinyModel:
+    """Likewise, of any supported type: see ``families``; lists are tuples in ``overrides``."""
+    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in overrides.items()}
+    model = make_family(family, **listed)
+    return TinyModel(model, tiny_tokenizer(), model.config, family, torch.float32, torch.device("cpu"))
+
+
 def make_engine(
     family: str = "qwen3", selector: str = "dense", budget: int = 1024, block: int = 16, **settings: Any
 ) -> Engine:
     """``settings`` are options of the engine, or of the selector where it has them."""
     ours = {name: settings.pop(name) for name in SELECTOR if name in settings}
     engine = EngineConfig(**({"block_size": block, "max_batch": 4, "prefill_chunk": 64} | settings))
-    return Engine(tiny_model(family), engine, SelectorConfig(name=selector, budget=budget, **ours))
+    model = tiny_model(family) if family in FAMILIES else family_model(family)
+    return Engine(model, engine, SelectorConfig(name=selector, budget=budget, **ours))
 
 
 def eager(engine: Engine) -> Engine:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import faulthandler
 import hashlib
 import os
 import sys
@@ -15,7 +17,7 @@ import numpy as np
 
 from seer_ray.cluster.connect import connected
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import ClusterConfig, EngineConfig, RunConfig, SelectorConfig
+from seer_ray.config.options import ClusterConfig, EngineConfig, PlanConfig, RunConfig, SelectorConfig
 from seer_ray.engine.request import Completion, Counters, Delta, Request, SamplingParams
 from seer_ray.engine.trace import TraceEncoder
 
@@ -43,14 +45,15 @@ def make_request(problem: str, sample: int = 0, length: int = 8, **changes: obje
 
 @dataclass(frozen=True)
 class FakePlan:
-    code: str = "fake"
+    id: str = "fake"
 
 
 @dataclass
 class FakeEngine:
     """Continuous batching over ``rows`` rows. What a problem's id begins with says what it does to a worker:
 
-    ``raise`` fails the engine, ``kill`` ends the process, ``hang`` stops stepping: all at its third token.
+    ``raise`` fails the engine, ``kill`` ends the process, ``crash`` does so by a fault, ``hang`` stops
+    stepping: all at its third token.
     """
 
     rows: int = 4
@@ -79,7 +82,7 @@ class FakeEngine:
 
     def warm_up(self) -> None: ...
 
-    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+    def configure(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
         assert not self.busy, "configured with requests in it"
         if selector.name == "seer":
             raise ConfigError("model.gates: none given")
@@ -102,6 +105,9 @@ class FakeEngine:
                 raise IndexError(f"no page for {request.problem}")
             if request.problem.startswith("kill"):
                 os._exit(9)
+            if request.problem.startswith("crash"):
+                faulthandler.enable()
+                ctypes.string_at(0)
             if request.problem.startswith("hang"):
                 time.sleep(3600)
         tokens.append(token_at(request, len(tokens)))
@@ -130,6 +136,18 @@ def local_ray() -> Iterator[None]:
 
 def build_fake(config: RunConfig) -> FakeEngine:
     return FakeEngine(config.engine.max_batch, step_s=0.002)
+
+
+class RefusingEngine(FakeEngine):
+    """Has no room for any prompt."""
+
+    def _advance(self, request: Request, tokens: list[int]) -> Delta:
+        del self.running[request.id]
+        return Delta(request.id, completion=Completion(request, [], "", "error", "the prompt is too long"))
+
+
+def build_refusing(config: RunConfig) -> FakeEngine:
+    return RefusingEngine(config.engine.max_batch, step_s=0.002)
 
 
 def build_slow(config: RunConfig) -> FakeEngine:

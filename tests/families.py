@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import VOCABULARY
+from tiny import VOCABULARY, tiny_tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from seer_ray.models.families import FAMILIES
+from seer_ray.models.families import FAMILIES, OURS
 
 FAMILY_NAMES = tuple(FAMILIES)
 
@@ -45,7 +46,7 @@ _MIXED = ["sliding_attention", "full_attention"] * 2
 _LINEAR = ["linear_attention", "full_attention"] * 2
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 256}
 _OWN: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("llama", "arcee", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), {"sliding_window": None}),
+    **{name: {"sliding_window": None} for name in OURS if name != "mistral"},
     "exaone4": {"layer_types": _MIXED},
     "falcon_h1": {"mamba_d_ssm": 128, "lm_head_multiplier": 2.0, "key_multiplier": 0.7},
     "gemma3_text": {"layer_types": _MIXED, "query_pre_attn_scalar": 16},
@@ -67,7 +68,7 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "olmo3": {"layer_types": _MIXED},
     "olmo_hybrid": {"layer_types": _LINEAR},
-    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), {"layer_types": _LINEAR}),
+    **{name: {"layer_types": _LINEAR} for name in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")},
     "smollm3": {"no_rope_layer_interval": 2},
 }
 
@@ -93,3 +94,10 @@ def make_family(name: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     finally:
         torch.random.set_rng_state(state)
     return model.eval().requires_grad_(False)
+
+
+def save_family(folder: Path, name: str, **overrides: Any) -> Path:
+    """``make_family`` with a tokenizer as a folder that ``from_pretrained`` loads without a network."""
+    make_family(name, **overrides).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from seer_ray.analysis.reads import reads, tokens_read
 from seer_ray.analysis.rows import Rows, Run, Totals, majority, pass_at_k
 from seer_ray.analysis.words import count, percent, round_percent, with_error
 from seer_ray.results.speed import Speed
@@ -147,10 +148,30 @@ def _majority(run: Run) -> dict[int, Value]:
     return {max(map(len, problems)): sum(verdicts) / len(verdicts)}
 
 
+def _nominal_read_rate(run: Run) -> float | None:
+    columns = run.rows.complete
+    nominal = available = 0.0
+    for plan, *tokens in zip(*(columns[name] for name in _PLAN[:3]), strict=True):
+        found = reads(plan)
+        if found is None:
+            return None
+        nominal += math.fsum(kind.layers * tokens_read(kind.budget, *tokens) for kind in found)
+        available += sum(kind.layers for kind in found) * tokens_read(None, *tokens)
+    return nominal / available if available else None
+
+
+def _sparse_per_dense(run: Run) -> float | None:
+    plans = set(run.rows.complete["selector"])
+    found = (reads(plans.pop()) if len(plans) == 1 else None) or ()
+    dense = sum(kind.layers for kind in found if kind.budget is None)
+    return sum(kind.layers for kind in found if kind.budget is not None) / dense if dense else None
+
+
 _GRADE = ("problem_id", "correct", "error")
 _ANSWERS = (*_GRADE, "sample", "extracted_answer")
 _LENGTH = ("completion_tokens",)
 _KV = ("attended_kv", "available_kv")
+_PLAN = ("selector", "prompt_tokens", "completion_tokens", "error")
 
 # fmt: off
 METRICS = (
@@ -231,8 +252,17 @@ METRICS = (
            summary=Line("attention", lambda n: f"{n:,.0f} KV tokens read per head and step")),
     Metric("kv/sparsity", "1 - kv/attended / kv/available", "fraction", _KV,
            lambda run: run.totals.sparsity, live=Live("sparsity", "live/sparsity"),
-           summary=Line("attention", lambda sparsity: f"{percent(sparsity)} skipped"),
-           sweep=Column("KV read", lambda sparsity: percent(1 - sparsity), 2)),
+           summary=Line("attention", lambda sparsity: f"{percent(sparsity)} skipped")),
+    Metric("kv/read_rate", "kv/attended over kv/available: reads relative to dense, measured", "fraction",
+           _KV,
+           lambda run: None if run.totals.sparsity is None else 1 - run.totals.sparsity,
+           sweep=Column("KV read", percent, 2)),
+    Metric("kv/nominal_read_rate",
+           "reads relative to dense that the layers' budgets allow at the lengths there were", "fraction",
+           _PLAN, _nominal_read_rate,
+           sweep=Column("nominal", percent, 2), report=Column("KV read, nominal", round_percent, 0)),
+    Metric("plan/sparse_per_dense", "sparse layers for each dense one: the ratio that plan.ratio came to", "",
+           ("selector", "error"), _sparse_per_dense),
     Metric("engine/preemptions", "times that chains were put back to make room", "", ("preemptions",),
            _all("preemptions")),
 )

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from seer_ray.analysis import outcomes
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
+from seer_ray.config import works
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity
-from seer_ray.config.options import RunConfig
+from seer_ray.config.options import PlanConfig, RunConfig, SelectorConfig
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 
-SELECTION = ("selector.", "engine.block_size")
+SELECTION = ("selector.", "plan.", "engine.block_size")
 """Options by which a setting and its dense baseline may differ."""
 BUDGET = "selector.budget"
 MAPPINGS = ("selector.layers.", "selector.shares.")
@@ -55,8 +56,15 @@ class Contender:
 
 def is_dense(options: Mapping[str, Any]) -> bool:
     """Whether a run with these options, by dotted name, reads the whole KV in every layer."""
-    layers = [value for name, value in options.items() if name.startswith("selector.layers.")]
-    return {options.get("selector.name"), *layers} == {"dense"}
+    layers = {name: value for name, value in options.items() if name.startswith("selector.layers.")}
+    said = {
+        item.name: options[f"plan.{item.name}"]
+        for item in fields(PlanConfig)
+        if f"plan.{item.name}" in options
+    }
+    return works.is_dense(
+        SelectorConfig(str(options.get("selector.name")), layers=layers), PlanConfig(**said)
+    )
 
 
 def expand(uris: Sequence[str]) -> list[tuple[str, str]]:
@@ -129,7 +137,7 @@ def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> list[str]:
     """Short names that tell settings apart by what differs; the folder's name where nothing else does."""
-    shown = {"selector.name", BUDGET, "selector.threshold"}
+    shown = {"selector.name", BUDGET, "selector.threshold", "plan.ranking"}
     varying = [name for name in differing(options) if name not in shown]
     made = []
     for option in options:

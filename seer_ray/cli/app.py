@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from typing import Annotated, Any
 
@@ -19,15 +20,19 @@ from seer_ray.cli.load import (
     load_job,
     resumed,
 )
+from seer_ray.cli.streams import install
 from seer_ray.cli.terminal import (
     BAD_USAGE,
     DONE,
     FAILED,
     INTERRUPTED,
     JsonOption,
+    WithoutSecrets,
+    console,
     fail,
     kept_free,
     print_json,
+    require_written,
     stop,
 )
 from seer_ray.cli.watch import show_status
@@ -50,8 +55,9 @@ class Commands(TyperGroup):
         except UsageError as error:
             hint = "see seer-ray --help; options of a job are written name=value"
             fail(f"{error.format_message()} ({hint})", BAD_USAGE)  # type: ignore[attr-defined]
-        except typer.Abort:
+        except (typer.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
+        require_written(sys.stdout)
         sys.exit(code if isinstance(code, int) else DONE)
 
 
@@ -67,6 +73,9 @@ app.add_typer(gates, name="gates")
 
 
 def main() -> None:
+    install()
+    if logging.lastResort is not None:  # what writes warnings, as nobody sets logging up
+        logging.lastResort.addFilter(WithoutSecrets())
     app()
 
 
@@ -119,8 +128,6 @@ def sweep(
     if not dry_run:
         execute(found, as_json)
         return
-    from rich.console import Console
-
     from seer_ray.cli.display.sweep import print_estimate
 
     with kept_free(sys.stdout if as_json else None) as out:
@@ -131,7 +138,7 @@ def sweep(
             totals = {name: getattr(estimated, name) for name in ("requests", "most", "tokens", "seconds")}
             print_json({**dataclasses.asdict(estimated), **totals}, out)
             return
-    print_estimate(Console(), estimated)
+    print_estimate(console(), estimated)
 
 
 @app.command()
@@ -238,8 +245,6 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Runs of the same problems side by side: differences with error bars, and which setting to take."""
-    from rich.console import Console
-
     from seer_ray.analysis.comparison import against
     from seer_ray.cli.display.comparison import print_comparison
     from seer_ray.status.find import find_run
@@ -248,7 +253,7 @@ def compare(
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
-        print_comparison(Console(), found)
+        print_comparison(console(), found)
 
 
 @app.command()
@@ -308,13 +313,46 @@ def options(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="only options that begin so")] = "",
 ) -> None:
     """Every option: type, default, unit and meaning."""
-    from rich.console import Console
-
     from seer_ray.cli.display.options import options_view
     from seer_ray.config.compose import compose
 
     # A sweep's are those of a run and more.
-    Console().print(options_view(compose([], SweepConfig), prefix))
+    console().print(options_view(compose([], SweepConfig), prefix))
+
+
+@app.command()
+def models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="a folder, a hub id, or a choice of model=")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which model types can be decoded and how; of one model its layers and memory, without its weights.
+
+    Examples: seer-ray models | seer-ray models Qwen/Qwen3.5-9B | seer-ray models reasoner --json
+    """
+    from rich.console import Console
+
+    from seer_ray.cli.display.models import facts, model_view, type_rows, types_view
+
+    if name is None:
+        if as_json:
+            print_json({"model_types": type_rows()})
+        else:
+            Console().print(types_view())
+        return
+    from seer_ray.config.compose import choices, compose
+    from seer_ray.config.options import ModelConfig
+
+    model = compose([f"model={name}"]).model if name in choices("model") else ModelConfig(name=name)
+    with kept_free(sys.stdout if as_json else None) as out:
+        from seer_ray.models.catalog import describe
+
+        found = describe(model)
+        if as_json:
+            print_json(facts(found), out)
+            return
+    Console().print(model_view(found))
 
 
 if __name__ == "__main__":

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from seer_ray.cli.terminal import FAILED, INTERRUPTED, fail, kept_free, print_json, stop
-from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.cli.terminal import FAILED, INTERRUPTED, console, fail, kept_free, print_json, stop
+from seer_ray.cluster.connect import logs_folder
+from seer_ray.config.errors import ConfigError, Interrupted, JobError, NothingToShow
 from seer_ray.config.options import JobConfig
+from seer_ray.config.secrets import hidden
 from seer_ray.jobs.kinds import kind_of
 
 
 def execute(config: JobConfig, as_json: bool) -> None:
     """Run a job, show it, and end with its exit code: 1 if a part of it failed."""
-    from rich.console import Console
-
     from seer_ray.cli.display.views import view_of
     from seer_ray.config.compose import run_name
     from seer_ray.results.store import join
@@ -30,7 +27,7 @@ def execute(config: JobConfig, as_json: bool) -> None:
     place = config.name if folder == "runs" else join(folder, config.name)
     again = f"seer-ray resume {place}" if kind.resumable else "the same command"
     reporter = view_of(kind.command).follower(
-        Console(stderr=True), None if as_json else Console(), config.name
+        console(stderr=True), None if as_json else console(), config.name
     )
     with kept_free(sys.stdout if as_json else None) as out:
         with ending(reporter.close, again):
@@ -57,21 +54,19 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted):
         close()
         stop(f"interrupted; nothing is lost, go on with: {again}", INTERRUPTED)
+    except NothingToShow as error:
+        close()
+        fail(str(error), FAILED)
     except JobError as error:
         close()
-        fail(f"{error}; what is finished is kept, go on with: {again}", FAILED)
+        fail(f"{error}; {error.kept}, go on with: {again}" if error.kept else str(error), FAILED)
     except Exception as error:
         close()
-        traceback.print_exc()
+        print(hidden(traceback.format_exc()), end="", file=sys.stderr)
         fail(
             f"unexpected {type(error).__name__}, which is a bug: please report the lines above "
-            f"(logs of the workers: {ray_logs()}); what is finished is kept, go on with: {again}",
+            f"(logs of the workers: {logs_folder()}); what was committed before is kept, go on with: {again}",
             FAILED,
         )
     finally:
         close()
-
-
-def ray_logs() -> str:
-    """Where Ray writes what the workers of the latest local cluster print."""
-    return str(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "session_latest", "logs"))

@@ -10,6 +10,7 @@ import typer
 from typing_extensions import TypeVar
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.escapes import typed_escapes
 from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
 from seer_ray.jobs.kinds import kind_named
 
@@ -56,6 +57,8 @@ def load_config(
     else:
         config = compose(overrides, job, base)
     config.name = run_name(config)
+    for line in typed_escapes(config):
+        typer.echo(f"note: {line}", err=True)
     return cast(C, config)
 
 
@@ -91,6 +94,7 @@ def resumed(uri: str, changes: list[str]) -> JobConfig:
     kind = kind_named(folder.job if isinstance(folder, JobFolder) else command)
     if not kind.resumable:
         raise ConfigError(f"{uri}: made by seer-ray {kind.command}; give that command again to go on with it")
+    from_yaml(folder.config_text, folder.store.locate(CONFIG), kind.config)  # what is wrong, by option
     before = from_yaml(folder.config_yaml, folder.store.locate(CONFIG), kind.config)
     before.results.folder, before.name = place, name = split(uri)
     after = (

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
+
+from seer_ray.cli.streams import failure_of, text_output
+from seer_ray.config.secrets import hidden
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, progress on stderr")]
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
+NARROWEST = 40
+"""Columns."""
 
 
 @contextlib.contextmanager
@@ -37,12 +46,29 @@ def kept_free(stream: TextIO | None) -> Iterator[TextIO | None]:
     saved = os.dup(number)
     try:
         os.dup2(sys.stderr.fileno(), number)
-        with os.fdopen(os.dup(saved), "w", encoding="utf-8") as out:
-            yield out
+        out = text_output(saved)
+        yield out
+        require_written(out)
     finally:
         stream.flush()
         os.dup2(saved, number)
         os.close(saved)
+
+
+def require_written(stream: TextIO) -> None:
+    """Exits with a line about it where not everything could be written to a stream of results."""
+    stream.flush()
+    if failure := failure_of(stream):
+        fail(f"stdout cannot be written ({failure.strerror}): send it elsewhere, or free some room", FAILED)
+
+
+def console(stderr: bool = False) -> Console:
+    """What tables and panels are printed on: as wide as the terminal, if that is not too narrow for words."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr)
+    found.width = max(found.width, NARROWEST)
+    return found
 
 
 def print_json(value: dict[str, Any], out: TextIO | None = None) -> None:
@@ -55,7 +81,17 @@ def print_json(value: dict[str, Any], out: TextIO | None = None) -> None:
             return [clean(inner) for inner in item]
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
-    print(json.dumps(clean(value), ensure_ascii=False), file=out or sys.stdout, flush=True)
+    stream = out or sys.stdout
+    narrow = not (stream.encoding or "utf-8").lower().startswith("utf")
+    print(json.dumps(clean(hidden(value)), ensure_ascii=narrow), file=stream, flush=True)
+
+
+class WithoutSecrets(logging.Filter):
+    """Takes secrets out of what is logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = hidden(record.getMessage()), ()
+        return True
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -64,5 +100,5 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    print(" ".join(hidden(message).split()), file=sys.stderr, flush=True)
     sys.exit(code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from seer_ray.cli.terminal import print_json
+from seer_ray.cli.terminal import console, print_json
 
 INTERVAL = 1.0
 """Seconds between two looks at a folder."""
@@ -13,15 +13,13 @@ INTERVAL = 1.0
 
 def show_status(uri: str, as_json: bool, watch: bool) -> None:
     """How the job in a folder stands; ``watch``: once it runs no more."""
-    from rich.console import Console
-
     from seer_ray.cli.display.views import view_of
     from seer_ray.status.read import read_status
 
     now = read_status(uri)
     view = view_of(now.command)
     if watch and now.state == "running":
-        follower = view.follower(Console(stderr=True), None, now.name)
+        follower = view.follower(console(stderr=True), None, now.name)
         follower.start(now.live)
         try:
             while now.state == "running":
@@ -33,4 +31,4 @@ def show_status(uri: str, as_json: bool, watch: bool) -> None:
     if as_json:
         print_json({**dataclasses.asdict(now), "message": now.message})
     else:
-        view.print_status(Console(), now)
+        view.print_status(console(), now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 from seer_ray.cluster.placement import Placement
@@ -41,6 +43,8 @@ class WorkerActors:
             actor: Any = ray.remote(Worker).options(**options)
             self._actors.append(actor.remote(config, placement.num_cpus, placement.num_gpus, build, rank))
         self.first, *others = self._actors
+        self.placed = [actor.__ray_ready__.remote() for actor in self._actors]
+        """Calls that end when their processes are there."""
         self.following: list[Any] = []
         """Calls of the other ranks, which end only if something is wrong."""
         if others:
@@ -49,11 +53,18 @@ class WorkerActors:
         self.started = self.first.start.remote()
         """Call of rank 0."""
 
-    def kill(self) -> None:
+    def kill(self) -> threading.Thread:
+        """Ends them. In a thread, as Ray waits for a head that is gone; it ends when that is done."""
+        thread = threading.Thread(target=self._kill, name="kill", daemon=True)
+        thread.start()
+        return thread
+
+    def _kill(self) -> None:
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        for actor in self._actors:
-            ray.kill(actor, no_restart=True)
-        if self._place is not None:
-            remove_placement_group(self._place)
+        with contextlib.suppress(Exception):  # of a cluster that is gone: so are they
+            for actor in self._actors:
+                ray.kill(actor, no_restart=True)
+            if self._place is not None:
+                remove_placement_group(self._place)

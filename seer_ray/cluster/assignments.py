@@ -13,7 +13,8 @@ not take a small job alone.
 
 Retries: a request fails when a worker dies with it, and a new token makes up for all failures. With all but
 one of the failures that it may have it is on trial: alone in a worker until its next token, so that nobody
-becomes an error row for a mate that kills workers. With ``max_attempts`` failures it is an error row.
+becomes an error row for a mate that kills workers. With ``max_attempts`` failures it is given up. What a
+worker gets after that is a request of another problem, alone: it shows whether workers work at all.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Assignments:
         self._queue = RequestQueue()
         self._held: dict[str, dict[str, Pending]] = {}
         self._added = 0
+        self._doubt = False
+        """A request was given up, and none was tried since: was it the worker's fault?"""
         self.add(requests)
 
     def add(self, requests: Iterable[Request]) -> None:
@@ -97,9 +100,18 @@ class Assignments:
         """Tokens known of requests that are not done."""
         return sum(len(pending.chain.tokens) for pending in self._unfinished.values())
 
+    @property
+    def problems_seen(self) -> int:
+        """Problems of all requests, done or not."""
+        return self._queue.problems
+
     def held(self, worker: str) -> list[str]:
         """Ids of the requests that are with a worker."""
         return list(self._held.get(worker, ()))
+
+    def problems(self, worker: str) -> set[str]:
+        """Of the requests that are with a worker."""
+        return {pending.request.problem for pending in self._held.get(worker, {}).values()}
 
     def wants(self, worker: str, workers: int) -> bool:
         """Whether ``dispatch`` would give this worker something if it had room."""
@@ -117,9 +129,11 @@ class Assignments:
         """
         chosen: list[Pending] = []
         room = min(room, self._free_share(worker, workers))
-        if room > 0 and not self.held(worker) and (pending := self._queue.take_trial()):
-            chosen.append(pending)
-            room = 0
+        if room > 0 and not self.held(worker):
+            alone = self._queue.take_unlike() if self._doubt else None
+            if alone := alone or self._queue.take_trial():
+                chosen.append(alone)
+                self._doubt, room = False, 0
         while len(chosen) < room:
             pending = self._queue.take(worker, longest_first=self.queued < self.running)
             if pending is None:
@@ -153,13 +167,14 @@ class Assignments:
         return outcomes
 
     def lost(self, worker: str, reason: str) -> list[Outcome]:
-        """A worker is dead: its requests go back to the queue, or become error rows."""
+        """A worker is dead: its requests go back to the queue, or are given up."""
         outcomes = []
         self._queue.forget(worker)
         for pending in list(self._held.get(worker, {}).values()):
             pending.failures += 1
             if pending.failures >= self._max_attempts:
                 self._drop(pending)
+                pending.problem.suspect = self._doubt = True
                 outcomes.append(_given_up(pending, reason))
             else:
                 self._queue.add(pending, self._on_trial(pending))

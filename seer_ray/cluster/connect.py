@@ -6,15 +6,21 @@ import contextlib
 import http.client
 import logging
 import os
+import secrets
 import socket
 import sys
+import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from seer_ray.config.errors import ConfigError, first_line
+from seer_ray.cluster.priority import NICENESS
+from seer_ray.cluster.watch import REACH_TIMEOUT, ClusterWatch, ask_cluster, watch_of_this_process
+from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import ClusterConfig
 
 LOCAL_OBJECT_STORE = 200_000_000
@@ -22,19 +28,31 @@ LOCAL_OBJECT_STORE = 200_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STAY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's variable that, set to 0, keeps its servers on the loopback interface."""
-REACH_TIMEOUT = 5.0
-"""Seconds in which a cluster's port must answer."""
+SLOW = 15.0
+"""Seconds after which it is told that Ray is not up; doubles."""
 
 
 @contextlib.contextmanager
-def connected(config: ClusterConfig) -> Iterator[None]:
+def connected(
+    config: ClusterConfig, note: Callable[[str], None] = lambda message: None
+) -> Iterator[ClusterWatch]:
     """Ray, for as long as the context lasts. A Ray that the process is connected to already is used and left.
+
+    Args:
+        config: Where it is.
+        note: Told, in a line each, what a person should know.
+
+    Yields:
+        What knows whether it is still there.
 
     Raises:
         ConfigError: the address does not answer.
+        JobError: Ray cannot be started on this machine.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        yield
+        watch = watch_of_this_process()
+        with watch.watching():
+            yield watch
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
@@ -45,17 +63,64 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if local:
+    where = "Ray on this machine" if local else f"the Ray cluster at {address}"
+    with _told_if_slow(f"{where} is not up yet", note):
+        if local:
+            _start_local(ray, quiet)
+        else:
+            try:
+                ray.init(address, **quiet)
+            except Exception as error:
+                raise ConfigError(f"{option}={address}: Ray refused: {first_line(error)}") from error
+    try:
+        watch = watch_of_this_process()
+        with watch.watching():
+            yield watch
+    finally:
+        ray.shutdown()
+
+
+def _start_local(ray: Any, quiet: dict[str, Any]) -> None:
+    try:
         ray.init("local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet)
-    else:
-        try:
-            ray.init(address, **quiet)
-        except Exception as error:
-            raise ConfigError(f"{option}={address}: Ray refused: {first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise JobError(
+            f"Ray does not start on this machine: {first_line(error)} (logs: {logs_folder()}); try again if "
+            f"the machine was busy; if {temporary_folder()} is full or cannot be written, set RAY_TMPDIR to "
+            "another folder, with a short path"
+        ) from error
+
+
+@contextlib.contextmanager
+def _told_if_slow(what: str, note: Callable[[str], None]) -> Iterator[None]:
+    """Notes, now and then, that the body is not done."""
+    done, began = threading.Event(), time.monotonic()
+
+    def run() -> None:
+        wait = SLOW
+        while not done.wait(wait):
+            note(f"{what} after {time.monotonic() - began:.0f} s; its logs are in {logs_folder()}")
+            wait *= 2
+
+    thread = threading.Thread(target=run, name="slow", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        ray.shutdown()
+        done.set()
+        thread.join()
+
+
+def temporary_folder() -> Path:
+    """Where a Ray of this machine keeps its files."""
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray")
+
+
+def logs_folder() -> Path:
+    """Where the Ray of this process, else that which was started last here, writes what workers print."""
+    ray = sys.modules.get("ray")
+    node = ray._private.worker._global_node if ray is not None and ray.is_initialized() else None
+    return Path(node.get_logs_dir_path()) if node else temporary_folder() / "session_latest" / "logs"
 
 
 def _prepare(local: bool) -> None:
@@ -63,6 +128,11 @@ def _prepare(local: bool) -> None:
     if local:
         # There is no option for it. Elsewhere than on Windows and macOS this is not the default.
         os.environ.setdefault(STAY_HERE, "0")
+    if local:
+        # Ray's own is 15: on a machine that others use, too, decoding would starve.
+        os.environ.setdefault(NICENESS, "0")
+        if not _token_can_be_kept():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Ray prints what happens to workers among our own lines. We tell it ourselves.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -81,7 +151,7 @@ def require_reachable(address: str, option: str) -> None:
     host, _, port = address.split("://")[-1].rstrip("/").rpartition(":")
     if not host or not port.isdigit():
         raise ConfigError(f"{option}={address}: must be HOST:PORT, ray://HOST:PORT or 'auto'")
-    ask = _ask_dashboard if address.startswith("http") else _ask_cluster
+    ask = _ask_dashboard if address.startswith("http") else ask_cluster
     try:
         wants_token = ask(address if address.startswith("http") else f"{_as_ray_calls(host)}:{port}")
     except (OSError, ValueError) as error:
@@ -112,22 +182,6 @@ def _as_ray_calls(host: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def _ask_cluster(address: str) -> bool:
-    """Whether a cluster wants a token. Raises OSError if it is none."""
-    import grpc
-
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), REACH_TIMEOUT).close()
-    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=REACH_TIMEOUT)
-        except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise ConnectionError("somebody else listens on this port") from error
-            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
-    return False
-
-
 def _ask_dashboard(url: str) -> bool:
     """Whether a dashboard wants a token. Raises OSError if nobody is there."""
     try:
@@ -141,6 +195,16 @@ def _ask_dashboard(url: str) -> bool:
 
 def _token_is_here() -> bool:
     """Where Ray looks for the token of its clusters."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or os.access(_token_file(), os.R_OK)
+
+
+def _token_can_be_kept() -> bool:
+    """Whether Ray, which wants a token, finds one here or can write it."""
+    if _token_is_here():
         return True
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser().is_file()
+    there = next(folder for folder in _token_file().absolute().parents if folder.exists())
+    return not _token_file().exists() and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _token_file() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))

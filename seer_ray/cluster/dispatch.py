@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.assignments import Outcome
+from seer_ray.cluster.priority import NICENESS
 from seer_ray.cluster.run_queue import RunQueue
-from seer_ray.cluster.worker_pool import Event, Failed, Lost, Ready, Reported, WorkerPool
+from seer_ray.cluster.worker_pool import Event, Failed, Homeless, Lost, Ready, Reported, WorkerPool
 
 
 class Dispatcher:
@@ -30,6 +32,9 @@ class Dispatcher:
         self._on: dict[str, RunQueue] = {}
         self._waiting: dict[str, tuple[int, bool]] = {}  # (room, busy) of the workers without a call
         self._stats: dict[str, dict[str, float]] = {}
+        self._ready_since: dict[str, float] = {}
+        self._told_niceness = False
+        self._noted: set[str] = set()
 
     @property
     def unfinished(self) -> int:
@@ -39,11 +44,13 @@ class Dispatcher:
         """The requests that got done; waits up to ``seconds`` for something to happen.
 
         Raises:
-            JobError: no worker is left and none can be started.
+            JobError: no worker is left and none can be started, or the cluster is gone.
             ConfigError: no worker comes up, because of the configuration.
         """
+        outcomes = [(queue, outcome) for queue in self.queues for outcome in queue.settle()]
+        if not self.unfinished:
+            return outcomes
         self.pool.start(self.unfinished)
-        outcomes: list[tuple[RunQueue, Outcome]] = []
         for event in self.pool.poll(seconds):
             self.take(event, outcomes)
         for worker, (room, busy) in list(self._waiting.items()):
@@ -60,9 +67,20 @@ class Dispatcher:
     def take(self, event: Event, outcomes: list[tuple[RunQueue, Outcome]]) -> None:
         """Learns what happened to a worker; adds to ``outcomes`` the requests that this ended."""
         if isinstance(event, Ready):
+            if event.built.niceness and not self._told_niceness:
+                self._told_niceness = True
+                self._note(
+                    f"Ray has made its workers nicer by {event.built.niceness}: whatever else runs there "
+                    f"slows them down; start the cluster with {NICENESS}=0"
+                )
+            self._ready_since[event.worker] = time.monotonic()
             self._waiting[event.worker] = (event.built.room, False)
+            if event.built.note is not None and event.built.note not in self._noted:
+                self._noted.add(event.built.note)
+                self._note(f"{event.worker}: {event.built.note}")
         elif isinstance(event, Reported):
             report, queue = event.report, self._on[event.worker]
+            lived = time.monotonic() - self._ready_since[event.worker]
             self._waiting[event.worker] = (report.room, report.busy)
             if report.refused is not None:
                 queue.fail(report.refused)
@@ -70,24 +88,19 @@ class Dispatcher:
             queue.count(self._stats.get(event.worker, {}), report.stats, self.pool.ready)
             self._stats[event.worker] = report.stats
             queue.plan = report.plan
-            outcomes += [
-                (queue, outcome) for outcome in queue.assignments.report(event.worker, report.deltas)
-            ]
+            outcomes += [(queue, outcome) for outcome in queue.report(event.worker, report.deltas, lived)]
         elif isinstance(event, Failed):
             then = "it is given up" if event.given_up else "it is started again"
             self._note(f"worker {event.worker} did not start, {then}: {event.reason}")
+        elif isinstance(event, Homeless):
+            self._note(f"worker {event.worker} waits for a place in the cluster: {event.reason}")
         elif isinstance(event, Lost):
             self._waiting.pop(event.worker, None)
-            held, given_up = 0, list[Outcome]()
+            held = given_up = 0
             if event.worker in self._on:
-                queue = self._on.pop(event.worker)
-                held = len(queue.assignments.held(event.worker))
-                given_up = queue.assignments.lost(event.worker, event.reason)
-                outcomes += [(queue, outcome) for outcome in given_up]
-            message = (
-                f"worker {event.worker} died, {held - len(given_up)} chains go on elsewhere: {event.reason}"
-            )
-            self._note(message + (f"; {len(given_up)} given up" if given_up else ""))
+                held, given_up = self._on.pop(event.worker).lost(event.worker, event.reason, self.pool.size)
+            message = f"worker {event.worker} died, {held - given_up} chains go on elsewhere: {event.reason}"
+            self._note(message + (f"; {given_up} given up" if given_up else ""))
 
     def stats(self) -> dict[str, float]:
         """Counters of all engines together, also of those that are gone."""

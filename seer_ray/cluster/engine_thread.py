@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.request import Delta, Request
 
 
@@ -19,11 +19,12 @@ class DecodeOptions:
 
     engine: EngineConfig
     selector: SelectorConfig
+    plan: PlanConfig
 
 
 class LayerPlan(Protocol):
     @property
-    def code(self) -> str:
+    def id(self) -> str:
         """Which attention each layer uses, readable."""
 
 
@@ -44,7 +45,7 @@ class Steppable(Protocol):
 
     def stats(self) -> dict[str, float]: ...
 
-    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+    def configure(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
         """Other options from now on, between requests. Raises ConfigError; those of before stay then."""
 
     def warm_up(self) -> None:
@@ -58,6 +59,10 @@ class Built:
     room: int
     plan: str
     """Readable form of the layer plan that it honours."""
+    niceness: int = 0
+    """By which Ray has lowered the worker's priority."""
+    note: str | None = None
+    """What a person should know of it, in a line."""
 
 
 @dataclass
@@ -172,7 +177,7 @@ class EngineLoop:
         wanted = self._wanted
         if wanted is not None and wanted != self._current:
             try:
-                engine.configure(wanted.engine, wanted.selector)
+                engine.configure(wanted.engine, wanted.selector, wanted.plan)
                 engine.warm_up()
             except ConfigError as error:
                 self._refused = str(error)
@@ -187,7 +192,7 @@ class EngineLoop:
             self._room, self._busy, self._stats = engine.room(), engine.busy, engine.stats()
             self._seen += submitted
             self._steps += 1
-            self._plan = engine.plan.code
+            self._plan = engine.plan.id
             self._changed.notify_all()
 
 

@@ -22,6 +22,12 @@ class Placement:
     ranks: int = 1
     """Processes of a worker, which share one model on one node."""
 
+    @property
+    def words(self) -> str:
+        """What a worker takes."""
+        each = f"{self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs"
+        return each if self.ranks == 1 else f"{self.ranks} times {each} on one node"
+
 
 def place_workers(
     nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int, ranks: int = 1

@@ -21,6 +21,8 @@ class Problem:
     """Tokens of its longest sample so far."""
     fresh: list[Pending] = field(default_factory=list)
     """Its samples in the queue that have not been begun, in order."""
+    suspect: bool = False
+    """A request of it was given up: the others come last."""
 
 
 @dataclass(eq=False)
@@ -56,6 +58,11 @@ class RequestQueue:
     def __len__(self) -> int:
         return len(self._begun) + len(self._trial) + self._fresh_requests
 
+    @property
+    def problems(self) -> int:
+        """Problems of which there have been requests."""
+        return len(self._problems)
+
     def problem(self, id: str) -> Problem:
         """The one of this id, made where it is new."""
         return self._problems.setdefault(id, Problem(len(self._problems)))
@@ -81,7 +88,20 @@ class RequestQueue:
 
     def take_trial(self) -> Pending | None:
         """The next request that must be alone in a worker."""
-        return self._trial.pop(0) if self._trial else None
+        if not self._trial:
+            return None
+        place = next((n for n, p in enumerate(self._trial) if not p.problem.suspect), 0)
+        return self._trial.pop(place)
+
+    def take_unlike(self) -> Pending | None:
+        """A request of a problem of which none was given up, as far from the next ones as there is: what is
+        wrong with a problem may be wrong with its neighbours."""
+        for place in reversed(range(len(self._trial))):
+            if not self._trial[place].problem.suspect:
+                return self._trial.pop(place)
+        problems = [problem for problems in self._fresh.values() for problem in problems]
+        last = max((problem for problem in problems if not problem.suspect), key=_order, default=None)
+        return self._take_fresh(last) if last is not None else None
 
     def take(self, worker: str, longest_first: bool) -> Pending | None:
         """The next request for a worker that may have others.
@@ -99,6 +119,9 @@ class RequestQueue:
         if problem is None:
             return None
         self._claim(problem, worker)
+        return self._take_fresh(problem)
+
+    def _take_fresh(self, problem: Problem) -> Pending:
         pending = problem.fresh.pop(0)
         self._fresh_requests -= 1
         if not problem.fresh:
@@ -125,13 +148,19 @@ class RequestQueue:
 
     def _nearest(self, worker: str) -> Problem | None:
         for home in (worker, None):
-            if problems := self._fresh.get(home):
-                return problems[0]
-        return min((problems[0] for problems in self._fresh.values()), key=_order, default=None)
+            for problem in self._fresh.get(home, ()):
+                if not problem.suspect:
+                    return problem
+        problems = (problem for problems in self._fresh.values() for problem in problems)
+        return min(problems, key=lambda problem: (problem.suspect, problem.order), default=None)
 
     def _longest(self) -> Problem | None:
         problems = (problem for problems in self._fresh.values() for problem in problems)
-        return max(problems, key=lambda problem: (problem.longest, -problem.order), default=None)
+        return max(
+            problems,
+            key=lambda problem: (not problem.suspect, problem.longest, -problem.order),
+            default=None,
+        )
 
     def _claim(self, problem: Problem, worker: str) -> None:
         if problem.worker is None:

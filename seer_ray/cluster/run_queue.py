@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from seer_ray.cluster.assignments import Assignments
+from seer_ray.cluster.assignments import Assignments, Outcome
+from seer_ray.cluster.breaker import CircuitBreaker
 from seer_ray.cluster.engine_thread import DecodeOptions
-from seer_ray.engine.request import Request
+from seer_ray.engine.request import Delta, Request
 from seer_ray.results.chain import Chain
 
 COUNTERS = (
@@ -47,7 +48,7 @@ class RunQueue:
         self.plan = ""
         """Layer plan that decodes, readable; empty before the first report."""
         self.failure: str | None = None
-        """Why no worker can decode with the options."""
+        """Why no worker can decode with the options, or none lives that does."""
         self.stats: dict[str, float] = {}
         """Counters of the engines over all that they did for this run."""
         self.seconds = 0.0
@@ -55,6 +56,9 @@ class RunQueue:
         them together without waiting for anything."""
         self._rounds = deque(rounds)
         self._max_attempts = max_attempts
+        self._breaker = CircuitBreaker()
+        self._fruitful: set[str] = set()  # workers of which tokens have come
+        self._suspects: list[Outcome] = []
 
     @property
     def rounds_left(self) -> int:
@@ -68,7 +72,7 @@ class RunQueue:
 
     @property
     def unfinished(self) -> int:
-        return self.assignments.unfinished + self.unreleased
+        return self.assignments.unfinished + self.unreleased + len(self._suspects)
 
     @property
     def queued(self) -> int:
@@ -93,6 +97,46 @@ class RunQueue:
         """Lets workers have the next round."""
         self.assignments.add(self._rounds.popleft())
 
+    def report(self, worker: str, deltas: Sequence[Delta], seconds: float) -> list[Outcome]:
+        """Takes in what a worker did that has been ready for so many seconds; what is done now."""
+        if any(delta.tokens for delta in deltas):
+            self._fruitful.add(worker)
+            self._breaker.progressed(seconds)
+        done = self.assignments.report(worker, deltas)
+        if done:
+            self._breaker.completed()
+            done = self._suspects + done
+            self._suspects = []
+        return done
+
+    def lost(self, worker: str, reason: str, workers: int) -> tuple[int, int]:
+        """One of so many workers is dead: (requests that it held, those of them that are given up).
+
+        What is given up is done when another request is finished, or when there is no other: until then it
+        may be the worker's fault. If it is that, the run has failed.
+        """
+        problems, held = self.assignments.problems(worker), len(self.assignments.held(worker))
+        alone = held == 1 and worker not in self._fruitful
+        given_up = self.assignments.lost(worker, reason)
+        self._fruitful.discard(worker)
+        self._suspects += given_up
+        bad = {outcome.completion.request.problem for outcome in given_up}
+        if self._breaker.died(problems, alone, bad, workers, self.assignments.problems_seen):
+            self._blame_workers(reason)
+        return held, len(given_up)
+
+    def settle(self) -> list[Outcome]:
+        """What was given up, once nothing else is left that would tell whose fault it is."""
+        if self.assignments.unfinished or self.unreleased or not self._suspects:
+            return []
+        if self._breaker.convicts:
+            self._blame_workers(str(self._suspects[-1].completion.error))
+        suspects, self._suspects = self._suspects, []
+        return suspects
+
+    def _blame_workers(self, reason: str) -> None:
+        self.fail(f"{self._breaker.deaths} workers in a row died with requests and finished none: {reason}")
+
     def stop(self) -> None:
         """Gives up what no worker has yet; what is begun is finished."""
         self._rounds.clear()
@@ -102,6 +146,7 @@ class RunQueue:
         """Gives everything up. What a worker still says of it is ignored."""
         self.failure = self.failure or reason
         self._rounds.clear()
+        self._suspects.clear()
         tokens, self.assignments = self.assignments.new_tokens, Assignments([], self._max_attempts)
         self.assignments.new_tokens = tokens
 

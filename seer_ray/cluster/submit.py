@@ -1,16 +1,16 @@
 """The same job through Ray Jobs: on a cluster, without this machine once it has been sent.
 
 What travels: the resolved options as a YAML file in the working directory, and this very package as a
-Python module, so that the code that runs is the code that is here. What must be there: the packages that it
-needs, the model, the data and a place for results, all of them visible from the cluster. Relative paths mean
-folders of this machine and are made absolute: right for a shared disk; else give URIs.
+Python module, so that the code that runs is the code that is here, with the Python that Ray has there
+(``start/start.sh``). What must be there: the packages that it needs (``start/start.py`` looks), the model,
+the data and a place for results, all of them visible from the cluster. Relative paths mean folders of this
+machine and are made absolute: right for a shared disk; else give URIs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import functools
+import json
 import logging
 import os
 import re
@@ -18,8 +18,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import metadata, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from packaging.requirements import Requirement
 
 import seer_ray
 from seer_ray.cluster.connect import require_reachable
@@ -27,13 +30,16 @@ from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.identity import Identity
 from seer_ray.config.options import JobConfig, SweepConfig, options
+from seer_ray.config.paths import absolute, absolute_value, path_options, with_absolute_paths
+from seer_ray.config.secrets import has_secret, redacted
 from seer_ray.tracking.address import resolve
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-JOB_FILE = "job.yaml"
+JOB_FILE, NEEDS_FILE = "job.yaml", "needs.json"
+START_FILES = ("start.sh", "start.py")
 AGENT_TIMEOUT = 30.0
 """Seconds in which a new cluster must be able to run jobs."""
 RECONNECT = 2.0
@@ -63,19 +69,22 @@ def submit(
         The job's exit code: 0 done, 1 failed or stopped, 2 bad options.
 
     Raises:
-        ConfigError: The address does not answer as a Ray dashboard.
+        ConfigError: The address does not answer as a Ray dashboard, or an option holds a password or a key.
         JobError: The cluster refused the job.
     """
     assert config.name, "a job that is submitted has a name"
-    client = connect(address)
     sent = made_absolute(config)
+    refuse_secrets(sent)
+    client = connect(address)
     base = f"seer-ray-{re.sub(r'[^A-Za-z0-9._-]', '-', config.name)}-{Identity.of(sent).digest[:8]}"
     id, running = _find(client, base)
     if running:
         write(f"{id} is there and goes on\n")
     else:
         _send(client, id, sent)
-        write(f"submitted {id} to {client.get_address()}; to stop it: ray job stop {id}\n")
+        write(f"submitted {id} to {redacted(client.get_address())}; to stop it: ray job stop {id}\n")
+        if sent.tracking.enabled and has_secret(os.environ.get("MLFLOW_TRACKING_URI")):
+            write("MLFLOW_TRACKING_URI holds a password and was not sent: the cluster's own is used\n")
     return follow_job(client, id, write) if follow else 0
 
 
@@ -107,24 +116,34 @@ def connect(address: str | None) -> JobSubmissionClient:
 
 def made_absolute(job: C) -> C:
     """The options of a job as a process somewhere else must read them."""
-    config: Any = copy.deepcopy(job)
+    config: Any = with_absolute_paths(job)
     config.cluster.address = None  # the job's own cluster
-    config.results.folder = _absolute(config.results.folder, must_exist=False)
-    places = {name for name, _, about in options(config) if about["path"]}
-    for place in places:
-        *sections, name = place.split(".")
-        section = functools.reduce(getattr, sections, config)
-        if (value := getattr(section, name)) is not None:
-            setattr(section, name, _elsewhere(value))
+    config.results.folder = absolute(config.results.folder, must_exist=False)
     if isinstance(config, SweepConfig):
+        places = path_options(config)
         config.sweep.points = [
-            {name: _elsewhere(value) if name in places else value for name, value in point.items()}
+            {name: absolute_value(name, value) if name in places else value for name, value in point.items()}
             for point in config.sweep.points
         ]
-    if "@" not in (config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
+    if not has_secret(config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
         # An address with a password is for the cluster's own environment, not for a file that is sent.
         config.tracking.uri = resolve(config.tracking.uri)
     return config
+
+
+def refuse_secrets(config: JobConfig) -> None:
+    """Raises ConfigError: an option holds a password or a key. What is sent with a job (its files, command,
+    metadata and environment) is for everybody to read who can read the cluster's dashboard."""
+    for name, value, _ in options(config):
+        text = str(value)
+        if not has_secret(text):
+            continue
+        remedy = "give it without, as an address that the cluster may read"
+        if name == "tracking.uri":
+            remedy = "leave it out, and set MLFLOW_TRACKING_URI in the environment of the cluster"
+        elif "s3" in text.partition("://")[0]:
+            remedy = "give it without, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY there"
+        raise ConfigError(f"{name}={redacted(text)}: a job's description is no place for a secret; {remedy}")
 
 
 def stage_package(folder: Path) -> Path:
@@ -132,6 +151,18 @@ def stage_package(folder: Path) -> Path:
     source, target = Path(seer_ray.__file__).parent, folder / "seer_ray"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     return target
+
+
+def needs() -> dict[str, Any]:
+    """What a Python must have to run this package: see ``start/start.py``."""
+    about = metadata("seer-ray")
+    found = (Requirement(text) for text in requires("seer-ray") or ())
+    python = re.search(r">=\s*([\d.]+)", about["Requires-Python"] or "")
+    return {
+        "version": about["Version"],
+        "python": [int(part) for part in python[1].split(".")] if python else [],
+        "requirements": {item.name: str(item.specifier) for item in found if item.marker is None},
+    }
 
 
 def follow_job(client: JobSubmissionClient, id: str, write: Callable[[str], None]) -> int:
@@ -183,6 +214,9 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
         stage, work = Path(folder, "package"), Path(folder, "work")
         work.mkdir()
         Path(work, JOB_FILE).write_text(to_yaml(config), encoding="utf-8")
+        Path(work, NEEDS_FILE).write_text(json.dumps(needs()), encoding="utf-8")
+        for name in START_FILES:
+            shutil.copy(Path(seer_ray.__file__).parent / "cluster" / "start" / name, work)
         environment: dict[str, Any] = {
             "working_dir": str(work),
             "py_modules": [str(stage_package(stage))],
@@ -191,7 +225,7 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
         while True:
             try:
                 client.submit_job(
-                    entrypoint=f"python -m seer_ray.cli.app {config.command} --config {JOB_FILE}",
+                    entrypoint=f"sh start.sh $PPID {config.command} --config {JOB_FILE}",
                     submission_id=id,
                     runtime_env=environment,
                     metadata={"seer-ray": str(config.name)},
@@ -202,19 +236,3 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise JobError(f"the cluster refused the job: {first_line(error)}") from error
                 time.sleep(RECONNECT)
-
-
-def _elsewhere(value: Any) -> Any:
-    """What an option that names files says, with absolute paths: one, several, or ``{path: ...}``."""
-    if isinstance(value, (list, tuple)):
-        return [_elsewhere(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _elsewhere(item) if name == "path" else item for name, item in value.items()}
-    return _absolute(value) if isinstance(value, str) else value
-
-
-def _absolute(path: str, must_exist: bool = True) -> str:
-    """A relative path of this machine as an absolute one; URIs, hub ids and the like as they are."""
-    if "://" in path or (must_exist and not Path(path).expanduser().exists() and "*" not in path):
-        return path
-    return str(Path(path).expanduser().absolute())

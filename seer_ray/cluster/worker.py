@@ -6,12 +6,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, EngineLoop, Steppable, WorkReport
+from seer_ray.cluster.priority import normal_priority
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
+from seer_ray.models.identity import Contents, contents, verify
 
 if TYPE_CHECKING:
     from seer_ray.models.group import Group
@@ -29,7 +31,24 @@ def build_engine(config: RunConfig, group: Group | None = None) -> Steppable:
     from seer_ray.models.group import ALONE
     from seer_ray.models.load import load_model
 
-    return Engine(load_model(config.model, group or ALONE), config.engine, config.selector)
+    return Engine(load_model(config.model, group or ALONE), config.engine, config.selector, config.plan)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A builder that first sees to it that this node has the files that the driver has.
+
+    Raises:
+        ConfigError: when called, if it has not.
+    """
+
+    build: Builder
+    contents: Contents
+    """By option; see ``models.identity``."""
+
+    def __call__(self, config: RunConfig, *group: Group) -> Steppable:
+        verify(f"model.name={config.model.name}", lambda: contents(config.model), self.contents)
+        return self.build(config, *group)
 
 
 class Worker:
@@ -68,8 +87,13 @@ class Worker:
 
     def start(self) -> Built:
         """Loads the model."""
-        self._loop = EngineLoop(self._built, DecodeOptions(self._config.engine, self._config.selector))
-        return self._loop.wait_until_built()
+        niceness, config = normal_priority(), self._config
+        built_with = DecodeOptions(config.engine, config.selector, config.plan)
+        self._loop = EngineLoop(self._built, built_with)
+        built = self._loop.wait_until_built()
+        from seer_ray.kernels.compiled import fallback
+
+        return replace(built, niceness=niceness, note=fallback())
 
     def work(
         self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
@@ -90,6 +114,7 @@ class Worker:
         """Of the other ranks. Loads the model and does what rank 0 does; ends only by an error."""
         from seer_ray.engine.parallel import follow
 
+        normal_priority()
         self._meeting = port
         engine: Any = self._built()
         follow(engine)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from seer_ray.cluster.actors import WorkerActors
+from seer_ray.cluster.connect import logs_folder
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
-from seer_ray.cluster.placement import Placement
+from seer_ray.cluster.placement import Placement, cluster_nodes
+from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import RunConfig
@@ -18,6 +23,14 @@ from seer_ray.engine.request import Request
 
 MAX_FAILURES = 3
 """Starts in a row that come to nothing before a slot is given up."""
+PLACING = 30.0
+"""Seconds after which a worker that has no place in the cluster is told of."""
+CLOSING = 5.0
+"""Seconds that the end of all workers may take."""
+LOG_TAIL = 20_000
+"""Bytes."""
+FATAL = re.compile(r"Fatal Python error|\*\*\* SIG|what\(\):|\w(Error|Exception): |CUDA error|Bus error")
+"""Is in the line of a log that says why a process ends."""
 BACKOFF = 1.0
 """Seconds before the second start of a row; doubles."""
 
@@ -53,7 +66,15 @@ class Failed:
     given_up: bool
 
 
-Event = Ready | Reported | Lost | Failed
+@dataclass
+class Homeless:
+    """A worker has waited for a place in the cluster for long."""
+
+    worker: str
+    reason: str
+
+
+Event = Ready | Reported | Lost | Failed | Homeless
 
 
 @dataclass
@@ -71,6 +92,8 @@ class _Slot:
     call: Any = None
     """The one call of rank 0 in flight."""
     called: float = 0.0
+    told: bool = False
+    """It has been looked whether it has a place."""
     loaded: bool = False
     """It has requests: if it dies ``Assignments`` keep count, not the slot."""
 
@@ -97,10 +120,19 @@ class WorkerPool:
         config: The job's.
         placement: How many workers, and what each takes.
         build: What makes an engine in a worker.
+        watch: Whether the cluster is still there; None: nobody looks.
     """
 
-    def __init__(self, config: RunConfig, placement: Placement, build: Builder = build_engine) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        placement: Placement,
+        build: Builder = build_engine,
+        watch: ClusterWatch | None = None,
+    ) -> None:
         self._config, self._placement, self._build = config, placement, build
+        self._watch = watch or ClusterWatch({})
+        self._ending: list[threading.Thread] = []
         self._slots = [_Slot(number) for number in range(placement.workers)]
         self._first_reason = ""
         self._ever_ready = False
@@ -151,9 +183,11 @@ class WorkerPool:
 
         Raises:
             ConfigError: no worker ever came up, because of the configuration.
+            ClusterLost: the cluster is gone.
         """
         import ray
 
+        self._watch.check()
         calls = {call: slot for slot in self._slots for call in slot.calls}
         if not calls:
             time.sleep(min(seconds, 0.05))
@@ -165,15 +199,21 @@ class WorkerPool:
         for call, slot in calls.items():
             if call in done and call in slot.calls:  # else the worker has just ended by another call
                 events.append(self._result(slot, call))
-        return events + [self._overdue(slot) for slot in self._slots if self._late(slot)]
+        events += [self._overdue(slot) for slot in self._slots if self._late(slot)]
+        return events + [Homeless(slot.name, self._needs()) for slot in self._slots if self._homeless(slot)]
 
     def close(self) -> None:
         """Ends all workers at once."""
         for slot in self._slots:
             self._end(slot)
+        if self._watch.lost is None:
+            deadline = time.monotonic() + CLOSING
+            for thread in self._ending:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _start(self, slot: _Slot) -> None:
         slot.generation += 1
+        slot.told = False
         slot.actors = WorkerActors(self._config, self._placement, self._build)
         slot.call, slot.called = slot.actors.started, time.monotonic()
 
@@ -200,6 +240,20 @@ class WorkerPool:
             slot.failures = 0
         return Reported(slot.name, value)
 
+    def _homeless(self, slot: _Slot) -> bool:
+        """Whether it is time to say that a worker has no place; once for each."""
+        import ray
+
+        if slot.actors is None or slot.ready or slot.told or time.monotonic() - slot.called < PLACING:
+            return False
+        slot.told = True
+        return len(ray.wait(slot.actors.placed, num_returns=len(slot.actors.placed), timeout=0)[1]) > 0
+
+    def _needs(self) -> str:
+        """What a worker needs of a cluster and what there is, in words."""
+        nodes = "; ".join(f"{n.get('CPU', 0):g} CPUs, {n.get('GPU', 0):g} GPUs" for n in cluster_nodes())
+        return f"it needs {self._placement.words}; alive are nodes with {nodes or 'nothing'}"
+
     def _late(self, slot: _Slot) -> bool:
         cluster = self._config.cluster
         limit = cluster.stuck_timeout if slot.ready else cluster.startup_timeout
@@ -223,7 +277,7 @@ class WorkerPool:
 
     def _end(self, slot: _Slot) -> None:
         if slot.actors is not None:
-            slot.actors.kill()
+            self._ending = [thread for thread in self._ending if thread.is_alive()] + [slot.actors.kill()]
         slot.actors, slot.call, slot.ready, slot.loaded = None, None, False, False
 
     def _by_name(self, worker: str) -> _Slot:
@@ -236,7 +290,24 @@ def _death(error: Exception) -> str:
     if "low on memory" in text:
         return "Ray killed it because its node ran low on memory"
     if "connection error code" in text:
-        return "its process ended unexpectedly (killed from outside, out of memory, or crashed)"
+        process = re.search(r"\bpid: (\d+)", text)
+        words = last_words(logs_folder(), int(process[1])) if process else None
+        why = f"its log ends with: {words}" if words else "killed from outside, out of memory, or crashed"
+        return f"its process ended unexpectedly ({why})"
     if "creation task" in text:
         return text.strip().splitlines()[-1].strip()
     return first_line(text)
+
+
+def last_words(logs: Path, pid: int) -> str | None:
+    """The line in which a process of this machine said why it ends; None: it said nothing that is known here.
+
+    Args:
+        logs: Folder of Ray's logs.
+    """
+    for path in logs.glob(f"worker-*-{pid}.err"):
+        with contextlib.suppress(OSError):
+            lines = path.read_bytes()[-LOG_TAIL:].decode(errors="replace").splitlines()
+            if found := [line.strip() for line in lines if FATAL.search(line)]:
+                return found[-1][:200]
+    return None

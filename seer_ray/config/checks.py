@@ -8,8 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
-from seer_ray.config.options import EngineConfig, RunConfig, SelectorConfig, options
+from seer_ray.config.options import EngineConfig, PlanConfig, RunConfig, SelectorConfig, options
 from seer_ray.config.selectors import SELECTORS
+from seer_ray.config.works import anchor_at, layout_of, ratio_of, works
+
+PLACING = ("ratio", "named", "anchors")
+"""Layouts that say which layers are anchors."""
+
+LARGEST = 2**63 - 1
+"""What columns, tensors and counters hold."""
 
 
 def check(config: Any, prefix: str = "") -> None:
@@ -25,8 +32,9 @@ def check(config: Any, prefix: str = "") -> None:
         else:
             _check_value(name, value, meta)
     if isinstance(config, RunConfig):
-        check_selector(config.selector, config.engine)
+        check_selector(config.selector, config.engine, config.plan)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
+        check_marks(config.task.thinking_marks)
 
 
 def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
@@ -37,6 +45,10 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
     unit = f" {meta['unit']}" if meta["unit"] else ""
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{name}={said}: must be a number")
+    if isinstance(value, float) and math.isinf(value):
+        raise ConfigError(f"{name}={said}: must be finite")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{name}={said[:20]}…: must be of at most 64 bits, {LARGEST} at most")
     if meta["choices"] and value not in meta["choices"]:
         near = did_you_mean(said, meta["choices"])
         raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}{near}")
@@ -48,14 +60,19 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}={said}: must be above {meta['above']}{unit}")
 
 
-def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
+def check_selector(selector: SelectorConfig, engine: EngineConfig, plan: PlanConfig) -> None:
     """A sparse budget must hold the open block and one more; a threshold needs scores that are shares."""
-    used = {selector.name, *selector.layers.values()}
+    check_plan(selector, plan)
+    said = list(works(selector, plan))
+    used = {*(work.selector for _, work in said), *selector.layers.values()}
     sparse = {name: traits for name, traits in SELECTORS.items() if traits.sparse and name in used}
     least = 2 * engine.block_size
     needed = f"must be at least two blocks, {least} tokens with engine.block_size={engine.block_size}"
     if sparse and selector.budget < least:
         raise ConfigError(f"selector.budget={selector.budget}: {needed}")
+    for option, work in said:
+        if work.budget is not None and work.budget < least:
+            raise ConfigError(f"{option}={work.selector}:{work.budget}: {needed}")
     for layer, share in selector.shares.items():
         if sparse and selector.threshold is None and selector.budget * share < least:
             raise ConfigError(
@@ -81,6 +98,48 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig) -> None:
             f"engine.prefill_chunk={engine.prefill_chunk}: must be a multiple of "
             f"engine.block_size={engine.block_size} with selector.sparse_prefill=true, "
             "so that no block is cut in two"
+        )
+
+
+def check_plan(selector: SelectorConfig, plan: PlanConfig) -> None:
+    """One layout at a time, with all that it needs and nothing that it does not read."""
+    layout = layout_of(plan)
+    if layout == "ratio" and (ratio := ratio_of(plan)) is not None:
+        anchor_at(plan, ratio)
+    usual = PlanConfig()
+    reads = {"phase": ("ratio",), "cheap": PLACING, "anchor": PLACING, "equal_at": (*PLACING, "repeat")}
+    for name, layouts in reads.items():
+        if (value := getattr(plan, name)) != getattr(usual, name) and layout not in layouts:
+            raise ConfigError(
+                f"plan.{name}={value}: means nothing without {' or '.join(f'plan.{one}' for one in layouts)}"
+            )
+    if layout == "anchors" and not plan.ranking:
+        raise ConfigError(
+            f"plan.anchors={plan.anchors}: needs plan.ranking; seer-ray gates shares writes one, ranking.yaml"
+        )
+    if len(set(plan.ranking)) < len(plan.ranking):
+        twice = next(layer for layer in plan.ranking if plan.ranking.count(layer) > 1)
+        raise ConfigError(f"plan.ranking={plan.ranking}: has layer {twice} twice; each stands there once")
+    if plan.equal_at is None:
+        return
+    if plan.equal_at <= selector.budget:
+        raise ConfigError(
+            f"plan.equal_at={plan.equal_at}: must be above selector.budget={selector.budget}, which reads "
+            "everything there"
+        )
+    for name in ("shares", "threshold"):
+        if getattr(selector, name):
+            raise ConfigError(
+                f"plan.equal_at={plan.equal_at}: selector.{name} decides already what layers read; leave one "
+                "of them out"
+            )
+
+
+def check_marks(marks: list[str] | None) -> None:
+    """Two texts that differ, or none."""
+    if marks and (len(marks) != 2 or not all(marks) or marks[0] == marks[1]):
+        raise ConfigError(
+            f"task.thinking_marks={marks}: must be two texts that differ, such as [<think>,</think>], or []"
         )
 
 

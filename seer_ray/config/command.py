@@ -12,6 +12,7 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import escaped
 from seer_ray.config.options import RunConfig, options
 from seer_ray.config.overrides import show
+from seer_ray.config.secrets import redacted
 
 LONGEST = 160
 """Characters; what would be longer, or has quotes in quotes, refers to the run's own config.yaml."""
@@ -30,10 +31,10 @@ def command_line(config: RunConfig, *changes: str) -> str:
     for (name, value, _), (_, default, _) in zip(options(config), options(base), strict=True):
         if value != default and name != "name" and name.partition(".")[0] not in replaced:
             words.append(f"{name}={show(value)}")
-    line = shlex.join(["seer-ray", "run", *words, *changes])
+    line = redacted(shlex.join(["seer-ray", "run", *words, *changes]))
     if len(line) <= LONGEST and '"\'"' not in line and _makes(words, config, replaced):
         return line
-    file = f"{config.results.folder.rstrip('/')}/{config.name}/config.yaml"
+    file = redacted(f"{config.results.folder.rstrip('/')}/{config.name}/config.yaml")
     return shlex.join(["seer-ray", "run", "--config", file, "name=null", *changes])
 
 
@@ -47,7 +48,7 @@ def training_command(config: Any, job: str) -> str:
     usual = {name: value for name, value, _ in options(compose([], type(config)))}
     places = ("cluster.", "results.", "tracking.")
     words = [
-        f"{name}={typed(value)}"
+        f"{name}={typed(redacted(value))}"
         for name, value, _ in options(config)
         if value != usual[name] and name != "name" and not name.startswith(places)
     ]

@@ -30,12 +30,13 @@ from seer_ray.config.overrides import (
     show,
     single,
 )
+from seer_ray.config.secrets import redacted, remember
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-GROUPS = ("model", "task", "selector", "engine", "cluster", "sweep")
+GROUPS = ("model", "task", "selector", "plan", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
 OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}
 """Group -> the option that somebody means who gives it a name of their own."""
@@ -115,16 +116,22 @@ def from_yaml(
         raise ConfigError(f"{source}{where}: not YAML ({getattr(error, 'problem', None) or error})") from None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+    except ValueError as error:  # a number of too many digits
+        raise ConfigError(f"{source}: not YAML ({first_line(error)})") from None
 
 
 def to_yaml(config: JobConfig) -> str:
     """All options, resolved; ``from_yaml`` gives the same ones back."""
+    return yaml_of(plain(config))
+
+
+def yaml_of(values: Mapping[str, Any]) -> str:
+    """Nested options, as ``Identity`` holds them, in the form of ``to_yaml``."""
     import yaml
 
-    values = plain(config)
     # PyYAML writes these line breaks bare, and reads them as something else.
     readable = not re.search("[\x85\u2028\u2029\ufeff]", json.dumps(values, ensure_ascii=False))
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, width=110)
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=readable, width=110)
 
 
 def usual_selector(gates: str | None) -> str:
@@ -221,7 +228,7 @@ def _top(job: type, chosen: Mapping[str, str | None], settings: Iterable[tuple[s
             tree = _composed(top_file(job), job, **choice, selector=usual)
     tree = copy.deepcopy(tree)
     if data is not None and choice.get("task", data) is None:
-        tree.task.name = re.sub(r"\W+", "-", PurePosixPath(str(data)).stem).strip("-") or "own"
+        tree.task.name = re.sub(r"\W+", "-", PurePosixPath(redacted(str(data))).stem).strip("-") or "own"
     return tree
 
 
@@ -303,6 +310,7 @@ def _finish(tree: DictConfig) -> Any:
         config: Any = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)} (for a literal ${{ write \\${{)") from None
+    remember(dataclasses.asdict(config))
     check(config)
     if config.name is not None:
         run_name(config)  # a plain folder name

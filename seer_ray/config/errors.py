@@ -5,9 +5,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from seer_ray.config.secrets import hidden
+
 
 class JobError(RuntimeError):
-    """The job cannot go on. The message is one line for a person; the command line exits with 1."""
+    """The job cannot go on. The message is one line for a person, without secrets; the command line exits
+    with 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hidden(message))
+
+    kept: str | None = "what is finished is kept"
+    """What is true of the job's folder then; None: it is not there to go on in."""
+
+
+class NotWritten(JobError):
+    """The job's folder does not take what is to be written."""
+
+    kept = "what was committed before is kept"
+
+
+class FolderGone(JobError):
+    """The job's folder is not there any more."""
+
+    kept = None
+
+
+class NothingToShow(JobError):
+    """The job came to its end and failed all the same: to go on with it would do nothing."""
 
 
 class Interrupted(JobError):
@@ -15,13 +40,16 @@ class Interrupted(JobError):
 
 
 def first_line(error: object) -> str:
-    """An error as one line of a message."""
+    """An error as one line of a message, without secrets."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return hidden(lines[0]) if lines else type(error).__name__
 
 
 class ConfigError(ValueError):
-    """A bad option. The message is one line: option, value, what is allowed."""
+    """A bad option. The message is one line, without secrets: option, value, what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hidden(message))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -31,6 +59,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException, limit: int | None = 200) -> str:
-    """An error's message on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An error's message on one line, without secrets."""
+    text = " ".join(hidden(str(error)).split()) or type(error).__name__
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"

@@ -13,11 +13,12 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import JobConfig, options
+from seer_ray.config.secrets import redacted
 
 
 def plain(config: JobConfig) -> dict[str, Any]:
-    """All options as nested JSON data, as YAML files have them: ``${`` of a text is escaped."""
-    return json.loads(json.dumps(escaped(dataclasses.asdict(config)), default=str))
+    """All options as nested JSON data, as files have them: without secrets, ``${`` of a text escaped."""
+    return json.loads(json.dumps(escaped(redacted(dataclasses.asdict(config))), default=str))
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Identity:
     @cached_property
     def deciding(self) -> dict[str, Any]:
         """By dotted name; what a mapping holds has names of its own."""
-        flat = dict(_flatten(self.config))
+        flat = dict(_flatten(redacted(self.config)))  # folders of before had secrets in them
         free = tuple(
             name
             for name, _, about in options(self.job())
@@ -70,6 +71,22 @@ class Identity:
                 f"{where}: made with other settings: {'; '.join(found[:5])}{more}; "
                 "give the run another name, or give the old settings"
             )
+
+
+def differences(text: str, config: Mapping[str, Any]) -> list[str]:
+    """What a YAML file says otherwise than options that were noted, in words."""
+    import yaml
+
+    try:
+        theirs = dict(_flatten(yaml.safe_load(text)))
+    except (yaml.YAMLError, AttributeError):
+        return ["it is no list of options"]
+    ours = dict(_flatten(config))
+    return [
+        f"{name}: {_show(theirs.get(name))} here, {_show(ours.get(name))} in the folder"
+        for name in dict.fromkeys((*theirs, *ours))
+        if theirs.get(name) != ours.get(name)
+    ]
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

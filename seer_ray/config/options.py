@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from seer_ray.config.layouts import LAYOUTS
+from seer_ray.config.secrets import redacted
 from seer_ray.config.selectors import SELECTORS
+
+PACKAGED = ("reasoner", "smollm2")
+"""Models and gates that are called so wherever a job runs, whatever files of these names are there."""
 
 
 def option(
@@ -86,7 +91,7 @@ class ModelConfig:
     @property
     def short(self) -> str:
         """The name's last part, for names of folders."""
-        return PurePosixPath(self.name.replace("\\", "/")).name.removesuffix(".gguf")
+        return PurePosixPath(redacted(self.name).replace("\\", "/")).name.removesuffix(".gguf")
 
 
 @dataclass
@@ -125,6 +130,40 @@ class SelectorConfig:
     )
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
+    )
+
+
+@dataclass
+class PlanConfig:
+    """What each layer does, counted over those with full attention: some are anchors, the others cheap.
+
+    ``selector.dense_layers`` and ``selector.layers`` come after it, for single layers.
+    """
+
+    ratio: str | None = option(
+        None, "so many cheap layers for each anchor: a whole number, 0: anchors only, inf: no anchor"
+    )
+    phase: str = option(
+        "last", "where the anchor stands among the layers of one ratio: first, last, or a place from 0"
+    )
+    repeat: list[str] = option([], "what layers do, over and over, e.g. [gated, gated, dense]")
+    named: str | None = option(None, "which layers are anchors, by the name of a set", choices=tuple(LAYOUTS))
+    anchors: int | None = option(None, "so many anchors: the first of plan.ranking", minimum=1)
+    ranking: list[int] = option(
+        [], "layers, those first that lose most where they are sparse: see seer-ray gates shares"
+    )
+    cheap: str = option(
+        "gated",
+        "what cheap layers do: gated (as the options of selector say), dense, or another selector, with a "
+        "budget of its own in tokens if it has one: window:1024",
+    )
+    anchor: str = option("dense", "what anchors do, as plan.cheap")
+    equal_at: int | None = option(
+        None,
+        "at this length a step reads as much as with selector.budget in every layer: layers without a budget "
+        "of their own pay for the anchors. None: they have selector.budget",
+        unit="tokens",
+        minimum=1,
     )
 
 
@@ -225,6 +264,10 @@ class TaskConfig:
     prompt: str = option("{question}", "user message; {question} or any column in braces")
     system: str | None = option(None, "system message")
     thinking: bool | None = option(None, "enable_thinking of the chat template; None: the template's default")
+    thinking_marks: list[str] | None = option(
+        None,
+        "[open, close] around the reasoning; None: as vocabulary and chat template have them; []: none",
+    )
     few_shot: list[Any] = option([], "examples before the question: list of {question, answer}")
     grader: str = option("math", "math, choice, exact, none, or module:function(completion, answer) -> bool")
     grade_timeout: float = option(
@@ -323,11 +366,12 @@ class RunConfig(JobConfig):
 
     command = "run"
 
-    seed: int = option(0, "of all sampling noise", minimum=0)
+    seed: int = option(0, "of all sampling noise", minimum=0, maximum=2**63 - 1)
     samples: int = option(1, "completions per problem", minimum=1)
     model: ModelConfig = section(ModelConfig)
     task: TaskConfig = section(TaskConfig)
     selector: SelectorConfig = section(SelectorConfig)
+    plan: PlanConfig = section(PlanConfig)
     sampling: SamplingConfig = section(SamplingConfig)
     engine: EngineConfig = section(EngineConfig)
     cluster: ClusterConfig = section(ClusterConfig, operational=True)

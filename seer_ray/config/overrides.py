@@ -71,6 +71,8 @@ def parse(text: str, job: type) -> Override:
     try:
         # The value alone: a key of Hydra's cannot be a range of layers, selector.layers.0-2.
         found = OverridesParser.create().parse_override(f"_={value}")
+    except ValueError:  # Python converts no number of so many digits
+        raise ConfigError(f"{name}={show(value)}: a number of {len(value):,} digits is too long") from None
     except HydraException:
         return assignment(name, value if is_text else _yaml(name, value))
     if is_text and isinstance(found.value(), (int, float)):

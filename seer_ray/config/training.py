@@ -171,7 +171,7 @@ class GatesConfig:
     k_pooling: str = option("Kmaxminavg", "what is kept of a block's keys: K and some of max, min, avg")
     use_qk_norm: bool = option(True, "RMSNorm of the gate's query and keys")
     use_rope: bool = option(True, "the gate sees positions")
-    layers: str | None = option(None, "layers that are trained, such as '0-3,7'; None: all")
+    layers: str | None = option(None, "layers that are trained, such as '0-3,7'; None: all that select")
     save_dtype: str = option(
         "float32", "of the gates in the folder that is written", choices=("float32", "bfloat16")
     )

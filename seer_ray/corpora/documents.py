@@ -18,7 +18,7 @@ from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.store import open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 from seer_ray.tasks.prompts import QUESTIONS, as_text, column_value
-from seer_ray.tasks.sources import read_rows
+from seer_ray.tasks.sources import Row, read_rows
 
 TEXTS = ("text", "content")
 CHATS = ("messages", "conversations")
@@ -76,7 +76,7 @@ def read_documents(
         ConfigError: cannot be read, or has no text.
     """
     found: Iterator[Document]
-    if runs := _runs(source.path):
+    if runs := runs_of(source.path):
         found = itertools.chain.from_iterable(_of_run(run, source, tokenizer, model, option) for run in runs)
     else:
         rows = read_rows(source.path, source.subset, source.split, option)
@@ -104,7 +104,7 @@ def _source(entry: Any, option: str) -> SourceConfig:
     return source
 
 
-def _runs(path: str) -> list[str]:
+def runs_of(path: str) -> list[str]:
     """The run folder, or those of a sweep's points; empty: something else."""
     try:
         entries = open_store(path).list()
@@ -140,10 +140,10 @@ def _of_run(run: str, source: SourceConfig, tokenizer: Any, model: str, option: 
         yield Document(row["problem_id"], source.path, _ids(prompt + completion))
 
 
-def _of_rows(
-    rows: Iterator[tuple[str, dict[str, Any]]], source: SourceConfig, tokenizer: Any, option: str
-) -> Iterator[Document]:
+def _of_rows(rows: Iterator[Row], source: SourceConfig, tokenizer: Any, option: str) -> Iterator[Document]:
     for number, (where, row) in enumerate(rows):
+        if isinstance(row, ConfigError):
+            raise row
         id = row.get("id")
         tokens = _tokens(row, source, tokenizer, option, where)
         if tokens:

@@ -34,11 +34,15 @@ class Pack:
         for start, end in zip(self.bounds, self.bounds[1:], strict=False):
             yield slice(start, end)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Of the documents."""
+        return [d.stop - d.start for d in self.documents()]
+
     @cached_property
     def positions(self) -> Tensor:
         """Of the tokens in their documents, ``[tokens]``."""
-        lengths = [d.stop - d.start for d in self.documents()]
-        return torch.cat([torch.arange(length, device=self.tokens.device) for length in lengths])
+        return torch.cat([torch.arange(length, device=self.tokens.device) for length in self.lengths])
 
 
 @dataclass(frozen=True)

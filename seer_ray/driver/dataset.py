@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
@@ -40,8 +41,22 @@ def refuse_other_data(folder: RunFolder, problems: Sequence[Problem], config: Ru
     then = folder.read_json(FILE)
     if then is None:
         folder.write_json(FILE, now)
-    elif then != now:
+    elif then not in (now, {**now, "digest": digest(_with_float_answers(problems))}):
         raise ConfigError(
             f"task.data={config.task.data}: its {now['problems']} problems are not the {then['problems']} "
             f"that {folder.uri} was begun with; restore the data, or give the run another name"
         )
+
+
+def _with_float_answers(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems as earlier versions read numbers: 0.10 as 0.1. A folder that they began goes on."""
+    old = []
+    for problem in problems:
+        try:
+            number = float(problem.answer or "")
+        except ValueError:
+            old.append(problem)
+        else:
+            answer = str(int(number)) if number.is_integer() else str(number)
+            old.append(replace(problem, answer=answer))
+    return old

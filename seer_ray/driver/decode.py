@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.dispatch import Dispatcher
-from seer_ray.config.errors import Interrupted
+from seer_ray.config.errors import Interrupted, JobError, NotWritten
 from seer_ray.driver.session import Session
 from seer_ray.driver.stopping import StopRequest
 
@@ -28,9 +28,9 @@ def decode(
         then: Called in every round of the loop, after the sessions.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM.
-        JobError: No workers, or no disk. Whatever the end, what is finished is committed, and what is begun
-            is in the progress log, as far as the disk takes it.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
+        JobError: No workers, no cluster, or no disk. Whatever the end, what is finished is committed, and
+            what is begun is in the progress log, as far as the disk takes it.
         ConfigError: No worker comes up, because of the configuration.
     """
     by_name = {session.name: session for session in sessions}
@@ -40,6 +40,8 @@ def decode(
         while dispatcher.unfinished and not stop.asked:
             for queue, outcome in dispatcher.poll(POLL):
                 by_name[queue.name].add(outcome)
+            if alone and (reason := dispatcher.queues[0].failure):
+                raise JobError(reason)
             for session in sessions:
                 live = session.monitor.live
                 live.workers_ready, live.workers_starting = dispatcher.pool.ready, dispatcher.pool.starting
@@ -62,6 +64,9 @@ def decode(
 def _save(session: Session) -> Exception | None:
     try:
         session.save()
+    except NotWritten as failure:
+        rows = "1 finished row is" if session.pending == 1 else f"{session.pending:,} finished rows are"
+        return NotWritten(f"{failure}; {rows} not on disk, and will be decoded again")
     except Exception as failure:
         return failure
     return None

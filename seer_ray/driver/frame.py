@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar
@@ -11,10 +12,12 @@ from seer_ray.config.checks import check
 from seer_ray.config.compose import run_name
 from seer_ray.config.errors import Interrupted, one_line
 from seer_ray.config.options import JobConfig, options
+from seer_ray.config.reveal import reveal
+from seer_ray.config.secrets import redacted
 from seer_ray.driver.stopping import StopRequest
 from seer_ray.results.base import Folder
 from seer_ray.results.store import join, shown
-from seer_ray.status.live import NullReporter, Reporter
+from seer_ray.status.live import JobSummary, NullReporter, Reporter
 from seer_ray.status.pulse import StatusFile, heartbeat
 from seer_ray.tracking.mlflow_tracker import open_tracker
 from seer_ray.tracking.tracker import Dataset, Status, Tracker
@@ -26,6 +29,18 @@ TRACKED: dict[State, Status] = {
     "failed": "FAILED",
     "interrupted": "KILLED",
 }
+
+DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+    errno.ESTALE,
+)
+"""What a disk says that is full, read-only, broken or gone."""
 
 C = TypeVar("C", bound=JobConfig)
 F = TypeVar("F", bound=Folder)
@@ -101,15 +116,21 @@ class Frame(Generic[C, F]):
             "name": self.name,
             "folder": self.folder.uri,
             "elapsed_s": time.monotonic() - self._started,
-            "tracking_uri": getattr(self.tracker, "uri", None),
+            "tracking_uri": redacted(getattr(self.tracker, "uri", None)),
             "tracking_run_id": getattr(self.tracker, "run_id", None),
         }
+
+    def finish(self, summary: JobSummary) -> None:
+        """Shows what the job came to, after its last word: it is known by then who has been told of it."""
+        summary.tracking_uri, summary.tracking_run_id = self.tracker.place
+        self.reporter.finish(summary)
 
 
 def params_of(config: JobConfig) -> dict[str, Any]:
     """All options by dotted name, as others may see them: without passwords and keys."""
     return {
-        name: shown(value) if about["secret"] and value else value for name, value, about in options(config)
+        name: shown(value) if about["secret"] and value else redacted(value)
+        for name, value, about in options(config)
     }
 
 
@@ -124,10 +145,18 @@ def framed(config: C, folder: type[F], reporter: Reporter[Any, Any] | None = Non
 
     Raises:
         ConfigError: an option is wrong, or the folder cannot be had. Nothing is lost.
-        Interrupted: SIGINT or SIGTERM, in the body.
+        NotWritten: the disk does not take what the body writes.
+        FolderGone: somebody deleted or moved the folder.
+        Interrupted: SIGINT, SIGTERM or SIGHUP, in the body.
     """
     check(config)
     config.name = run_name(config)
+    reveal(config, f"the folder of {config.name}")
     stop = StopRequest()
     with stop.listening(), folder.open(join(config.results.folder, config.name), config) as held:
-        yield Frame(config, held, reporter or NullReporter(), stop)
+        try:
+            yield Frame(config, held, reporter or NullReporter(), stop)
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            raise held.failure(error) from error

@@ -50,7 +50,7 @@ def measuring(
 
     Raises:
         ConfigError: an option is wrong.
-        Interrupted: SIGINT or SIGTERM, in the body.
+        Interrupted: SIGINT, SIGTERM or SIGHUP, in the body.
     """
     live, began = MeasureLive(), time.monotonic()
 

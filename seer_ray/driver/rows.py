@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from seer_ray.cluster.assignments import Outcome
-from seer_ray.config.errors import JobError
+from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
+from seer_ray.config.secrets import hidden, redacted
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
-from seer_ray.tasks.grading import Grade, Grader, GradingPool
+from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
 from seer_ray.tasks.problem import Prompt
+from seer_ray.tasks.thinking import ReasoningParser
 
 MAX_FAILURES = 10
 """Writes that fail in a row before the job gives up. Until then rows wait in memory."""
@@ -31,7 +33,7 @@ class RowWriter:
         log: Brings the tokens of unfinished chains to disk.
         config: The job's.
         prompts: By problem id.
-        decode: Token ids to text, for chains that no engine finished.
+        parser: Token ids to text, reasoning and answer.
         note: Told, in a line each, what a person should know.
         pool: What grades; None: a pool of its own.
 
@@ -45,12 +47,12 @@ class RowWriter:
         log: ProgressLog,
         config: RunConfig,
         prompts: Mapping[str, Prompt],
-        decode: Callable[[Sequence[int]], str],
+        parser: ReasoningParser,
         note: Callable[[str], None],
         pool: Grader | None = None,
     ) -> None:
         self._folder, self._log, self._config = folder, log, config
-        self._prompts, self._decode, self._note = prompts, decode, note
+        self._prompts, self._parser, self._note = prompts, parser, note
         self._pool: Grader = pool or GradingPool(config.task)
         self._ungraded: dict[str, Row] = {}
         self._fresh: list[Row] = []
@@ -72,13 +74,22 @@ class RowWriter:
         self._ungraded[completion.request.id] = row
         if completion.finish_reason == "error":
             self._graded(completion.request.id, Grade(None, None))
+        elif row["answer"] is None:
+            self._graded(completion.request.id, no_answer(self._config.task, row["reference"]))
         else:
-            self._pool.submit(completion.request.id, row["completion"], row["reference"])
+            self._pool.submit(completion.request.id, row["answer"], row["reference"])
 
     def graded(self, seconds: float = 0.0) -> list[Row]:
-        """Rows that got their grades since the last call; waits up to ``seconds`` for one."""
-        for id, grade in self._pool.collect(seconds if self._ungraded else 0.0):
-            self._graded(id, grade)
+        """Rows that got their grades since the last call; waits up to ``seconds`` for one.
+
+        Raises:
+            JobError: The grader cannot be started. Rows without a grade stay uncommitted.
+        """
+        self._collect(seconds)
+        return self.fresh()
+
+    def fresh(self) -> list[Row]:
+        """Rows that got their grades and that nobody has been told of."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
@@ -86,7 +97,8 @@ class RowWriter:
         """Brings to disk what is due, or everything that is graded.
 
         Raises:
-            JobError: The disk or the object store refused for too long.
+            NotWritten: The disk or the object store refused for too long.
+            FolderGone: There is no folder any more.
         """
         results, now = self._config.results, time.monotonic()
         try:
@@ -101,22 +113,31 @@ class RowWriter:
         except OSError as error:
             self._failures += 1
             self._due = self._flush_due = now + max(1.0, results.part_interval)
-            message = f"{self._folder.uri}: cannot be written: {error}"
-            if self._failures >= MAX_FAILURES or everything:
-                raise JobError(message) from error
-            self._note(f"{message}; tried again in {self._due - now:.0f} s")
+            failure = self._folder.failure(error)
+            if self._failures >= MAX_FAILURES or everything or isinstance(failure, FolderGone):
+                raise failure from error
+            self._note(f"{failure}; tried again in {self._due - now:.0f} s")
 
     def finish(self) -> list[Row]:
-        """Waits for the grades that are still out and commits everything; the rows that got their grades."""
-        rows: list[Row] = []
-        while self._ungraded:
-            rows += self.graded(seconds=1.0)
-        self.write(everything=True)
-        return rows
+        """Waits for the grades that are still out and commits everything; the rows that got their grades.
+
+        Raises:
+            JobError: Rows cannot be graded. The others are committed; their own chains are in the log.
+        """
+        try:
+            while self._ungraded:
+                self._collect(1.0)
+        finally:
+            self.write(everything=True)
+        return self.fresh()
 
     def close(self) -> None:
         """Ends the graders."""
         self._pool.close()
+
+    def _collect(self, seconds: float) -> None:
+        for id, grade in self._pool.collect(seconds if self._ungraded else 0.0):
+            self._graded(id, grade)
 
     def _graded(self, id: str, grade: Grade) -> None:
         row = self._ungraded.pop(id)
@@ -136,8 +157,8 @@ class RowWriter:
             prompt = self._prompts[row["problem_id"]].tokens
             recording = Recording(
                 Trace(row["prompt_tokens"], self._traces[id]),
-                [self._decode([token]) for token in prompt],
-                [self._decode([token]) for token in row["token_ids"]],
+                [self._parser.spell([token]) for token in prompt],
+                [self._parser.spell([token]) for token in row["token_ids"]],
             )
             self._folder.write_selection((row["problem_id"], row["sample"]), recording)
         self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
@@ -150,12 +171,18 @@ class RowWriter:
         completion, request = outcome.completion, outcome.completion.request
         counters = completion.counters
         prompt = self._prompts[request.problem]
+        failed = completion.finish_reason == "error"
+        said = self._parser.parse(
+            completion.tokens, prompt.opening, request.sampling.stop, completion.finish_reason == "stop"
+        )
         return {
             "problem_id": request.problem,
             "sample": request.sample,
             "seed": request.seed,
             "prompt": prompt.text,
-            "completion": completion.text if outcome.worker else self._decode(completion.tokens),
+            "completion": said.text,
+            "reasoning": None if failed else said.reasoning,
+            "answer": None if failed else said.answer,
             "token_ids": completion.tokens,
             "finish_reason": completion.finish_reason,
             "reference": prompt.problem.answer,
@@ -170,8 +197,8 @@ class RowWriter:
             "preemptions": completion.preemptions,
             "attempts": outcome.attempts,
             "worker": outcome.worker,
-            "model": self._config.model.name,
+            "model": redacted(self._config.model.name),
             "selector": plan,
-            "error": completion.error,
+            "error": hidden(completion.error),
             "finished_at": datetime.now(UTC),
         }

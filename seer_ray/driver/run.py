@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from seer_ray.analysis.comparison import compare
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
-from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, NothingToShow
+from seer_ray.config.options import PlanConfig
+from seer_ray.config.paths import with_absolute_paths
+from seer_ray.config.works import is_dense, needs_gates
 from seer_ray.driver.decode import decode
+from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
+from seer_ray.driver.sources import look, refuse_other_sources
 from seer_ray.report.html import FILE as REPORT
 from seer_ray.report.html import write_report
 from seer_ray.results.store import join
@@ -30,12 +36,24 @@ def work(session: Session, build: Builder) -> None:
         session.conclude()
         if session.config.results.report:
             _report(session)
+        refuse_failure(session)
+
+
+def refuse_failure(session: Session) -> None:
+    """
+    Raises:
+        NothingToShow: All rows of the run are errors.
+    """
+    if (reason := session.failure) is not None:
+        raise NothingToShow(reason)
 
 
 def summary_of(session: Session) -> Summary:
     """What a run came to."""
     config, live, folder = session.config, session.monitor.live, session.folder.uri
-    other = "dense" if config.selector.name != "dense" else usual_selector(config.model.gates)
+    dense = is_dense(config.selector, config.plan)
+    other = f"selector={usual_selector(config.model.gates) if dense else 'dense'}"
+    plain = ["plan=null"] if config.plan != PlanConfig() else []
     return Summary(
         **session.frame.facts(),
         metrics=session.metrics(),
@@ -45,26 +63,33 @@ def summary_of(session: Session) -> Summary:
         report=session.folder.store.locate(REPORT) if REPORT in session.folder.store.list() else None,
         next_commands=[
             f"""python -c "import pandas; print(pandas.read_parquet('{folder}/completions'))\"""",
-            command_line(config, f"selector={other}"),
+            command_line(config, other, *plain),
         ],
     )
 
 
 def _decode(session: Session, build: Builder) -> None:
     config, stop = session.config, session.frame.stop
+    sources = look(config.model, session.folder, gated=needs_gates(config.selector, config.plan))
+    refuse_other_sources(session.folder, sources.contents)
+    reading = replace(config, model=sources.model)
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")
-    with connected(config.cluster), stop.listening():
+    with connected(config.cluster, session.frame.reporter.note) as watch, stop.listening():
         nodes = cluster_nodes()
         placement = place_workers(nodes, config.cluster, missing, config.engine.tensor_parallel)
-        with contextlib.closing(session), contextlib.closing(WorkerPool(config, placement, build)) as pool:
+        checked = Checked(build, sources.contents)
+        pool = WorkerPool(with_absolute_paths(reading), placement, checked, watch)
+        with contextlib.closing(session), contextlib.closing(pool):
             pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
             # Brings torch and transformers along: a run that is done needs neither.
-            from seer_ray.driver.requests import make_prompts
+            from seer_ray.driver.requests import check_model, make_prompts
 
-            queue = session.prepare(*make_prompts(config, session.problems))
+            check_model(reading)
+            clock = clock_of(session.folder)
+            queue = session.prepare(reading, *make_prompts(reading, session.problems, clock), clock)
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 
@@ -77,5 +102,11 @@ def _report(session: Session) -> None:
     except ConfigError as error:
         frame.reporter.note(f"no report: {error}")
         return
-    for name in write_report(comparison, frame.name, frame.folder.store, frame.reporter.note):
+    try:
+        written = write_report(comparison, frame.name, frame.folder.store, frame.reporter.note)
+    except OSError as error:
+        # The rows and what they come to are there.
+        frame.reporter.note(f"no report: {frame.folder.failure(error)}; seer-ray report {frame.folder.uri}")
+        return
+    for name in written:
         frame.tracker.artifact(name)

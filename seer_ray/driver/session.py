@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from seer_ray.analysis.metrics import COLUMNS, summarise
@@ -15,12 +17,14 @@ from seer_ray.config.options import RunConfig
 from seer_ray.driver.dataset import describe, refuse_other_data
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
+from seer_ray.driver.rendered import refuse_other_prompts
 from seer_ray.driver.rows import RowWriter
-from seer_ray.engine.request import Request
+from seer_ray.engine.request import Completion, Request
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grader
 from seer_ray.tasks.problem import Problem, Prompt
+from seer_ray.tasks.thinking import ReasoningParser
 
 
 class Session:
@@ -61,6 +65,19 @@ class Session:
         return self.complete and bool(self.metrics())
 
     @property
+    def failure(self) -> str | None:
+        """Why a run that is complete has failed: all its rows are errors. None: it has not."""
+        live = self.monitor.live
+        if not self.complete or live.errors < live.total:
+            return None
+        errors = Counter(self.folder.read(["error"])["error"].to_pylist())
+        (reason, times), *others = errors.most_common()
+        which = (
+            f"all {times} rows" if not others else f"{times} of {live.total} rows; the others are errors too"
+        )
+        return f"{reason} ({which}); mend it and give the run another name"
+
+    @property
     def pending(self) -> int:
         """Rows that are here and not committed yet."""
         return self._rows.pending if self._rows is not None else 0
@@ -76,42 +93,52 @@ class Session:
 
     def prepare(
         self,
+        reading: RunConfig,
         prompts: Mapping[str, Prompt],
         tokenizer: Any,
+        clock: datetime,
         round_problems: int | None = None,
         pool: Grader | None = None,
     ) -> RunQueue:
         """What is not committed, as a queue for workers.
 
         Args:
+            reading: The options with the model as it is to be read.
             prompts: Of the problems.
             tokenizer: That made them.
+            clock: That they were rendered by.
             round_problems: Problems of a round; None: one round.
             pool: Grades; None: a pool of its own.
 
         Raises:
-            ConfigError: No such model or grader.
+            ConfigError: No such model or grader, or the folder was begun with other prompts.
         """
         # Brings torch and transformers along: a run that is done needs neither.
         from seer_ray.driver.requests import make_requests
 
-        config, log = self.config, self.folder.progress()
-        requests = make_requests(config, prompts, tokenizer, self.folder.committed(), log)
+        config, log, done = self.config, self.folder.progress(), self.folder.committed()
+        refuse_other_prompts(self.folder, prompts, clock, bool(done or log.chains))
+        requests = make_requests(reading, prompts, tokenizer, done, log)
         self._rows = RowWriter(
             self.folder,
             log,
             config,
             prompts,
-            lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
+            ReasoningParser(tokenizer, config.task.thinking_marks),
             self.frame.reporter.note,
             pool,
         )
+        for request in requests:
+            if error := prompts[request.problem].error:
+                failure = Completion(request, [], "", "error", error)
+                self._rows.add(Outcome(failure, worker=None, attempts=0), plan="")
+        requests = [request for request in requests if prompts[request.problem].error is None]
         self.queue = RunQueue(
             self.name,
             self._rounds(requests, round_problems or len(self.problems)),
             config.cluster.max_attempts,
             log.chains,
-            DecodeOptions(config.engine, config.selector),
+            DecodeOptions(config.engine, config.selector, config.plan),
         )
         return self.queue
 
@@ -127,7 +154,7 @@ class Session:
             stats: Of the engines, for tracking; None: the queue's counters.
 
         Raises:
-            JobError: Disk or object store refused for too long.
+            JobError: Disk or object store refused for too long, or rows cannot be graded.
         """
         rows, queue = self._rows, self.queue
         if self.frame.state is not None:
@@ -145,11 +172,14 @@ class Session:
         """No finished row and no known token is lost, whatever ended the work.
 
         Raises:
-            JobError: Disk or object store refused.
+            JobError: Disk or object store refused, or rows cannot be graded.
         """
         if self._rows is not None and self.queue is not None and self.frame.state is None:
-            self.monitor.add(self._rows.finish())
-            self.monitor.tick(self.queue, last=True)
+            try:
+                self.monitor.add(self._rows.finish())
+            finally:
+                self.monitor.add(self._rows.fresh())
+                self.monitor.tick(self.queue, last=True)
 
     def close(self) -> None:
         """Ends the graders."""

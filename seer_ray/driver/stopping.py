@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a job stops where nothing is lost."""
+"""Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed: a job stops where nothing is lost."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from types import FrameType
 
 from seer_ray.config.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
     """Whether somebody asked the job to stop. Raises at once, or sets ``asked`` while ``patient``.
 
-    A second signal always raises.
+    A second signal always raises, unless it is SIGHUP: kernel, shell and service manager send one each.
     """
 
     def __init__(self) -> None:
@@ -41,5 +41,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self.asked = self.asked, True
+        if again and number == signal.SIGHUP:
+            return
         if again or not self.patient:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from seer_ray.cluster.connect import connected
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.training import DistillConfig, PretrainConfig
+from seer_ray.corpora.identity import training_contents
 from seer_ray.driver.frame import Frame, framed
+from seer_ray.driver.sources import look, refuse_other_sources
+from seer_ray.models.identity import Contents
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.history import FILE as HISTORY
 from seer_ray.results.job import JobFolder
@@ -30,8 +34,8 @@ class Result(Protocol):
 
 Report = Callable[[int, dict[str, float]], bool]
 """Told (step, metrics); whether somebody wants to stop."""
-Launch = Callable[[Any, str, Report], Result]
-"""(options, folder, report) -> how it ended: the loop, on the connected Ray."""
+Launch = Callable[[Any, Contents, str, Report], Result]
+"""(options, content of what they name, folder, report) -> how it ended: the loop, on the connected Ray."""
 
 
 def train(
@@ -55,7 +59,7 @@ def train(
     Raises:
         ConfigError: An option, or what it names, is wrong.
         JobError: Training cannot go on. What is in the last checkpoint is kept.
-        Interrupted: SIGINT or SIGTERM. Everything is in a checkpoint.
+        Interrupted: SIGINT, SIGTERM or SIGHUP. Everything is in a checkpoint.
     """
     with framed(config, JobFolder, reporter) as frame:
         if frame.folder.metrics() is None:
@@ -63,7 +67,7 @@ def train(
             with frame.working():
                 _work(frame, launch, product)
         else:
-            catch_up(frame.folder)
+            catch_up(frame.folder, to=config.tracking)
         metrics, made = frame.folder.metrics() or {}, join(frame.folder.uri, product)
         summary = TrainSummary(
             **frame.facts(),
@@ -73,7 +77,7 @@ def train(
             metrics=metrics,
             next_commands=[text.format(product=made) for text in next_commands],
         )
-        frame.reporter.finish(summary)
+        frame.finish(summary)
         return summary
 
 
@@ -83,17 +87,22 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
     frame.status.say = lambda: {"step": live.step}
 
     def report(step: int, metrics: dict[str, float]) -> bool:
+        watch.check()
         live.step, live.news, live.phase = step, metrics, "training"
         live.metrics |= metrics
         frame.reporter.update(live)
         frame.tracker.log(metrics, step=step)
         return stop.asked
 
+    if isinstance(config, DistillConfig):
+        config = replace(config, model=look(config.model, folder).model)
+    contents = training_contents(config)
+    refuse_other_sources(folder, contents)
     place = str(folder.path) if folder.path is not None else join(config.results.folder, frame.name)
     frame.reporter.start(live)
-    with connected(config.cluster), stop.listening():
+    with connected(config.cluster, frame.reporter.note) as watch, stop.listening():
         stop.patient = True
-        result = launch(config, place, report)
+        result = launch(config, contents, place, report)
         stop.patient = False
     if not result.finished:
         raise Interrupted(f"interrupted at step {result.step} of {config.train.steps}")

@@ -47,8 +47,8 @@ def copy_rate(device: torch.device) -> float:
 
 class StepBytes:
     """Counts the bytes that decode steps cannot do without: weights, K and V of what was selected, summaries
-    of the blocks that were ranked, states; of all ranks together, each with as many weights as this one. A mixture of
-    experts counts with all of them."""
+    of the blocks that were ranked, states; of all ranks together, each with as many weights as this one. A
+    mixture of experts counts with all of them."""
 
     def __init__(self, loaded: LoadedModel, decoder: Decoder) -> None:
         model: Any = loaded.model

@@ -24,8 +24,8 @@ class PagedCache:
         kv: per layer ``[pages, kv_heads, 2, block, head_dim]``; K and V of a page and head lie together. In
             8 bits, with a scale for each token and head. None: the layer has no attention.
         summary: per layer ``[pages, kv_heads, width]`` where the layer's selector keeps one, else None.
-        tables: of each group, physical pages per batch row, ``[max_batch, max_pages]``, int64. Pages that were
-            given back are page 0.
+        tables: of each group, physical pages per batch row, ``[max_batch, max_pages]``, int64. Pages that
+            were given back are page 0.
         states: of layers that keep a state; None: there are none.
         max_pages: of a sequence.
         heads, head_dim: of K and V on this rank.
@@ -93,7 +93,7 @@ class PagedCache:
         return sum(len(group.layers) * min(length, group.reach or length) for group in self.groups)
 
     def copy_pages(self, copies: list[tuple[int, int, int]]) -> None:
-        """Copy on write: (group, from, to), in order. The copy is of an open page, so it has no summary yet."""
+        """Copy on write: (group, from, to), in order. Copies are of open pages: they have no summaries."""
         for group, source, target in copies:
             for layer in self.groups[group].layers:
                 kv = self.kv[layer]

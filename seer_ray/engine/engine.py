@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.flight import Flight
 from seer_ray.engine.pages import PagePool
@@ -27,6 +27,7 @@ class Engine:
         model: from ``seer_ray.load_model``.
         settings: batch, memory and exactness.
         selector: which KV blocks a decode step reads; dense by default.
+        plan: which layers do otherwise; by default none.
 
     Raises:
         ConfigError: settings that the model cannot honour.
@@ -38,7 +39,11 @@ class Engine:
     """
 
     def __init__(
-        self, model: LoadedModel, settings: EngineConfig | None = None, selector: SelectorConfig | None = None
+        self,
+        model: LoadedModel,
+        settings: EngineConfig | None = None,
+        selector: SelectorConfig | None = None,
+        plan: PlanConfig | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = model.tokenizer
@@ -55,9 +60,11 @@ class Engine:
             "preemptions": 0,
         }
         self._copy_rate: float | None = None
-        self._make(settings or EngineConfig(), selector or SelectorConfig())
+        self._make(settings or EngineConfig(), selector or SelectorConfig(), plan or PlanConfig())
 
-    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
+    def configure(
+        self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig | None = None
+    ) -> None:
         """Decode with other settings from now on: the same weights, a new cache. Counters go on.
 
         For the time between requests, as every setting is to have the whole memory and the device alone.
@@ -68,14 +75,14 @@ class Engine:
         """
         if self.busy:
             raise RuntimeError("an engine with requests in it cannot be configured anew")
-        before = self.settings, self.selector
+        before = self.settings, self.selector, self.layout
         self._counters["preemptions"] += self.scheduler.preemptions
         # The old cache goes first: two do not fit.
         del self.runner, self.scheduler
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            self._make(settings, selector)
+            self._make(settings, selector, plan or PlanConfig())
         except ConfigError:
             self._make(*before)
             raise
@@ -91,9 +98,10 @@ class Engine:
             pass
         self._counters, self.scheduler = counters, self._new_scheduler()
 
-    def _make(self, settings: EngineConfig, selector: SelectorConfig) -> None:
-        self.runner = Runner(self.model, settings, selector)
-        self.settings, self.selector, self.plan = settings, selector, self.runner.plan
+    def _make(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
+        self.runner = Runner(self.model, settings, selector, plan)
+        self.settings, self.selector, self.layout = settings, selector, plan
+        self.plan = self.runner.plan
         self.overlap = self.runner.device.type == "cuda"
         self.scheduler = self._new_scheduler()
 
@@ -215,6 +223,8 @@ class Engine:
             # or given to others by steps after that one.
             if (done or row.late) and self._flight is not None and self._flight.drop(sequence):
                 sequence.cached -= 1
+                if not done and self.runner.cache.states is not None:  # they have moved on with a wrong token
+                    self.scheduler.recompute(sequence)
             self._outbox.append(self._complete(sequence) if done else sequence.report())
         self._counters["decode_s"] += flight.seconds
         self._counters["decode_bytes"] += self.runner.bytes_read - before

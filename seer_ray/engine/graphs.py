@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from typing import Any
 
 import torch
@@ -20,19 +21,26 @@ def buckets(max_batch: int) -> list[int]:
 
 
 class CudaCapture:
-    """Captures into one memory pool for all graphs, of which only one runs at a time."""
+    """Captures into one memory pool for all graphs, of which only one runs at a time.
 
-    def __init__(self) -> None:
+    Args:
+        states: what a step moves on from where it was; all else it writes again as it did.
+    """
+
+    def __init__(self, states: Seq[torch.Tensor] = ()) -> None:
         self._pool: Any = None
+        self._states = states
 
     def __call__(self, step: Step) -> Step:
-        # A step may be run again: it writes the same to the same places.
+        before = [state.cpu() for state in self._states]  # the device may have no room for them
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # compiles kernels, and makes the libraries' workspaces
                 step()
         torch.cuda.current_stream().wait_stream(stream)
+        for state, was in zip(self._states, before, strict=True):
+            state.copy_(was)
         graph = torch.cuda.CUDAGraph()
         # Other threads of a worker may go on with what they do.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
@@ -47,7 +55,10 @@ class DecodeGraphs(CapturedSteps):
     def __init__(
         self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture | None = None
     ) -> None:
-        super().__init__(loaded, decoder, max_batch, capture or CudaCapture())
+        states = decoder.cache.states
+        super().__init__(
+            loaded, decoder, max_batch, capture or CudaCapture(states.tensors if states is not None else ())
+        )
         self.buckets = buckets(max_batch)
 
     def run(self, sequences: list[Sequence], needs: Needs) -> None:

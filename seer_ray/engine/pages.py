@@ -8,8 +8,8 @@ class OutOfPages(Exception):
 
 
 class PagePool:
-    """Reference-counted pages of one cache group. Every page is free or owned; page 0 is the dummy that padding
-    writes to.
+    """Reference-counted pages of one cache group. Every page is free or owned; page 0 is the dummy that
+    padding writes to.
 
     Args:
         num_pages: the dummy included.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Any, NoReturn
 
-from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.engine import Engine
 from seer_ray.engine.request import Delta, Request
 from seer_ray.models.plan import LayerPlan
@@ -49,8 +49,10 @@ class Leader:
         deltas: list[Delta] = self._all("step")
         return deltas
 
-    def configure(self, settings: EngineConfig, selector: SelectorConfig) -> None:
-        self._all("configure", settings, selector)
+    def configure(
+        self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig | None = None
+    ) -> None:
+        self._all("configure", settings, selector, plan)
 
     def warm_up(self) -> None:
         self._all("warm_up")

@@ -171,7 +171,9 @@ class PrefillPass:
         """See ``models.hosted.HostedStep``."""
         states, out = self.decoder.cache.states, []
         assert states is not None
-        for part, tokens in zip(self._parts, hidden.split([p.end - p.start for p in self._parts]), strict=True):
+        for part, tokens in zip(
+            self._parts, hidden.split([p.end - p.start for p in self._parts]), strict=True
+        ):
             slot = torch.tensor([part.slot], device=hidden.device)
             out.append(run(tokens.unsqueeze(0), states.held(layer, slot)).squeeze(0))
         return torch.cat(out)
@@ -262,7 +264,9 @@ class DecodePass:
         """Pages to be summarised, of the first group, the one that layers with a selector are in."""
         if self._completed is None:
             return CurrentPages(self.groups[0].pages, self.position, self.decoder.cache.block)
-        return FullPages(self.decoder, [page for page, _ in self._completed], [at for _, at in self._completed])
+        return FullPages(
+            self.decoder, [page for page, _ in self._completed], [at for _, at in self._completed]
+        )
 
     @property
     def view(self) -> StepView:

@@ -14,7 +14,7 @@ import torch
 
 from seer_ray.config.checks import check, check_selector, parse_bytes
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
@@ -32,7 +32,7 @@ from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
-from seer_ray.models.architecture import is_mixture
+from seer_ray.models.architecture import check_length, is_mixture
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import (
     AttentionShape,
@@ -75,10 +75,13 @@ class Capacity:
 class Runner:
     """Model, cache and selectors of one engine. Knows sequences; decides nothing about them."""
 
-    def __init__(self, loaded: LoadedModel, settings: EngineConfig, selector: SelectorConfig) -> None:
+    def __init__(
+        self, loaded: LoadedModel, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig
+    ) -> None:
         check(settings, "engine.")
         check(selector, "selector.")
-        check_selector(selector, settings)
+        check(plan, "plan.")
+        check_selector(selector, settings, plan)
         self.loaded, self.settings = loaded, settings
         self.device = loaded.device
         if settings.tensor_parallel != loaded.group.size:
@@ -90,7 +93,7 @@ class Runner:
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
-        self.plan = resolve_plan(selector, shape.mixers, settings.block_size)
+        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan)
         selectors = self._selectors(shape)
         self.capacity = self._capacity(shape, selectors)
         max_pages = -(-self.capacity.max_length // settings.block_size)
@@ -184,7 +187,9 @@ class Runner:
         watched = [
             (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
         ]
-        watch = Watch([index for index, _ in watched], len(self.plan.layers), self.device) if watched else None
+        watch = (
+            Watch([index for index, _ in watched], len(self.plan.layers), self.device) if watched else None
+        )
         if states is not None:
             chosen = chosen.masked_fill(padding, states.nobody)
         step = DecodePass(self.decoder, tables, positions, completed, watch, chosen)
@@ -277,10 +282,9 @@ class Runner:
         return DecodeTapes(loaded, self.decoder, max_batch)
 
     def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:
-        settings, context = self.settings, self.loaded.max_context
-        length = settings.max_length or context
-        if length > context:
-            raise ConfigError(f"engine.max_length={length}: the model's context is {context} tokens")
+        settings = self.settings
+        check_length(self.loaded.hf_config, settings.max_length)
+        length = settings.max_length or self.loaded.max_context
         block, groups, ranks = settings.block_size, page_groups(shape), shape.group.size
         sizes = tuple(
             PagedCache.page_bytes(group, shape, selectors, block, self.loaded.dtype, self.kv_dtype)
@@ -291,12 +295,12 @@ class Runner:
         own -= slot_count(settings.max_batch) * StateSlots.bytes_of(shape.states)
         if own < 0:
             raise ConfigError(
-                f"engine.kv_memory={settings.kv_memory}: the states of engine.max_batch={settings.max_batch} rows "
-                f"alone take {-own / 2**20:.1f} MiB more; lower engine.max_batch"
+                f"engine.kv_memory={settings.kv_memory}: the states of engine.max_batch={settings.max_batch} "
+                f"rows alone take {-own / 2**20:.1f} MiB more; lower engine.max_batch"
             )
-        # Of a window every row has all pages, and a chunk of prompts more, before others get theirs: up to half.
+        # Of a window every row has all pages, and a chunk of prompts more, before others: up to half.
         own = min(shape.group.gathered(own))
-        pages = []
+        pages: list[int] = []
         for group, size in reversed(list(zip(groups, sizes, strict=True))):
             rows = settings.max_batch * pages_of(length, block, group.reach)
             chunk = 0 if group.reach is None else settings.prefill_chunk // block + 1
@@ -307,9 +311,10 @@ class Runner:
             pages.insert(0, count)
             least = 2 if group.reach is None else pages_of(length, block, group.reach) + chunk
             if count < least:
+                one = f"one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
                 raise ConfigError(
-                    f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of {len(group.layers)} "
-                    f"layers; one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
+                    f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of "
+                    f"{len(group.layers)} layers; {one}"
                 )
         cached = pages[0] * block if groups and groups[0].reach is None else None
         return Capacity(length, tuple(pages), sizes, cached)

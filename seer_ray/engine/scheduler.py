@@ -113,6 +113,10 @@ class Scheduler:
             self.waiting.remove(sequence)
             self._leave_queue(sequence)
 
+    def recompute(self, sequence: Sequence) -> None:
+        """What a running sequence keeps is wrong: it gives that up and waits at the front."""
+        self._preempt(sequence)
+
     def _drop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._slots.append(sequence.slot)
@@ -322,8 +326,8 @@ class Scheduler:
         return self._snapshots is None and all(pool.reach is None for pool in self.pools)
 
     def _computed(self, sequence: Sequence) -> Prompt | None:
-        """All of the sequence's prompt but the last token, if someone has it. The last page may be partial, or
-        go on with another sample's tokens: whoever writes to a shared page copies it first."""
+        """All of the sequence's prompt but the last token, if someone has it. The last page may be partial,
+        or go on with another sample's tokens: whoever writes to a shared page copies it first."""
         if sequence.prompt_key in self._prefixes:
             return self._prefixes[sequence.prompt_key]
         computed = sequence.prompt_length - 1
@@ -362,8 +366,8 @@ class Scheduler:
     # -- integrity -----------------------------------------------------------------------------------
 
     def _ownerships(self, group: int) -> Iterator[int]:
-        for held in (*self.running, *self._prefixes.values()):
-            yield from filter(None, held.pages[group])
+        for pages in (*(s.pages for s in self.running), *(p.pages for p in self._prefixes.values())):
+            yield from filter(None, pages[group])
 
     def check(self) -> None:
         """Reference counts balance; rows are used once.

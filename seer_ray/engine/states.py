@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from seer_ray.models.recurrence import Slots, States
 
 SNAPSHOTS = 4
-"""States of prompts that wait for further samples, at most: each is as large as that of a running sequence."""
+"""States of prompts that wait for further samples, at most: each is as large as that of a row."""
 
 
 class StateSlots:
-    """The states of ``max_batch`` rows by their number, then ``SNAPSHOTS`` of prompts, then one of nobody, which
-    padding rows read and write.
+    """The states of ``max_batch`` rows by their number, then ``SNAPSHOTS`` of prompts, then one of nobody,
+    which padding rows read and write.
 
     Attributes:
         kept: per layer the tensors ``[slots, ...]``, see ``models.recurrence``; None: the layer keeps none.
@@ -29,6 +31,11 @@ class StateSlots:
         ]
 
     @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that there are."""
+        return _tensors(self.kept)
+
+    @property
     def snapshots(self) -> range:
         """Slots of prompts."""
         return range(self.slots - 1 - SNAPSHOTS, self.slots - 1)
@@ -41,13 +48,12 @@ class StateSlots:
     @staticmethod
     def bytes_of(shapes: tuple[States | None, ...]) -> int:
         """Of one slot."""
-        parts = [part for one in shapes if one is not None for part in one if part is not None]
-        return sum(part.numel() * part.element_size() for part in parts)
+        return sum(part.numel() * part.element_size() for part in _tensors(shapes))
 
     def move(self, moves: list[tuple[int | None, int]]) -> None:
         """(from, to), in order; from None: nothing came before."""
         for source, target in moves:
-            for part in (part for one in self.kept if one is not None for part in one if part is not None):
+            for part in self.tensors:
                 if source is None:
                     part[target].zero_()
                 else:
@@ -63,6 +69,10 @@ class StateSlots:
 def slot_count(max_batch: int) -> int:
     """Slots for so many rows."""
     return max_batch + SNAPSHOTS + 1
+
+
+def _tensors(states: Iterable[States | None]) -> list[torch.Tensor]:
+    return [part for one in states if one is not None for part in one if part is not None]
 
 
 def _zeros(one: torch.Tensor | None, slots: int, device: torch.device) -> torch.Tensor | None:

@@ -50,6 +50,11 @@ class Division:
     def tokens(self) -> int:
         return sum(len(document.tokens) for document in self.documents)
 
+    @property
+    def ranking(self) -> list[int]:
+        """As ``plan.ranking``: layers with gates, those first that cost most where they alone are sparse."""
+        return sorted(self.layers, key=lambda layer: (-self.layers[layer].kl, layer))
+
 
 def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Division:
     """All that ``seer-ray gates shares`` finds out.

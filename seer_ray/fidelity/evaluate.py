@@ -19,6 +19,7 @@ from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import Figures
 from seer_ray.fidelity.quality import BEST, REFERENCES, SHARING, Rows, measure
 from seer_ray.models.gate import AttnGate
+from seer_ray.models.gate_config import gated_layers
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import LoadedModel, load_model
 from seer_ray.models.plan import layer_limits
@@ -181,12 +182,17 @@ def block_size(config: GatesEvalConfig, sources: Mapping[str, str]) -> int:
 
 
 def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> None:
-    """What options demand of the model."""
+    """What options demand of the model.
+
+    Raises:
+        ConfigError: it has not so many layers or so long a context, or none that selects.
+    """
     check_length(config, loaded, block)
+    gated_layers(None, loaded.hf_config)
     layers = loaded.hf_config.num_hidden_layers
     if config.dense_layers > layers:
         raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
-    layer_limits(2 * block, block, config.shares, config.threshold, layers, "shares")
+    layer_limits([2 * block] * layers, block, config.shares, config.threshold, "shares")
 
 
 def check_length(config: HeldOutConfig, loaded: LoadedModel, block: int) -> None:

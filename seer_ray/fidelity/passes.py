@@ -19,6 +19,7 @@ from seer_ray.kernels.attend import attend
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
+from seer_ray.models.hosted import Run, recur_apart
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import Limit
 from seer_ray.models.rope import RopeTable
@@ -35,12 +36,18 @@ class Pages:
     """The keys and values of a document in one layer, page ``i`` holding block ``i``. Layers take turns."""
 
     def __init__(
-        self, shape: AttentionShape, rope: RopeTable, length: int, block: int, like: Tensor, sink: bool = True
+        self,
+        shape: AttentionShape,
+        ropes: Sequence[RopeTable],
+        length: int,
+        block: int,
+        like: Tensor,
+        sink: bool = True,
     ) -> None:
         """
         Args:
             shape: of the model's attention.
-            rope: the model's.
+            ropes: of each layer.
             length: of the document.
             block: tokens a page.
             like: gives dtype and device.
@@ -51,11 +58,16 @@ class Pages:
         self.kv = like.new_zeros(self.count, shape.kv_heads, 2, block, shape.head_dim)
         self.table = torch.arange(self.count, device=like.device)
         self.positions = torch.arange(length, device=like.device)
-        self.cos, self.sin = rope.at(self.positions)
+        self.ropes = ropes
+        self._rotary: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def write(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """All tokens of a layer; the rotated queries."""
+    def write(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All tokens of a layer, whose turn it is from now on; the rotated queries."""
         pages, offsets = self.positions // self.block, self.positions % self.block
+        rope, self.reach = self.ropes[layer], self.shape.reach(layer)
+        if id(rope) not in self._rotary:
+            self._rotary[id(rope)] = rope.at(self.positions)
+        self.cos, self.sin = self._rotary[id(rope)]
         return rotate_append(q, k, v, self.cos, self.sin, self.kv, pages, offsets)
 
     def summarise(self, selector: Selector) -> Tensor | None:
@@ -76,10 +88,13 @@ class Pages:
         width = int(rows[-1]) // self.block + 1
         return StepView(rows, rows + 1, self.table[:width].expand(len(rows), width), self.block)
 
-    def dense(self, q: Tensor, scale: float) -> Tensor:
+    def dense(self, q: Tensor, scale: float, sinks: Tensor | None = None) -> Tensor:
         """Causal attention of the document's first tokens, ``q [tokens, q_heads, head_dim]``."""
-        chunk = Chunks(((0, len(q)),), self.table.unsqueeze(0), self.block)
-        return prefill(q, self.kv, chunk, scale)
+        # With a mask of all rows, one of all tokens by all tokens would be needed.
+        rows = len(q) if self.reach is None and sinks is None else ROWS
+        spans = tuple((start, min(start + rows, len(q))) for start in range(0, len(q), rows))
+        chunks = Chunks(spans, self.table.expand(len(spans), -1), self.block)
+        return prefill(q, self.kv, chunks, scale, window=self.reach, sinks=sinks)
 
 
 @dataclass
@@ -93,6 +108,12 @@ class Layer:
     q: Tensor
     """Rotated."""
     scale: float
+    sinks: Tensor | None = None
+    """See ``kernels.attend``."""
+
+    def dense(self) -> Tensor:
+        """Its attention as the model was made, ``[tokens, q_heads, head_dim]``."""
+        return self.pages.dense(self.q, self.scale, self.sinks)
 
     def chunks(self, rows: Tensor, logits: bool) -> Iterator[Tensor]:
         """``rows`` in pieces of ``ROWS``, or such that their attention logits stay below ``LOGITS``."""
@@ -100,7 +121,8 @@ class Layer:
         yield from rows.split(max(1, min(size, ROWS)))
 
     def shares(self, rows: Tensor) -> Shares:
-        """Attention of the steps at the positions ``rows`` (ascending), block by block."""
+        """Attention of the steps at the positions ``rows`` (ascending), block by block; what sinks take is
+        left out, as the selector ``oracle`` does."""
         pages, view = self.pages, self.pages.view(rows)
         heads, dim, width = self.pages.shape.kv_heads, self.q.shape[2], view.page_table.shape[1]
         k = self._keys[:, : width * pages.block]
@@ -151,20 +173,35 @@ class Shares:
     """Sum over the block's tokens, ``[rows, kv_heads, group, blocks]``; a row and head sums to 1."""
 
 
-class DensePass:
+class _Pass:
+    """What passes over one document share: a ``Step`` (see ``models.patch``) but for its attention."""
+
+    def __init__(self, pages: Pages) -> None:
+        self.pages, self.position = pages, pages.positions
+
+    def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
+        """See ``models.hosted.HostedStep``."""
+        return recur_apart(hidden, [self.pages.length], run)
+
+
+class DensePass(_Pass):
     """Attention as the model was made; ``look`` may see every layer."""
 
     def __init__(self, pages: Pages, look: Callable[[Layer], None] | None = None) -> None:
-        self.pages, self.look = pages, look
+        super().__init__(pages)
+        self.look = look
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        rotated = self.pages.write(q, k, v)
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
+    ) -> Tensor:
+        """See ``models.patch.Step``."""
+        seen = Layer(layer, self.pages, q, self.pages.write(layer, q, k, v), scale, sinks)
         if self.look is not None:
-            self.look(Layer(layer, self.pages, q, rotated, scale))
-        return self.pages.dense(rotated, scale)
+            self.look(seen)
+        return seen.dense()
 
 
-class SparsePass:
+class SparsePass(_Pass):
     """Every token attends to the blocks that the layer's selector gives it, from the first token on."""
 
     def __init__(self, pages: Pages, selectors: Sequence[Selector | None], limits: Sequence[Limit]) -> None:
@@ -174,21 +211,25 @@ class SparsePass:
             selectors: one per layer; None: dense.
             limits: of each layer.
         """
-        self.pages, self.selectors, self.limits = pages, selectors, limits
+        super().__init__(pages)
+        self.selectors, self.limits = selectors, limits
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
+    ) -> Tensor:
+        """See ``models.patch.Step``."""
         pages, selector = self.pages, self.selectors[layer]
-        seen = Layer(layer, pages, q, pages.write(q, k, v), scale)
+        seen = Layer(layer, pages, q, pages.write(layer, q, k, v), scale, sinks)
         limit = self.limits[layer]
         # All of so many blocks are read, unless a threshold says otherwise.
         dense = (limit.blocks if limit.threshold is None else 1) * pages.block
         dense = pages.length if selector is None else min(dense, pages.length)
-        out = [pages.dense(seen.q[:dense], scale)]
+        out = [pages.dense(seen.q[:dense], scale, sinks)]
         if selector is not None and dense < pages.length:
             summary = pages.summarise(selector)
             for rows in seen.chunks(pages.positions[dense:], isinstance(selector, Oracle)):
                 scores = seen.scores(selector, rows, summary)
                 page_ids, counts = seen.select(scores, rows, limit)
                 tails = rows % pages.block + 1
-                out.append(attend(seen.q[rows], pages.kv, page_ids, counts, tails, scale))
+                out.append(attend(seen.q[rows], pages.kv, page_ids, counts, tails, scale, sinks=sinks))
         return torch.cat(out)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -26,9 +27,14 @@ from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import ALL, Figures, LayerFigure, OutputFigure
 from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
+from seer_ray.models.patch import (
+    attention_shape,
+    forward_tokens,
+    logits_of,
+    patch_attention,
+    rope_tables,
+)
 from seer_ray.models.plan import Limit, layer_limits
-from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import Selector
 from seer_ray.selectors.make import make_selector
 from seer_ray.selectors.seer import Seer
@@ -82,7 +88,8 @@ def measure(
     """All figures of gate sets and of selectors beside them.
 
     Args:
-        model: a causal language model; its attention is patched (idempotent).
+        model: a causal language model; its attention is patched (idempotent). Layers with a window or without
+            attention are as they are, and have no figures.
         documents: held-out; one at a time is in memory.
         budgets: see ``Budget``.
         gates: gate sets by label, one gate per layer. A layer without one is dense and has no layer figures.
@@ -98,23 +105,25 @@ def measure(
     """
     patch_attention(model)
     shape = attention_shape(model)
-    layers = range(shape.layers)
+    selecting = shape.selecting()
     contenders: dict[str, list[Selector | None]] = {
         label: [None if gate is None else Seer(gate) for gate in gate_set]
         for label, gate_set in gates.items()
     }
     for name in references:
-        contenders[name] = [None if name == BEST else make_selector(name, layer, shape) for layer in layers]
-    figures, rope, weight = Figures(), RopeTable.from_config(model.config), next(model.parameters())
-    rope = rope.to(weight.device)
+        contenders[name] = [
+            None if name == BEST or layer not in selecting else make_selector(name, layer, shape)
+            for layer in range(shape.layers)
+        ]
+    figures, weight = Figures(), next(model.parameters())
 
     def limits_of(blocks: int) -> list[Limit]:
-        return layer_limits(blocks * block_size, block_size, shares, threshold, shape.layers, "shares")
+        return layer_limits([blocks * block_size] * shape.layers, block_size, shares, threshold, "shares")
 
     for number, document in enumerate(documents, 1):
         length = len(document.tokens)
         tokens = document.tokens.to(weight.device)
-        pages = Pages(shape, rope, length, block_size, weight, sink)
+        pages = Pages(shape, rope_tables(model, length), length, block_size, weight, sink)
         chosen = rows.of(length, weight.device)
         limits = {budget.label: limits_of(budget.blocks(length, block_size)) for budget in budgets}
         groups = rows.groups(chosen)
@@ -131,7 +140,7 @@ def measure(
                 progress(f"document {number}: {label} at {budget}")
                 step = SparsePass(pages, sparse_layers, each)
                 sparse = forward_tokens(model, tokens, step)[chosen]
-                kl, same = compare(model.lm_head, dense, sparse)
+                kl, same = compare(partial(logits_of, model), dense, sparse)
                 for positions, members in groups.items():
                     figures.outputs.append(
                         OutputFigure(
@@ -149,7 +158,7 @@ def measure(
 
 
 class LayerQuality:
-    """Adds the figures of each layer of a dense pass."""
+    """Adds the figures of each layer of a dense pass of which blocks can be selected."""
 
     def __init__(
         self,
@@ -164,6 +173,8 @@ class LayerQuality:
         self.contenders, self.figures = contenders, figures
 
     def __call__(self, layer: Layer) -> None:
+        if layer.index not in layer.pages.shape.selecting():
+            return
         selectors = {label: each[layer.index] for label, each in self.contenders.items()}
         asked = {label: s for label, s in selectors.items() if s is not None or label == BEST}
         summaries = {label: layer.pages.summarise(s) for label, s in asked.items() if s is not None}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,16 +22,20 @@ from seer_ray.fidelity.allotment import Cost
 from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
 from seer_ray.fidelity.quality import Rows, compare
 from seer_ray.kernels.attend import attend
+from seer_ray.models.families import family_of
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import (
     attention_shape,
-    decoder_layer,
-    forward_hidden,
+    embed,
     forward_tokens,
+    logits_of,
+    normalise,
+    output_projection,
     patch_attention,
+    rope_tables,
+    run_layers,
 )
 from seer_ray.models.plan import Limit
-from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.seer import Seer
 
 SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -87,7 +92,6 @@ def measure_layers(
     """
     patch_attention(model)
     shape, weight = attention_shape(model), next(model.parameters())
-    rope = RopeTable.from_config(model.config).to(weight.device)
     selectors = {layer: Seer(gate) for layer, gate in enumerate(gates) if gate is not None}
     block = next(gate.block_size for gate in gates if gate is not None)
     # A run takes no share of less than two blocks.
@@ -97,21 +101,27 @@ def measure_layers(
     found = {layer: LayerCosts() for layer in selectors}
     for number, document in enumerate(documents, 1):
         length, tokens = len(document.tokens), document.tokens.to(weight.device)
-        pages = Pages(shape, rope, length, block, weight, sink)
+        pages = Pages(shape, rope_tables(model, length), length, block, weight, sink)
         chosen = rows.of(length, weight.device)
         progress(f"document {number}: dense")
         dense = forward_tokens(model, tokens, DensePass(pages))[chosen]
-        hidden = model.model.embed_tokens(tokens).unsqueeze(0)
-        for index, layer in enumerate(model.model.layers):
-            errors = OutputErrors(selectors, chosen, limits, layer.self_attn.o_proj)
-            before, hidden = hidden, decoder_layer(layer, hidden, DensePass(pages, errors))
+        hidden = embed(model, tokens)
+        for index in range(shape.layers):
+            this = range(index, index + 1)
+            before = hidden
             if index not in selectors:
+                hidden = run_layers(model, hidden, DensePass(pages), this)
                 continue
+            errors = OutputErrors(selectors[index], chosen, limits)
+            with Taken(model, index) as taken:
+                hidden = run_layers(model, hidden, DensePass(pages, errors.look), this)
+            errors.measure(taken)
             progress(f"document {number}: layer {index} alone")
             alone = [selectors[index] if one == index else None for one in range(shape.layers)]
             step = SparsePass(pages, alone, [limits[ALIKE]] * shape.layers)
-            sparse = forward_hidden(model, before, step, first=index)[chosen]
-            kl = float(compare(model.lm_head, dense, sparse)[0].mean())
+            after = run_layers(model, before, step, range(index, shape.layers))
+            sparse = normalise(model, after)[chosen]
+            kl = float(compare(partial(logits_of, model), dense, sparse)[0].mean())
             _add(found[index], kl, errors.means(), len(documents))
     return found
 
@@ -123,33 +133,65 @@ def limit_of(setting: Allowance, budget: int, cap: float) -> Limit:
     return Limit(round(budget * cap), setting.value)
 
 
+class Taken:
+    """What a layer's output projection is given while it runs: the attention of a hosted model, which may be
+    gated before it is projected. That of other models is projected as it is.
+
+    Attributes:
+        weight: of the projection, ``[hidden, q_heads * head_dim]``.
+        given: ``[tokens, q_heads * head_dim]``; None: the attention itself.
+    """
+
+    def __init__(self, model: Any, layer: int) -> None:
+        self._projection = output_projection(model, layer)
+        self._watched = family_of(model.config).hosted
+        self.weight: Tensor = self._projection.weight
+        self.given: Tensor | None = None
+
+    def __enter__(self) -> Taken:
+        if self._watched:
+            self._hook = self._projection.register_forward_pre_hook(self._see)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watched:
+            self._hook.remove()
+
+    def _see(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        self.given = arguments[0].flatten(0, -2)
+
+
 class OutputErrors:
     """The squared error that each limit makes in a layer's attention output, and what it reads."""
 
-    def __init__(
-        self,
-        selectors: Mapping[int, Seer],
-        rows: Tensor,
-        limits: Mapping[Allowance, Limit],
-        o_proj: nn.Linear,
-    ) -> None:
-        self.selectors, self.rows, self.limits, self.o_proj = selectors, rows, limits, o_proj
+    def __init__(self, selector: Seer, rows: Tensor, limits: Mapping[Allowance, Limit]) -> None:
+        self.selector, self.rows, self.limits = selector, rows, limits
+        self.layer: Layer | None = None
         self.sums: dict[Allowance, Tensor] = {}
 
-    def __call__(self, layer: Layer) -> None:
-        selector = self.selectors.get(layer.index)
-        if selector is None:
-            return
-        pages, summary = layer.pages, layer.pages.summarise(selector)
-        dense = pages.dense(layer.q, layer.scale)
+    def look(self, layer: Layer) -> None:
+        """Keeps the layer, for ``measure``."""
+        self.layer = layer
+
+    def measure(self, taken: Taken) -> None:
+        """Of the layer that has just run, as long as the pages hold its keys."""
+        layer, selector = self.layer, self.selector
+        assert layer is not None
+        pages, summary, dense = layer.pages, layer.pages.summarise(selector), layer.dense()
+        # A gate of the output multiplies it: the quotient is what an error is multiplied by as well.
+        gains = None if taken.given is None else (taken.given / dense.flatten(1)).nan_to_num(0.0, 0.0, 0.0)
         for rows in layer.chunks(self.rows, logits=False):
             scores, tails = layer.scores(selector, rows, summary), rows % pages.block + 1
             for setting, limit in self.limits.items():
                 page_ids, counts = layer.select(scores, rows, limit)
-                sparse = attend(layer.q[rows], pages.kv, page_ids, counts, tails, layer.scale)
+                sparse = attend(
+                    layer.q[rows], pages.kv, page_ids, counts, tails, layer.scale, sinks=layer.sinks
+                )
+                difference = (sparse - dense[rows]).flatten(1)
+                if gains is not None:
+                    difference = difference * gains[rows]
                 # Without the bias: it is in both.
-                error = functional.linear((sparse - dense[rows]).flatten(1), self.o_proj.weight)
-                error = error.double().square().sum()
+                error = functional.linear(difference, taken.weight).double().square().sum()
                 read = ((counts - 1) * pages.block + tails.unsqueeze(1)).double().mean(1).sum()
                 self.sums[setting] = self.sums.get(setting, 0) + torch.stack([read, error])
 

@@ -9,11 +9,13 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.families import family_of
-from seer_ray.models.mixers import MIXERS, layer_mixers
+from seer_ray.models.mixers import layer_mixers
 from seer_ray.models.rope import head_dim, rope_parameters, ropes
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """What configs call their number."""
+_SHIFTING = ("longrope", "dynamic")
+"""RoPE whose frequencies change once a sequence is longer than the original context."""
 
 
 def check_config(config: PreTrainedConfig, option: str) -> None:
@@ -24,19 +26,16 @@ def check_config(config: PreTrainedConfig, option: str) -> None:
     """
     try:
         family, mixers = family_of(config), layer_mixers(config)
-        if other := sorted({name for name in mixers if _keeps_more(name) and not family.state}):
-            raise ConfigError(f"model type {config.model_type}: with layers of kind {other[0]} it is not supported")
+        if other := sorted({*mixers} - {*family.layers}):
+            raise ConfigError(
+                f"model type {config.model_type}: with layers of kind {other[0]} it is not supported"
+            )
         if not family.hosted:
             rope_parameters(config)
         elif getattr(config, "attn_logit_softcapping", None):
             raise ConfigError(f"model type {config.model_type}: attn_logit_softcapping is not supported")
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
-
-
-def _keeps_more(name: str) -> bool:
-    """Than K and V."""
-    return MIXERS[name].state or MIXERS[name].attention is None
 
 
 def check_architecture(model: nn.Module, option: str) -> None:
@@ -67,6 +66,9 @@ def check_architecture(model: nn.Module, option: str) -> None:
 
 def is_mixture(config: PreTrainedConfig) -> bool:
     """Whether layers are mixtures of experts."""
+    kinds = {*(getattr(config, "layer_types", None) or ())}
+    if {"moe", "mlp"} & kinds:  # configs of Nemotron-H name a number of experts though no layer has any
+        return "moe" in kinds
     return any(getattr(config, name, 0) for name in EXPERTS)
 
 
@@ -81,6 +83,25 @@ def max_context(config: PreTrainedConfig) -> int:
         original = int(rope.get("original_max_position_embeddings", context))
         if rope.get("rope_type") == "yarn":
             context = max(context, int(original * rope["factor"]))
-        elif rope.get("rope_type") in ("longrope", "dynamic"):
+        elif rope.get("rope_type") in _SHIFTING:
             context = min(context, original)
     return context
+
+
+def check_length(config: PreTrainedConfig, length: int | None) -> None:
+    """That sequences may be so long, in tokens; None: as long as the model's context.
+
+    Raises:
+        ConfigError: they may not.
+    """
+    context = max_context(config)
+    if length is not None and length > context:
+        raise ConfigError(
+            f"engine.max_length={length}: the model's context is {context} tokens{_stretched(config)}"
+        )
+
+
+def _stretched(config: PreTrainedConfig) -> str:
+    """Why that is shorter than its config says."""
+    kinds = [rope.get("rope_type") for rope in ropes(config) if rope.get("rope_type") in _SHIFTING]
+    return f"; beyond, its rope_type={kinds[0]} turns all keys anew, which is not supported" if kinds else ""

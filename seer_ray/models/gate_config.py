@@ -13,6 +13,8 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate import AttnGate
+from seer_ray.models.mixers import layer_mixers
+from seer_ray.models.plan import SELECTING, parse_layers
 from seer_ray.models.rope import RopeTable, head_dim, rope_parameters, ropes
 
 # Our names of the gates' settings, and those in the file.
@@ -39,7 +41,7 @@ class GateConfig:
     use_qk_norm: bool = True
     use_rope: bool = True
     layers: tuple[int, ...] | None = None
-    """Layers that have a gate; None: all."""
+    """Layers that have a gate; None: all of which blocks can be selected."""
 
     @classmethod
     def of(cls, gates: Sequence[AttnGate | None]) -> GateConfig:
@@ -69,6 +71,7 @@ class GateConfig:
             if self.use_rope and ropes(model_config)[-1]
             else None
         )
+        layers = selecting_layers(model_config) if self.layers is None else self.layers
         return tuple(
             AttnGate(
                 num_query_heads=model_config.num_attention_heads,
@@ -84,10 +87,38 @@ class GateConfig:
                 dtype=dtype,
                 device=device,
             )
-            if self.layers is None or layer in self.layers
+            if layer in layers
             else None
             for layer in range(model_config.num_hidden_layers)
         )
+
+
+def selecting_layers(model_config: PreTrainedConfig) -> tuple[int, ...]:
+    """Layers of which blocks can be selected: those that attend to all of a sequence."""
+    return tuple(layer for layer, name in enumerate(layer_mixers(model_config)) if name in SELECTING)
+
+
+def gated_layers(text: str | None, model_config: PreTrainedConfig) -> tuple[int, ...]:
+    """Layers that an option names for gates, such as ``"0-3,7"``; None: all of which blocks can be selected.
+
+    Raises:
+        ConfigError: not of this form, or a layer that is not there or selects nothing.
+    """
+    possible = selecting_layers(model_config)
+    if not possible:
+        raise ConfigError(
+            f"gates: no layer of this {model_config.model_type} model attends to all of a sequence; there is"
+            " nothing to select, run it with selector=dense"
+        )
+    if text is None:
+        return possible
+    layers = parse_layers(text, model_config.num_hidden_layers)
+    if other := [layer for layer in layers if layer not in possible]:
+        raise ConfigError(
+            f"gates.layers={text}: layer {other[0]} of this model is {layer_mixers(model_config)[other[0]]},"
+            f" of which nothing is selected; name some of {', '.join(map(str, possible))}"
+        )
+    return layers
 
 
 def read_gate_config(file: Path, option: str) -> tuple[GateConfig, dict[str, Any]]:
@@ -158,7 +189,7 @@ def check_base_model(data: dict[str, Any], model_config: PreTrainedConfig, optio
         "KV heads": model_config.num_key_value_heads,
         "head dim": head_dim(model_config),
         "hidden size": model_config.hidden_size,
-        "RoPE theta": rope_parameters(model_config)["rope_theta"],
+        "RoPE theta": ropes(model_config)[-1].get("rope_theta"),
         "base model": _hub_name(model_config.name_or_path),
     }
     differ = [

@@ -19,13 +19,10 @@ from seer_ray.models.gate_config import (
     check_base_model,
     prefill_gates,
     read_gate_config,
+    selecting_layers,
     write_gate_config,
 )
-from seer_ray.models.hub import download, is_hub_id
-from seer_ray.models.source import packaged_gates
-
-WEIGHTS = ("attn_gate_weights.safetensors", "attn_gate_weights.pth")
-"""Names of the weights in a gate folder; the first that is there counts."""
+from seer_ray.models.source import GATE_WEIGHTS, find_gates
 
 RELEASED = {
     name.lower(): f"SeerAttention/SeerAttention-Decode-{release}-AttnGates"
@@ -62,7 +59,7 @@ def load_gates(
         ConfigError: says what is missing or differs.
     """
     option = f"model.gates={source}"
-    weights_file = _find(source, option)
+    weights_file = find_gates(source, option)
     config, data = read_gate_config(weights_file.parent / "config.json", option)
     weights = _read_weights(weights_file, option)
     if any(".mask_linear_" in key for key in weights):
@@ -73,6 +70,8 @@ def load_gates(
             f"engine.block_size={block_size}: the gates of {source} were trained with blocks of"
             f" {config.block_size} tokens; set engine.block_size={config.block_size}"
         )
+    if other := set(config.layers or ()) - set(selecting_layers(model_config)):
+        raise ConfigError(f"{option}: has a gate for layer {min(other)}, of which nothing is selected here")
     gates = config.build(model_config, device="meta")
     _check_keys(weights, state_dict(gates), f"{option}: {weights_file.name}")
     for layer, gate in enumerate(gates):
@@ -94,7 +93,7 @@ def read_settings(source: str) -> GateConfig:
         ConfigError: there are none.
     """
     option = f"model.gates={source}"
-    return read_gate_config(_find(source, option).parent / "config.json", option)[0]
+    return read_gate_config(find_gates(source, option).parent / "config.json", option)[0]
 
 
 def init_gates(
@@ -132,7 +131,7 @@ def save_gates(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_gate_config(folder / "config.json", gates, model_config, base_model)
-    _write_weights(folder / WEIGHTS[pth], state_dict(gates))
+    _write_weights(folder / GATE_WEIGHTS[pth], state_dict(gates))
     return folder
 
 
@@ -152,15 +151,15 @@ def convert_gates(source: str, folder: Path | str, pth: bool, dtype: torch.dtype
         ConfigError: cannot be read, or there are gates already.
     """
     option = f"gates={source}"
-    weights_file = _find(source, option)
+    weights_file = find_gates(source, option)
     config_file = weights_file.parent / "config.json"
     read_gate_config(config_file, option)
     weights = _read_weights(weights_file, option)
     folder = Path(folder)
-    if there := [name for name in WEIGHTS if (folder / name).exists()]:
+    if there := [name for name in GATE_WEIGHTS if (folder / name).exists()]:
         raise ConfigError(f"{folder}: has {there[0]} already; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_weights(folder / WEIGHTS[pth], {key: w.to(dtype or w.dtype) for key, w in weights.items()})
+    _write_weights(folder / GATE_WEIGHTS[pth], {key: w.to(dtype or w.dtype) for key, w in weights.items()})
     shutil.copyfile(config_file, folder / "config.json")
     return sum(weight.numel() for weight in weights.values())
 
@@ -188,23 +187,6 @@ def seer_without_gates(model: str) -> ConfigError:
 
 def _key(layer: int, name: str) -> str:
     return f"model.layers.{layer}.self_attn.attn_gate.{name}"
-
-
-def _find(source: str, option: str) -> Path:
-    """The file of weights; ``config.json`` belongs beside it."""
-    path = packaged_gates(source) or Path(source).expanduser()
-    if path.is_file():
-        if path.suffix not in (".pth", ".safetensors"):
-            raise ConfigError(f"{option}: must be a .pth or .safetensors file, a folder or a hub id")
-        return path
-    if not path.is_dir():
-        if not is_hub_id(source):
-            raise ConfigError(f"{option}: no such file or folder")
-        path = download(source, ["config.json", *WEIGHTS], option)
-    for name in WEIGHTS:
-        if (path / name).is_file():
-            return path / name
-    raise ConfigError(f"{option}: has none of {', '.join(WEIGHTS)}")
 
 
 def _read_weights(file: Path, option: str) -> dict[str, Tensor]:

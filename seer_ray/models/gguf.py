@@ -1,15 +1,13 @@
 """GGUF files as Hugging Face folders, converted once and kept in the user's cache.
 
-Reading a GGUF file of 100 MB takes transformers 12 s for the weights and 4 s each for config and tokenizer,
-most of it for parsing the vocabulary again and again; the converted folder loads in less than one.
+Reading a GGUF file of 100 MB takes transformers 12 s for the weights and 4 s for the tokenizer, most of it
+for parsing the vocabulary again and again; the converted folder loads in less than one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -17,13 +15,21 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
+from seer_ray.config.cache import cache_folder, is_whole, note_digests, set_aside, sync
 from seer_ray.config.errors import ConfigError, first_line
+from seer_ray.models.content import digest
+from seer_ray.models.gguf_config import config_of, read_metadata
 from seer_ray.models.quiet import quiet
+from seer_ray.models.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
+FILES, WEIGHTS = "files.digests", "weights.digests"
+"""What the files of a converted folder must be, weights apart: they come later, or never."""
+VERSION = 2
+"""Of the conversion: raised where another one comes of the same file."""
 LARGEST_CACHED = 2**30
 """Weights of larger files are converted at each load: in float32 they would take eight times as much disk."""
 
@@ -50,46 +56,55 @@ def converted(path: Path, option: str, weights: bool) -> Path | None:
         None where the cache cannot hold it; the file can still be loaded directly.
 
     Raises:
-        ConfigError: not a GGUF file that transformers can read.
+        ConfigError: not a GGUF file that transformers can read, or one that says of the computation what
+            cannot be carried over.
     """
     folder = cache_folder() / "gguf" / _fingerprint(path)
     try:
-        if not folder.is_dir():
-            _make(folder, path)
-        if weights and not (folder / "model.safetensors").is_file():
+        if not is_whole(folder, FILES):
+            set_aside(folder)
+            _make(folder, path, option)
+        if weights and not is_whole(folder, WEIGHTS):
             if path.stat().st_size > LARGEST_CACHED:
                 return None
-            _add_weights(folder, path)
+            _add_weights(folder, path, option)
     except OSError:
         return None
+    except ConfigError:
+        raise
     except Exception as error:  # torn or unknown files make the reader fail in many ways
         raise ConfigError(f"{option}: cannot convert it: {first_line(error)}") from error
     return folder
 
 
-def cache_folder() -> Path:
-    """Ours in the user's cache, which ``XDG_CACHE_HOME`` may move."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seer-ray"
+def gguf_config(path: Path, option: str) -> PreTrainedConfig:
+    """The config of a GGUF file, out of the file.
+
+    Raises:
+        ConfigError: see ``converted``.
+    """
+    try:
+        return config_of(read_metadata(path))
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    except Exception as error:  # as in ``converted``
+        raise ConfigError(f"{option}: cannot convert it: {first_line(error)}") from error
 
 
 def _fingerprint(path: Path) -> str:
-    """Name and digest of what the conversion depends on; of the content a sample, as files may be large."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"1 {transformers.__version__} {size}".encode())
-    with path.open("rb") as file:
-        for part in range(64):
-            file.seek(size * part // 64)
-            digest.update(file.read(2**14))
-    return f"{path.stem}-{digest.hexdigest()[:16]}"
+    """Name and digest of what the conversion depends on."""
+    return f"{path.stem}-{VERSION}-{transformers.__version__}-{digest(path)}"
 
 
-def _make(folder: Path, path: Path) -> None:
+def _make(folder: Path, path: Path, option: str) -> None:
+    config = gguf_config(path, option)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
         with quiet():
-            AutoConfig.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+            config.save_pretrained(temporary)
             AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+        note_digests(temporary, FILES)
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another process was first
@@ -98,14 +113,10 @@ def _make(folder: Path, path: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _add_weights(folder: Path, path: Path) -> None:
+def _add_weights(folder: Path, path: Path, option: str) -> None:
     logger.info("converting %s, once", path)
-    with quiet():
-        # The config is there: without it, transformers would parse the file once more.
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, config=config, gguf_file=path.name, dtype=torch.float32
-        )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    model = load_weights(path.parent, config, torch.float32, option, gguf_file=path.name)
     weights, seen = {}, set()
     for name, weight in model.state_dict().items():
         if weight.data_ptr() not in seen:  # a tied weight goes in once, under its first name
@@ -114,6 +125,8 @@ def _add_weights(folder: Path, path: Path) -> None:
     temporary = folder / f".{uuid.uuid4().hex}"
     try:
         save_file(weights, temporary, metadata={"format": "pt"})
+        sync([temporary])
         temporary.replace(folder / "model.safetensors")
+        note_digests(folder, WEIGHTS, ["model.safetensors"])
     finally:
         temporary.unlink(missing_ok=True)

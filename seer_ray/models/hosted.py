@@ -9,11 +9,12 @@ what it was, so ``model.generate`` works.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from seer_ray.models.rotation import Rotation, Table, angles
 
 NAME = "seer_ray"
 """Of our attention, among those of transformers."""
+
 
 class HostedStep(Protocol):
     """One pass, as a hosted model sees it: a ``patch.Step`` that knows positions and states."""
@@ -50,8 +52,24 @@ class HostedStep(Protocol):
         ...
 
 
-_asked: ContextVar[tuple[Hosting, Any] | None] = ContextVar("asked", default=None)
-"""The model and the pass that goes through it."""
+@dataclass
+class _Part:
+    """Some of the layers, in a pass that leaves out the others: those give what enters them."""
+
+    layers: range
+    hidden: torch.Tensor | None
+    """What enters the first layer, ``[1, tokens, hidden]``; None: the embedding."""
+
+
+class _Asked(NamedTuple):
+    """The model, the pass that goes through it, and of which layers, where it is not all."""
+
+    hosting: Hosting
+    step: Any
+    part: _Part | None
+
+
+_asked: ContextVar[_Asked | None] = ContextVar("asked", default=None)
 
 
 def host(model: Any) -> Hosting:
@@ -69,20 +87,24 @@ class Hosting:
         rotations: of each layer's q and k; None: they are not turned, or there are none.
         states: of each layer, of one sequence; None: it keeps none.
         heads: of q, of K and V, and their width.
+        outputs: the projection of each layer's attention to its hidden size; None: it has no attention.
     """
 
     def __init__(self, model: Any) -> None:
         self._body = model.model
         self._config = model.config
-        state = family_of(model.config).state
-        for layer in self._body.layers:
-            module = getattr(layer, state, None) if state else None
-            if module is not None and hasattr(module, "conv_kernel_size"):
-                prepare(module)
-                module.forward = partial(_recur, module, module.forward)
+        self.states = kept_states(model)
+        for module in filter(None, _state_modules(model)):
+            prepare(module)
+            module.forward = partial(_recur, module, module.forward)
         for module in self._body.modules():
             if type(module) is nn.Linear:
-                module.forward = partial(_product, module, module.forward)
+                module.forward = partial(_product, module, module.forward)  # type: ignore[method-assign]
+        self.outputs: list[nn.Module | None] = [None] * len(self._body.layers)
+        self.tuples = False
+        """Whether layers give their hidden states in a tuple."""
+        for index, layer in enumerate(self._body.layers):
+            layer.forward = partial(_layer, index, layer.forward)
         rotary = getattr(self._body, "rotary_emb", None)
         self._rotary = rotary.forward if rotary is not None else None
         if rotary is not None:
@@ -96,21 +118,48 @@ class Hosting:
             probe.turning = True
             self.hidden(tokens, probe)
         self.rotations = [Rotation.found(*pair, probe.tables, self._table) for pair in probe.queries]
-        self.states = probe.states
         self.heads = probe.heads
 
     def hidden(self, tokens: torch.Tensor, step: HostedStep) -> torch.Tensor:
         """Packed tokens ``[tokens]`` through the decoder: normalised hidden states ``[tokens, hidden]``."""
-        with self._asking(step):
-            out = self._body(
-                input_ids=tokens.unsqueeze(0), position_ids=step.position.unsqueeze(0), use_cache=False
-            )
-        return out.last_hidden_state.squeeze(0)
+        return self._through(step, step.position, input_ids=tokens.unsqueeze(0)).squeeze(0)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What enters the first layer, ``[1, tokens, hidden]``."""
+        part = _Part(range(0), None)
+        position = torch.arange(len(tokens), device=tokens.device)
+        self._through(None, position, part, input_ids=tokens.unsqueeze(0))
+        assert part.hidden is not None
+        return part.hidden
+
+    def layers(self, hidden: torch.Tensor, step: HostedStep, some: range) -> torch.Tensor:
+        """Hidden states ``[1, tokens, hidden]`` through some of the layers."""
+        part = _Part(some, hidden)
+        self._through(step, step.position, part, inputs_embeds=hidden)
+        assert part.hidden is not None
+        return part.hidden
+
+    def normalise(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What leaves the last layer, ``[1, tokens, hidden]``, normalised."""
+        position = torch.arange(hidden.shape[1], device=hidden.device)
+        return self._through(None, position, _Part(range(0), hidden), inputs_embeds=hidden)
+
+    def _through(
+        self,
+        step: HostedStep | None,
+        position: torch.Tensor,
+        part: _Part | None = None,
+        **given: torch.Tensor,
+    ) -> torch.Tensor:
+        """Normalised hidden states ``[1, tokens, hidden]``."""
+        with self._asking(_Asked(self, step, part)):
+            out = self._body(**given, position_ids=position.unsqueeze(0), use_cache=False)
+        return out.last_hidden_state
 
     @contextmanager
-    def _asking(self, step: HostedStep) -> Iterator[None]:
+    def _asking(self, asked: _Asked) -> Iterator[None]:
         before = self._config._attn_implementation
-        token = _asked.set((self, step))
+        token = _asked.set(asked)
         self._config._attn_implementation = NAME
         try:
             yield
@@ -143,7 +192,9 @@ def _attention(
         raise NotImplementedError("attention logits with a soft cap")
     asked = _asked.get()
     assert asked is not None
-    hosting, step = asked
+    hosting, step, _ = asked
+    if isinstance(step, _Probe):
+        hosting.outputs[module.layer_idx] = getattr(module, "o_proj", None) or module.out_proj
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     if hosting.rotations and (rotation := hosting.rotations[module.layer_idx]) is not None:
         q, k = rotation.ordered(q), rotation.ordered(k)
@@ -154,11 +205,29 @@ def _attention(
 AttentionInterface.register(NAME, _attention)
 
 
+def _layer(index: int, original: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A decoder layer, of which a pass may leave out some."""
+    if (asked := _asked.get()) is None:
+        return original(hidden_states, *args, **kwargs)
+    hosting, step, part = asked
+    if part is None:
+        out = original(hidden_states, *args, **kwargs)
+        if isinstance(step, _Probe):
+            hosting.tuples = isinstance(out, tuple)
+        return out
+    if index or part.hidden is None:
+        part.hidden = hidden_states
+    if index in part.layers:
+        out = original(part.hidden, *args, **kwargs)
+        part.hidden = out[0] if hosting.tuples else out
+    return (part.hidden,) if hosting.tuples else part.hidden
+
+
 def _still(original: Any, x: torch.Tensor, position_ids: torch.Tensor, *more: Any, **named: Any) -> Any:
     """Rotary embeddings that turn nothing."""
     if (asked := _asked.get()) is None:
         return original(x, position_ids, *more, **named)
-    _, step = asked
+    step = asked.step
     if isinstance(step, _Probe):
         return step.turn(original(x, position_ids, *more, **named), (*more, *named.values()))
     cos, sin = original(x, position_ids[..., :1], *more, **named)
@@ -176,14 +245,39 @@ def _product(module: Any, original: Any, x: torch.Tensor) -> torch.Tensor:
 def _recur(module: Any, original: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     if (asked := _asked.get()) is None:
         return original(hidden_states, *args, **kwargs)
-    _, step = asked
     run = partial(advance, module, original)
-    return step.recur(module.layer_idx, hidden_states.squeeze(0), run).unsqueeze(0)
+    return asked.step.recur(module.layer_idx, hidden_states.squeeze(0), run).unsqueeze(0)
+
+
+def recur_apart(hidden: torch.Tensor, lengths: Sequence[int], run: Run) -> torch.Tensor:
+    """What ``run`` makes of whole documents of these lengths, side by side: nothing came before any."""
+    return torch.cat([run(part.unsqueeze(0), Nothing()).squeeze(0) for part in hidden.split(list(lengths))])
+
+
+def _state_modules(model: Any) -> list[Any]:
+    """Of each layer, the module that keeps a state; None: it keeps none."""
+    name = family_of(model.config).state
+    modules = [getattr(layer, name, None) if name else None for layer in model.model.layers]
+    return [module if hasattr(module, "conv_kernel_size") else None for module in modules]
+
+
+@torch.no_grad()
+def kept_states(model: Any) -> list[States | None]:
+    """What each layer keeps of one sequence; None: nothing beside K and V. On the model's device, which may
+    be ``meta``: shapes and dtypes need no weights."""
+    weight, found = next(model.parameters()), []
+    hidden = torch.zeros(1, _Probe.TOKENS, model.config.hidden_size, dtype=weight.dtype, device=weight.device)
+    for module in _state_modules(model):
+        nothing = Nothing()
+        if module is not None:
+            advance(module, module.forward, hidden, nothing)
+        found.append(nothing.after)
+    return found
 
 
 class _Probe:
-    """A pass in which attention gives zeros: what reaches it, without and with rotation, says how a layer turns
-    its q and k, and the states that are left say what a layer keeps."""
+    """A pass in which what mixes tokens gives zeros: what reaches attention, without and with rotation, says
+    how a layer turns its q and k."""
 
     TOKENS = 2
 
@@ -193,7 +287,6 @@ class _Probe:
         self.tables: list[tuple[Table, tuple[Any, ...]]] = []
         """What the model's rotary module gave, and what it was asked for beside positions."""
         self.queries: list[tuple[torch.Tensor | None, torch.Tensor | None]] = [(None, None)] * layers
-        self.states: list[States | None] = [None] * layers
         self.heads = (0, 0, 0)
 
     def turn(self, made: Any, more: tuple[Any, ...]) -> Any:
@@ -223,7 +316,4 @@ class _Probe:
         return torch.zeros_like(q)
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        nothing = Nothing()
-        out = run(hidden.unsqueeze(0), nothing)
-        self.states[layer] = nothing.after
-        return out.squeeze(0)
+        return torch.zeros_like(hidden)

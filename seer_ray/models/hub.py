@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from seer_ray.config.errors import ConfigError, first_line
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form of a hub id, ``owner/name`` or ``name``."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name, re.ASCII) is not None
 
 
 def download(name: str, patterns: list[str], option: str, revision: str | None = None) -> Path:

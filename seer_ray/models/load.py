@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
@@ -23,17 +21,20 @@ from seer_ray.models.families import TEXT_PARTS
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, seer_without_gates
 from seer_ray.models.generation import GenerationDefaults
+from seer_ray.models.gguf import gguf_config
 from seer_ray.models.group import ALONE, Group
+from seer_ray.models.quantised import check_quantisation
 from seer_ray.models.quiet import quiet
 from seer_ray.models.shard import check_shards, shard_gates, shard_model
 from seer_ray.models.source import Source, locate
+from seer_ray.models.tokenizer_files import REMEDY, check_encodes
+from seer_ray.models.weights import LOAD_ERRORS, load_weights
 
 if TYPE_CHECKING:
     # Two seconds to import, which the driver spares: it wants no weights.
     from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,11 @@ def load_model(config: ModelConfig, group: Group = ALONE) -> LoadedModel:
         sizes = f"{len(tokenizer)} tokens, {config.name} only {hf_config.vocab_size}"
         raise ConfigError(f"model.tokenizer={config.tokenizer}: has {sizes}")
     source = _locate(config, weights=True)
-    dtype = _resolve_dtype(config, hf_config, source)
+    dtype = stored_dtype(config, hf_config)
     if source.gguf is None and not any(source.folder.glob("*.safetensors")):
         raise ConfigError(f"{option}: has no .safetensors weights, and other formats are not read")
-    model: Any = _load_weights(config, hf_config, source, dtype)
+    arguments = {"trust_remote_code": config.trust_remote_code, **source.arguments}
+    model: Any = load_weights(source.folder, hf_config, dtype, option, **arguments)
     check_architecture(model, option)
     if group.size > 1:
         shard_model(model, group)
@@ -133,9 +135,9 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(
                 source.folder, trust_remote_code=config.trust_remote_code, **source.arguments
             )
-    except _LOAD_ERRORS as error:
-        remedy = "; name another with model.tokenizer"
-        raise ConfigError(f"{option}: cannot load its tokenizer ({first_line(error)}){remedy}") from error
+    except LOAD_ERRORS as error:
+        raise ConfigError(f"{option}: cannot load its tokenizer ({first_line(error)}){REMEDY}") from error
+    check_encodes(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"], option)
     return tokenizer
 
 
@@ -151,12 +153,29 @@ def generation_defaults(config: ModelConfig) -> GenerationDefaults:
         try:
             with quiet():
                 generation = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
-        except _LOAD_ERRORS as error:
+        except LOAD_ERRORS as error:
             where = f"{_option(config)}: cannot read generation_config.json"
             raise ConfigError(f"{where}: {first_line(error)}") from error
     else:
         generation = GenerationConfig()
     return GenerationDefaults.of(generation, hf_config)
+
+
+def stored_dtype(config: ModelConfig, hf_config: PreTrainedConfig) -> torch.dtype:
+    """That of ``model.dtype``; auto: in which the weights are stored, GGUF files being converted to float32.
+
+    Raises:
+        ConfigError: no dtype that a model can be in.
+    """
+    if config.dtype in DTYPES:
+        return DTYPES[config.dtype]
+    if config.dtype != "auto":
+        raise ConfigError(f"model.dtype={config.dtype}: must be one of auto, {', '.join(DTYPES)}")
+    gguf = _locate(config, weights=False).gguf
+    stored = torch.float32 if gguf is not None else getattr(hf_config, "dtype", None) or torch.float32
+    if stored not in DTYPES.values():
+        raise ConfigError(f"model.dtype=auto: {config.name} is stored as {stored}; set {' or '.join(DTYPES)}")
+    return stored
 
 
 def resolve_device(name: str) -> torch.device:
@@ -190,48 +209,23 @@ def _locate(config: ModelConfig, *, weights: bool) -> Source:
 
 
 def _load_config(config: ModelConfig, source: Source) -> PreTrainedConfig:
-    try:
-        with quiet():
-            hf_config: Any = AutoConfig.from_pretrained(
-                source.folder, trust_remote_code=config.trust_remote_code, **source.arguments
-            )
-    except _LOAD_ERRORS as error:
-        raise ConfigError(f"{_option(config)}: cannot read its config: {first_line(error)}") from error
+    option = _option(config)
+    hf_config: Any
+    if source.gguf is not None and not source.converted:
+        hf_config = gguf_config(source.gguf, option)
+    else:
+        try:
+            with quiet():
+                hf_config = AutoConfig.from_pretrained(
+                    source.folder, trust_remote_code=config.trust_remote_code, **source.arguments
+                )
+            check_quantisation(hf_config, source.folder, option)
+        except LOAD_ERRORS as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{option}: cannot read its config: {first_line(error)}") from error
     if hf_config.model_type in TEXT_PARTS:
         hf_config = hf_config.get_text_config()
     hf_config.name_or_path = config.name
-    check_config(hf_config, _option(config))
+    check_config(hf_config, option)
     return hf_config
-
-
-def _resolve_dtype(config: ModelConfig, hf_config: PreTrainedConfig, source: Source) -> torch.dtype:
-    if config.dtype in DTYPES:
-        return DTYPES[config.dtype]
-    if config.dtype != "auto":
-        raise ConfigError(f"model.dtype={config.dtype}: must be one of auto, {', '.join(DTYPES)}")
-    stored = torch.float32 if source.gguf is not None else getattr(hf_config, "dtype", None) or torch.float32
-    if stored not in DTYPES.values():
-        raise ConfigError(f"model.dtype=auto: {config.name} is stored as {stored}; set {' or '.join(DTYPES)}")
-    return stored
-
-
-def _load_weights(
-    config: ModelConfig, hf_config: PreTrainedConfig, source: Source, dtype: torch.dtype
-) -> PreTrainedModel:
-    option = _option(config)
-    try:
-        with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source.folder,
-                config=hf_config,
-                dtype=dtype,
-                trust_remote_code=config.trust_remote_code,
-                output_loading_info=True,
-                **source.arguments,
-            )
-    except _LOAD_ERRORS as error:
-        raise ConfigError(f"{option}: cannot load the weights: {first_line(error)}") from error
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise ConfigError(f"{option}: {len(missing)} weights are missing, first {missing[0]}")
-    return model

@@ -15,6 +15,10 @@ class Traits:
 
     native: tuple[str, ...]
     """What transformers calls such a layer in ``layer_types``."""
+    help: str
+    """How it mixes tokens."""
+    keeps: str
+    """What it keeps of a sequence."""
     attention: str | None = None
     """``module:class`` of the ``engine.passes.Mixer`` that is its attention, over pages of K and V."""
     windowed: bool = False
@@ -27,17 +31,36 @@ class Traits:
 
 MIXERS = {
     "attention": Traits(
-        ("full_attention",), "seer_ray.engine.mixers.attention:PagedAttention", trained=True
+        ("full_attention",),
+        "attention to all tokens, or to the blocks that a selector picks",
+        "K and V of all tokens",
+        "seer_ray.engine.mixers.attention:PagedAttention",
+        trained=True,
     ),
     "sliding": Traits(
-        ("sliding_attention",), "seer_ray.engine.mixers.sliding:SlidingAttention", windowed=True, trained=True
+        ("sliding_attention",),
+        "attention to the last tokens",
+        "K and V of its window",
+        "seer_ray.engine.mixers.sliding:SlidingAttention",
+        windowed=True,
+        trained=True,
     ),
-    "linear": Traits(("linear_attention", "conv"), state=True),
-    "parallel": Traits(("hybrid",), "seer_ray.engine.mixers.attention:PagedAttention", state=True),
-    "none": Traits(("moe", "mlp")),
+    "linear": Traits(
+        ("linear_attention", "conv"),
+        "a linear recurrence (Gated DeltaNet, Mamba-2) or a short convolution",
+        "a state of fixed size",
+        state=True,
+    ),
+    "parallel": Traits(
+        ("hybrid",),
+        "attention and a recurrence side by side",
+        "K and V of all tokens, and a state",
+        "seer_ray.engine.mixers.attention:PagedAttention",
+        state=True,
+    ),
+    "none": Traits(("moe", "mlp"), "mixes no tokens", "nothing"),
 }
-"""By their names in options and plans. ``parallel``: attention and a recurrence side by side; ``none``: a layer
-that mixes no tokens."""
+"""By their names in options and plans."""
 NATIVE = {native: name for name, traits in MIXERS.items() for native in traits.native}
 """Names in options by those of transformers."""
 

@@ -14,6 +14,7 @@ from seer_ray.models.families import family_of
 from seer_ray.models.group import ALONE, Group
 from seer_ray.models.hosted import HostedStep, host
 from seer_ray.models.mixers import MIXERS, layer_mixers
+from seer_ray.models.plan import SELECTING
 from seer_ray.models.projection import feed_forward, project
 from seer_ray.models.recurrence import States
 from seer_ray.models.rope import RopeTable, still
@@ -47,8 +48,8 @@ class Step(Protocol):
 
 
 def patch_attention(model: PreTrainedModel) -> None:
-    """Give every module of ``model`` that mixes tokens a forward that asks the engine. Idempotent; weights and
-    names stay.
+    """Give every module of ``model`` that mixes tokens a forward that asks the engine. Idempotent; weights
+    and names stay.
 
     Outside of the engine's passes the modules still do what they did, so ``model.generate`` works.
 
@@ -98,21 +99,42 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
     """
     if family_of(model.config).hosted:
         return host(model).hidden(tokens, cast(HostedStep, step))
-    return forward_hidden(model, model.model.embed_tokens(tokens).unsqueeze(0), step)
+    hidden = run_layers(model, embed(model, tokens), step, range(len(model.model.layers)))
+    return normalise(model, hidden)
 
 
-def forward_hidden(model: Any, hidden: torch.Tensor, step: Step, first: int = 0) -> torch.Tensor:
-    """``forward_tokens`` from the layer ``first`` on, which ``hidden [1, tokens, hidden]`` enters."""
-    for layer in model.model.layers[first:]:
-        hidden = decoder_layer(layer, hidden, step)
+def embed(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """What enters the first layer of a patched model, ``[1, tokens, hidden]``."""
+    if family_of(model.config).hosted:
+        return host(model).embed(tokens)
+    return model.model.embed_tokens(tokens).unsqueeze(0)
+
+
+def run_layers(model: Any, hidden: torch.Tensor, step: Step, some: range) -> torch.Tensor:
+    """Hidden states ``[1, tokens, hidden]`` through some layers; see ``forward_tokens``."""
+    if family_of(model.config).hosted:
+        return host(model).layers(hidden, cast(HostedStep, step), some)
+    for layer in model.model.layers[some.start : some.stop]:
+        hidden = _decoder_layer(layer, hidden, step)
+    return hidden
+
+
+def normalise(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """What leaves the last layer, ``[1, tokens, hidden]``, after the final norm: ``[tokens, hidden]``."""
+    if family_of(model.config).hosted:
+        return host(model).normalise(hidden).squeeze(0)
     return _norm(model.model.norm, hidden).squeeze(0)
 
 
-def decoder_layer(layer: Any, hidden: torch.Tensor, step: Step) -> torch.Tensor:
-    """One layer of a patched model, ``hidden [1, tokens, hidden]``.
+def output_projection(model: Any, layer: int) -> Any:
+    """The linear layer that takes the attention of a layer to its hidden size."""
+    if family_of(model.config).hosted:
+        return host(model).outputs[layer]
+    return model.model.layers[layer].self_attn.o_proj
 
-    That of every supported architecture, spelled out for our own norm and products.
-    """
+
+def _decoder_layer(layer: Any, hidden: torch.Tensor, step: Step) -> torch.Tensor:
+    """That of every architecture that is ours, spelled out for our own norm and products."""
     attended, _ = layer.self_attn(_norm(layer.input_layernorm, hidden), step=step)
     hidden = hidden + attended
     return hidden + feed_forward(layer.mlp, _norm(layer.post_attention_layernorm, hidden))
@@ -166,6 +188,14 @@ class AttentionShape:
     def attending(self) -> list[int]:
         """Layers with attention."""
         return [layer for layer, name in enumerate(self.mixers) if MIXERS[name].attention is not None]
+
+    def selecting(self) -> list[int]:
+        """Those of which a selector may pick the blocks."""
+        return [layer for layer, name in enumerate(self.mixers) if name in SELECTING]
+
+    def reach(self, layer: int) -> int | None:
+        """Tokens that a layer's attention looks back, the current one included; None: all."""
+        return self.window if MIXERS[self.mixers[layer]].windowed else None
 
 
 def attention_shape(model: Any, group: Group = ALONE) -> AttentionShape:

@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import SelectorConfig
+from seer_ray.config.options import PlanConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits
-
+from seer_ray.config.works import Work
+from seer_ray.models.layout import lay_out, paid_budget
 
 SELECTING = ("attention", "parallel")
 """Mixers with attention to all of a sequence, of which a selector may pick the blocks."""
@@ -67,56 +68,79 @@ class LayerPlan:
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
     @property
+    def id(self) -> str:
+        """Tells it from all other plans: the code, and where layers differ the digest, as the code does not
+        say which is where."""
+        return (
+            self.code
+            if len({spec[1:] for spec in map(astuple, self.layers)}) == 1
+            else f"{self.code}@{self.digest}"
+        )
+
+    @property
     def selectors(self) -> set[Traits]:
         """Of all layers."""
         return {SELECTORS[spec.selector] for spec in self.layers}
 
 
-def resolve_plan(selector: SelectorConfig, mixers: Sequence[str], block_size: int) -> LayerPlan:
-    """The config's selector for the layers of a checkpoint.
+def resolve_plan(
+    selector: SelectorConfig, mixers: Sequence[str], block_size: int, plan: PlanConfig | None = None
+) -> LayerPlan:
+    """What the options mean for the layers of a checkpoint. Their mixers stay, and only those with full
+    attention are planned.
 
-    Later settings win: the selector for all layers, then ``dense_layers``, then ``layers``; in ``layers`` and
+    Later settings win: the layout of the plan, then ``dense_layers``, then ``layers``; in ``layers`` and
     ``shares`` the later entry.
 
     Args:
         selector: the config.
         mixers: of the checkpoint's layers.
         block_size: tokens a block.
+        plan: None: no layout, the selector for all layers.
 
     Raises:
-        ConfigError: a layer that is not there, or a selector that is not known.
+        ConfigError: a layer that is not there, a selector that is not known, or a plan that the layers cannot
+            have.
     """
+    plan = plan or PlanConfig()
     if selector.name not in SELECTORS:
         raise ConfigError(f"selector.name={selector.name}: must be one of {', '.join(SELECTORS)}")
-    names = [selector.name] * len(mixers)
+    laid = lay_out(selector, plan, [i for i, mixer in enumerate(mixers) if mixer in SELECTING])
+    chosen = [laid.get(layer, Work("dense")) for layer in range(len(mixers))]
     if selector.dense_layers > len(mixers):
         raise ConfigError(
             f"selector.dense_layers={selector.dense_layers}: the model has {len(mixers)} layers"
         )
-    names[: selector.dense_layers] = ["dense"] * selector.dense_layers
+    chosen[: selector.dense_layers] = [Work("dense")] * selector.dense_layers
     for key, name in selector.layers.items():
         option = f"selector.layers.{key}={name}"
         if name not in SELECTORS:
             raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
-        chosen = layer_range(key, len(mixers), option)
-        if other := [layer for layer in chosen if mixers[layer] not in SELECTING and name != "dense"]:
+        named = layer_range(key, len(mixers), option)
+        if other := [layer for layer in named if mixers[layer] not in SELECTING and name != "dense"]:
             raise ConfigError(
-                f"{option}: layer {other[0]} of this model is {mixers[other[0]]}, of which nothing is selected"
+                f"{option}: layer {other[0]} of this model is {mixers[other[0]]}: nothing is selected there"
             )
-        names[chosen.start : chosen.stop] = [name] * len(chosen)
-    names = [name if mixer in SELECTING else "dense" for name, mixer in zip(names, mixers, strict=True)]
+        chosen[named.start : named.stop] = [Work(name)] * len(named)
+    budget = selector.budget
+    if plan.equal_at is not None:
+        budget = paid_budget(selector, plan, [chosen[layer] for layer in laid], block_size)
     limits = layer_limits(
-        selector.budget, block_size, selector.shares, selector.threshold, len(mixers), "selector.shares"
+        [budget if work.budget is None else work.budget for work in chosen],
+        block_size,
+        selector.shares,
+        selector.threshold,
+        "selector.shares",
     )
     return LayerPlan(
         tuple(
-            LayerSpec(layer, mixer, name, *limits[layer], selector.sink)
-            if SELECTORS[name].sparse
-            else LayerSpec(layer, mixer, name)
-            for layer, (mixer, name) in enumerate(zip(mixers, names, strict=True))
+            LayerSpec(layer, mixer, work.selector, *limits[layer], selector.sink)
+            if SELECTORS[work.selector].sparse
+            else LayerSpec(layer, mixer, work.selector)
+            for layer, (mixer, work) in enumerate(zip(mixers, chosen, strict=True))
         ),
         block_size,
-        selector.sparse_prefill and any(SELECTORS[name].sparse for name in names),
+        selector.sparse_prefill and any(SELECTORS[work.selector].sparse for work in chosen),
     )
 
 
@@ -130,36 +154,33 @@ class Limit(NamedTuple):
 
 
 def layer_limits(
-    budget: int,
+    budgets: Sequence[int],
     block_size: int,
     shares: Mapping[str, float],
     threshold: float | None,
-    layers: int,
     option: str,
 ) -> list[Limit]:
     """What each layer may read.
 
     Args:
-        budget: tokens.
+        budgets: tokens, of each layer.
         block_size: tokens a block.
         shares: of single layers, by index or range, what they may read as a multiple of the others. With a
             threshold, theirs is divided by it, and the budget stays; else it multiplies the budget.
         threshold: of layers without a share; None: the budget alone limits.
-        layers: of the model.
         option: what ``shares`` is called.
 
     Raises:
         ConfigError: a layer that is not there.
     """
-    limits = [Limit(budget // block_size, threshold)] * layers
+    limits = [Limit(budget // block_size, threshold) for budget in budgets]
     for key, share in shares.items():
-        chosen = layer_range(key, layers, f"{option}.{key}={share:g}")
-        if threshold is None:
-            # To the nearest block, not below what is forced: shares with a mean of 1 keep the mean budget.
-            limit = Limit(max(2, round(budget * share / block_size)))
-        else:
-            limit = Limit(budget // block_size, threshold / share)
-        limits[chosen.start : chosen.stop] = [limit] * len(chosen)
+        for layer in layer_range(key, len(budgets), f"{option}.{key}={share:g}"):
+            if threshold is None:
+                # To the nearest block, not below what is forced: a mean share of 1 keeps the mean budget.
+                limits[layer] = Limit(max(2, round(budgets[layer] * share / block_size)))
+            else:
+                limits[layer] = Limit(budgets[layer] // block_size, threshold / share)
     return limits
 
 

@@ -14,8 +14,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from seer_ray.config.errors import ConfigError
 from seer_ray.kernels.rotary import rotate
 
-SUPPORTED = ("default", "linear", "llama3", "yarn")
-"""RoPE types whose frequencies are the same at every sequence length."""
+SUPPORTED = ("default", "linear", "llama3", "yarn", "longrope")
+"""RoPE types whose frequencies are the same at every sequence length, LongRoPE where its factors are."""
 
 
 class RopeTable(nn.Module):
@@ -87,6 +87,11 @@ class RopeTable(nn.Module):
         dim = dim or head_dim(config)
         if parameters["rope_type"] == "default":
             return cls.from_theta(parameters["rope_theta"], dim, positions, dtype).to(device)
+        if parameters["rope_type"] == "longrope" and dim != head_dim(config):
+            raise ConfigError(
+                f"model type {config.model_type}: rope_type=longrope has factors for {head_dim(config)}"
+                f" channels, not for {dim}"
+            )
         sized = copy.deepcopy(config)
         sized.head_dim = dim
         sized.rope_parameters = parameters | {"partial_rotary_factor": 1.0}
@@ -129,7 +134,7 @@ def head_dim(config: PreTrainedConfig) -> int:
 
 
 def rope_parameters(config: PreTrainedConfig, whole: bool = True) -> dict[str, Any]:
-    """``rope_type``, ``rope_theta`` and scaling of the model's full-attention layers, if tables can hold them.
+    """``rope_type``, ``rope_theta`` and scaling of a model's full-attention layers, if tables can hold them.
 
     Args:
         config: of the model.
@@ -146,6 +151,11 @@ def rope_parameters(config: PreTrainedConfig, whole: bool = True) -> dict[str, A
         raise ConfigError(
             f"model type {config.model_type}: rope_type={kind} is not supported; "
             f"it must be one of {', '.join(SUPPORTED)}, which are the same at every sequence length"
+        )
+    if kind == "longrope" and parameters.get("short_factor") != parameters.get("long_factor"):
+        raise ConfigError(
+            f"model type {config.model_type}: rope_type=longrope with other factors for long sequences than"
+            " for short ones is not supported"
         )
     if whole and parameters.get("partial_rotary_factor", 1.0) != 1.0:
         raise ConfigError(f"model type {config.model_type}: RoPE on only part of the head is not supported")

@@ -23,9 +23,9 @@ Ask = Callable[[int, tuple[Any, ...]], Table]
 class Rotation:
     """Of the q and k of one layer, in the form of ``kernels``.
 
-    Those turn the whole head in rotate-half form: channel i with channel i + head_dim / 2. Models may turn the
-    first part of it only, in halves of that part or in neighbours. Once channels are in another order that is
-    the same, with angles of 0 for those that are not turned; products of q and k do not mind the order.
+    Those turn the whole head in rotate-half form: channel i with channel i + head_dim / 2. Models may turn
+    the first part of it only, in halves of that part or in neighbours. Once channels are in another order
+    that is the same, with angles of 0 for those that are not turned; products of q and k do not mind it.
     """
 
     head_dim: int
@@ -82,7 +82,9 @@ class Rotation:
     def _whole(self, table: Table) -> Table:
         """One angle for each channel of the head, in the order of ``kernels``."""
         rest = self.head_dim // 2 - self.pairs
-        cos, sin = (pad(x[:, : self.pairs], (0, rest), value=v) for x, v in zip(table, (1.0, 0.0), strict=True))
+        cos, sin = (
+            pad(x[:, : self.pairs], (0, rest), value=v) for x, v in zip(table, (1.0, 0.0), strict=True)
+        )
         return torch.cat((cos, cos), 1), torch.cat((sin, sin), 1)
 
 

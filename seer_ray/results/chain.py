@@ -14,6 +14,8 @@ import pyarrow as pa
 from seer_ray.engine.request import Counters, Progress
 
 MAGIC = b"seer-ray progress 1\n"
+RUN_ID = b"run_id"
+"""In a segment's metadata."""
 COUNTERS: dict[str, pa.DataType] = {
     "attended_kv": pa.int64(),
     "available_kv": pa.int64(),
@@ -103,8 +105,8 @@ class Chain:
         return self.crc if length == self.saved else zlib.crc32(self.tokens[:length].tobytes())
 
 
-def encode(chains: dict[str, Chain]) -> bytes:
-    """What of these chains is not on disk, as a segment."""
+def encode(chains: dict[str, Chain], run_id: str) -> bytes:
+    """What of these chains is not on disk, as a segment of a run's log."""
     pieces = [chain.tokens[chain.saved :] for chain in chains.values()]
     ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
     tokens = np.frombuffer(b"".join(piece.tobytes() for piece in pieces), dtype=np.int32)
@@ -118,7 +120,7 @@ def encode(chains: dict[str, Chain]) -> bytes:
     }
     for name, kind in COUNTERS.items():
         columns[name] = pa.array([getattr(chain.counters, name) for chain in chains.values()], kind)
-    batch = pa.RecordBatch.from_pydict(columns)
+    batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({RUN_ID: run_id.encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_batch(batch)
@@ -126,13 +128,24 @@ def encode(chains: dict[str, Chain]) -> bytes:
     return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
 
 
-def decode(data: bytes) -> list[Record]:
-    """Raises ValueError for what is not a whole segment."""
+def decode(data: bytes, run_id: str, sealed: bool = True) -> list[Record]:
+    """The records of a segment.
+
+    Args:
+        run_id: of the run that it must be of.
+        sealed: it must say so; those of before there were seals do not.
+
+    Raises:
+        ValueError: not a whole segment of this run.
+    """
     head = len(MAGIC) + 4
     body = data[head:]
     if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : head] != zlib.crc32(body).to_bytes(4, "little"):
         raise ValueError("torn segment")
     table = pa.ipc.open_stream(body).read_all()
+    theirs = (table.schema.metadata or {}).get(RUN_ID)
+    if theirs != run_id.encode() and (sealed or theirs is not None):
+        raise ValueError("segment of another run")
     fields = {name: table[name].to_pylist() for name in table.column_names if name != "tokens"}
     # Logs of earlier versions have neither.
     fields.setdefault("trace", [[]] * table.num_rows)

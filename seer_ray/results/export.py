@@ -16,6 +16,8 @@ COLUMNS = (
     "problem_id",
     "sample",
     "completion",
+    "reasoning",
+    "answer",
     "finish_reason",
     "extracted_answer",
     "reference",
@@ -69,6 +71,14 @@ def _lines(run_id: str, rows: list[dict[str, Any]], several: bool) -> Iterator[d
             yield line | {"response": response, "error": None}
 
 
+def _message(row: dict[str, Any]) -> dict[str, Any]:
+    """The reasoning apart, as servers that tell it apart have it."""
+    if row["reasoning"] is None and row["answer"] is None:
+        return {"role": "assistant", "content": row["completion"]}
+    message = {"role": "assistant", "content": row["answer"]}
+    return message if row["reasoning"] is None else message | {"reasoning_content": row["reasoning"]}
+
+
 def _body(row: dict[str, Any], unique: str) -> dict[str, Any]:
     prompt, completion = row["prompt_tokens"], row["completion_tokens"]
     metadata = {
@@ -85,7 +95,7 @@ def _body(row: dict[str, Any], unique: str) -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": row["completion"]},
+                "message": _message(row),
                 "logprobs": None,
                 "finish_reason": FINISH.get(row["finish_reason"], "stop"),
             }

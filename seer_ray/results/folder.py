@@ -31,8 +31,12 @@ class RunFolder(Folder):
         """Use ``open`` or ``view``."""
         super().__init__(store, about, held)
         written = {"run_id": self.run_id, "config_digest": self.config_digest}
-        self._ledger = Ledger(store, {f"seer_ray.{name}": value for name, value in written.items()})
-        self._ledger.load()
+        metadata = {f"seer_ray.{name}": value for name, value in written.items()}
+        self._ledger = Ledger(store, metadata, self.sealed)
+        if held is not None:
+            self._ledger.recover()
+        else:
+            self._ledger.load()
 
     @property
     def config_digest(self) -> str:
@@ -49,7 +53,7 @@ class RunFolder(Folder):
 
     def _clean(self) -> None:
         self._ledger.clean()
-        selections.clean(self.store)
+        selections.remove_torn(self.store)
 
     def commit(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows (see ``schema``) as one part: all are there for good when this returns.
@@ -94,7 +98,7 @@ class RunFolder(Folder):
     def write_selection(self, key: Key, recording: Recording) -> None:
         """Which blocks a chain attended, before its row is committed. May be written again until then."""
         self._writing().check()
-        selections.write(self.store, key, recording)
+        selections.write(self.store, self.run_id, key, recording)
 
     def recorded(self) -> list[Key]:
         """The committed rows whose block selections are there, in order of commit."""
@@ -106,9 +110,10 @@ class RunFolder(Folder):
         Raises:
             ConfigError: it is not there, or cannot be read.
         """
-        return selections.read(self.store, key)
+        return selections.read(self.store, self.run_id, key, self.sealed)
 
     def progress(self) -> ProgressLog:
         """Partial tokens of requests, named ``<problem>/<sample>``, that are not committed."""
         self._writing()
-        return ProgressLog(self.store, {f"{problem}/{sample}" for problem, sample in self.committed()})
+        done = {f"{problem}/{sample}" for problem, sample in self.committed()}
+        return ProgressLog(self.store, self.run_id, done, self.sealed)

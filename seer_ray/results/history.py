@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.results.store import Store
 
 FILE = "metrics.jsonl"
@@ -38,9 +39,16 @@ class History:
 
 
 def read_history(store: Store) -> list[dict[str, float]]:
-    """All records of a training job's folder, in the order of the steps."""
+    """All records of a training job's folder, in the order of the steps. Raises ConfigError: it is torn."""
     try:
-        text = store.read(FILE).decode()
+        records = [json.loads(line) for line in store.read(FILE).decode().splitlines()]
+        if all(isinstance(record["step"], int) for record in records):
+            return records
+        raise ValueError("a step is no number")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{store.locate(FILE)}: torn ({one_line(error)}); restore it from a copy, or delete it: the job "
+            "goes on without what it says"
+        ) from error

@@ -2,23 +2,26 @@
 
 A commit writes a part, then a ledger entry of the same stem that names it; only what an entry names is there.
 A compaction writes the rows of many parts once more, then an entry that supersedes theirs, then deletes them.
-So a crash leaves at most one part without an entry, and entries that a newer one supersedes: both are ignored
-by readers, and removed by the next writer. Entries are files of their own, as object stores cannot append.
+So a crash leaves at most one part without an entry, the newest, and entries that a newer one supersedes: both
+are ignored by readers, and removed by the next writer. Entries are files of their own, as object stores
+cannot append.
+
+An entry has a checksum, the run that it is of, and the digest of its part (``seal``). Any other part without
+an entry has lost it: readers say so, and the next writer makes the entry again from the part's own keys.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import pyarrow as pa
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.results import schema
+from seer_ray.results.base import METRICS
 from seer_ray.results.entry import (
     ENTRIES,
     PARTS,
@@ -28,27 +31,41 @@ from seer_ray.results.entry import (
     entry_name,
     order,
     parquet,
+    part_keys,
     part_name,
     read_part,
 )
+from seer_ray.results.orphans import Verdict, judge, orphans, restored
+from seer_ray.results.seal import ForeignError
 from seer_ray.results.store import Store, is_temporary
+
+log = logging.getLogger(__name__)
 
 FULL_PART_BYTES = 128 << 20
 """Compaction leaves parts of at least half of this alone and makes none that is much larger."""
 
 
 class Ledger:
-    """The committed rows of a run folder. Without ``load`` it knows nothing; writers call ``clean`` next."""
+    """The committed rows of a run folder. Without ``load`` it knows nothing; writers call ``clean`` next.
 
-    def __init__(self, store: Store, metadata: dict[str, str]) -> None:
+    Args:
+        store: the folder.
+        metadata: of its parts; says which run it is.
+        sealed: all entries have checksums: the folder is not from before there were any.
+    """
+
+    def __init__(self, store: Store, metadata: dict[str, str], sealed: bool = True) -> None:
         self.store = store
         self.metadata = metadata
+        self.run_id, self.sealed = metadata["seer_ray.run_id"], sealed
         self.live: dict[str, Entry] = {}
         """Stem -> entry, in order of commit."""
         self._known: dict[str, Entry] = {}
         self._where: dict[Key, str] = {}
         self._uncertain = False
         """A write failed: what it left behind is not known."""
+        self._verified: set[str] = set()
+        """Stems of parts that were compared with their digests."""
 
     @property
     def keys(self) -> set[Key]:
@@ -63,39 +80,31 @@ class Ledger:
         """Read the entries that are there now and check that their parts are.
 
         Raises:
-            ConfigError: a torn entry, a part missing or of another size, a row committed twice.
+            ConfigError: an entry that is torn, changed, lost or of another run, a part missing or of another
+                size, a row committed twice.
         """
-        stems = self._stems()
-        while True:
-            try:
-                self._read(stems)
-                self._check_parts()
-                break
-            except (FileNotFoundError, ConfigError):
-                # A compaction by another process moves rows on while we look.
-                before, stems = stems, self._stems()
-                if stems == before:
-                    raise
+        for stem, foreign in self._look().items():
+            raise foreign or ConfigError(
+                f"{self.store.locate(entry_name(stem))}: missing; give the run's command again, or seer-ray "
+                f"resume {self.store.uri}: it is made again from {part_name(stem)}"
+            )
 
-    def clean(self) -> None:
-        """Remove what crashes left: temporary files, superseded parts, and the part without an entry.
+    def recover(self) -> None:
+        """The same for the writer: entries that are gone are made again from their parts.
 
         Raises:
-            ConfigError: more parts without an entry than a crash leaves: the ledger was lost, not the rows.
+            ConfigError: as ``load``; a part without an entry holds some rows that are elsewhere too.
         """
+        for stem, foreign in self._look().items():
+            if foreign is not None:
+                raise foreign
+            self._restore(stem)
+
+    def clean(self) -> None:
+        """Remove what crashes left: temporary files, superseded parts, and the part without an entry."""
         self._uncertain = True
         self._remove(sorted(set(self._known) - set(self.live)))
-        files = self.store.list(PARTS)
-        parts = {
-            name: m[1] for name in files if (m := re.fullmatch(rf"part-({STEM.pattern})\.parquet", name))
-        }
-        orphans = sorted(name for name, stem in parts.items() if stem not in self.live)
-        if len(orphans) > 1:
-            raise ConfigError(
-                f"{self.store.locate(PARTS)}: {len(orphans)} parts that the ledger does not name, such as "
-                f"{orphans[0]}; restore {ENTRIES}/, or move these parts away to decode their rows again"
-            )
-        self.store.delete(f"{PARTS}/{name}" for name in orphans)
+        self.store.delete(part_name(stem) for stem in orphans(self.store.list(PARTS), self._known))
         for folder in ("", f"{PARTS}/", f"{ENTRIES}/"):
             self.store.delete(folder + name for name in self.store.list(folder) if is_temporary(name))
         self._uncertain = False
@@ -129,7 +138,7 @@ class Ledger:
     def settle(self) -> None:
         """After a write that failed: find out what it left behind."""
         if self._uncertain:
-            self.load()
+            self.recover()
             self.clean()
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -145,6 +154,45 @@ class Ledger:
                 return self._concat(self.live, names).select(names) if self.live else empty.select(names)
             except FileNotFoundError:
                 self.load()
+
+    def _look(self) -> dict[str, Verdict]:
+        """Read the entries that are there now; the parts that have lost theirs, or are of another run."""
+        stems = self._stems()
+        while True:
+            try:
+                self._read(stems)
+                parts = self.store.list(PARTS)
+                self._check_parts(parts)
+                found = self._lost(parts)
+                if not found:
+                    return found
+                trouble: Exception | None = None
+            except (FileNotFoundError, ConfigError) as error:
+                trouble = error
+            # A compaction by another process moves rows on while we look.
+            before, stems = stems, self._stems()
+            if stems == before:
+                if trouble is not None:
+                    raise trouble
+                return found
+
+    def _lost(self, files: Mapping[str, int]) -> dict[str, Verdict]:
+        """Parts without an entry that no crash of a writer leaves so: it leaves one, which is the newest, and
+        none in a run that has come to its end."""
+        stems = orphans(files, self._known)
+        newest = max((order(stem)[0] for stem in self._known), default=0)
+        if len(stems) == 1 and order(stems[0])[0] > newest and METRICS not in self.store.list():
+            return {}
+        return judge(self.store, stems, self._where, self.run_id, self.sealed)
+
+    def _restore(self, stem: str) -> None:
+        entry = restored(self.store, stem, self._where)
+        self.store.write(entry_name(stem), entry.dump(stem, self.run_id))
+        log.warning("%s: was missing; made again from its part", self.store.locate(entry_name(stem)))
+        self._known[stem] = entry
+        live = {**self.live, stem: entry}
+        self.live = {name: live[name] for name in sorted(live, key=order)}
+        self._where.update(dict.fromkeys(entry.keys, stem))
 
     def _stems(self) -> set[str]:
         """Of the entries in the folder. Files of other names are not ours.
@@ -183,15 +231,33 @@ class Ledger:
     def _read_entry(self, stem: str) -> Entry:
         data = self.store.read(entry_name(stem))
         try:
-            return Entry.parse(data)
+            entry = Entry.parse(data, stem, self.run_id, self.sealed)
+            if entry.sha256 is None:
+                self._compare(stem, entry)
+            return entry
+        except ForeignError as error:
+            raise ConfigError(
+                f"{self.store.locate(entry_name(stem))}: {error} than run.json; restore the one of the two "
+                "that was exchanged"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{self.store.locate(entry_name(stem))}: torn ledger entry ({one_line(error)}); restore it, "
-                f"or delete it and {part_name(stem)} to decode their rows again"
+                f"or delete it alone: resuming the run makes it again from {part_name(stem)}"
             ) from error
 
-    def _check_parts(self) -> None:
-        sizes = self.store.list(PARTS)
+    def _compare(self, stem: str, entry: Entry) -> None:
+        """An entry without a checksum with what its part says. Raises ValueError."""
+        try:
+            run_id, keys, _ = part_keys(self.store, stem)
+        except (OSError, pa.ArrowException, KeyError):
+            return  # that is another trouble, and told as such
+        if run_id not in (None, self.run_id):
+            raise ForeignError("of another run")
+        if keys != [(schema.clean(problem), sample) for problem, sample in entry.keys]:
+            raise ValueError("names other rows than its part has")
+
+    def _check_parts(self, sizes: Mapping[str, int]) -> None:
         for stem, entry in self.live.items():
             size = sizes.get(part_name(stem).removeprefix(PARTS + "/"))
             if size != entry.size:
@@ -208,10 +274,10 @@ class Ledger:
         number = max((order(stem)[0] for stem in self._known), default=0) + 1
         stem = f"{number:06d}-{uuid.uuid4().hex[:8]}"
         data = parquet(table)
-        entry = Entry(table.num_rows, data.size, tuple(keys), tuple(replaced))
+        entry = Entry.of(data, keys, replaced)
         self._uncertain = True
         self.store.write(part_name(stem), data)
-        self.store.write(entry_name(stem), json.dumps(asdict(entry)).encode())
+        self.store.write(entry_name(stem), entry.dump(stem, self.run_id))
         self._uncertain = False
         self._known[stem] = self.live[stem] = entry
         for old in replaced:
@@ -243,12 +309,14 @@ class Ledger:
         empty = schema.schema(self.metadata).empty_table()
         tables = [empty if columns is None else empty.select(columns)]
         for stem in stems:
+            digest = None if stem in self._verified else self.live[stem].sha256
             try:
-                table = read_part(self.store, stem, columns)
+                table = read_part(self.store, stem, columns, digest)
             except FileNotFoundError:
                 raise
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise self._bad_part(stem, f"cannot be read ({one_line(error)}); try again") from error
+            self._verified.add(stem)
             if table.num_rows != self.live[stem].rows:
                 raise self._bad_part(stem, f"{table.num_rows} rows, not {self.live[stem].rows}")
             tables.append(table)

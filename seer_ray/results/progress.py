@@ -35,11 +35,20 @@ class Segment:
 
 
 class ProgressLog:
-    """Chains of unfinished requests, in memory and, as of the last flush, on disk. For the lock's holder."""
+    """Chains of unfinished requests, in memory and, as of the last flush, on disk. For the lock's holder.
 
-    def __init__(self, store: Store, done: Container[str] = ()) -> None:
-        """Load what is there, except for requests that are ``done``."""
+    Loads what is there.
+
+    Args:
+        store: the run's folder.
+        run_id: of the run; what is another run's is not believed.
+        done: requests that are to be left out.
+        sealed: all segments say which run they are of: the folder is not from before they did.
+    """
+
+    def __init__(self, store: Store, run_id: str, done: Container[str] = (), sealed: bool = True) -> None:
         self.store = store
+        self._run_id, self._sealed = run_id, sealed
         self.chains: dict[str, Chain] = {}
         """Of the requests of which something is known, by id. Whoever adds tokens puts new chains in."""
         self._segments: dict[str, Segment] = {}
@@ -78,7 +87,7 @@ class ProgressLog:
     def _write(self, chains: dict[str, Chain]) -> None:
         self._number += 1
         name = f"{self._number:06d}-{uuid.uuid4().hex[:8]}.segment"
-        self.store.write(f"{FOLDER}/{name}", encode(chains))
+        self.store.write(f"{FOLDER}/{name}", encode(chains, self._run_id))
         size = sum(len(chain.tokens) - chain.saved for chain in chains.values())
         self._segments[name] = Segment(set(chains), size)
         for chain in chains.values():
@@ -98,7 +107,7 @@ class ProgressLog:
             self._number = number
             segment = self._segments[name] = Segment(set(), 0)
             try:
-                records = decode(self.store.read(f"{FOLDER}/{name}"))
+                records = decode(self.store.read(f"{FOLDER}/{name}"), self._run_id, self._sealed)
             except (ValueError, OSError):
                 torn += 1
                 continue
@@ -111,7 +120,7 @@ class ProgressLog:
                 (cut.discard if fits else cut.add)(record.request_id)
         if torn or cut:
             log.warning(
-                "%s: %d torn segments; %d chains go on from their last whole piece",
+                "%s: %d segments torn or of another run; %d chains go on from their last whole piece",
                 self.store.locate(FOLDER),
                 torn,
                 len(cut),

@@ -28,7 +28,14 @@ COLUMNS = (
     Column("sample", pa.int32(), "number of the completion among those of its problem, from 0"),
     Column("seed", pa.int64(), "of the job; noise is a function of (seed, problem_id, sample, position)"),
     Column("prompt", TEXT, "rendered by the chat template"),
-    Column("completion", TEXT, "generated text"),
+    Column("completion", TEXT, "generated text, with the marks of reasoning and no other special tokens"),
+    Column("reasoning", TEXT, "its reasoning, without marks; null: none, or not told apart", nullable=True),
+    Column(
+        "answer",
+        TEXT,
+        "what is not reasoning, which is graded; null: the reasoning did not end, or not told apart",
+        nullable=True,
+    ),
     Column("token_ids", pa.list_(pa.int32()), "generated token ids"),
     Column("finish_reason", TEXT, "stop, length, abort or error"),
     Column("extracted_answer", TEXT, "the answer that the grader found; null: none", nullable=True),
@@ -58,7 +65,9 @@ COLUMNS = (
     Column("attempts", pa.int32(), "workers that were given this request; more than 1: some died"),
     Column("worker", TEXT, "which worker finished it; null: none", nullable=True),
     Column("model", TEXT, "base model"),
-    Column("selector", TEXT, "layer plan in readable form, budget included"),
+    Column(
+        "selector", TEXT, "layer plan in readable form, budget included; where layers differ with a digest"
+    ),
     Column("error", TEXT, "why there is no completion; null: there is one", nullable=True),
     Column("finished_at", pa.timestamp("us", tz="UTC"), "when the completion ended"),
 )
@@ -90,10 +99,10 @@ def table(rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | None 
         for column in COLUMNS:
             if row.get(column.name) is None and not column.nullable:
                 raise ValueError(f"{column.name}: missing in the row of {row.get('problem_id')!r}")
-    arrays = [pa.array([_clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
+    arrays = [pa.array([clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
     return pa.Table.from_arrays(arrays, schema=schema(metadata))
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """Text that UTF-8 can hold: JSON input may carry lone surrogates, and one must not cost a job."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

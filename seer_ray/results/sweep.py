@@ -7,9 +7,11 @@ import uuid
 from typing import Any
 
 from seer_ray.config.compose import to_yaml
-from seer_ray.config.identity import Identity
+from seer_ray.config.identity import Identity, plain
 from seer_ray.config.options import SweepConfig
+from seer_ray.config.secrets import redacted
 from seer_ray.results.base import CONFIG, Folder
+from seer_ray.results.seal import seal
 from seer_ray.results.store import join
 
 INDEX = "sweep.json"
@@ -24,12 +26,12 @@ class SweepFolder(Folder):
     other points: ``sweeps.points.merged`` says what must stay.
     """
 
-    mark, folders = INDEX, (POINTS,)
+    mark, folders, fixed = INDEX, (POINTS,), False
     keys = frozenset({"version", "sweep_id", "points"})
 
     @classmethod
     def _about(cls, identity: Identity) -> dict[str, Any]:
-        return {"sweep_id": uuid.uuid4().hex, "points": []}
+        return {"sweep_id": uuid.uuid4().hex, "config": identity.config, "points": []}
 
     @property
     def run_id(self) -> str:
@@ -41,7 +43,7 @@ class SweepFolder(Folder):
         """Resolved options of the sweep."""
         import yaml
 
-        return yaml.safe_load(self.config_yaml)
+        return self.about["config"] if self.sealed else yaml.safe_load(self.config_yaml)
 
     @property
     def points(self) -> list[dict[str, Any]]:
@@ -51,12 +53,18 @@ class SweepFolder(Folder):
     def write_config(self, config: SweepConfig) -> None:
         """The options with all points spelled out."""
         self._writing()
+        if self.sealed:
+            self._note(config=plain(config))
         self.store.write(CONFIG, to_yaml(config).encode())
 
     def write_points(self, points: list[dict[str, Any]]) -> None:
         """Bring the index up to date."""
         self._writing()
-        self.about = {**self.about, "points": points}
+        self._note(points=points)
+
+    def _note(self, **news: Any) -> None:
+        about = redacted({**self.about, **news})
+        self.about = seal(about) if self.sealed else about
         self.store.write(INDEX, json.dumps(self.about, indent=1).encode())
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from seer_ray.config.secrets import redacted
 from seer_ray.results.base import Folder
 
 STATUS = "status.json"
@@ -130,12 +131,14 @@ class JobStatus:
         if not self.unsent:
             return None
         what = "1 update is" if self.unsent == 1 else f"{self.unsent:,} updates are"
-        return f"{what} not in MLflow yet; to send: seer-ray resume {self.folder}"
+        return f"{what} not in MLflow yet; to send: seer-ray resume {redacted(self.folder)}"
 
     @property
     def message(self) -> str:
         """The state in words, with what to do about it."""
-        again = f"seer-ray resume {self.folder}" if self.resumable else f"seer-ray {self.command} ..."
+        again = (
+            f"seer-ray resume {redacted(self.folder)}" if self.resumable else f"seer-ray {self.command} ..."
+        )
         if self.partly:
             return f"done, but for {', '.join(self.partly)}; try again with: {again}"
         age = f", last heard of {self.heartbeat_age_s:.0f} s ago" if self.heartbeat_age_s is not None else ""

@@ -59,6 +59,9 @@ def read_status(uri: str, now: float | None = None) -> JobStatus:
         _job(status, folder, said)
     else:
         status.command, status.live = "run", _live(LiveStats, said)
+        if status.state == "new" and isinstance(folder, RunFolder) and (rows := folder.committed()):
+            status.live.done = len(rows)  # its status.json is gone
+            status.state = "stopped" if folder.metrics() is None else "done"
         if status.state == "done":
             status.metrics = folder.metrics() or {}
     if status.state != "running":

@@ -81,7 +81,8 @@ class Board:
             entry = self._entries[session.name]
             entry["total"], entry["rows"] = session.monitor.live.total, session.monitor.live.done
             if session.concluded:
-                entry["state"], entry["error"] = "done", None
+                reason = session.failure
+                entry["state"], entry["error"] = "failed" if reason else "done", reason
 
     def stopped(self, slug: str) -> bool:
         """Whether racing has stopped it, now or in an earlier session."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from transformers import PreTrainedConfig
+
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import SelectorConfig
+from seer_ray.config.options import PlanConfig, SelectorConfig
+from seer_ray.models.catalog import check_engine
 from seer_ray.models.load import load_config
 from seer_ray.models.mixers import layer_mixers
 from seer_ray.models.plan import LayerPlan, resolve_plan
@@ -18,7 +21,7 @@ class Plans:
 
     Attributes:
         distinct: The points that are to be run: of those that decode alike, the first.
-        codes: Readable plan by slug.
+        codes: Id of the plan, which is readable, by slug.
         same: Slug of a point that is left out -> slug of the one that is run for it.
         failed: Slug -> why the model cannot have it.
     """
@@ -28,7 +31,7 @@ class Plans:
         self.codes: dict[str, str] = {}
         self.same: dict[str, str] = {}
         self.failed: dict[str, str] = {}
-        self._mixers: dict[str, list[str] | ConfigError] = {}
+        self._models: dict[str, PreTrainedConfig | ConfigError] = {}
         known: dict[tuple[str, str], str] = {}
         for point in points:
             try:
@@ -42,22 +45,25 @@ class Plans:
                 self.same[point.slug] = known[key]
                 continue
             known[key] = point.slug
-            self.codes[point.slug] = plan.code
+            self.codes[point.slug] = plan.id
             self.distinct.append(point)
 
     def _resolve(self, point: Point) -> LayerPlan:
         model = point.config.model
-        if (key := repr(model)) not in self._mixers:
+        if (key := repr(model)) not in self._models:
             try:
-                self._mixers[key] = layer_mixers(load_config(model))
+                self._models[key] = load_config(model)
             except ConfigError as error:
-                self._mixers[key] = error
-        mixers = self._mixers[key]
-        if isinstance(mixers, ConfigError):
-            raise mixers
-        return resolve_plan(point.config.selector, mixers, point.config.engine.block_size)
+                self._models[key] = error
+        hf_config = self._models[key]
+        if isinstance(hf_config, ConfigError):
+            raise hf_config
+        check_engine(hf_config, point.config.engine)
+        config = point.config
+        mixers = layer_mixers(hf_config)
+        return resolve_plan(config.selector, mixers, config.engine.block_size, config.plan)
 
 
 def _rest(point: Point) -> str:
-    """All options but the selector's."""
-    return repr(replace(point.config, name=None, selector=SelectorConfig()))
+    """All options but those that the layers' plan is made of."""
+    return repr(replace(point.config, name=None, selector=SelectorConfig(), plan=PlanConfig()))

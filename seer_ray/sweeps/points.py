@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity, escaped
-from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig, options
+from seer_ray.config.options import PlanConfig, RunConfig, SelectorConfig, SweepConfig, options
 from seer_ray.config.overrides import assignment, parse, show
+from seer_ray.config.works import is_dense
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 SHARED = ("name", "sweep", "results", "cluster", "tracking")
 """Sections, and the name, that are the sweep's: the same for all its points."""
+SELECTION = ("selector.", "plan.")
+"""Options that say which blocks a layer reads, by how they begin."""
 BLOCK = "engine.block_size"
 """An option of the engine that means nothing where attention is dense."""
 FREE = [
@@ -82,7 +85,7 @@ def expand(
 def points_of(sweep: SweepConfig) -> list[Point]:
     """The points of a sweep that is spelled out, baselines first."""
     configs = _configs(sweep)
-    dense = {_rest(config): str(config.name) for config in configs if is_dense(config)}
+    dense = {_rest(config): str(config.name) for config in configs if _reads_all(config)}
     points = [
         Point(
             str(config.name),
@@ -92,7 +95,7 @@ def points_of(sweep: SweepConfig) -> list[Point]:
         )
         for config, changes in zip(configs, sweep.sweep.points, strict=True)
     ]
-    return sorted(points, key=lambda point: not is_dense(point.config))
+    return sorted(points, key=lambda point: not _reads_all(point.config))
 
 
 def merged(before: SweepConfig, now: SweepConfig, keep: Container[str], where: str) -> SweepConfig:
@@ -114,7 +117,7 @@ def merged(before: SweepConfig, now: SweepConfig, keep: Container[str], where: s
             if name not in swept:
                 _set(config, name, _values(new[0])[name])
     theirs, ours = _values(old[0]), _values(new[0])
-    same = [n for n in ours if n not in swept and n != BLOCK and not n.startswith("selector.")]
+    same = [n for n in ours if n not in swept and n != BLOCK and not n.startswith(SELECTION)]
     here = Identity({name: ours[name] for name in same}, RunConfig)
     here.refuse_differences(Identity({name: theirs[name] for name in same}, RunConfig), where)
     wanted = {_identity(config) for config in map(_canonical, new)}
@@ -211,31 +214,33 @@ def _set(config: Any, name: str, value: Any) -> None:
     setattr(config, option, value)
 
 
-def is_dense(config: RunConfig) -> bool:
+def _reads_all(config: RunConfig) -> bool:
     """Whether every layer reads everything."""
-    return {config.selector.name, *config.selector.layers.values()} == {"dense"}
+    return is_dense(config.selector, config.plan)
 
 
 def _canonical(config: RunConfig) -> RunConfig:
     """The same run with what means nothing in it at its default: a dense one has no budget."""
     config = _run(config, config.name)
-    if is_dense(config):
-        config.selector = SelectorConfig(name="dense")
+    return _made_dense(config) if _reads_all(config) else config
+
+
+def _made_dense(config: RunConfig) -> RunConfig:
+    config.selector, config.plan = SelectorConfig(name="dense"), PlanConfig()
     return config
 
 
 def _with_baselines(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """A dense point before the first of each kind that has none: one for all selections."""
-    there = {_rest(config): config for config in reversed(configs) if is_dense(config)}
+    there = {_rest(config): config for config in reversed(configs) if _reads_all(config)}
     found: list[RunConfig] = []
     for config in configs:
         rest = _rest(config)
         if rest not in there:
-            there[rest] = _run(config, None)
-            there[rest].selector = SelectorConfig(name="dense")
+            there[rest] = _made_dense(_run(config, None))
             found.append(there[rest])
         # Dense points that differ in the block size alone are one.
-        found.append(there[rest] if is_dense(config) else config)
+        found.append(there[rest] if _reads_all(config) else config)
     return found
 
 
@@ -250,18 +255,21 @@ def _identity(config: RunConfig) -> str:
 
 def _rest(config: RunConfig) -> str:
     """All but the selection: what two points must share to be compared."""
-    return repr({k: v for k, v in _values(config).items() if not k.startswith("selector.") and k != BLOCK})
+    return repr({k: v for k, v in _values(config).items() if not k.startswith(SELECTION) and k != BLOCK})
 
 
 def _slug(config: RunConfig, changes: Mapping[str, Any]) -> str:
     """``quest-512``, ``seer-t0.01``, ``dense``, and what else the point differs in."""
-    selector, told = config.selector, {"selector.name", "selector.budget", "selector.threshold"}
+    selector, told = (
+        config.selector,
+        {"selector.name", "selector.budget", "selector.threshold", "plan.ranking"},
+    )
     parts = [selector.name]
-    if not is_dense(config):
+    if not _reads_all(config):
         parts.append(str(selector.budget) if selector.threshold is None else f"t{selector.threshold:g}")
     for name, value in changes.items():
-        silent = name in told or (is_dense(config) and (name.startswith("selector.") or name == BLOCK))
-        if not silent:
+        silent = name in told or (_reads_all(config) and (name.startswith(SELECTION) or name == BLOCK))
+        if not silent and not (value is None and name.startswith("plan.")):
             parts.append(f"{name.rpartition('.')[2]}={show(value)}")
     safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._=]+", "_", part)).strip("_.")[:40] for part in parts]
     return "-".join(part for part in safe if part)[:100]

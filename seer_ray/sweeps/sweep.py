@@ -10,14 +10,19 @@ from typing import Any
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
-from seer_ray.cluster.worker import Builder
+from seer_ray.cluster.watch import ClusterLost
+from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
-from seer_ray.config.options import RunConfig, SelectorConfig, SweepConfig
+from seer_ray.config.options import ModelConfig, PlanConfig, RunConfig, SelectorConfig, SweepConfig
+from seer_ray.config.paths import with_absolute_paths
+from seer_ray.config.works import needs_gates
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
+from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
+from seer_ray.driver.sources import Sources, look, refuse_other_sources
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import join
@@ -79,8 +84,8 @@ class Sweep:
             self.frame.end("failed" if self.board.failures else "done")
         # Of points that were done before, and that had no MLflow then.
         before = [session.folder for session in self.sessions.values() if session.queue is None]
-        catch_up(*before if work else (self.folder, *before))
-        self.reporter.finish(summary)
+        catch_up(*before if work else (self.folder, *before), to=self.config.tracking)
+        self.frame.finish(summary)
         return summary
 
     # -- points --------------------------------------------------------------------------------------
@@ -133,7 +138,7 @@ class Sweep:
             session.begin()
         try:
             self._decode(sessions)
-        except Interrupted:
+        except (Interrupted, ClusterLost):
             raise
         except (ConfigError, JobError) as error:
             # A disk that is full or a model that is not there: what comes next may be elsewhere.
@@ -149,16 +154,28 @@ class Sweep:
     def _decode(self, sessions: Sequence[Session]) -> None:
         self.board.phase("starting Ray")
         config = sessions[0].config
-        with connected(config.cluster), self.frame.stop.listening(), contextlib.ExitStack() as stack:
+        reading = self._sources(sessions)
+        with (
+            connected(config.cluster, self.reporter.note) as watch,
+            self.frame.stop.listening(),
+            contextlib.ExitStack() as stack,
+        ):
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
             placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
             pool = stack.enter_context(
-                contextlib.closing(WorkerPool(_neutral(config), placement, self.build))
+                contextlib.closing(
+                    WorkerPool(
+                        with_absolute_paths(replace(_neutral(config), model=reading.model)),
+                        placement,
+                        Checked(self.build, reading.contents),
+                        watch,
+                    )
+                )
             )
             pool.start(rows)
             # While the workers load the model.
             self.board.phase("reading the prompts")
-            size = self._prepare(sessions, placement.workers, stack)
+            size = self._prepare(sessions, reading.model, placement.workers, stack)
             dispatcher = Dispatcher([s.queue for s in sessions if s.queue], pool, self.reporter.note)
             race = self._race(size) if self._races else None
             self.board.phase("starting workers")
@@ -177,7 +194,25 @@ class Sweep:
             for session in sessions:
                 self._settle(session)
 
-    def _prepare(self, sessions: Sequence[Session], workers: int, stack: contextlib.ExitStack) -> int:
+    def _sources(self, sessions: Sequence[Session]) -> Sources:
+        """The files of a group's model, which are those of every point that reads it, also before.
+
+        Raises:
+            ConfigError: They are not there, or a point was begun with others.
+        """
+        model, gated = (
+            sessions[0].config.model,
+            any(needs_gates(s.config.selector, s.config.plan) for s in sessions),
+        )
+        folders = [s.folder for s in self.sessions.values() if s.config.model == model]
+        sources = look(model, *folders, gated=gated)
+        for folder in folders:
+            refuse_other_sources(folder, sources.contents)
+        return sources
+
+    def _prepare(
+        self, sessions: Sequence[Session], model: ModelConfig, workers: int, stack: contextlib.ExitStack
+    ) -> int:
         """The points' requests; problems of a round. ``stack`` closes what grades."""
         # Brings torch and transformers along: a sweep that is done needs neither.
         from seer_ray.driver.requests import make_prompts
@@ -185,12 +220,14 @@ class Sweep:
         prompts: dict[str, tuple[dict[str, Prompt], Any]] = {}
         graders: dict[str, SharedPool] = {}
         for session in sessions:
-            if (key := repr(session.config.task)) not in prompts:
-                prompts[key] = make_prompts(session.config, session.problems)
+            reading = replace(session.config, model=model)
+            task, clock = repr(session.config.task), clock_of(session.folder, self.folder)
+            if (key := f"{task} {clock}") not in prompts:
+                prompts[key] = make_prompts(reading, session.problems, clock)
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
             size = self._round(session.config, workers)
             made, tokenizer = prompts[key]
-            session.prepare(made, tokenizer, size, graders[key].client(session.name))
+            session.prepare(reading, made, tokenizer, clock, size, graders[key].client(session.name))
         return size
 
     @property
@@ -220,11 +257,15 @@ class Sweep:
         if session.frame.state is not None or queue is None:
             return
         if queue.failure is not None:
-            session.monitor.tick(queue, last=True)
+            session.save()
             session.frame.end("failed", queue.failure)
             self._failed(session.name, queue.failure)
         elif not queue.unfinished and not session.pending:
             session.conclude()
+            if (reason := session.failure) is not None:
+                session.frame.end("failed", reason)
+                self._failed(session.name, reason)
+                return
             session.frame.end("done" if session.complete else "stopped early")
             self.board.settled(session.name)
 
@@ -286,4 +327,4 @@ def _groups(sessions: Sequence[Session]) -> list[list[Session]]:
 
 def _neutral(config: RunConfig) -> RunConfig:
     """What a worker is built with before it is told what to decode: a selection that every model can have."""
-    return replace(config, selector=SelectorConfig())
+    return replace(config, selector=SelectorConfig(), plan=PlanConfig())

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import ColumnsConfig, TaskConfig
 from seer_ray.tasks.extraction import choice_letter
 from seer_ray.tasks.generators import generate
 from seer_ray.tasks.problem import Problem
-from seer_ray.tasks.prompts import as_text, build_messages, check_template, column_value
-from seer_ray.tasks.sources import Row, read_rows
+from seer_ray.tasks.prompts import build_messages, check_template
+from seer_ray.tasks.sources import Row, WrittenFloat, read_rows
+from seer_ray.tasks.values import as_id, as_text, check_unicode, column_value, has_column
 
+MAX_DIGITS = 400
+"""Of a whole number that is written out."""
+LONGEST_ERROR = 500
+"""Characters of what is wrong with a row; it may quote the row."""
 GENERATED = 8
 """Built-in problems, if the task has no limit."""
 BATCH_URL = "/v1/chat/completions"
+
+Fields = dict[str, Any] | ConfigError
+"""A row, or what is wrong with it."""
 
 
 def load_problems(task: TaskConfig) -> list[Problem]:
@@ -28,8 +36,12 @@ def load_problems(task: TaskConfig) -> list[Problem]:
     A shuffle sorts by a hash of seed and id: the same on every machine, and what a row's rank is does not
     depend on its place in the file. For the built-in problems it is the seed of the generator.
 
+    A row that cannot be asked is a problem with an error, under its id, or its file and line if the id is at
+    fault.
+
     Raises:
-        ConfigError: Whatever is wrong with the data; names the option or the file and line.
+        ConfigError: What is wrong with the data as a whole, or with every row; names the option, or the file
+            and line.
     """
     check_template(task.prompt)
     columns = task.columns
@@ -41,7 +53,8 @@ def load_problems(task: TaskConfig) -> list[Problem]:
         rows = list(itertools.islice(found, task.limit if task.shuffle is None else None))
     if not rows:
         raise ConfigError(f"task.data={task.data}: has no rows")
-    if _is_batch(rows[0][1]):
+    first = next((row for _, row in rows if isinstance(row, dict)), {})
+    if _is_batch(first):
         rows = [(where, _from_batch(row, columns, where)) for where, row in rows]
         columns = replace(columns, messages=columns.messages or "messages")
     if columns.messages is not None and task.prompt != TaskConfig.prompt:
@@ -49,10 +62,13 @@ def load_problems(task: TaskConfig) -> list[Problem]:
             f"task.prompt={task.prompt!r}: the rows of {task.data} are whole chats; leave it out"
         )
 
-    named = _with_ids(rows, columns, task)
+    named = _with_ids(rows, columns.id or ("id" if "id" in first or _is_batch(first) else None), task)
     if task.shuffle is not None and task.data is not None:
         named.sort(key=lambda item: hashlib.sha256(f"{task.shuffle}/{item[0]}".encode()).digest())
-    return [_problem(id, row, columns, task, where) for id, where, row in named[: task.limit]]
+    problems = [_problem(id, row, columns, task, where) for id, where, row in named[: task.limit]]
+    if all(problem.error for problem in problems):
+        raise ConfigError(str(problems[0].error))
+    return problems
 
 
 def _generated(task: TaskConfig) -> Iterator[Row]:
@@ -61,18 +77,19 @@ def _generated(task: TaskConfig) -> Iterator[Row]:
         yield made.id, {"id": made.id, "question": made.question, "answer": made.answer}
 
 
-def _with_ids(
-    rows: list[Row], columns: ColumnsConfig, task: TaskConfig
-) -> list[tuple[str, str, dict[str, Any]]]:
+def _with_ids(rows: list[Row], column: str | None, task: TaskConfig) -> list[tuple[str, str, Fields]]:
     """(id, where, row), every id once."""
-    column = columns.id or ("id" if "id" in rows[0][1] else None)
     named, places = [], dict[str, list[str]]()
     for number, (where, row) in enumerate(rows):
-        id = number if column is None else column_value(row, column, f"task.columns.id={column}", where)
-        if id is None or not str(id).strip():
-            raise ConfigError(f"task.columns.id={column}: empty in {where}")
-        named.append((str(id), where, row))
-        places.setdefault(str(id), []).append(where)
+        id = str(number) if column is None else where
+        if column is not None and isinstance(row, dict):
+            option = f"task.columns.id={column}"
+            try:
+                id = as_id(column_value(row, column, option, where), option, where)
+            except ConfigError as error:
+                row = error
+        named.append((id, where, row))
+        places.setdefault(id, []).append(where)
     twice = {id: where for id, where in places.items() if len(where) > 1}
     if twice:
         first = "; ".join(f"'{id}' in {' and '.join(where[:2])}" for id, where in list(twice.items())[:3])
@@ -83,28 +100,61 @@ def _with_ids(
     return named
 
 
-def _problem(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfig, where: str) -> Problem:
+def _problem(id: str, row: Fields, columns: ColumnsConfig, task: TaskConfig, where: str) -> Problem:
+    try:
+        if isinstance(row, ConfigError):
+            raise row
+        return _asked(id, row, columns, task, where)
+    except ConfigError as error:
+        return Problem(id, (), None, one_line(error, LONGEST_ERROR))
+    except RecursionError:
+        return Problem(id, (), None, f"{where}: nested too deep")
+
+
+def _asked(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfig, where: str) -> Problem:
     messages, answer = build_messages(row, columns, task, where), None
-    if columns.answer is not None and (task.grader != "none" or columns.answer in row):
-        answer = answer_text(
-            column_value(row, columns.answer, f"task.columns.answer={columns.answer}", where)
-        )
+    option = f"task.columns.answer={columns.answer}"
+    if columns.answer is not None and (task.grader != "none" or has_column(row, columns.answer)):
+        answer = answer_text(column_value(row, columns.answer, option, where), option, where)
     if task.grader == "choice" and answer is not None and choice_letter(answer) is None:
         raise ConfigError(
             f"task.grader=choice: the answer in {where} is {answer!r}, not a letter from A to J"
         )
+    for message in messages:
+        check_unicode(message["role"] + message["content"], "the prompt", where)
+    check_unicode(answer or "", option, where)
     return Problem(id, messages, answer)
 
 
-def answer_text(value: Any) -> str | None:
-    """A reference answer as text: 18.0 as ``18``, a list as its elements; None, NaN, blank: no answer."""
-    if isinstance(value, list):
-        return ", ".join(filter(None, map(answer_text, value))) or None
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+def answer_text(value: Any, option: str = "task.columns.answer", where: str = "the row") -> str | None:
+    """A reference answer as text: 18.0 as ``18``, a list as its elements; None, NaN, blank: no answer.
+
+    Raises:
+        ConfigError: It is a struct or no text; names the option and where it stands.
+    """
+    if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
+        return ", ".join(filter(None, (answer_text(item, option, where) for item in value))) or None
+    if isinstance(value, float | Decimal):
+        return _number_text(value, option, where)
+    return None if value is None else as_text(value, option, where).strip() or None
+
+
+def _number_text(value: float | Decimal, option: str, where: str) -> str | None:
+    """A number as it was written, or with as few digits as say which it is; whole numbers as such."""
+    text = (
+        value.text
+        if isinstance(value, WrittenFloat)
+        else format(value, "f")
+        if isinstance(value, Decimal)
+        else str(value)
+    )
+    exact = Decimal(text)
+    if exact.is_nan():
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return as_text(value).strip() or None
+    if not exact.is_finite():
+        return as_text(float(exact), option, where)
+    whole = exact.adjusted() < MAX_DIGITS and exact == exact.to_integral_value()
+    return format(exact, ".0f") if whole else text
 
 
 def _is_batch(row: dict[str, Any]) -> bool:
@@ -112,16 +162,18 @@ def _is_batch(row: dict[str, Any]) -> bool:
     return "custom_id" in row and "body" in row
 
 
-def _from_batch(row: dict[str, Any], columns: ColumnsConfig, where: str) -> dict[str, Any]:
+def _from_batch(row: Fields, columns: ColumnsConfig, where: str) -> Fields:
     """A line of OpenAI's batch format as a row: id, messages, metadata and, if there is one, the answer."""
+    if isinstance(row, ConfigError):
+        return row
     body = row.get("body")
     if not _is_batch(row) or not isinstance(body, dict) or "messages" not in body:
-        raise ConfigError(f"{where}: not a line of an OpenAI batch: must have custom_id and body.messages")
+        return ConfigError(f"{where}: not a line of an OpenAI batch: must have custom_id and body.messages")
     if row.get("url", BATCH_URL) != BATCH_URL:
-        raise ConfigError(f"{where}: url={row['url']}: must be {BATCH_URL}")
+        return ConfigError(f"{where}: url={row['url']}: must be {BATCH_URL}")
     metadata = body.get("metadata")
     flat = {**body, **(metadata if isinstance(metadata, dict) else {}), **row, "id": row["custom_id"]}
     flat["messages"] = body["messages"]
-    if columns.answer is not None:
-        flat.setdefault(columns.answer, None)
+    if columns.answer is not None and not has_column(flat, columns.answer):
+        flat[columns.answer] = None
     return flat

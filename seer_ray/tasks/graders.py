@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,19 +13,9 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import TaskConfig
-from seer_ray.tasks.extraction import (
-    after_hashes,
-    after_thinking,
-    choice_letter,
-    final_choice,
-    final_text,
-    last_boxed,
-    same_text,
-)
-
-ANSWER_WINDOW = 4000
-"""Characters at the end of a completion that are searched for an answer that is not marked: what a search of
-all of a long chain costs grows with the square of its length."""
+from seer_ray.tasks.extraction import choice_letter, final_choice, final_text, same_text
+from seer_ray.tasks.stated import math_answer, reference_answer
+from seer_ray.tasks.thinking import ReasoningParser
 
 
 @dataclass(frozen=True)
@@ -42,7 +30,8 @@ class Grade:
 
 
 Grader = Callable[[str, str | None], Grade]
-"""(completion, reference answer) -> grade. May raise, hang or crash: ``GradingPool`` holds that off."""
+"""(completion without its reasoning, reference answer) -> grade. May raise, hang or crash: ``GradingPool``
+holds that off."""
 
 
 def make_grader(spec: str) -> Grader:
@@ -73,12 +62,19 @@ def check_grader(task: TaskConfig) -> None:
 def grade(task: TaskConfig, text: str, answer: str | None) -> Grade:
     """The grade of one completion, in this process and without a time limit (``GradingPool`` has one).
 
-    An exception of the grader becomes ``Grade.error``.
+    Its reasoning is told apart by the marks that are known, as the text is all there is. An exception of the
+    grader becomes ``Grade.error``.
 
     Raises:
         ConfigError: As `make_grader`.
     """
-    return guarded(_cached_grader(task.grader), text, answer)
+    said = ReasoningParser().parse_text(text).answer
+    return no_answer(task, answer) if said is None else guarded(_cached_grader(task.grader), said, answer)
+
+
+def no_answer(task: TaskConfig, answer: str | None) -> Grade:
+    """The grade of a completion whose reasoning did not end."""
+    return Grade(None if answer is None or task.grader == "none" else False, None)
 
 
 def guarded(grader: Grader, text: str, answer: str | None) -> Grade:
@@ -100,10 +96,10 @@ def grade_none(text: str, answer: str | None) -> Grade:
 
 
 def grade_exact(text: str, answer: str | None) -> Grade:
-    """The final answer, or the whole text after the thinking, is the reference but for space and case."""
+    """The final answer, or the whole text, is the reference but for space and case."""
     extracted = final_text(text)
-    if answer is not None and same_text(whole := after_thinking(text)[0], answer):
-        extracted = whole.strip()
+    if answer is not None and same_text(text, answer):
+        extracted = text.strip()
     if answer is None or extracted is None:
         return Grade(None if answer is None else False, extracted)
     return Grade(same_text(extracted, answer), extracted)
@@ -116,62 +112,14 @@ def grade_choice(text: str, answer: str | None) -> Grade:
 
 
 def grade_math(text: str, answer: str | None) -> Grade:
-    r"""Mathematical equality by math-verify, of the last ``\boxed{}`` or else what its own search finds."""
-    extracted, parsed = _find_math(text)
+    r"""Mathematical equality of the last ``\boxed{}``, or else of the answer that is stated last."""
+    extracted = math_answer(text)
     if answer is None or extracted is None:
         return Grade(None if answer is None else False, extracted)
-    reference, gold = _find_math(answer, reference=True)
-    if reference is not None and _plain(reference) == _plain(extracted):
-        return Grade(True, extracted)
-    # No time limit here: math-verify takes what ran out of time for wrong. The grading process has one.
-    return Grade(bool(_math_verify().verify(gold, parsed, timeout_seconds=None)), extracted)
+    # Brings SymPy, which only this grader needs.
+    from seer_ray.tasks.equality import same_answer
 
-
-def _find_math(text: str, reference: bool = False) -> tuple[str | None, list[Any]]:
-    """(answer as written, as math-verify's list of what it may mean); (None, []) if there is none."""
-    text, final = after_thinking(text)
-    if group := last_boxed(text):
-        return _parse_latex(group)
-    if not final:
-        return None, []
-    hashed = after_hashes(text)
-    if reference:
-        text = text.replace(r"\$", "")  # A currency, not the end of a formula.
-    if reference and hashed is None and not re.search(r"\$|\\\(|\\\[", text):
-        # A bare answer, such as 18 or \left( 3, \frac{\pi}{2} \right).
-        return _parse_latex([text])
-    if hashed is not None and ("\\" in hashed or not re.search(r"[A-Za-z]{2}", hashed)):
-        # LaTeX, but not 18 dollars.
-        return _parse_latex([hashed])
-    parsed = _parse(text[-ANSWER_WINDOW:] if hashed is None else hashed)
-    # Its expressions take the markup around them along: **18** is 18**.
-    shown = str(parsed[-1]).strip(" *") if parsed else hashed
-    return shown or None, parsed
-
-
-def _parse_latex(pieces: list[str]) -> tuple[str, list[Any]]:
-    pieces = [" ".join(piece.split()).strip("$") for piece in pieces]
-    return ", ".join(pieces), _parse(" and ".join(f"${piece}$" for piece in pieces))
-
-
-def _parse(text: str) -> list[Any]:
-    return _math_verify().parse(text, parsing_timeout=None)
-
-
-def _plain(latex: str) -> str:
-    r"""What is the same whoever wrote it: ``\left( \dfrac12 \right)`` as ``(\frac12)``."""
-    latex = re.sub(r"\\(?:left|right)(?![A-Za-z])|\\[,!;: ]", "", latex).replace(r"\dfrac", r"\frac")
-    return re.sub(r"\s+", "", latex).strip("$").rstrip(".")
-
-
-@functools.cache
-def _math_verify() -> Any:
-    """The library, quiet. Imported at first use: it brings SymPy."""
-    import math_verify
-
-    for name in ("math_verify", "latex2sympy2_extended"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    return math_verify
+    return Grade(same_answer(reference_answer(answer), extracted), extracted)
 
 
 def _grade_by_function(function: Callable[[str, str], Any], text: str, answer: str | None) -> Grade:
@@ -214,8 +162,10 @@ def _load_function(spec: str) -> Callable[[str, str], Any]:
 @contextlib.contextmanager
 def _current_folder_on_path() -> Iterator[None]:
     """A command, unlike ``python script.py``, does not look for modules where it is run."""
-    folder = os.getcwd()
-    if {folder, ""} & set(sys.path):
+    folder = ""
+    with contextlib.suppress(FileNotFoundError):  # It may have been deleted since.
+        folder = os.getcwd()
+    if {folder, ""} & set(sys.path) or not folder:
         yield
         return
     sys.path.append(folder)

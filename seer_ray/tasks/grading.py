@@ -11,17 +11,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Protocol
 
+from seer_ray.config.errors import JobError
 from seer_ray.config.options import TaskConfig
-from seer_ray.tasks.graders import Grade, check_grader, grade
+from seer_ray.tasks.graders import Grade, check_grader, grade, no_answer
 from seer_ray.tasks.grading_process import START_LIMIT
 
-__all__ = ["Grade", "GradingPool", "check_grader", "grade"]
+__all__ = ["Grade", "GradingPool", "check_grader", "grade", "no_answer"]
 
 START_ATTEMPTS = 3
 
@@ -36,7 +37,8 @@ class GradingPool:
     """Grades rows in processes of their own. Every row submitted comes back, with a grade or an error.
 
     A grader that raises, hangs (in C code too) or kills its process costs that row its grade; the process is
-    replaced. Processes start with the first row, and end with `close` or when this process ends in any way.
+    replaced. One that cannot be started says nothing of any row: the rows stay pending, and `collect` raises.
+    Processes start with the first row, and end with `close` or when this process ends in any way.
 
     One thread is to call submit and collect; neither waits for a grader.
     """
@@ -55,11 +57,15 @@ class GradingPool:
         self.pending = 0
         """Rows that were submitted and not yet collected."""
         self._rows: queue.SimpleQueue[tuple[Hashable, str, str | None] | None] = queue.SimpleQueue()
-        self._grades: queue.SimpleQueue[tuple[Hashable, Grade]] = queue.SimpleQueue()
-        self._servers = [_Server(task, self._rows, self._grades) for _ in range(max(1, processes))]
+        self._grades: queue.SimpleQueue[tuple[Hashable, Grade] | None] = queue.SimpleQueue()
+        """None wakes up who waits: no process could be started."""
+        self._failure: str | None = None
+        self._servers = [
+            _Server(task, self._rows, self._grades, self._failed) for _ in range(max(1, processes))
+        ]
 
     def submit(self, key: Hashable, text: str, answer: str | None) -> None:
-        """Hand in a completion's text and its reference answer; ``key`` comes back with the grade."""
+        """Hand in a completion without its reasoning, and the reference; ``key`` comes back with a grade."""
         self.pending += 1
         if self.task.grader == "none":
             self._grades.put((key, Grade(None, None)))
@@ -69,12 +75,24 @@ class GradingPool:
             server.start()
 
     def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
-        """All (key, grade) that are ready; waits up to ``timeout`` seconds for the first of those pending."""
+        """All (key, grade) that are ready; waits up to ``timeout`` seconds for the first of those pending.
+
+        Raises:
+            JobError: No process can be started for the rows that are pending, and no grade is ready.
+        """
         grades: list[tuple[Any, Grade]] = []
         with contextlib.suppress(queue.Empty):
             while len(grades) < self.pending:
-                grades.append(self._grades.get(timeout=0 if grades else timeout))
+                ready = self._grades.get(timeout=0 if grades or self._failure else timeout)
+                if ready is not None:
+                    grades.append(ready)
         self.pending -= len(grades)
+        if self._failure and self.pending and not grades:
+            raise JobError(
+                f"task.grader={self.task.grader}: no grading process could be started in "
+                f"{START_ATTEMPTS} tries: {self._failure}; {self.pending} rows are not graded, "
+                "and not committed until they are"
+            )
         return grades
 
     def close(self) -> None:
@@ -86,6 +104,10 @@ class GradingPool:
         for server in self._servers:
             server.join()
         self.pending = 0
+
+    def _failed(self, reason: str) -> None:
+        self._failure = reason
+        self._grades.put(None)
 
     def __enter__(self) -> GradingPool:
         return self
@@ -99,20 +121,16 @@ class GradingPool:
 class _Server:
     """A thread with a grading process, which it feeds, times and replaces."""
 
-    def __init__(self, task: TaskConfig, rows: Any, grades: Any) -> None:
-        self._task, self._rows, self._grades = task, rows, grades
+    def __init__(self, task: TaskConfig, rows: Any, grades: Any, failed: Callable[[str], None]) -> None:
+        self._task, self._rows, self._grades, self._failed = task, rows, grades, failed
         self._thread = threading.Thread(target=self._serve, name="grading", daemon=True)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
         self._closed = False
-        self._failures = 0
-        """Starts that failed, one after the other."""
-        self._broken: str | None = None
-        """Why the last start failed."""
 
     def start(self) -> None:
-        if not self._closed and not self._thread.is_alive():
+        if not self._closed and self._thread.ident is None:
             self._thread.start()
 
     def close(self) -> None:
@@ -126,13 +144,14 @@ class _Server:
 
     def _serve(self) -> None:
         while (row := self._rows.get()) is not None and not self._closed:
+            if (reason := self._start()) is not None:
+                self._failed(reason)
+                break
             key, text, answer = row
             self._grades.put((key, self._grade(text, answer)))
         self._discard()
 
     def _grade(self, text: str, answer: str | None) -> Grade:
-        if not self._ready():
-            return Grade(None, None, self._broken)
         assert self._pipe is not None
         try:
             self._pipe.send_bytes(json.dumps([text, answer]).encode())
@@ -144,20 +163,17 @@ class _Server:
         self._discard()
         return Grade(None, None, error)
 
-    def _ready(self) -> bool:
-        """Have a process that waits for a row; False, and the reason in ``_broken``, if there can be none."""
+    def _start(self) -> str | None:
+        """Have a process that waits for a row; the reason if there can be none."""
         if self._process is not None and self._process.poll() is None:
-            return True
+            return None
         # A process that was killed from outside between two rows is not the next row's fault.
-        self._discard()
-        while self._failures < START_ATTEMPTS:
-            self._broken = self._launch()
-            if self._broken is None:
-                self._failures = 0
-                return True
-            self._failures += 1
+        reason: str | None = None
+        for _ in range(START_ATTEMPTS):
             self._discard()
-        return False
+            if (reason := self._launch()) is None:
+                break
+        return reason
 
     def _launch(self) -> str | None:
         """Start a process and wait until it has its grader; the reason if it does not come up."""
@@ -191,7 +207,7 @@ class _Server:
             failure = self._how_it_ended()
         except OSError as error:
             failure = str(error)
-        return f"no grading process could be started: {failure}" if failure else None
+        return failure or None
 
     def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -246,9 +262,14 @@ class SharedPool:
         self._pool.submit((name, key), text, answer)
 
     def collect(self, name: str, timeout: float) -> list[tuple[Any, Grade]]:
-        """The grades of one row writer. May come back early with none."""
-        for (owner, key), found in self._pool.collect(0.0 if self._grades[name] else timeout):
-            self._grades[owner].append((key, found))
+        """The grades of one row writer. May come back early with none.
+
+        Raises:
+            JobError: As of the pool.
+        """
+        if not self._grades[name]:
+            for (owner, key), found in self._pool.collect(timeout):
+                self._grades[owner].append((key, found))
         grades, self._grades[name] = self._grades[name], []
         return grades
 

@@ -15,6 +15,8 @@ class Problem:
     """The whole chat that is sent to the model: system, few-shot examples, user. Keys: role, content."""
     answer: str | None
     """Reference answer; None: there is nothing to grade against."""
+    error: str | None = None
+    """Why the row cannot be asked, with its file and line; None: it can."""
 
 
 @dataclass(frozen=True)
@@ -24,3 +26,7 @@ class Prompt:
     problem: Problem
     text: str
     tokens: tuple[int, ...]
+    opening: str = ""
+    """The end of ``text`` that the chat template puts behind the chat: the completion goes on with it."""
+    error: str | None = None
+    """Why there is none; None: there is one."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import ColumnsConfig, TaskConfig
+from seer_ray.tasks.clock import stopped
 from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.values import as_chat, as_text, column_value, has_column, parsed
 
 Message = dict[str, str]
 
-QUESTIONS = ("question", "problem", "prompt")
+QUESTIONS = ("question", "problem", "prompt", "messages")
 """Names that the column with the question goes by, in the order of trust."""
+
+_END = "\u2063end of the last message\u2063"
+"""Written by nobody."""
 
 # In this order: the arguments of a LaTeX command, an escaped {{name}}, a {name}. Everything else is literal.
 _BRACES = re.compile(
@@ -23,38 +28,25 @@ _BRACES = re.compile(
 )
 
 
-def column_value(row: Mapping[str, Any], column: str, option: str, where: str) -> Any:
-    """The row's value in a column that an option names.
-
-    Raises:
-        ConfigError: There is no such column; names those there are.
-    """
-    if column not in row:
-        raise ConfigError(
-            f"{option}: no column '{column}' in {where}{did_you_mean(column, row)}; columns: {', '.join(row)}"
-        )
-    return row[column]
-
-
 def fill(template: str, values: Mapping[str, Any], option: str, where: str) -> str:
-    r"""The template with every ``{column}`` replaced by the row's value.
+    r"""The template with every ``{column}``, or ``{column.field}``, replaced by the row's value.
 
     ``{{name}}`` gives ``{name}``. Braces that follow a LaTeX command (``\boxed{answer}``) and braces around
     anything but a name (``{"a": 1}``) are literal, and values are never looked into.
 
     Raises:
-        ConfigError: A name that is no column.
+        ConfigError: A name that is no column, or one of something that is no text.
     """
 
-    def replace(match: re.Match[str]) -> str:
+    def value_of(match: re.Match[str]) -> str:
         name = match["name"] or match["escaped"]
-        if name is None or (name not in values and not name.isidentifier()):
+        if name is None or (name not in values and not all(map(str.isidentifier, name.split(".")))):
             return match[0]
         if match["escaped"]:
             return f"{{{name}}}"
-        return as_text(column_value(values, name, option, where))
+        return as_text(column_value(values, name, option, where), f"{option}: {name}", where)
 
-    return _BRACES.sub(replace, template)
+    return _BRACES.sub(value_of, template)
 
 
 def check_template(template: str) -> None:
@@ -64,15 +56,6 @@ def check_template(template: str) -> None:
     """
     if not any(match["name"] for match in _BRACES.finditer(template)):
         raise ConfigError(f"task.prompt={template!r}: must name a column in braces, such as {{question}}")
-
-
-def as_text(value: Any) -> str:
-    """A dataset value as text: strings as they are, lists and objects as JSON."""
-    if isinstance(value, str):
-        return value
-    return (
-        json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value)
-    )
 
 
 def build_messages(
@@ -87,26 +70,34 @@ def build_messages(
     """
     if columns.messages is not None:
         option = f"task.columns.messages={columns.messages}"
-        chat = _chat(column_value(row, columns.messages, option, where), where)
+        chat = _chat(column_value(row, columns.messages, option, where), option, where)
     else:
-        chat = [{"role": "user", "content": _user(row, columns, task, where)}]
+        chat = _asked(row, columns, task, where)
     own_system = [message for message in chat if message["role"] in ("system", "developer")]
     system = own_system if task.system is None else [{"role": "system", "content": task.system}]
     turns = [message for message in chat if message["role"] not in ("system", "developer")]
     return (*system, *_few_shot(task), *turns)
 
 
-def _user(row: Mapping[str, Any], columns: ColumnsConfig, task: TaskConfig, where: str) -> str:
+def _asked(row: Mapping[str, Any], columns: ColumnsConfig, task: TaskConfig, where: str) -> list[Message]:
+    """The user's message, or the chat that stands where its text would."""
     values = dict(row)
     column = columns.question or next((name for name in QUESTIONS if name in row), QUESTIONS[0])
-    if column in row:
-        values["question"] = row[column]
-    elif "{question}" in task.prompt:
-        column_value(row, column, f"task.columns.question={column}", where)
-    text = fill(task.prompt, values, f"task.prompt={task.prompt!r}", where)
-    if "{question}" in task.prompt and values["question"] in (None, ""):
-        raise ConfigError(f"task.columns.question={column}: empty in {where}")
-    return text
+    named, option = "{question}" in task.prompt, f"task.columns.question={column}"
+    if named or has_column(row, column):
+        values["question"] = column_value(row, column, option, where)
+    if named and values["question"] in (None, ""):
+        raise ConfigError(f"{option}: empty in {where}")
+    only = _BRACES.fullmatch(task.prompt.strip())
+    if only and only["name"] and has_column(values, only["name"]):
+        option = option if named else f"task.prompt={task.prompt}"
+        value = column_value(values, only["name"], option, where)
+        if as_chat(value):
+            return _chat(value, option, where)
+        return [{"role": "user", "content": task.prompt.replace(only[0], as_text(value, option, where))}]
+    if named and as_chat(values["question"]):
+        raise ConfigError(f"task.prompt={task.prompt!r}: {column} is a whole chat in {where}; leave it out")
+    return [{"role": "user", "content": fill(task.prompt, values, f"task.prompt={task.prompt!r}", where)}]
 
 
 def _few_shot(task: TaskConfig) -> list[Message]:
@@ -119,18 +110,16 @@ def _few_shot(task: TaskConfig) -> list[Message]:
         for key in ("question", "answer"):
             column_value(example, key, option, "the example")
         turns.append({"role": "user", "content": fill(task.prompt, example, option, "the example")})
-        turns.append({"role": "assistant", "content": as_text(example["answer"])})
+        turns.append({"role": "assistant", "content": as_text(example["answer"], option, "the example")})
     return turns
 
 
-def _chat(value: Any, where: str) -> list[Message]:
-    """A chat column, checked: text only, the last message not the assistant's."""
-    if isinstance(value, str):
-        with contextlib.suppress(json.JSONDecodeError):
-            value = json.loads(value)
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise ConfigError(f"{where}: the chat must be a list of {{role, content}}")
-    chat = [_message(item, where) for item in value]
+def _chat(value: Any, option: str, where: str) -> list[Message]:
+    """A chat, as a list or as JSON text of one, checked: text only, the last message not the assistant's."""
+    items = parsed(value)
+    if not isinstance(items, Sequence) or isinstance(items, str) or not items:
+        raise ConfigError(f"{option}: the chat must be a list of {{role, content}} in {where}")
+    chat = [_message(item, where) for item in items]
     if chat[-1]["role"] == "assistant":
         raise ConfigError(f"{where}: the chat ends with the assistant's message; the last must be the user's")
     return chat
@@ -151,34 +140,73 @@ def _message(item: Any, where: str) -> Message:
     return {"role": item["role"], "content": content}
 
 
-def render(problem: Problem, tokenizer: Any, task: TaskConfig) -> tuple[str, list[int]]:
+def render(
+    problem: Problem, tokenizer: Any, task: TaskConfig, clock: datetime | None = None
+) -> tuple[str, list[int]]:
     """Text and token ids of a problem's prompt, up to where the assistant's answer begins.
 
     By the tokenizer's chat template; without one, the messages' texts joined by blank lines, with the
     special tokens that the tokenizer itself puts around a text.
 
+    Args:
+        problem: Its chat is rendered.
+        tokenizer: With its chat template.
+        task: Its switches.
+        clock: What a template that writes the date reads; None: the time of this call.
+
     Raises:
         ConfigError: The template refuses the chat, or has no thinking switch for ``task.thinking``.
     """
-    template = tokenizer.chat_template
     # Named templates come as a dict; which one is taken is the tokenizer's choice.
-    if task.thinking is not None and "enable_thinking" not in str(template):
+    if task.thinking is not None and "enable_thinking" not in str(tokenizer.chat_template):
         raise ConfigError(
             f"task.thinking={str(task.thinking).lower()}: this model's chat template has no thinking switch; "
             "leave it null"
         )
-    if not template:
+    if not tokenizer.chat_template:
         text = "\n\n".join(message["content"] for message in problem.messages)
         return text, list(tokenizer(text)["input_ids"])
-    switches = {} if task.thinking is None else {"enable_thinking": task.thinking}
+    text = _templated(problem, tokenizer, task, clock, True)
+    # The template has written the special tokens; adding them again would double the first one.
+    return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def opening(problem: Problem, tokenizer: Any, task: TaskConfig, text: str, clock: datetime | None) -> str:
+    """The end of a rendered prompt that the chat template puts behind the chat, such as ``<think>``.
+
+    Without a template, what ``task.prompt`` has behind its last column.
+
+    Args:
+        problem, tokenizer, task, clock: As for ``render``.
+        text: What ``render`` gave.
+    """
+    if not tokenizer.chat_template:
+        end = task.prompt.rpartition("}")[2]
+        return end if text.endswith(end) else ""
+    chat = _templated(problem, tokenizer, task, clock, False)
+    if text.startswith(chat) and text != chat:
+        return text[len(chat) :]
+    # A template that does not know the difference: what follows the last message.
+    last = dict(problem.messages[-1])
+    last["content"] += _END
+    marked = replace(problem, messages=(*problem.messages[:-1], last))
+    return _templated(marked, tokenizer, task, clock, True).rpartition(_END)[2]
+
+
+def _templated(
+    problem: Problem, tokenizer: Any, task: TaskConfig, clock: datetime | None, generation_prompt: bool
+) -> str:
+    given: dict[str, Any] = {} if task.thinking is None else {"enable_thinking": task.thinking}
+    if clock is not None and "strftime_now" in str(tokenizer.chat_template):
+        given["chat_template"] = stopped(tokenizer.get_chat_template(), clock)
     try:
         text = tokenizer.apply_chat_template(
-            list(problem.messages), tokenize=False, add_generation_prompt=True, **switches
+            list(problem.messages), tokenize=False, add_generation_prompt=generation_prompt, **given
         )
     except Exception as error:  # Jinja errors, raised by the template itself for chats that it does not know.
         roles = ", ".join(message["role"] for message in problem.messages)
         raise ConfigError(
-            f"problem '{problem.id}': the model's chat template refuses a chat of {roles}: {error}"
+            f"problem '{problem.id}': the model's chat template refuses a chat of {roles}: {one_line(error)}"
         ) from error
-    # The template has written the special tokens; adding them again would double the first one.
-    return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert isinstance(text, str)
+    return text

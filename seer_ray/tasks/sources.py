@@ -13,18 +13,31 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 
-Row = tuple[str, dict[str, Any]]
-"""(where, column -> value)"""
+Row = tuple[str, dict[str, Any] | ConfigError]
+"""(where, column -> value, or what is wrong with this row alone)"""
+
+
+class WrittenFloat(float):
+    """A float that knows how it stands in the data: 0.10, 1e-05, or with more digits than a float has."""
+
+    text: str
+
+    def __new__(cls, value: float | str, text: str) -> WrittenFloat:
+        self = super().__new__(cls, value)
+        self.text = text
+        return self
+
 
 _FILE_TYPE = re.compile(r"\.(jsonl|parquet|csv)(\.(gz|bz2|zst|lz4))?$", re.IGNORECASE)
 _OTHER_FILE = re.compile(r"\.(json|txt|tsv|arrow|xlsx|ya?ml|zip)$", re.IGNORECASE)
+_NOT_UTF8 = re.compile("[\\udc80-\\udcff]")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def read_rows(
     data: str, subset: str | None = None, split: str = "test", option: str = "task.data"
 ) -> Iterator[Row]:
-    """All rows of a dataset, files in the order of their names.
+    """All rows of a dataset, files in the order of their names. A malformed one has its error in its place.
 
     Args:
         data: Path or glob, or id of a dataset on the hub.
@@ -32,7 +45,7 @@ def read_rows(
         option: What ``data`` is called in errors.
 
     Raises:
-        ConfigError: Missing or unreadable file, malformed line, unknown dataset.
+        ConfigError: Missing or unreadable file, unknown dataset.
     """
     if not is_path(data):
         yield from _hub_rows(data, subset, split, option)
@@ -121,47 +134,111 @@ def _check_file(filesystem: Any, path: str, data: str, option: str) -> None:
 def _jsonl_rows(filesystem: Any, path: str) -> Iterator[Row]:
     with filesystem.open_input_stream(path) as stream:
         for number, line in enumerate(io.BufferedReader(stream), 1):
-            where = f"{path}:{number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                if not text:
-                    continue
-                row = json.loads(text)
-            except UnicodeDecodeError as error:
-                raise ConfigError(f"{where}: not UTF-8 ({error.reason} at byte {error.start + 1})") from error
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"{where}: malformed JSON ({error.msg} at column {error.colno})") from error
-            if not isinstance(row, dict):
-                raise ConfigError(f"{where}: must be a JSON object, is {type(row).__name__}")
-            yield where, row
+            if line.strip(b"\xef\xbb\xbf \t\r\n"):
+                where = f"{path}:{number}"
+                yield where, _json_row(line, where)
+
+
+def _json_row(line: bytes, where: str) -> dict[str, Any] | ConfigError:
+    try:
+        # Files put together may have a byte order mark in their middle.
+        row = json.loads(
+            line.decode("utf-8-sig").strip(),
+            object_pairs_hook=_each_once,
+            parse_float=lambda number: WrittenFloat(number, number),
+        )
+    except UnicodeDecodeError as error:
+        return ConfigError(f"{where}: not UTF-8 ({error.reason} at byte {error.start + 1})")
+    except json.JSONDecodeError as error:
+        return ConfigError(f"{where}: malformed JSON ({error.msg} at column {error.colno})")
+    except RecursionError:
+        return ConfigError(f"{where}: malformed JSON (nested too deep)")
+    except ValueError as error:  # a key twice, a number of more digits than Python converts
+        return ConfigError(f"{where}: malformed JSON ({_one_line(error).partition(';')[0]})")
+    return (
+        row
+        if isinstance(row, dict)
+        else ConfigError(f"{where}: must be a JSON object, is {type(row).__name__}")
+    )
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!a} twice in an object")
+    return found
 
 
 def _csv_rows(filesystem: Any, path: str) -> Iterator[Row]:
     # The default limit of 128 KiB a field is shorter than a long chain.
     csv.field_size_limit(sys.maxsize)
     with filesystem.open_input_stream(path) as stream:
-        reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+        # What is not UTF-8 stays in its row.
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(text, strict=True)
         header = next(reader, [])
         if len(set(header)) < len(header):
             raise ConfigError(f"{path}:1: two columns have the same name: {', '.join(header)}")
-        for fields in reader:
-            if not fields:
+        while True:
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "end of data" in str(error):  # a quote that nobody closed: where rows end is not known
+                    raise
+                yield (
+                    f"{path}:{reader.line_num}",
+                    ConfigError(f"{path}:{reader.line_num}: malformed ({error})"),
+                )
                 continue
             where = f"{path}:{reader.line_num}"
-            if len(fields) != len(header):
-                raise ConfigError(f"{where}: {len(fields)} fields, but the header has {len(header)}")
-            yield where, dict(zip(header, fields, strict=True))
+            if any(map(_NOT_UTF8.search, fields)):
+                yield where, ConfigError(f"{where}: not UTF-8")
+            elif fields and len(fields) != len(header):
+                yield where, ConfigError(f"{where}: {len(fields)} fields, but the header has {len(header)}")
+            elif fields:
+                yield where, dict(zip(header, fields, strict=True))
 
 
 def _parquet_rows(filesystem: Any, path: str) -> Iterator[Row]:
-    from pyarrow import parquet
+    import numpy as np
+    from pyarrow import parquet, types
 
     number = 0
-    with filesystem.open_input_file(path) as file:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
+    with filesystem.open_input_file(path) as stream:
+        file = parquet.ParquetFile(stream)
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise ConfigError(f"{path}: two columns have the same name: {', '.join(names)}")
+        # Made longer, 0.1 becomes 0.10000000149011612.
+        short = {field.name: np.float32 for field in file.schema_arrow if types.is_float32(field.type)}
+        short |= {field.name: np.float16 for field in file.schema_arrow if types.is_float16(field.type)}
+        for batch in file.iter_batches(batch_size=1024):
+            try:
+                rows = batch.to_pylist(maps_as_pydicts="strict")
+            except (ValueError, OverflowError, KeyError):
+                rows = [
+                    _parquet_row(batch.slice(i, 1), f"{path} row {number + i + 1}") for i in range(len(batch))
+                ]
+            for row in rows:
                 number += 1
+                for name, kind in short.items() if isinstance(row, dict) else ():
+                    if row[name] is not None:
+                        row[name] = WrittenFloat(row[name], str(kind(row[name])))
                 yield f"{path} row {number}", row
+
+
+def _parquet_row(batch: Any, where: str) -> dict[str, Any] | ConfigError:
+    """A row of a batch in which some value is nothing that Python can hold: a year 300,000, broken UTF-8."""
+    row = {}
+    for name in batch.schema.names:
+        try:
+            [row[name]] = batch.column(name).to_pylist(maps_as_pydicts="strict")
+        except (ValueError, OverflowError, KeyError) as error:
+            return ConfigError(f"{where}: column '{name}' cannot be read: {_one_line(error)}")
+    return row
 
 
 _READERS = {"jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows}

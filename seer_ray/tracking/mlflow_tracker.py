@@ -13,6 +13,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import TrackingConfig
+from seer_ray.config.secrets import redacted, revealed
 from seer_ray.results.base import TRACKING, Folder
 from seer_ray.results.store import shown
 from seer_ray.tracking import address
@@ -46,13 +47,15 @@ def open_tracker(folder: Folder, config: TrackingConfig, parent: Tracker | None 
     return MLflowTracker(folder, config.experiment, address.resolve(config.uri), around)
 
 
-def catch_up(*folders: Folder, patience: float = PATIENCE) -> int:
-    """Send what earlier commands could not, for as long as MLflow takes it.
+def catch_up(*folders: Folder, to: TrackingConfig | None = None, patience: float = PATIENCE) -> int:
+    """Send what earlier commands could not, for as long as MLflow takes it; all there is, if it is another
+    MLflow than theirs.
 
     Runs that are going on send it themselves.
 
     Args:
         folders: Of runs; one that others are nested in comes before them.
+        to: Where to. None, or the default store: where it was sent before, if that is known.
         patience: Longest wait for MLflow to take an update, in seconds.
 
     Returns:
@@ -60,8 +63,9 @@ def catch_up(*folders: Folder, patience: float = PATIENCE) -> int:
     """
     senders: dict[str, list[Sender]] = {}
     for folder in folders:
-        spool = Spool(_spool_folder(folder))
-        if spool.unsent() and (uri := _address(folder, spool)):
+        spool = Spool(_spool_folder(folder), folder.run_id)
+        uri = _address(folder, spool, to)
+        if uri and (spool.unsent() or (fingerprint(uri) != spool.sent().target and spool.read(0, 1))):
             senders.setdefault(uri, []).append(Sender(spool, folder.store, uri))
     for uri, those in senders.items():
         pump = Pump(those, partial(_warn, uri, "updates of before are kept until it does"))
@@ -72,14 +76,19 @@ def catch_up(*folders: Folder, patience: float = PATIENCE) -> int:
 
 def unsent(*folders: Folder) -> int:
     """Updates of runs that MLflow has not been told."""
-    return sum(Spool(_spool_folder(folder)).unsent() for folder in folders)
+    return sum(Spool(_spool_folder(folder), folder.run_id).unsent() for folder in folders)
 
 
-def _address(folder: Folder, spool: Spool) -> str | None:
-    """Where a spool is to be sent; None: that is not known any more."""
+def _address(folder: Folder, spool: Spool, to: TrackingConfig | None) -> str | None:
+    """Where a spool is to be sent; None: nowhere, or that is not known any more."""
+    if to is not None and not to.enabled:
+        return None
+    if to is not None and (to.uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        return address.resolve(to.uri)
     sent = spool.sent()
     try:
-        uri = sent.uri or address.resolve(folder.config.get("tracking", {}).get("uri"))
+        noted = folder.config.get("tracking", {}).get("uri")
+        uri = sent.uri or address.resolve(revealed(noted) if noted else None)
     except ConfigError:
         return None
     return uri if fingerprint(uri) == sent.target else None
@@ -111,9 +120,15 @@ class MLflowTracker:
             parent: Of the run around it, whose thread sends for both.
         """
         self.folder, self.experiment, self.uri, self.parent = folder, experiment, uri, parent
-        self.spool = Spool(_spool_folder(folder))
+        self.spool = Spool(_spool_folder(folder), folder.run_id)
         self._pump: Pump | None = None
         self._warned = self._finished = False
+
+    @property
+    def place(self) -> tuple[str, str] | tuple[None, None]:
+        sent = self.spool.sent()
+        uri = self.uri if sent.target == fingerprint(self.uri) else sent.uri
+        return (uri, sent.run_id) if uri and sent.run_id else (None, None)
 
     @property
     def run_id(self) -> str | None:
@@ -178,7 +193,7 @@ class MLflowTracker:
         if self._pump is None:
             return
         now = time.time() if timestamp is None else timestamp
-        event: Event = {"kind": kind, "time": round(1000 * now), **content}
+        event: Event = redacted({"kind": kind, "time": round(1000 * now), **content})
         try:
             self.spool.append(event)
         except OSError as error:
@@ -186,7 +201,9 @@ class MLflowTracker:
         self._pump.wake()
 
     def _report(self, error: Exception) -> None:
-        if not self._finished:
+        if isinstance(error, OSError) and str(error.filename or "").startswith(str(self.spool.folder)):
+            self._cannot_write(error)
+        elif not self._finished:
             _warn(self.uri, "the job goes on, and updates are kept until it does", error)
 
     def _cannot_write(self, error: OSError) -> None:

@@ -14,11 +14,12 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from seer_ray.config.errors import one_line
+from seer_ray.config.secrets import has_secret, hidden, redacted
 from seer_ray.results.store import Store, shown
 from seer_ray.tracking.address import sqlite_file
+from seer_ray.tracking.database import make, remedy
 from seer_ray.tracking.spool import Event, Sent, Spool
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Sender:
             self.sent, target = self.spool.sent(), fingerprint(self.uri)
             if self.sent.target != target:
                 # Another server than before is told all from the beginning.
-                self.sent = Sent(target, None if urlsplit(self.uri).password else self.uri)
+                self.sent = Sent(target, None if has_secret(self.uri) else self.uri)
                 self.spool.save(self.sent)
             self._ready = True
         return True
@@ -238,16 +239,17 @@ class Sender:
 
 
 def fingerprint(uri: str) -> str:
-    """What an address is called on disk, as there may be a password in it."""
-    return hashlib.sha256(uri.encode()).hexdigest()[:16]
+    """What an address is called on disk; the same with another password."""
+    return hashlib.sha256(redacted(uri).encode()).hexdigest()[:16]
 
 
 def reason(error: Exception, uri: str) -> str:
     """An error of MLflow's in a few words, without a password that it may quote."""
-    text = str(error).replace(uri, shown(uri))
+    text = hidden(str(error).replace(uri, shown(uri)))
+    then = remedy(text, path) if (path := sqlite_file(uri)) else ""
     if cause := re.search(r"\(Caused by \w+\([\"'](.*)[\"']\)\)", text, re.DOTALL):
         text = cause[1].rpartition(": ")[2]
-    return one_line(Exception(text or type(error).__name__), 160)
+    return one_line(Exception(text or type(error).__name__), 160) + then
 
 
 def _connect(uri: str) -> Any:
@@ -259,6 +261,8 @@ def _connect(uri: str) -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+    if path := sqlite_file(uri):
+        make(path)
     return mlflow.MlflowClient(uri)
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import threading
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from seer_ray.results.lock import UNSUPPORTED, FileLock
+from seer_ray.results.seal import FILE, check_seal, seal
 from seer_ray.results.store import write_file
 
 Event = dict[str, Any]
+CRC = "crc"
+"""Of a line; those of before there were any have none."""
+SENT = "sent.json"
 
 
 @dataclass
@@ -32,11 +37,16 @@ class Sent:
 class Spool:
     """A file of JSON lines, never rewritten, and another that says how far it is sent.
 
-    One process appends: the holder of the run folder's lock. One sends: the holder of ``lock``.
+    One process appends: the holder of the run folder's lock. One sends: the holder of ``lock``. Lines have
+    checksums that begin with the run's id: what is not this run's, or not as it was written, is not sent.
+
+    Args:
+        folder: where it is.
+        run_id: of the run folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run_id: str = "") -> None:
+        self.folder, self._run_id = folder, run_id
         self.path = folder / "spool.jsonl"
         self.lock = FileLock(folder / ".lock")
         self._descriptor: int | None = None
@@ -63,7 +73,8 @@ class Spool:
 
     def append(self, event: Event) -> None:
         """Survives this process when it returns. Raises OSError."""
-        line = json.dumps(event, default=str).encode() + b"\n"
+        text = json.dumps(event, default=str)
+        line = json.dumps({**json.loads(text), CRC: self._crc(json.loads(text))}).encode() + b"\n"
         with self._mutex:
             if self._descriptor is None:
                 raise OSError("the spool is not open")
@@ -83,7 +94,7 @@ class Spool:
                 file.seek(offset)
                 while len(found) < limit and (line := file.readline()).endswith(b"\n"):
                     offset += len(line)
-                    found.append((_parse(line), offset))
+                    found.append((self._parse(line), offset))
         except FileNotFoundError:
             pass
         return found
@@ -106,18 +117,27 @@ class Spool:
 
     def sent(self) -> Sent:
         try:
-            found = Sent(**json.loads((self.folder / "sent.json").read_bytes()))
+            raw = json.loads((self.folder / SENT).read_bytes())
+            if raw.keys() != asdict(Sent()).keys():  # else of before it had a checksum
+                check_seal(raw, file=self._run_id)
+            found = Sent(**{name: raw[name] for name in asdict(Sent())})
             return found if found.offset <= self.path.stat().st_size else replace(found, offset=0)
-        except (FileNotFoundError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
             return Sent()
 
     def save(self, sent: Sent) -> None:
-        write_file(self.folder / "sent.json", json.dumps(asdict(sent)).encode())
+        sealed = seal({**asdict(sent), FILE: self._run_id})
+        write_file(self.folder / SENT, json.dumps(sealed).encode())
 
+    def _parse(self, line: bytes) -> Event | None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return None
+        if not isinstance(event, dict):
+            return None
+        crc = event.pop(CRC, None)
+        return event if crc in (None, self._crc(event)) else None
 
-def _parse(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
+    def _crc(self, event: Event) -> int:
+        return zlib.crc32(json.dumps(event, sort_keys=True).encode(), zlib.crc32(self._run_id.encode()))

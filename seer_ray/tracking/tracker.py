@@ -25,6 +25,10 @@ class Tracker(Protocol):
     """None of this waits for anything but the local disk, and none of it raises: a job does not end for its
     tracking's sake."""
 
+    @property
+    def place(self) -> tuple[str, str] | tuple[None, None]:
+        """Where the run can be seen, and its id there; None: nobody has been told of it."""
+
     def start(self, name: str, params: Mapping[str, Any], dataset: Dataset | None = None) -> None:
         """Begin the run, or go on with the one that the run folder belongs to.
 
@@ -49,6 +53,8 @@ class Tracker(Protocol):
 
 class NullTracker:
     """Tracks nothing."""
+
+    place = (None, None)
 
     def start(self, name: str, params: Mapping[str, Any], dataset: Dataset | None = None) -> None: ...
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import tempfile
 import threading
 import time
@@ -14,6 +16,8 @@ from typing import Any
 from seer_ray.cluster.placement import Placement, cluster_nodes, place_workers
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import ClusterConfig
+from seer_ray.corpora.identity import training_contents
+from seer_ray.models.identity import Contents, verify
 from seer_ray.training.loop import Objective, Report, TrainingError, TrainResult, fit
 
 POLL = 0.2
@@ -35,6 +39,20 @@ class Training:
     folder: str
     """The run's, an address that every worker can write."""
     product: str
+    home: str
+    """Where relative paths of the options begin: the folder of the process that launches."""
+    contents: Contents
+    """What the options name, by option."""
+
+    def built(self, device: str) -> Objective:
+        """What is trained, of the same files on every node. Ray Train starts workers in folders of their own.
+
+        Raises:
+            ConfigError: names the node, and what is not there or differs.
+        """
+        with contextlib.chdir(self.home) if os.path.isdir(self.home) else contextlib.nullcontext():
+            verify(self.config.command, lambda: training_contents(self.config), self.contents)
+            return self.build(self.config, device)
 
 
 @dataclass
@@ -113,8 +131,6 @@ def _resources(placement: Placement) -> dict[str, float]:
 
 def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
     """Pass on what the first worker says, until training ends."""
-    import ray
-
     failure: list[BaseException] = []
 
     def run() -> None:
@@ -129,7 +145,7 @@ def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
     step, asked = 0, False
     while True:
         running = thread.is_alive()
-        for number, metrics in ray.get(mail.take.remote()):
+        for number, metrics in _answer(mail.take.remote(), step, report):
             step = number
             asked = bool(report(step, metrics)) or asked
         asked = bool(report(step, {})) or asked
@@ -138,7 +154,7 @@ def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
         if not running:
             break
         time.sleep(POLL)
-    result, refusal = ray.get(mail.ended.remote())
+    result, refusal = _answer(mail.ended.remote(), step, report)
     if refusal is not None:
         kind, text = refusal
         raise ConfigError(text) if kind == "config" else JobError(text)
@@ -147,6 +163,15 @@ def _follow(trainer: Any, mail: Any, report: Report) -> TrainResult:
     if result is None:
         raise JobError("training ended without a result")
     return result
+
+
+def _answer(call: Any, step: int, report: Report) -> Any:
+    """What an actor says, for as long as ``report`` does not raise."""
+    import ray
+
+    while not ray.wait([call], timeout=1.0)[0]:
+        report(step, {})
+    return ray.get(call)
 
 
 def _cause(error: BaseException) -> str:
@@ -174,7 +199,7 @@ def _work(settings: dict[str, Any]) -> None:
 
     result, refusal = None, None
     try:
-        objective = training.build(training.config, device)
+        objective = training.built(device)
         result = fit(objective, training.config.train, training.folder, report, training.product)
     except ConfigError as error:
         refusal = ("config", str(error))

@@ -149,6 +149,7 @@ def test_a_summary_tells_the_metrics():
             "decode_s": 1.0,
             "preemptions": 0,
             "attempts": 1,
+            "selector": "2L:seer64b16",
         }
         for problem, sample, answer, correct, reason, tokens in [
             ("a", 0, "1", True, "stop", 100),

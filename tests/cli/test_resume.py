@@ -59,5 +59,10 @@ def test_a_config_that_was_edited_by_hand(invoke, job, tmp_path):
     config = tmp_path / "runs" / name / "config.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: zero"))
     assert one_error(invoke("resume", name)) == f"runs/{name}/config.yaml: seed=zero: must be a whole number"
+    config.write_text(config.read_text().replace("seed: zero", "seed: 1"))
+    assert one_error(invoke("resume", name)) == (
+        f"runs/{name}/config.yaml: not what the job was begun with: seed: 1 here, 0 in the folder; "
+        "delete it to go on"
+    )
     config.unlink()
-    assert "config.yaml" in one_error(invoke("resume", name))
+    assert invoke("resume", name).exit_code == 0

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from seer_ray.config.compose import compose, to_yaml
-from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.config.errors import ConfigError, FolderGone, Interrupted, JobError, NothingToShow, NotWritten
 
 from .conftest import one_error
 
@@ -97,6 +97,7 @@ def test_interrupted_says_how_to_go_on(invoke, job, stopped):
     [
         (ConfigError("task.data=x: no such file"), 2, "error: task.data=x: no such file\n", False),
         (JobError("no worker\nstarts"), 1, "error: no worker starts; what is finished is kept", False),
+        (NotWritten("x: full"), 1, "error: x: full; what was committed before is kept, go on", False),
         (ZeroDivisionError("oh"), 1, "error: unexpected ZeroDivisionError, which is a bug", True),
     ],
 )
@@ -110,6 +111,15 @@ def test_failures_have_their_exit_codes(invoke, job, error, code, message, trace
     assert result.stderr.splitlines(keepends=True)[-1].startswith(message)
     assert ("Traceback" in result.stderr) == traceback
     assert ("seer-ray resume mine" in result.stderr) == (code == 1)
+
+
+def test_a_folder_that_is_gone_is_not_gone_on_with(invoke, job):
+    def then():
+        raise FolderGone("runs/mine: the folder is gone")
+
+    job.then = then
+    result = invoke("run", "name=mine")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "error: runs/mine: the folder is gone")
 
 
 def test_config_file_then_overrides(invoke, job, tmp_path):
@@ -190,3 +200,27 @@ def test_options_are_listed_with_type_default_and_meaning(invoke):
     assert "engine.block_size=8 page of the KV cache" in text and "(whole number, tokens)" in text
     assert "selector" not in invoke("options", "engine.").stdout.split("\n")[3]
     assert one_error(invoke("options", "engin.")).startswith("engin.: no option begins so")
+
+
+def test_a_line_break_typed_as_two_characters(invoke, job):
+    result = invoke(
+        "run", r"""sampling.stop=["\n\n"]""", r"task.prompt={question} \nabla \boxed{}", "name=mine"
+    )
+    assert result.exit_code == 0
+    assert (job.config.sampling.stop, job.config.task.prompt) == ([r"\n\n"], r"{question} \nabla \boxed{}")
+    [line] = [line for line in result.stderr.splitlines() if "is read as" in line]
+    assert r"sampling.stop: \n is read as it is typed" in line
+    assert invoke("run", 'sampling.stop=["\n\n"]', "name=mine").stderr.count("is read as") == 0
+    assert job.config.sampling.stop == ["\n\n"]
+
+
+def test_a_failed_run_has_nothing_to_go_on_with(invoke, job):
+    def fail():
+        raise NothingToShow("the prompt is too long (all 4 rows); mend it and give the run another name")
+
+    job.then = fail
+    result = invoke("run", "name=mine")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: the prompt is too long (all 4 rows); mend it and give the run another name"
+    )

@@ -11,6 +11,8 @@ import time
 from dataclasses import asdict
 
 from seer_ray.cli import watch
+from seer_ray.config.compose import compose
+from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats
 from seer_ray.status.pulse import STALE
 from seer_ray.status.read import read_status
@@ -101,11 +103,11 @@ def test_torn_file(invoke, tmp_path):
     assert "status.json" in one_error(invoke("status", name))
 
 
-def test_watch_follows_to_the_end(invoke, monkeypatch, tmp_path):
+def test_watch_follows_to_the_end(invoke, monkeypatch):
     name = make_run(status=status("running"))
-    path = tmp_path / "runs" / name / "status.json"
+    folder = RunFolder.open(f"runs/{name}", compose([]))
     steps = [status("running", done=7, phase="almost"), status("done", done=10)]
-    monkeypatch.setattr(watch.time, "sleep", lambda _: path.write_text(json.dumps(steps.pop(0))))
+    monkeypatch.setattr(watch.time, "sleep", lambda _: folder.write_json("status.json", steps.pop(0)))
     result = invoke("status", name, "--watch")
     assert result.exit_code == 0 and not steps
     assert "4/10 rows" in result.stderr and "7/10 rows" in result.stderr

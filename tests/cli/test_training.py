@@ -97,12 +97,11 @@ def test_not_begun(invoke):
 
 def test_watch_follows_to_the_end(invoke, monkeypatch):
     make_training("running")
-    store = open_store("runs/mine")
+    config = compose(["name=mine", "train.steps=10"], PretrainConfig)
+    folder = JobFolder.open("runs/mine", config)
     who = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
     steps = [{**who, "state": "running", "step": 8}, {**who, "state": "interrupted", "step": 9}]
-    monkeypatch.setattr(
-        watch.time, "sleep", lambda _: store.write("status.json", json.dumps(steps.pop(0)).encode())
-    )
+    monkeypatch.setattr(watch.time, "sleep", lambda _: folder.write_json("status.json", steps.pop(0)))
     result = invoke("status", "mine", "--watch")
     assert result.exit_code == 0 and not steps
     assert "step 6/10 · loss 0.25" in result.stderr and "9 of 10 steps" in result.stdout

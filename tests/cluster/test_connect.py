@@ -5,13 +5,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from seer_ray.cluster import connect
 from seer_ray.cluster.connect import STAY_HERE, connected, require_reachable
 from seer_ray.cluster.placement import Placement, place_workers
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, JobError
 from seer_ray.config.options import ClusterConfig
 
 BIG, SMALL, HEAD = {"CPU": 32.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}
@@ -135,3 +137,64 @@ def test_ray_on_its_own_machine_only() -> None:
 def test_no_address_at_all(address: str) -> None:
     with pytest.raises(ConfigError, match="must be HOST:PORT"):
         require_reachable(address, "cluster.address")
+
+
+@pytest.mark.parametrize(
+    ("environment", "home", "made"),
+    [
+        ({}, "writable", False),
+        ({}, "kept", False),
+        ({}, "read-only", True),
+        ({}, "missing in read-only", True),
+        ({}, "a file", True),
+        ({"RAY_AUTH_TOKEN": "mine"}, "read-only", False),
+        ({"RAY_AUTH_TOKEN_PATH": "/dev/null/token"}, "writable", True),
+    ],
+)
+def test_a_ray_of_our_own_needs_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], home: str, made: bool
+) -> None:
+    place = tmp_path / "home"
+    if home == "a file":
+        place.write_text("")
+    elif home != "missing in read-only":
+        place.mkdir()
+    if home == "kept":
+        (place / ".ray").mkdir()
+        (place / ".ray" / "auth_token").write_text("0" * 64)
+    writable, access = "read-only" not in home, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and (writable or mode == os.R_OK))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", connect.NICENESS):
+        monkeypatch.setenv(name, "")  # so that it is as before, afterwards
+        monkeypatch.delenv(name)
+    for name, value in ({"HOME": str(place)} | environment).items():
+        monkeypatch.setenv(name, value)
+    connect._prepare(local=True)
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    assert (len(token) == 64) == made and (made or token == environment.get("RAY_AUTH_TOKEN", ""))
+    assert os.environ[connect.NICENESS] == "0"
+    monkeypatch.setenv(connect.NICENESS, "5")
+    connect._prepare(local=True)
+    assert os.environ[connect.NICENESS] == "5"
+
+
+def test_what_is_slow_is_told_until_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "SLOW", 0.01)
+    notes: list[str] = []
+    with connect._told_if_slow("Ray is not up yet", notes.append):
+        while len(notes) < 2:
+            time.sleep(0.01)
+    there = len(notes)
+    assert notes[0].startswith("Ray is not up yet after 0 s; its logs are in ")
+    time.sleep(0.05)
+    assert len(notes) == there
+
+
+@pytest.mark.parametrize("error", [OSError("AF_UNIX path length"), RuntimeError("no raylet"), SystemExit(1)])
+def test_a_ray_that_does_not_start_is_no_bug(error: BaseException) -> None:
+    class Ray:
+        def init(self, *_: object, **__: object) -> None:
+            raise error
+
+    with pytest.raises(JobError, match=r"^Ray does not start on this machine: .*RAY_TMPDIR"):
+        connect._start_local(Ray(), {})

@@ -15,7 +15,7 @@ from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.request import Delta, Request
 
 NAMES = ("dense", "quest", "window")
@@ -64,7 +64,9 @@ class Local:
         engine, refused = self.engines[name], None
         if options is not None and options != self.options.get(name):
             try:
-                engine.configure(options.engine, options.selector)  # fails if it holds other requests
+                engine.configure(
+                    options.engine, options.selector, options.plan
+                )  # fails if it holds other requests
                 self.options[name] = options
             except ConfigError as error:
                 refused, new = str(error), []
@@ -73,7 +75,7 @@ class Local:
         deltas: list[Delta] = []
         for _ in range(3):
             deltas += engine.step() if engine.busy else []
-        return WorkReport(deltas, engine.room(), engine.busy, engine.stats(), engine.plan.code, refused)
+        return WorkReport(deltas, engine.room(), engine.busy, engine.stats(), engine.plan.id, refused)
 
 
 def queue(name: str, problems: int, samples: int = 2, each: int = 1, length: int = 4) -> RunQueue:
@@ -81,7 +83,9 @@ def queue(name: str, problems: int, samples: int = 2, each: int = 1, length: int
     requests = [make_request(f"p{p}", s, length) for p in range(problems) for s in range(samples)]
     size = each * samples
     rounds = [requests[first : first + size] for first in range(0, len(requests), size)]
-    return RunQueue(name, rounds, 3, None, DecodeOptions(EngineConfig(), SelectorConfig(name=name)))
+    return RunQueue(
+        name, rounds, 3, None, DecodeOptions(EngineConfig(), SelectorConfig(name=name), PlanConfig())
+    )
 
 
 def run(dispatcher: Dispatcher, chance: random.Random | None = None) -> list[tuple[str, Any]]:
@@ -171,3 +175,73 @@ def test_the_last_run_need_not_wait_for_its_own_tail() -> None:
     for _ in range(3):
         dispatcher.poll(0.0)
     assert len(pool.history) == 4
+
+
+class Deadly(Local):
+    """Workers that die as soon as they hold a request of certain problems, whoever else is in them."""
+
+    def __init__(self, bad: Any, workers: int = 1, rows: int = 4) -> None:
+        super().__init__(workers, rows)
+        self.bad, self.deaths = bad, 0
+
+    def poll(self, seconds: float) -> list[Event]:
+        for name, new, _ in self.calls:
+            if name not in self.doomed and any(self.bad(request.problem) for request in new):
+                self.doomed.append(name)
+                self.deaths += 1
+        return super().poll(seconds)
+
+
+@pytest.mark.parametrize(("problems", "samples"), [(12, 1), (3, 4), (3, 2), (2, 1), (100, 1)])
+@pytest.mark.parametrize("rows", [1, 4, 16])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_that_always_die_end_the_run_and_make_no_row(
+    problems: int, samples: int, rows: int, workers: int
+) -> None:
+    found, pool = (
+        queue("dense", problems, samples, each=problems),
+        Deadly(lambda problem: True, workers, rows),
+    )
+    done = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
+    assert done == []
+    assert "workers in a row died with requests and finished none: " in str(found.failure)
+    assert "killed" in str(found.failure)
+    assert pool.deaths <= 8 * workers
+
+
+@pytest.mark.parametrize("bad", [("p0",), ("p3",), ("p11",), ("p0", "p6"), ("p0", "p1")], ids=" ".join)
+@pytest.mark.parametrize("samples", [1, 2, 8])
+@pytest.mark.parametrize("rows", [1, 2, 4, 16])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_poisonous_problems_among_many_are_rows_of_their_own(
+    bad: tuple[str, ...], samples: int, rows: int, workers: int
+) -> None:
+    found, pool = queue("dense", 12, samples, each=12), Deadly(lambda problem: problem in bad, workers, rows)
+    done = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
+    assert found.failure is None
+    errors = Counter(c.request.problem for _, c in done if c.finish_reason == "error")
+    assert errors == dict.fromkeys(bad, samples) and len(done) == 12 * samples
+
+
+def test_one_poisonous_request_that_is_left_is_a_row() -> None:
+    found, pool = queue("dense", 1, 1), Deadly(lambda problem: True)
+    ((_, completion),) = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
+    assert "its worker died 3 times in a row" in str(completion.error) and found.failure is None
+
+
+def test_a_run_whose_workers_die_costs_the_others_nothing() -> None:
+    queues = [queue("dense", 4), queue("quest", 4)]
+    pool = Deadly(lambda problem: False)
+    pool.poll(0.0)
+    held = pool.work
+
+    def work(worker: str, new: Sequence[Request], hungry: bool, options: Any) -> None:
+        held(worker, new, hungry, options)
+        if options.selector.name == "quest":
+            pool.doomed.append(worker)
+
+    pool.work = work  # type: ignore[method-assign]
+    pool.engines.clear()
+    done = run(Dispatcher(queues, pool, lambda _: None))  # type: ignore[arg-type]
+    assert Counter(name for name, _ in done) == {"dense": 8}
+    assert "workers in a row" in str(queues[1].failure)

@@ -65,7 +65,9 @@ def cluster() -> Iterator[tuple[str, str]]:
         "object-store-memory": 100_000_000,
         "temp-dir": folder,
     }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # The job must find the cluster's Python where PATH leads to another.
+    mine = str(Path(sys.executable).parent)
+    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != mine)
     log = Path(folder, "log")
     with log.open("wb") as output:
         head = subprocess.Popen(
@@ -271,7 +273,7 @@ def test_the_command_that_runs_there_is_that_of_the_job() -> None:
             seen.append(entrypoint)
 
     submit._send(Client(), "id", DistillConfig(name="x"))  # type: ignore[arg-type]
-    assert seen == ["python -m seer_ray.cli.app distill --config job.yaml"]
+    assert seen == ["sh start.sh $PPID distill --config job.yaml"]
 
 
 def test_a_password_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import Placement
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.cluster.worker import Builder
-from seer_ray.cluster.worker_pool import MAX_FAILURES, WorkerPool
+from seer_ray.cluster.worker_pool import MAX_FAILURES, WorkerPool, last_words
 from seer_ray.config.errors import ConfigError, JobError
 from seer_ray.config.options import ClusterConfig, EngineConfig, ResultsConfig, RunConfig
 from seer_ray.engine.request import Progress, Request
@@ -154,3 +154,26 @@ def test_a_bad_option_that_only_a_worker_can_see_is_a_bad_option() -> None:
     job = Job(some(1), fake_engine.build_misconfigured, workers=1)
     with pytest.raises(ConfigError, match=r"^model.gates=nothing: no gates there$"):
         job.run()
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("loading\nFatal Python error: Aborted\n\nThread 0x1:\n", "Fatal Python error: Aborted"),
+        ("Traceback:\ntorch.OutOfMemoryError: CUDA out\n", "torch.OutOfMemoryError: CUDA out"),
+        ("[2026 I 1 1] a log\n*** SIGBUS received ***\n    @ 0x1 x\n", "*** SIGBUS received ***"),
+        ("all is well\n", None),
+        ("", None),
+    ],
+)
+def test_the_last_words_of_a_worker(tmp_path: Path, log: str, said: str | None) -> None:
+    (tmp_path / "worker-0123-01000000-77.err").write_text(log)
+    (tmp_path / "worker-0123-01000000-177.err").write_text("ValueError: of another")
+    assert last_words(tmp_path, 77) == said
+    assert last_words(tmp_path, 78) is None
+
+
+def test_a_worker_that_crashes_is_told_of_with_its_last_words() -> None:
+    job = Job([make_request("crash"), *some(2)], fake_engine.build_fake, workers=1, max_attempts=1)
+    job.run()
+    assert "Fatal Python error: Segmentation fault" in str(job.outcomes["crash/0"].completion.error)

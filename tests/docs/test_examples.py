@@ -133,7 +133,7 @@ def test_a_mixer(monkeypatch: pytest.MonkeyPatch) -> None:
     added(code(EXTENDING, "# seer_ray/engine/mixers/"), monkeypatch)
     table = run(code(EXTENDING, "# seer_ray/models/mixers.py"), module("seer_ray.models.mixers"))
     (name,) = table["MIXERS"].keys() - MIXERS.keys()
-    assert callable(pkgutil.resolve_name(table["MIXERS"][name].implementation))
+    assert callable(pkgutil.resolve_name(str(table["MIXERS"][name].attention)))
     dense = decoded(SelectorConfig())
     monkeypatch.setitem(MIXERS, "attention", table["MIXERS"][name])
     own = decoded(SelectorConfig())

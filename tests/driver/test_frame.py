@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from seer_ray.config.errors import ConfigError, Interrupted
+from seer_ray.config.errors import ConfigError, FolderGone, Interrupted, NotWritten
 from seer_ray.config.options import ResultsConfig, RunConfig, TrackingConfig
 from seer_ray.driver.frame import Frame, framed, params_of
 from seer_ray.results.folder import RunFolder
+from seer_ray.status.live import JobSummary
 from seer_ray.tracking.tracker import NullTracker
 
 
@@ -20,6 +25,7 @@ class Told(NullTracker):
     """A tracker that notes how a job ended."""
 
     ended: str | None = None
+    place: tuple[Any, Any] = (None, None)
 
     def finish(self, status: str = "FINISHED") -> None:
         self.ended = status
@@ -99,3 +105,36 @@ def test_parameters_have_no_secrets() -> None:
     params = params_of(config)
     assert "hunter2" not in json.dumps(params)
     assert (params["tracking.uri"], params["results.folder"]) == ("https://host/mlflow", "s3://bucket/runs")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EACCES])
+def test_a_disk_that_refuses_is_no_bug(tmp_path: Path, number: int) -> None:
+    with (
+        pytest.raises(NotWritten, match=r"job: cannot be written: "),
+        framed(make(tmp_path), RunFolder) as frame,
+        frame.working(),
+    ):
+        raise OSError(number, os.strerror(number), "metrics.json")
+    assert said(tmp_path)["state"] == "failed"
+
+
+def test_a_folder_that_is_deleted_while_the_job_writes(tmp_path: Path) -> None:
+    with pytest.raises(FolderGone, match="the folder is gone"), framed(make(tmp_path), RunFolder) as frame:
+        shutil.rmtree(tmp_path / "job")
+        frame.folder.write_json("metrics.json", {})
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionResetError), framed(make(tmp_path), RunFolder):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+@pytest.mark.parametrize("place", [(None, None), ("http://mlflow:5000", "0123")])
+def test_only_who_was_told_is_named(tmp_path: Path, place: tuple[Any, Any]) -> None:
+    shown: list[JobSummary] = []
+    with framed(make(tmp_path), RunFolder) as frame:
+        frame.tracker = told = Told()
+        told.place = place
+        frame.reporter.finish = shown.append  # type: ignore[method-assign]
+        frame.finish(JobSummary("job", "folder", tracking_uri="http://nobody"))
+    assert (shown[0].tracking_uri, shown[0].tracking_run_id) == place

@@ -1,26 +1,34 @@
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_engine import make_request
 from results.sample import append
+from tiny import tiny_tokenizer
 
 from seer_ray.cluster.assignments import Outcome
-from seer_ray.config.errors import JobError
+from seer_ray.config.errors import FolderGone, JobError, NotWritten
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
+from seer_ray.driver.decode import _save
 from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
+from seer_ray.tasks.grading import Grade, Grader
 from seer_ray.tasks.problem import Problem, Prompt
+from seer_ray.tasks.thinking import ReasoningParser
 
 
 class Case:
     """A row writer on a folder of its own, that commits at once."""
 
-    def __init__(self, tmp_path: Path, **results: Any) -> None:
+    def __init__(
+        self, tmp_path: Path, pool: Grader | None = None, tokenizer: Any = None, **results: Any
+    ) -> None:
         self.config = RunConfig(name="job")
         self.config.task.grader = "exact"
         self.config.results.part_interval = self.config.results.progress_interval = 0.0
@@ -29,19 +37,24 @@ class Case:
         self.folder = RunFolder.open(str(tmp_path / "job"), self.config)
         self.log = self.folder.progress()
         self.notes: list[str] = []
-        prompts = {name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2)) for name in "abcdef"}
+        prompts = {
+            name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2), "<think>" if name == "f" else "")
+            for name in "abcdef"
+        }
         self.writer = RowWriter(
             self.folder,
             self.log,
             self.config,
             prompts,
-            lambda tokens: f"{len(tokens)} tokens",
+            ReasoningParser(tokenizer or tiny_tokenizer()),
             self.notes.append,
+            pool,
         )
 
     def done(self, problem: str, text: str, error: str | None = None) -> None:
         reason = "error" if error else "stop"
-        completion = Completion(make_request(problem), [7, 8], text, reason, error)
+        tokens = tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
+        completion = Completion(make_request(problem), tokens, text, reason, error)
         self.writer.add(Outcome(completion, None if error else "w0", 1), "2L:dense")
 
     def committed(self) -> dict[str, dict[str, Any]]:
@@ -66,11 +79,45 @@ def test_rows_are_graded_committed_and_forgotten_by_the_log(tmp_path: Path) -> N
 
 def test_a_row_without_a_completion_is_not_graded(tmp_path: Path) -> None:
     case = Case(tmp_path)
-    case.done("a", "", error="its worker died")
+    case.done("a", "so far", error="its worker died")
     (row,) = case.writer.graded()
-    assert (row["correct"], row["completion"], row["error"]) == (None, "2 tokens", "its worker died")
+    assert (row["correct"], row["completion"], row["error"]) == (None, "so far", "its worker died")
     case.writer.write()
     assert case.committed()["a"]["correct"] is None
+
+
+class LostGrader:
+    """Grades the first row, and can then not be started again."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def submit(self, key: Any, text: str, answer: str | None) -> None:
+        self.rows.append((key, Grade(text == answer, text)))
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
+        if self.rows and self.rows[0][0] == "a/0":
+            return [self.rows.pop(0)]
+        if self.rows:
+            raise JobError("task.grader=mine:grade: no grading process could be started")
+        return []
+
+    def close(self) -> None: ...
+
+
+def test_rows_that_cannot_be_graded_are_not_committed(tmp_path: Path) -> None:
+    case = Case(tmp_path, pool=LostGrader())
+    for id, token in (("a/0", 7), ("b/0", 8)):
+        append(case.log, id, [token], Counters(), 1)
+    case.done("a", "4")
+    case.done("b", "4")
+    with pytest.raises(JobError, match="no grading process"):
+        case.writer.finish()
+    assert [row["problem_id"] for row in case.writer.fresh()] == ["a"]
+    assert list(case.committed()) == ["a"]
+    # The chain of the other is on disk: a resume goes on with it, and grades it.
+    assert list(case.folder.progress().chains) == ["b/0"]
+    assert case.writer.pending == 1
 
 
 def test_a_part_is_written_when_it_is_full_and_not_before(tmp_path: Path) -> None:
@@ -128,3 +175,76 @@ def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest
             case.writer.write()
             clock[0] += 2.0
     assert len(case.notes) == rows.MAX_FAILURES - 1
+
+
+def test_a_folder_that_is_gone_is_told_at_once(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.done("a", "", error="no")
+    shutil.rmtree(tmp_path / "job")
+    with pytest.raises(FolderGone, match=r"job: the folder is gone; .* its rows are lost") as raised:
+        case.writer.write()
+    assert raised.value.kept is None and case.notes == []
+
+
+def test_what_a_last_write_loses_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path)
+    case.done("a", "", error="no")
+    case.writer.graded()
+    case.writer.write()
+    case.done("b", "", error="no")
+
+    def full(_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(case.folder, "commit", full)
+
+    class Saved:
+        pending = property(lambda self: case.writer.pending)
+
+        def save(self) -> None:
+            case.writer.finish()
+
+    failure = _save(Saved())  # type: ignore[arg-type]
+    assert isinstance(failure, NotWritten) and failure.kept == "what was committed before is kept"
+    assert str(failure).endswith("1 finished row is not on disk, and will be decoded again")
+    assert set(case.committed()) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "text", "found", "reasoning", "answer", "correct"),
+    [
+        ("a", "<think>5</think>4", "4", "5", "4", True),
+        ("a", "<think>4</think>5", "5", "4", "5", False),
+        ("a", "<think>4", None, "4", None, False),
+        ("f", "4", None, "4", None, False),
+        ("f", "5</think>4", "4", "5", "4", True),
+        ("a", "4", "4", None, "4", True),
+    ],
+)
+def test_what_is_graded_is_the_answer(
+    tmp_path: Path, problem: str, text: str, found: str, reasoning: str, answer: str, correct: bool
+) -> None:
+    case = Case(tmp_path)
+    case.done(problem, text)
+    case.writer.finish()
+    case.writer.close()
+    row = case.committed()[problem]
+    assert row["completion"] == text
+    assert (row["reasoning"], row["answer"]) == (reasoning, answer)
+    assert (row["extracted_answer"], row["correct"]) == (found, correct)
+
+
+def test_letters_of_a_mark_in_an_answer_cost_nothing(tmp_path: Path) -> None:
+    """Where the mark is one token, and other tokens spell it."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<think>", "</think>"])
+    ids = tokenizer("<think>5</think>", add_special_tokens=False)["input_ids"]
+    for letter in "It opens with <think>.\n4":
+        ids += tokenizer(letter, add_special_tokens=False)["input_ids"]
+    case = Case(tmp_path, tokenizer=tokenizer)
+    case.writer.add(Outcome(Completion(make_request("a"), ids, "", "stop"), "w0", 1), "2L:dense")
+    case.writer.finish()
+    case.writer.close()
+    row = case.committed()["a"]
+    assert (row["answer"], row["extracted_answer"]) == ("It opens with <think>.\n4", "4")
+    assert row["correct"]

@@ -90,7 +90,9 @@ def test_a_budget_is_kept_in_the_layers_that_select(family: str) -> None:
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
-@pytest.mark.parametrize("family", ["qwen3_next", "falcon_h1", "lfm2", "gpt_oss", "gemma3_text", "nemotron_h"])
+@pytest.mark.parametrize(
+    "family", ["qwen3_next", "falcon_h1", "lfm2", "gpt_oss", "gemma3_text", "nemotron_h"]
+)
 def test_how_a_chain_is_run_does_not_matter(family: str, exact: bool) -> None:
     """Samples of one prompt, more than there are rows; with preemptions; continued from its first tokens."""
     chains = [
@@ -112,9 +114,6 @@ def test_how_a_chain_is_run_does_not_matter(family: str, exact: bool) -> None:
     assert {id: done.tokens for id, done in tight.items()} == alone
     assert engine.stats()["preemptions"] > 0, (sizes, counts)
 
-    begun = [
-        replace(c, progress=Progress(tuple(alone[c.id][: 7 * index])))
-        for index, c in enumerate(chains)
-    ]
+    begun = [replace(c, progress=Progress(tuple(alone[c.id][: 7 * index]))) for index, c in enumerate(chains)]
     continued = run(engine_of(family, exact=exact), begun)
     assert {id: done.tokens for id, done in continued.items()} == alone

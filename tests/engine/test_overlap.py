@@ -114,7 +114,7 @@ def run(engine: Engine, items: Iterable[Request]) -> dict[str, tuple[Any, ...]]:
         if delta.completion is not None:
             found[delta.request_id] = delta.completion
     engine.scheduler.check()
-    assert engine.scheduler.pools[0].used == 0 and not engine.busy
+    assert all(pool.used == 0 for pool in engine.scheduler.pools) and not engine.busy
     return {id: (outcome(done), told[id]) for id, done in found.items()}
 
 
@@ -164,6 +164,15 @@ def test_settings_that_reach_beyond_the_candidates(monkeypatch: pytest.MonkeyPat
     items += [replace(item, id=f"k{item.id}", sample=1) for item in requests(temperature=1.5, top_k=30)]
     waiting, overlapping = both(items, selector="seer", budget=48)
     assert device(overlapping).rows > device(waiting).rows
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_text", "lfm2"])
+def test_states_that_moved_on_with_a_wrong_token(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    """They cannot go back: the chain is computed again. Nor can they after a token too many."""
+    monkeypatch.setattr(sampler, "NUCLEUS", 8)
+    items = requests(temperature=1.5, top_p=0.97, eos_token_ids=ENDS)
+    _, overlapping = both(items, family=family)
+    assert overlapping.stats()["preemptions"] > 0
 
 
 @pytest.mark.parametrize("sampling", [{}, {"eos_token_ids": ENDS}], ids=["length", "end"])

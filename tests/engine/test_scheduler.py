@@ -1,8 +1,11 @@
-"""The scheduler without a model: pages hold token ids instead of keys, so every read can be checked."""
+"""The scheduler without a model: pages hold token ids instead of keys, and states a hash of all tokens that
+went through them, so every read can be checked."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from functools import reduce
 
 import pytest
 from hypothesis import settings
@@ -15,15 +18,45 @@ from seer_ray.engine.scheduler import Schedule, Scheduler
 from seer_ray.engine.sequence import Sequence
 
 BLOCK = 4
+NEW = 0
+"""A state before any token."""
+
+
+def hash_of(tokens: Iterable[int], before: int = NEW) -> int:
+    """The state after some tokens."""
+    return reduce(lambda state, token: hash((state, token)), tokens, before)
 
 
 class Machine:
     """Computes plans: a page is a list of the tokens that were written to it."""
 
-    def __init__(self, pages: int, max_batch: int, chunk: int, exact: bool, ahead: bool = False) -> None:
-        """``ahead``: a step is computed before the tokens of the one before are read."""
-        self.scheduler = Scheduler([PagePool(pages + 1)], BLOCK, max_batch, chunk, exact)
-        self.memory = [[-1] * BLOCK for _ in range(pages + 1)]
+    def __init__(
+        self,
+        pages: int,
+        max_batch: int,
+        chunk: int,
+        exact: bool,
+        ahead: bool = False,
+        windows: tuple[tuple[int, int], ...] = (),
+        snapshots: int | None = None,
+        full: bool = True,
+    ) -> None:
+        """
+        Args:
+            pages: of the group that keeps everything.
+            ahead: a step is computed before the tokens of the one before are read.
+            windows: pages and reach of groups with a window.
+            snapshots: slots for states of prompts; None: there are no states.
+            full: there is a group that keeps everything.
+        """
+        sizes: list[tuple[int, int | None]] = [*([(pages, None)] if full else []), *windows]
+        pools = [PagePool(count + 1, reach) for count, reach in sizes]
+        slots = None if snapshots is None else range(max_batch, max_batch + snapshots)
+        self.scheduler = Scheduler(pools, BLOCK, max_batch, chunk, exact, slots)
+        self.memory = [[[-1] * BLOCK for _ in range(count + 1)] for count, _ in sizes]
+        self.states: list[int | None] = [None] * (max_batch + (snapshots or 0))
+        """By slot; None: of nobody yet."""
+        self._stateful = snapshots is not None
         self.alive: dict[str, Sequence] = {}
         self.lengths: dict[str, int] = {}
         self.stranded: list[str] = []
@@ -61,8 +94,10 @@ class Machine:
         for sequence in scheduled.stranded:
             self.stranded.append(sequence.request.id)
             self.abort(sequence.request.id)
-        for _, source, target in scheduled.copies:
-            self.memory[target] = list(self.memory[source])
+        for group, source, target in scheduled.copies:
+            self.memory[group][target] = list(self.memory[group][source])
+        for slot, target in scheduled.moves:
+            self.states[target] = NEW if slot is None else self.states[slot]
         for chunk in scheduled.prefill:
             self._compute(chunk.sequence, chunk.start, chunk.end)
             self.prefilled += chunk.end - chunk.start
@@ -102,7 +137,7 @@ class Machine:
             limit -= 1
             assert limit, "no end"
             self.step()
-        assert self.scheduler.pools[0].used == 0
+        assert all(pool.used == 0 for pool in self.scheduler.pools)
 
     def _check(self, scheduled: Schedule, reads: bool) -> None:
         scheduler = self.scheduler
@@ -120,16 +155,25 @@ class Machine:
             assert chunk.end == end - 1 or chunk.end % scheduler.prefill_chunk == 0
         for sequence in scheduled.stranded:
             assert scheduler.running == [sequence]
-            assert scheduler.pools[0].free == 0
+            assert any(pool.free == 0 for pool in scheduler.pools)
 
     def _compute(self, sequence: Sequence, start: int, end: int) -> None:
-        for position in range(start):
-            held = self.memory[sequence.pages[0][position // BLOCK]][position % BLOCK]
-            assert held == self._given(sequence, position), "another sequence's token"
-        for position in range(start, end):
-            page = sequence.pages[0][position // BLOCK]
-            assert not self.scheduler.pools[0].is_shared(page), "written while others read it"
-            self.memory[page][position % BLOCK] = self._given(sequence, position)
+        for pool, pages, memory in zip(self.scheduler.pools, sequence.pages, self.memory, strict=True):
+            back = 0 if pool.reach is None else max(0, start - pool.reach + 1)
+            for position in range(back, start):
+                held = memory[pages[position // BLOCK]][position % BLOCK]
+                assert held == self._given(sequence, position), "another sequence's token"
+            for position in range(start, end):
+                page = pages[position // BLOCK]
+                assert page and not pool.is_shared(page), "written while others read it"
+                memory[page][position % BLOCK] = self._given(sequence, position)
+            if pool.reach is not None:  # what nothing looks back to any more is given back
+                assert all(page == 0 for page in pages[: back // BLOCK])
+        if self._stateful:
+            before = hash_of(self._given(sequence, position) for position in range(start))
+            assert self.states[sequence.slot] == before, "another sequence's state"
+            passed = (self._given(sequence, position) for position in range(start, end))
+            self.states[sequence.slot] = hash_of(passed, before)
 
     def _given(self, sequence: Sequence, position: int) -> int:
         if position < len(sequence.tokens):
@@ -138,17 +182,46 @@ class Machine:
         return self.token(sequence.request.id, sequence.generated)
 
 
+LAYERS = st.sampled_from(["full", "full", "window", "full+window", "full+state", "state", "all"])
+
+
 class Scheduling(RuleBasedStateMachine):
-    """Any order of submissions, steps and aborts, in pools that are too small for all and, some, for one."""
+    """Any order of submissions, steps and aborts, for models of any kinds of layers, in pools that are too
+    small for all and, some, for one."""
 
     @initialize(
         pages=st.integers(2, 12),
         batch=st.integers(1, 5),
         chunk=st.integers(1, 9),
         mode=st.sampled_from(["default", "exact", "ahead"]),
+        layers=LAYERS,
+        reach=st.integers(1, 11),
+        spare=st.integers(0, 6),
+        snapshots=st.integers(0, 2),
     )
-    def start(self, pages: int, batch: int, chunk: int, mode: str) -> None:
-        self.machine = Machine(pages, batch, chunk, mode == "exact", mode == "ahead")
+    def start(
+        self,
+        pages: int,
+        batch: int,
+        chunk: int,
+        mode: str,
+        layers: str,
+        reach: int,
+        spare: int,
+        snapshots: int,
+    ) -> None:
+        # As the engine has it: a window's pool holds the pages of one sequence and those of a chunk.
+        least = (reach + BLOCK - 2) // BLOCK + 1 + chunk // BLOCK + 1
+        self.machine = Machine(
+            pages,
+            batch,
+            chunk,
+            mode == "exact",
+            mode == "ahead",
+            ((least + spare, reach),) if "window" in layers or layers == "all" else (),
+            snapshots if "state" in layers or layers == "all" else None,
+            "full" in layers or layers == "all",
+        )
         self.submitted = 0
 
     @rule(

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from engines import make_engine, outcome, request, run, tokens
+from engines import family_model, make_engine, outcome, request, run, tokens
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Engine, Request
 from seer_ray.engine.mixers import attention
 from seer_ray.engine.passes import Tiles
@@ -57,9 +58,11 @@ def test_what_a_prompt_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     prefill = attention.prefill
 
-    def note(q: Any, kv: Any, chunks: Chunks, scale: float, ids: Any = None, counts: Any = None) -> Any:
+    def note(
+        q: Any, kv: Any, chunks: Chunks, scale: float, ids: Any = None, counts: Any = None, **more: Any
+    ) -> Any:
         seen.append((chunks, ids, counts))
-        return prefill(q, kv, chunks, scale, ids, counts)
+        return prefill(q, kv, chunks, scale, ids, counts, **more)
 
     monkeypatch.setattr(attention, "prefill", note)
     run(engine("window", prefill_chunk=32, layers={"0": "dense"}), [request("a", tokens(150), 1)])
@@ -116,3 +119,21 @@ def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"engine.prefill_chunk=40: must be a multiple of .*block_size=16"):
         engine(prefill_chunk=40)
     engine("dense", prefill_chunk=40)
+
+
+@pytest.mark.parametrize("selector", ["seer", "quest"])
+@pytest.mark.parametrize("family", ["qwen3_next", "gpt_oss", "exaone4", "smollm3", "glm4", "falcon_h1"])
+def test_layers_of_models_that_run_as_they_are(family: str, selector: str) -> None:
+    """With windows, sinks, states, no RoPE or a part of it beside: a prompt within the budget is read whole,
+    also where the pass goes through the selection for longer ones; neither chunks nor mates matter."""
+
+    def made(**settings: Any) -> Any:
+        options = {"block_size": BLOCK, "max_batch": 4, "prefill_chunk": 512} | settings
+        sparse = options.pop("sparse", True)
+        chosen = SelectorConfig(name=selector, budget=3 * BLOCK, sparse_prefill=sparse)
+        return outcomes(Engine(family_model(family), EngineConfig(**options), chosen))
+
+    dense, sparse = made(sparse=False), made()
+    assert sparse["0/0"] == dense["0/0"]
+    assert [sparse[id][0] != dense[id][0] for id in ("1/0", "2/0", "3/0")].count(True) >= 1
+    assert made(prefill_chunk=16, max_batch=2, exact=True) == made(exact=True)

@@ -19,7 +19,7 @@ from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
 from seer_ray.fidelity.quality import REFERENCES, Rows, measure
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
+from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention, rope_tables
 from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import Query
@@ -52,8 +52,7 @@ def figures(
 
 def pages_of(length: int, family: str = "qwen3") -> Pages:
     model: Any = tiny_model(family).model
-    rope = RopeTable.from_config(model.config)
-    return Pages(attention_shape(model), rope, length, BLOCK, next(model.parameters()))
+    return Pages(attention_shape(model), rope_tables(model, length), length, BLOCK, next(model.parameters()))
 
 
 class Maps:
@@ -218,7 +217,7 @@ def engine_steps(selector: str, length: int, **options: Any) -> tuple[Tensor, li
             for position, token in enumerate(tokens(length)):
                 page = position // BLOCK
                 full = [(int(own[page]), page * BLOCK)] if (position + 1) % BLOCK == 0 else []
-                step = DecodePass(runner.decoder, own[: page + 1].unsqueeze(0), [position], full)
+                step = DecodePass(runner.decoder, [own[: page + 1].unsqueeze(0)], [position], full)
                 hidden.append(forward_tokens(model, torch.tensor([token]), step))
     finally:
         engine_attention.select = original
@@ -237,7 +236,7 @@ def test_a_row_is_a_decode_step_of_the_engine(
     loaded = tiny_model("qwen3")
     model: Any = loaded.model
     expected, by_engine = engine_steps(selector, length, budget=budget, threshold=threshold, shares=shares)
-    limits = layer_limits(budget, BLOCK, shares, threshold, 2, "shares")
+    limits = layer_limits([budget] * 2, BLOCK, shares, threshold, "shares")
     ours: dict[int, list[set[int]]] = {}
     original = passes.Layer.select
 

@@ -23,8 +23,7 @@ from seer_ray.fidelity.sensitivity import (
     limit_of,
     measure_layers,
 )
-from seer_ray.models.patch import attention_shape, decoder_layer
-from seer_ray.models.rope import RopeTable
+from seer_ray.models.patch import attention_shape, rope_tables, run_layers
 from seer_ray.selectors.seer import Seer
 
 BLOCK, BUDGET, CAP = 16, 5, 2.0
@@ -83,15 +82,12 @@ def attention_outputs(layer: int, step: Any) -> Tensor:
     model: Any = tiny_model("qwen3").model
     seen: list[Tensor] = []
     hidden = model.model.embed_tokens(DOCUMENTS[0].tokens).unsqueeze(0)
-    shape, rope = attention_shape(model), RopeTable.from_config(model.config)
-    pages = Pages(shape, rope, 330, BLOCK, next(model.parameters()))
-    for index, module in enumerate(model.model.layers[: layer + 1]):
-        if index == layer:
-            handle = module.self_attn.register_forward_hook(lambda *given: seen.append(given[2][0]))
-            decoder_layer(module, hidden, step(pages))
-            handle.remove()
-        else:
-            hidden = decoder_layer(module, hidden, DensePass(pages))
+    pages = Pages(attention_shape(model), rope_tables(model, 330), 330, BLOCK, next(model.parameters()))
+    hidden = run_layers(model, hidden, DensePass(pages), range(layer))
+    attention = model.model.layers[layer].self_attn
+    handle = attention.register_forward_hook(lambda *given: seen.append(given[2][0]))
+    run_layers(model, hidden, step(pages), range(layer, layer + 1))
+    handle.remove()
     return seen[0][0].double()
 
 

@@ -72,6 +72,11 @@ def test_three_ways_to_spend_a_budget(place: Path, monkeypatch: pytest.MonkeyPat
         assert (run.selector.name, run.selector.budget) == ("seer", plan["selector"]["budget"])
         assert run.selector.threshold == plan["selector"].get("threshold")
         assert run.selector.shares == plan["selector"]["shares"]
+    ranking = from_yaml((folder / "ranking.yaml").read_text(), job=RunConfig, defaults=True)
+    alone = {row["layer"]: row["kl"] for row in report["layers"]}
+    assert ranking.plan.ranking == sorted(alone, key=lambda layer: -alone[layer])
+    run = compose(["model.gates=gates", "plan.anchors=1"], base=ranking)
+    assert (run.plan.anchors, run.plan.ranking) == (1, ranking.plan.ranking)
 
 
 def test_what_is_printed_is_what_a_run_is_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

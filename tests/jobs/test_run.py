@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -73,7 +72,7 @@ def rows(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def said(config: RunConfig, file: str) -> Any:
-    return json.loads(Path(config.results.folder, str(config.name), file).read_text())
+    return RunFolder.view(f"{config.results.folder}/{config.name}").read_json(file)
 
 
 def right_tokens(problem: str, sample: int) -> list[int]:
@@ -112,6 +111,37 @@ def test_a_job_from_data_to_dataset_and_then_nothing_more(
     assert run(config, again).metrics == summary.metrics
     assert again.summary is not None and again.summary.resumed == 6
     assert rows(config) == found
+
+
+def test_rows_wait_for_a_grader_that_cannot_be_started(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ungraded is not graded: the job fails, and grades them once the grader is there again."""
+    module = tmp_path / "lost_grader.py"
+    sound = "def grade(completion, answer): return True\n"
+    module.write_text(sound)
+    monkeypatch.syspath_prepend(tmp_path)
+    config.task.grader = "lost_grader:grade"
+
+    class Loser(Recorder):
+        """Deletes the grader once the driver has it."""
+
+        def update(self, live: LiveStats) -> None:
+            module.write_text("raise OSError('gone')\n")
+
+    with pytest.raises(JobError, match=r"task\.grader=lost_grader:grade: no grading process .*gone"):
+        run(config, Loser())
+    assert rows(config) == []
+    assert said(config, "status.json")["state"] == "failed"
+    module.write_text(sound)
+    summary = run(config, Recorder())
+    assert [(row["problem_id"], row["sample"]) for row in rows(config)] == [
+        (p, s) for p in "abc" for s in (0, 1)
+    ]
+    for row in rows(config):
+        assert (row["correct"], row["grade_error"]) == (True, None)
+        assert row["token_ids"] == right_tokens(row["problem_id"], row["sample"])
+    assert summary.metrics["rows/ungraded"] == 0
 
 
 def test_ctrl_c_loses_nothing(config: RunConfig) -> None:
@@ -165,6 +195,13 @@ def test_a_job_that_cannot_go_on_says_so_and_can_be_taken_up_again(
         "no worker could be started: OSError: weights are torn",
     )
     assert run(config, Recorder()).rows == 6
+
+
+def test_what_the_model_cannot_do_is_refused(config: RunConfig) -> None:
+    """By the driver, which has no weights; these workers' engine would take it."""
+    config.engine.max_length = 5000
+    with pytest.raises(ConfigError, match=r"^engine\.max_length=5000: the model's context is 1024 tokens$"):
+        run(config, Recorder())
 
 
 def test_other_data_under_the_same_name_is_refused(config: RunConfig) -> None:

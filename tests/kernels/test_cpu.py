@@ -19,8 +19,10 @@ from seer_ray.kernels.score import score
 def forget() -> Iterator[None]:
     """Every test finds the library not looked for yet, and leaves it so."""
     compiled.binary.cache_clear()
+    compiled._reasons.clear()
     yield
     compiled.binary.cache_clear()
+    compiled._reasons.clear()
 
 
 def arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
@@ -67,13 +69,21 @@ def test_compiler_that_fails(
     assert_falls_back(caplog, "failed")
 
 
-def test_cache_folder_that_cannot_be_made(
+@needs_compiler
+def test_a_disk_that_is_full(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert_falls_back(caplog, "file")
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "_run", lambda command: Path(command[-1]).touch())
+    monkeypatch.setattr(compiled.os, "replace", full)
+    assert_falls_back(caplog, "No space left")
+    assert (
+        compiled.fallback()
+        == "attention on CPU takes the slower torch path: [Errno 28] No space left on device"
+    )
 
 
 def test_torn_library(
@@ -95,6 +105,24 @@ def test_builds_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compiled.binary.cache_clear()
     assert compiled.binary() is not None
     assert built.stat().st_mtime_ns == changed
+    assert compiled.fallback() is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
+def test_a_library_that_is_not_whole_is_built_again(
+    damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loading one that was cut short ends the process with SIGBUS."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "_run", lambda command: Path(command[-1]).write_bytes(b"a library"))
+    built = compiled._build("g++")
+    assert compiled._build("g++") == built and not caplog.records
+    content = {"cut": b"a lib", "empty": b"", "flipped": b"a librarx"}[damage]
+    built.write_bytes(content)
+    assert compiled._build("g++") == built
+    assert built.read_bytes() == b"a library"
+    assert "compiled again" in caplog.text
 
 
 @needs_compiler

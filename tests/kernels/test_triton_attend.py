@@ -44,7 +44,7 @@ def test_more_splits_than_are_folded_at_once() -> None:
 @DTYPES
 @pytest.mark.parametrize(("skips", "sinks"), [(True, False), (False, True), (True, True)])
 def test_windows_and_sinks(dtype: torch.dtype, skips: bool, sinks: bool) -> None:
-    """Pages as large as several tiles, of which whole ones are not seen, and rows of one and several splits."""
+    """Pages of several tiles, of which whole ones are not seen, and rows of one and several splits."""
     for block in (16, 128):
         shape = {"rows": 4, "heads": 1, "dim": 32, "block": block, "k": 512 // block + 1}
         checks.attend_is_its_definition("cpu", dtype, **shape, skips=skips, sinks=sinks)

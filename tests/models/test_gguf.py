@@ -2,71 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from tiny import PAD, make_tiny, tiny_tokenizer
-from torch import Tensor
+from tiny import make_tiny
+from tiny_gguf import write_gguf
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig
 from seer_ray.models import gguf as gguf_cache
 from seer_ray.models.load import generation_defaults, load_config, load_model, load_tokenizer
 
-gguf = pytest.importorskip("gguf")
-NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
-
-
-def llama_order(weight: Tensor, heads: int) -> Tensor:
-    """Rows of q and k as llama.cpp keeps them: the two halves of each head interleaved."""
-    return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
-
-
-def write_gguf(file: Path) -> None:
-    model, tokenizer = make_tiny("llama"), tiny_tokenizer()
-    config = model.config
-    writer = gguf.GGUFWriter(file, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokenizer.convert_ids_to_tokens(range(config.vocab_size)))
-    writer.add_token_types([1] * 256 + [3] * 4)
-    writer.add_token_scores([0.0] * config.vocab_size)
-    writer.add_eos_token_id(config.eos_token_id)
-    writer.add_bos_token_id(PAD)
-    writer.add_chat_template("{{ messages[0]['content'] }}")
-    for name, weight in model.state_dict().items():
-        if name.startswith("model.layers."):
-            _, _, layer, rest = name.split(".", 3)
-            if "q_proj" in rest or "k_proj" in rest:
-                weight = llama_order(weight, 4 if "q_proj" in rest else 2)
-            name = f"blk.{layer}.{NAMES[rest.removesuffix('.weight')]}.weight"
-        names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-        name = f"{names.get(name.removesuffix('.weight'), name.removesuffix('.weight'))}.weight"
-        writer.add_tensor(name, weight.numpy().astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+pytest.importorskip("gguf")
 
 
 @pytest.fixture
@@ -74,8 +20,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny Llama, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "tiny-llama.gguf"
-    write_gguf(path)
-    return path
+    return write_gguf(path, make_tiny("llama"))
 
 
 @torch.no_grad()
@@ -121,10 +66,24 @@ def test_another_file_of_the_same_name_is_converted_anew(file: Path) -> None:
     assert len(list((gguf_cache.cache_folder() / "gguf").iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_converted_file_that_was_cut_short_is_made_again(
+    file: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = ModelConfig(name=str(file), device="cpu")
+    load_model(config)
+    (folder,) = (gguf_cache.cache_folder() / "gguf").iterdir()
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    check(config)
+    assert (folder / name).read_bytes() == whole
+    assert [other.name for other in folder.parent.iterdir()] == [folder.name]
+
+
 def test_a_process_that_is_second_takes_the_first_ones_result(file: Path) -> None:
     folder = gguf_cache.converted(file, "model.name=x", weights=True)
     before = (folder / "config.json").stat().st_mtime_ns
-    gguf_cache._make(folder, file)
+    gguf_cache._make(folder, file, "model.name=x")
     assert (folder / "config.json").stat().st_mtime_ns == before
     assert [f.name for f in folder.parent.iterdir()] == [folder.name]
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, IM_END, make_tiny, save_tiny, tiny_tokenizer
+from transformers.utils import logging
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
 from seer_ray.models.load import generation_defaults, load_config, load_model, load_tokenizer, resolve_device
+from seer_ray.models.quiet import quiet
 
 MESSAGES = [{"role": "user", "content": "Wie heißt du?"}]
 
@@ -140,6 +142,17 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
                 ConfigError, match=f"^{re.escape(f'model.name={name}: ')}.*{re.escape(words)}"
             ):
                 load(ModelConfig(name=name))
+
+
+def test_what_transformers_says_is_kept_for_errors(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet() as said:
+        logging.get_logger("transformers.modeling_utils").warning(
+            "\x1b[1mLOAD REPORT\x1b[0m\n----+--\nq | odd"
+        )
+    assert said.first() == " (transformers: LOAD REPORT; q | odd)" and capfd.readouterr().err == ""
+    with quiet() as said:
+        pass
+    assert said.first() == ""
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,14 @@ SCALED = {
     },
     "yarn": {"factor": 4.0, "original_max_position_embeddings": 256},
 }
+BY_CHANNEL = {
+    "short_factor": [1.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 8.0],
+    "long_factor": [1.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 8.0],
+    "factor": 1.0,
+    "attention_factor": 1.0,
+    "original_max_position_embeddings": 1024,
+}
+"""LongRoPE that is the same at every length; of heads of 16."""
 
 
 def rotated_by_model(rotary: torch.nn.Module, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -30,7 +38,8 @@ def rotated_by_model(rotary: torch.nn.Module, x: torch.Tensor, positions: torch.
 
 
 def scaled_config(kind: str) -> LlamaConfig:
-    return tiny_config("llama", rope_parameters={"rope_type": kind, "rope_theta": 5e5, **SCALED[kind]})
+    scaling = BY_CHANNEL if kind == "longrope" else SCALED[kind]
+    return tiny_config("llama", rope_parameters={"rope_type": kind, "rope_theta": 5e5, **scaling})
 
 
 @pytest.mark.parametrize("positions", [0, 1024])
@@ -44,7 +53,7 @@ def test_default_rope_has_the_bits_of_the_model(family: str, positions: int) -> 
         assert torch.equal(table.rotate(x.to(dtype), POSITIONS), expected)
 
 
-@pytest.mark.parametrize("kind", SCALED)
+@pytest.mark.parametrize("kind", [*SCALED, "longrope"])
 def test_scaled_rope_is_the_models(kind: str) -> None:
     config = scaled_config(kind)
     x = torch.randn(len(POSITIONS), 2, 16, generator=torch.Generator().manual_seed(1))
@@ -126,3 +135,8 @@ def test_what_tables_cannot_hold_is_refused(parameters: dict, words: str) -> Non
     config.rope_parameters = parameters
     with pytest.raises(ConfigError, match=words):
         RopeTable.from_config(config)
+
+
+def test_factors_by_channel_are_for_heads_of_one_width() -> None:
+    with pytest.raises(ConfigError, match="rope_type=longrope has factors for 16 channels, not for 32"):
+        RopeTable.from_config(scaled_config("longrope"), dim=32)

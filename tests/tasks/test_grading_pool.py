@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, JobError
 from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.grading import Grade, GradingPool
 
@@ -146,12 +146,37 @@ def test_a_grader_that_loads_here_but_not_there(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     with GradingPool(TaskConfig(grader="shy_grader:grade")) as pool:
+        pool.submit("row", "5", "5")
         for _ in range(2):
-            result = one(pool, "5")
-            assert result.correct is None
-            assert (
-                "no grading process could be started" in result.error and "OSError: not here" in result.error
-            )
+            with pytest.raises(
+                JobError, match=r"task\.grader=shy_grader:grade: no grading process .*not here.*1 rows"
+            ):
+                collect_all(pool)
+        assert pool.pending == 1
+
+
+def test_built_in_graders_need_no_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with GradingPool(TaskConfig()) as pool:
+        assert one(pool, r"\boxed{5}") == Grade(True, "5")
+
+
+def test_what_was_graded_before_the_grader_was_lost_comes_back(grader, tmp_path):
+    """The module is there for the first start, and not for the second."""
+    with GradingPool(TaskConfig(grader=grader)) as pool:
+        for key, text in enumerate(["5", "exit", "6"]):
+            pool.submit(key, text, "5")
+            if text == "5":
+                assert collect_all(pool) == {0: Grade(True, "5")}
+                (tmp_path / "pool_grader.py").unlink()
+        grades = {}
+        with pytest.raises(JobError, match="no grading process could be started in 3 tries"):
+            while True:
+                grades |= dict(pool.collect(timeout=60))
+        assert list(grades) == [1] and "ended its process" in grades[1].error
+        assert pool.pending == 1
 
 
 def test_importing_is_cheap():

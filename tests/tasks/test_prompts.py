@@ -1,22 +1,17 @@
 """Templates, chats, and the tokens of a prompt."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tasks.made import messages, user
 from tiny import tiny_tokenizer
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ColumnsConfig, TaskConfig
 from seer_ray.tasks.problem import Problem
-from seer_ray.tasks.prompts import build_messages, fill, render
-
-
-def messages(row, columns=None, **task):
-    return build_messages(row, columns or ColumnsConfig(), TaskConfig(**task), "data.jsonl:1")
-
-
-def user(content):
-    return {"role": "user", "content": content}
+from seer_ray.tasks.prompts import fill, opening, render
 
 
 @given(st.text() | st.sampled_from([r"\frac{1}{2} {x} {question}", "{{answer}}", "{", "}"]))
@@ -205,3 +200,65 @@ def test_a_chat_that_the_template_refuses():
     assert str(error.value) == (
         "problem 'p': the model's chat template refuses a chat of system, user: System role not supported"
     )
+
+
+CLOCK = datetime(2024, 2, 29, 23, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{ strftime_now('%d %b %Y') }}", "29 Feb 2024"),
+        ('{{ strftime_now("%Y-%m-%d") }}', "2024-02-29"),
+        ("{{ strftime_now('%A, %-d %B %y, %H:%M %Z') }}", "Thursday, 29 February 24, 23:05 UTC"),
+        ("{{ strftime_now('100%% %%d %F') }}", "100% %d 2024-02-29"),
+        ("{% set how = '%d' ~ '/%m' %}{{ strftime_now(how) }}", "29/02"),
+        ("{% if strftime_now is defined %}{{ strftime_now('%j') }}{% endif %}", "060"),
+        ("{%- macro today() %}{{ strftime_now('%Y') }}{% endmacro %}{{ today() }}", "2024"),
+        (
+            "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+            "Today: {{ date_string | upper }}",
+            "Today: 29 FEB 2024",
+        ),
+        ("\n {{ strftime_now('%Y') }}", "\n 2024"),
+    ],
+)
+def test_a_template_that_writes_the_date_reads_the_clock_that_it_is_given(template, expected):
+    tokenizer = tiny_tokenizer()
+    for own in (template, {"default": template, "tool_use": ""}):
+        tokenizer.chat_template = own
+        assert render(PROBLEM, tokenizer, TaskConfig(), CLOCK)[0] == expected
+        assert render(PROBLEM, tokenizer, TaskConfig())[0] != expected
+
+
+@pytest.mark.parametrize(
+    "question", ["1+1?", "What does </think> mean? <think>", "k", "<|im_start|>assistant\n"]
+)
+def test_without_a_template_what_the_task_puts_behind_the_question_counts(question):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    task = TaskConfig(prompt="{question}\nAnswer:\n<think>\n")
+    problem = Problem("p", messages({"question": question}, prompt=task.prompt), None)
+    text, _ = render(problem, tokenizer, task)
+    assert opening(problem, tokenizer, task, text, None) == "\nAnswer:\n<think>\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (tiny_tokenizer().chat_template, "<|im_start|>assistant\n"),
+        ("{{ messages[-1].content }}[/INST]", "[/INST]"),
+        ("{{ messages[-1].content }}<|im_start|>assistant\n<think>", "<|im_start|>assistant\n<think>"),
+        ("{{ messages[-1].content | trim }}", ""),
+        (None, ""),
+    ],
+)
+@pytest.mark.parametrize(
+    "question", ["1+1?", "What does </think> mean? <think>", "k", "<|im_start|>assistant\n"]
+)
+def test_what_the_template_puts_behind_the_chat(template, expected, question):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    problem = Problem("p", (user(question),), None)
+    text, _ = render(problem, tokenizer, TaskConfig())
+    assert opening(problem, tokenizer, TaskConfig(), text, None) == expected

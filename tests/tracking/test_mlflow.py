@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import shutil
 import socket
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +21,9 @@ from seer_ray.config.options import RunConfig, TrackingConfig
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import mlflow_tracker, pump
+from seer_ray.tracking.database import make
 from seer_ray.tracking.mlflow_tracker import MLflowTracker, catch_up, open_tracker
+from seer_ray.tracking.sender import reason
 from seer_ray.tracking.spool import Sent
 from seer_ray.tracking.tracker import Dataset, NullTracker
 
@@ -241,6 +246,90 @@ def test_a_read_only_database_loses_nothing(
     job.finish()
     (run,) = runs(database, folder)
     assert [step for step, _, _ in history(database, run.info.run_id, "rows/done")] == [1, 2]
+
+
+@pytest.mark.parametrize("named_by", ["option", "environment"])
+def test_a_finished_run_is_told_to_another_address(
+    database: Database, folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
+) -> None:
+    first = Database(tmp_path, database.made)
+    shutil.copy(database.folder / "mlflow.db", tmp_path)
+    job = tracker(folder, first.uri)
+    job.start("a-run", PARAMS, DATASET)
+    for step in range(3):
+        job.log({"rows/done": step}, step, timestamp=float(step))
+    job.artifact("config.yaml")
+    job.finish()
+    assert job.place == (first.uri, job.run_id) and runs(database, folder) == []
+    assert catch_up(folder, to=TrackingConfig(enabled=False, uri=database.uri)) == 0
+    assert catch_up(folder, to=TrackingConfig()) == 0
+    assert runs(database, folder) == [], "where it was sent before is where it stays"
+    to = TrackingConfig(uri=database.uri if named_by == "option" else None)
+    if named_by == "environment":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", database.uri)
+    assert catch_up(folder, to=to, patience=60) == 0
+    (run,) = runs(database, folder)
+    assert run.data.params["selector.budget"] == "2048" and run.info.status == "FINISHED"
+    assert history(database, run.info.run_id, "rows/done") == [(i, float(i), 1000 * i) for i in range(3)]
+    assert [file.path for file in database.client.list_artifacts(run.info.run_id)] == ["config.yaml"]
+    assert tracker(folder, database.uri).place == (database.uri, run.info.run_id)
+
+
+def test_nobody_is_named_who_was_told_nothing(folder: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "away").write_text("no folder")
+    job = tracker(folder, f"sqlite:///{tmp_path}/away/mlflow.db")
+    job.start("a-run", PARAMS)
+    job.finish()
+    assert job.place == (None, None)
+
+
+@pytest.mark.parametrize("when", ["made", "copied"])
+def test_a_database_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    class Half:
+        def __init__(self, uri: str) -> None:
+            self.path = Path(uri.removeprefix("sqlite:///"))
+
+        def search_experiments(self, max_results: int) -> None:
+            with contextlib.closing(sqlite3.connect(self.path)) as database:
+                database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+            if when == "made":
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    def link(source: Path, target: Path) -> None:
+        assert source.exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mlflow.MlflowClient", Half)
+    monkeypatch.setattr("os.link", link)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path / "mlflow.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "torn"),
+    [
+        ("(sqlite3.OperationalError) table _alembic_tmp_experiments already exists", True),
+        ("(sqlite3.OperationalError) no such table: experiments", True),
+        ("(sqlite3.OperationalError) no such column: runs.lifecycle_stage", True),
+        ("(sqlite3.DatabaseError) file is not a database", True),
+        ("(sqlite3.DatabaseError) database disk image is malformed", True),
+        (
+            "Detected out-of-date database schema (found version 451aebb31d03, but expected f5a4f2784254)",
+            True,
+        ),
+        ("Can't locate revision identified by '0123'", True),
+        ("(sqlite3.OperationalError) database is locked", False),
+        ("(sqlite3.OperationalError) database or disk is full", False),
+        ("(sqlite3.OperationalError) attempt to write a readonly database", False),
+    ],
+)
+def test_a_file_that_is_not_whole_is_named(said: str, torn: bool) -> None:
+    told = "; /data/mlflow.db is not whole: move it away, and resume: a new one is told everything"
+    assert reason(Exception(said), "sqlite:////data/mlflow.db") == said + told * torn
+    assert reason(Exception(said), "postgresql://host/mlflow") == said
 
 
 def test_a_nested_run_comes_after_the_one_around_it(

@@ -70,3 +70,38 @@ def test_a_note_that_does_not_fit_begins_again(spool: Spool) -> None:
     assert spool.sent() == Sent("t", "u", "r", 0)
     (spool.folder / "sent.json").write_text('{"target": "t", "off')
     assert spool.sent() == Sent()
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "another run's"])
+def test_a_line_that_is_not_as_it_was_written_is_no_event(tmp_path: Path, damage: str) -> None:
+    spool = Spool(tmp_path, "a run")
+    spool.open_to_append()
+    spool.append({"kind": "metrics", "time": 1, "step": 1, "values": {"x": 1.5}})
+    spool.append({"kind": "finish", "time": 2, "status": "FINISHED"})
+    spool.close()
+    whole = [event for event, _ in spool.read(0, 9)]
+    assert whole == [
+        {"kind": "metrics", "time": 1, "step": 1, "values": {"x": 1.5}},
+        {"kind": "finish", "time": 2, "status": "FINISHED"},
+    ]
+    if damage == "another run's":
+        assert [event for event, _ in Spool(tmp_path, "another").read(0, 9)] == [None, None]
+    else:
+        spool.path.write_bytes(spool.path.read_bytes().replace(b"1.5", b"1.7"))
+        assert [event for event, _ in spool.read(0, 9)] == [None, whole[1]]
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "another run's", "no object"])
+def test_what_is_sent_is_told_again_where_that_is_not_sure(tmp_path: Path, damage: str) -> None:
+    spool, sent = Spool(tmp_path, "a run"), Sent("t", "http://host", "abc", 0)
+    spool.path.touch()
+    spool.save(sent)
+    assert spool.sent() == sent
+    file = tmp_path / "sent.json"
+    if damage == "another run's":
+        spool = Spool(tmp_path, "another")
+    else:
+        file.write_text(file.read_text().replace("abc", "abd") if damage == "a flipped bit" else "[]")
+    assert spool.sent() == Sent()
+    file.write_text('{"target": "t", "uri": "http://host", "run_id": "abc", "offset": 0}')
+    assert spool.sent() == sent, "of an earlier version"

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.config.secrets import hidden, redacted
 from seer_ray.status.live import JobSummary
 from seer_ray.status.pulse import JobStatus
 
@@ -99,8 +100,13 @@ class Follower(Generic[L, S]):
         self._clock, self._told_at, self._phase = clock, -PLAIN_INTERVAL, ""
         self._panel: Live | None = None
 
+    @property
+    def _watched(self) -> bool:
+        """Whether it is a terminal that a panel can be drawn on, again and again."""
+        return self.progress.is_terminal and not self.progress.is_dumb_terminal
+
     def start(self, live: L) -> None:
-        if self.progress.is_terminal:
+        if self._watched:
             self._panel = Live(self.view.panel(self.title, live), console=self.progress, transient=True)
             self._panel.start()
         else:
@@ -112,7 +118,7 @@ class Follower(Generic[L, S]):
             for event in self.view.events(live):
                 self.note(event)
             self._panel.update(self.view.panel(self.title, live))
-        elif not self.progress.is_terminal:
+        elif not self._watched:
             now = self._clock()
             if now - self._told_at >= PLAIN_INTERVAL or self.view.urgent(live, self._phase):
                 for line in self.view.lines(live):
@@ -121,7 +127,8 @@ class Follower(Generic[L, S]):
                 self._phase = live.phase
 
     def note(self, message: str) -> None:
-        if self.progress.is_terminal:
+        message = hidden(message)
+        if self._watched:
             self.progress.print(Text.assemble(("• ", "yellow"), message))
         else:
             self._line(f"note: {message}")
@@ -179,4 +186,4 @@ def print_places(console: Console, summary: JobSummary, places: list[tuple[str, 
     for index, command in enumerate(summary.next_commands):
         places = [*places, ("" if index else "next", command)]
     for label, text in places:
-        console.print(Text.assemble((f"{label:13}", "dim"), (text, "cyan")), soft_wrap=True)
+        console.print(Text.assemble((f"{label:13}", "dim"), (redacted(text), "cyan")), soft_wrap=True)

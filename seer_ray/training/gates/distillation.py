@@ -23,10 +23,9 @@ from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import ALL
 from seer_ray.fidelity.quality import Rows, measure
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.gate_config import GateConfig
+from seer_ray.models.gate_config import GateConfig, gated_layers, selecting_layers
 from seer_ray.models.gates import init_gates, load_gates, read_settings, save_gates
 from seer_ray.models.load import DTYPES, LoadedModel, load_model
-from seer_ray.models.plan import parse_layers
 from seer_ray.models.rope import head_dim
 from seer_ray.training.gates.card import write_card
 from seer_ray.training.gates.losses import GateTraining
@@ -60,7 +59,7 @@ class Distillation:
         self.loaded = load_teacher(config.model, device)
         self.gates, self.shape = initial_gates(config, self.loaded)
         model = self.loaded.model
-        layers = parse_layers(config.gates.layers, model.config.num_hidden_layers)
+        layers = gated_layers(config.gates.layers, model.config)
         if missing := [layer for layer in layers if self.gates[layer] is None]:
             raise ConfigError(
                 f"gates.layers={config.gates.layers or 'all'}: model.gates={config.model.gates} has no gate"
@@ -177,7 +176,7 @@ def plan_of(
         shape.gate_dim,
         config.objective,
         dtype,
-        len(parse_layers(config.gates.layers, hf_config.num_hidden_layers)),
+        len(gated_layers(config.gates.layers, hf_config)),
         weights,
         -(-rows_per_step(config, length) // (config.cluster.workers or 1)),
     )
@@ -238,10 +237,10 @@ def gate_shape(config: DistillConfig, hf_config: PreTrainedConfig) -> GateConfig
     """
     options = config.gates
     if config.model.gates is None:
-        layers = parse_layers(options.layers, hf_config.num_hidden_layers)
+        layers = gated_layers(options.layers, hf_config)
         return GateConfig(
             gate_dim=options.dim or head_dim(hf_config),
-            layers=None if len(layers) == hf_config.num_hidden_layers else layers,
+            layers=None if layers == selecting_layers(hf_config) else layers,
             **{name: getattr(options, name) for name in SETTINGS},
         )
     shape = read_settings(config.model.gates)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seer_ray.config.training import ObjectiveConfig
 from seer_ray.corpora.pack import EVERY_ROW, Pack, Share, first_row
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.patch import patch_attention
+from seer_ray.models.patch import attention_shape, patch_attention, rope_tables
 from seer_ray.models.rope import RopeTable
 from seer_ray.training.gates.imitation import imitate
 from seer_ray.training.gates.soft_gate import SoftGates, next_token_loss
@@ -47,7 +47,8 @@ class GateTraining:
         model.requires_grad_(False)
         self.model, self.gates, self.config = model, gates, config
         self.device = next(model.parameters()).device
-        self.rope = RopeTable.from_config(model.config, device=self.device)
+        self.shape = attention_shape(model)
+        self._ropes: list[RopeTable] = []
         trained = {}
         for layer in layers:
             gate = gates[layer]
@@ -106,8 +107,10 @@ class GateTraining:
         """Run the model; ``learn`` is told a ``Lesson`` of each layer before the next one begins."""
         kind: Any = self.config.target
         for pack in packs:
-            lesson = partial(learn, pack)
-            teacher = Teacher(pack, self.rope, self.trained, self.block, self.config.skip, kind, lesson)
+            lesson, ropes = partial(learn, pack), self.ropes(pack)
+            teacher = Teacher(
+                pack, self.shape, ropes, self.trained, self.block, self.config.skip, kind, lesson
+            )
             teach(self.model, pack, teacher)
 
     def _lessons(self, packs: Sequence[Pack], batch: int) -> list[Lesson]:
@@ -119,18 +122,25 @@ class GateTraining:
             self._kept = batch, lessons
         return self._kept[1]
 
+    def ropes(self, pack: Pack) -> list[RopeTable]:
+        """Of each layer, for the documents of a pack."""
+        longest = max(pack.lengths)
+        if not self._ropes or self._ropes[0].positions < longest:
+            self._ropes = rope_tables(self.model, longest)
+        return self._ropes
+
     def rows(self, packs: Sequence[Pack], share: Share = EVERY_ROW) -> int:
         """Rows that count, at least 1."""
-        lengths = [d.stop - d.start for pack in packs for d in pack.documents()]
+        lengths = [length for pack in packs for length in pack.lengths]
         firsts = [first_row(length, self.block, self.config.skip) for length in lengths]
         return max(1, sum(len(share.of(range(*ends))) for ends in zip(firsts, lengths, strict=True)))
 
     def _language(self, packs: Sequence[Pack], weight: float) -> float:
-        soft = SoftGates(self.trained, self.rope, self.block, self.config.skip)
+        soft = SoftGates(self.trained, self.shape, self.block, self.config.skip)
         count = max(1, sum(soft.targets(pack) for pack in packs))
         total = 0.0
         for pack in packs:
-            loss = next_token_loss(self.model, pack, soft) / count
+            loss = next_token_loss(self.model, pack, soft, self.ropes(pack)) / count
             if loss.requires_grad:
                 (weight * loss).backward()
             total += loss.item()

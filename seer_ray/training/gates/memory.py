@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.training import ObjectiveConfig
@@ -27,7 +27,8 @@ class MemoryPlan:
     gates: int
     """Weights, gradients and AdamW's two averages, fp32."""
     layer: int
-    """Activations of one layer of the teacher: residual stream, q, k, v, or those of its MLP."""
+    """Activations of one layer of the teacher: residual stream, q, k, v, or those of its MLP. What a
+    recurrence needs beside is not computed."""
     target: int
     """Block shares of one layer's rows, fp32, and what computes them."""
     imitation: int
@@ -75,7 +76,7 @@ def plan_memory(
         objective: what is trained.
         dtype: of the model's weights and activations.
         layers: that have a gate; None: all.
-        weights: bytes of the model's weights; None: from the config (no mixture of experts).
+        weights: bytes of the model's weights; None: from the config.
         rows_held: rows of a batch that a worker has, whose lessons it keeps between updates.
     """
     size, width = dtype.itemsize, head_dim(config)
@@ -85,8 +86,8 @@ def plan_memory(
     blocks, rows = length // block, length - max(block, int(objective.skip * length))
     q, kv = heads * width, kv_heads * width
     if weights is None:
-        embedded = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
-        weights = size * (embedded + count * hidden * (2 * q + 2 * kv + 3 * inner + 2))
+        with torch.device("meta"):
+            weights = size * sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
     gate = kv_heads * gate_dim * (heads // kv_heads + 3) * width + 2 * gate_dim
     # Residual and its norm; q, k, v; q and k rotated; output in two parts and whole; one fp32 copy of q.
     attention = length * (size * (2 * hidden + 2 * (q + 2 * kv) + 3 * q) + 4 * q)

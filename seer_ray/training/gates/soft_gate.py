@@ -14,7 +14,7 @@ a soft gate is a follow-up to arXiv 2506.08889; this form of it is our own.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from seer_ray.corpora.pack import Pack, first_row
-from seer_ray.kernels.target import attend_with_target
+from seer_ray.kernels.causal import causal
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.patch import decoder_layer
+from seer_ray.models.hosted import Run, recur_apart
+from seer_ray.models.patch import AttentionShape, embed, logits_of, normalise, run_layers
 from seer_ray.models.rope import RopeTable
 
 LOGITS = 2**25
@@ -39,17 +40,17 @@ class SoftGates:
 
     Args:
         gates: by layer; the other layers attend densely.
-        rope: the model's.
+        shape: of the model's attention.
         block: tokens a block.
         skip: rows before ``first_row`` attend densely, as a prompt does, and have no loss.
     """
 
-    def __init__(self, gates: Mapping[int, AttnGate], rope: RopeTable, block: int, skip: float) -> None:
-        self.gates, self.rope, self.block, self.skip = gates, rope, block, skip
+    def __init__(self, gates: Mapping[int, AttnGate], shape: AttentionShape, block: int, skip: float) -> None:
+        self.gates, self.shape, self.block, self.skip = gates, shape, block, skip
 
     def targets(self, pack: Pack) -> int:
         """Next tokens of a pack that have a loss."""
-        return sum(len(self._predicting(d.stop - d.start)) for d in pack.documents())
+        return sum(len(self._predicting(length)) for length in pack.lengths)
 
     def predicting(self, pack: Pack) -> Tensor:
         """Tokens of a pack whose next token has a loss, ``[n]``."""
@@ -63,23 +64,24 @@ class SoftGates:
 class SoftPass:
     """A ``Step`` (see ``models.patch``) with gradients."""
 
-    def __init__(self, pack: Pack, soft: SoftGates) -> None:
-        self.pack, self.soft, self.positions = pack, soft, pack.positions
+    def __init__(self, pack: Pack, soft: SoftGates, ropes: Sequence[RopeTable]) -> None:
+        """``ropes``: of each layer."""
+        self.pack, self.soft, self.ropes, self.position = pack, soft, ropes, pack.positions
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
+    ) -> Tensor:
         """See ``models.patch.Step``."""
         soft, out = self.soft, []
-        q_rotated, k_rotated = (soft.rope.rotate(x, self.positions) for x in (q, k))
+        q_rotated, k_rotated = (self.ropes[layer].rotate(x, self.position) for x in (q, k))
         gate = soft.gates.get(layer)
         for d in self.pack.documents():
             length = d.stop - d.start
             first = length if gate is None else first_row(length, soft.block, soft.skip)
             if first:
                 early = slice(d.start, d.start + first)
-                dense, _ = attend_with_target(
-                    q_rotated[early], k_rotated[early], v[early], soft.block, scale, first
-                )
-                out.append(dense)
+                window = soft.shape.reach(layer)
+                out.append(causal(q_rotated[early], k_rotated[early], v[early], scale, window, sinks))
             if gate is None or first == length:
                 continue
             keys = gate.compress_keys(k[d.start : d.start + (length - 1) // soft.block * soft.block][None])
@@ -99,33 +101,47 @@ class SoftPass:
                         v[seen],
                         start,
                         scale,
+                        sinks,
                         use_reentrant=False,
                     )
                 )
         return torch.cat(out)
 
+    def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
+        """See ``models.hosted.HostedStep``."""
+        return recur_apart(hidden, self.pack.lengths, run)
 
-def next_token_loss(model: Any, pack: Pack, soft: SoftGates) -> Tensor:
-    """Summed over the tokens that count, nats. Activations of one layer are held, and every layer's input."""
-    step = SoftPass(pack, soft)
-    hidden = model.model.embed_tokens(pack.tokens).unsqueeze(0)
-    for layer in model.model.layers:
-        hidden = checkpoint(decoder_layer, layer, hidden, step, use_reentrant=False)
+
+def next_token_loss(model: Any, pack: Pack, soft: SoftGates, ropes: Sequence[RopeTable]) -> Tensor:
+    """Summed over the tokens that count, nats. Activations of one layer are held, and every layer's input.
+    ``ropes``: of each layer."""
+    step = SoftPass(pack, soft, ropes)
+    hidden = embed(model, pack.tokens)
+    for layer in range(soft.shape.layers):
+        hidden = checkpoint(run_layers, model, hidden, step, range(layer, layer + 1), use_reentrant=False)
     rows = soft.predicting(pack).to(hidden.device)
-    found, wanted = model.model.norm(hidden)[0, rows], pack.tokens[rows + 1]
+    found, wanted = normalise(model, hidden)[rows], pack.tokens[rows + 1]
     parts = [
-        checkpoint(_loss, model.lm_head, some, next, use_reentrant=False)
+        checkpoint(_loss, model, some, next, use_reentrant=False)
         for some, next in zip(found.split(LOGIT_ROWS), wanted.split(LOGIT_ROWS), strict=True)
     ]
     return torch.stack(parts).sum() if parts else hidden.new_zeros(())
 
 
-def _loss(head: Any, hidden: Tensor, wanted: Tensor) -> Tensor:
-    return cross_entropy(head(hidden).float(), wanted, reduction="sum")
+def _loss(model: Any, hidden: Tensor, wanted: Tensor) -> Tensor:
+    return cross_entropy(logits_of(model, hidden).float(), wanted, reduction="sum")
 
 
 def _attend(
-    gate: AttnGate, q_nope: Tensor, keys: Tensor, q: Tensor, k: Tensor, v: Tensor, start: int, scale: float
+    gate: AttnGate,
+    q_nope: Tensor,
+    keys: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    start: int,
+    scale: float,
+    sinks: Tensor | None,
 ) -> Tensor:
     """Rows from position ``start`` on; ``keys [1, blocks, kv_heads, gate_dim]`` are the gate's."""
     rows, q_heads, dim = q.shape
@@ -139,7 +155,10 @@ def _attend(
         grouped = q.float().view(rows, heads, -1, dim).permute(1, 2, 0, 3)
         logits = torch.einsum("hgrd,thd->hgrt", grouped, k.float()) * scale + bias
         future = torch.arange(stop, device=q.device) > positions.unsqueeze(1)
-        p = torch.softmax(logits.masked_fill(future, float("-inf")), dim=3)
+        logits = logits.masked_fill(future, float("-inf"))
+        if sinks is not None:  # they take their share, and have no value
+            logits = torch.cat([logits, sinks.view(heads, -1, 1, 1).expand(-1, -1, rows, 1)], dim=3)
+        p = torch.softmax(logits, dim=3)[..., :stop]
         out = torch.einsum("hgrt,thd->rhgd", p, v.float())
     return out.reshape(rows, q_heads, dim).to(v.dtype)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seer_ray.corpora.pack import Pack, first_row
+from seer_ray.kernels.causal import causal
 from seer_ray.kernels.target import Kind, attend_with_target
-from seer_ray.models.patch import decoder_layer
+from seer_ray.models.hosted import Run, recur_apart
+from seer_ray.models.patch import AttentionShape, embed, run_layers
 from seer_ray.models.rope import RopeTable
 
 Lesson = Callable[[int, Tensor, Tensor, list[Tensor]], None]
@@ -23,7 +25,8 @@ class Teacher:
 
     Args:
         pack: the documents.
-        rope: the model's.
+        shape: of the model's attention.
+        ropes: of each layer.
         layers: those with a target.
         block: tokens a block.
         skip: see ``first_row``.
@@ -34,7 +37,8 @@ class Teacher:
     def __init__(
         self,
         pack: Pack,
-        rope: RopeTable,
+        shape: AttentionShape,
+        ropes: Sequence[RopeTable],
         layers: Collection[int],
         block: int,
         skip: float,
@@ -43,28 +47,34 @@ class Teacher:
     ) -> None:
         self.pack, self.layers, self.block, self.skip, self.kind = pack, layers, block, skip, kind
         self.lesson = lesson
-        self.rope, self.positions = rope, pack.positions
+        self.shape, self.ropes, self.position = shape, ropes, pack.positions
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
+    ) -> Tensor:
         """See ``models.patch.Step``."""
-        q_rotated, k_rotated = (self.rope.rotate(x, self.positions) for x in (q, k))
-        taught = layer in self.layers
+        q_rotated, k_rotated = (self.ropes[layer].rotate(x, self.position) for x in (q, k))
+        taught, window = layer in self.layers, self.shape.reach(layer)
         out, targets = torch.empty_like(q, dtype=v.dtype), []
         for d in self.pack.documents():
-            length = d.stop - d.start
-            first = first_row(length, self.block, self.skip) if taught else length
+            if not taught:
+                out[d] = causal(q_rotated[d], k_rotated[d], v[d], scale, window, sinks)
+                continue
+            first = first_row(d.stop - d.start, self.block, self.skip)
             out[d], target = attend_with_target(
-                q_rotated[d], k_rotated[d], v[d], self.block, scale, first, self.kind
+                q_rotated[d], k_rotated[d], v[d], self.block, scale, first, self.kind, sinks
             )
             targets.append(target)
         if taught:
             self.lesson(layer, q, k, targets)
         return out
 
+    def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
+        """See ``models.hosted.HostedStep``."""
+        return recur_apart(hidden, self.pack.lengths, run)
+
 
 @torch.no_grad()
 def teach(model: Any, pack: Pack, teacher: Teacher) -> None:
     """Run the model as far as the last layer that has a target."""
-    hidden = model.model.embed_tokens(pack.tokens).unsqueeze(0)
-    for layer in model.model.layers[: max(teacher.layers) + 1]:
-        hidden = decoder_layer(layer, hidden, teacher)
+    run_layers(model, embed(model, pack.tokens), teacher, range(max(teacher.layers) + 1))

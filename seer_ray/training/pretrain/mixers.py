@@ -67,7 +67,10 @@ class PackedStep:
         self.documents, self.mixers = documents, mixers
         self.cos, self.sin = rope.at(documents.positions.to(rope.inv_freq.device))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
+    ) -> Tensor:
+        """See ``models.patch.Step``; models that are trained here have no sinks."""
         q, k = rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin)
         return self.mixers[layer](q, k, v, self.documents, scale)
 

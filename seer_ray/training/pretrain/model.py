@@ -33,7 +33,7 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
         tie_word_embeddings=True,
         use_sliding_window=windowed,
         sliding_window=config.window if windowed else None,
-        layer_types=[MIXERS[name].native for name in mixers],
+        layer_types=[MIXERS[name].native[0] for name in mixers],
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end,
         pad_token_id=tokenizer.pad_token_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from engines import request
+from families import save_family
 from tiny import make_tiny, save_tiny
 
 from seer_ray.config.compose import compose
@@ -127,7 +129,8 @@ def test_the_card_says_how(trained: Path, model: Path, data: Path) -> None:
 class Recorded:
     """Scores of the ``seer`` selectors in an engine: (position, layer) -> ``[kv_heads, blocks]``."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, layers: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, layers: Sequence[int]) -> None:
+        """``layers``: those that have one."""
         self.scores: dict[tuple[int, int], torch.Tensor] = {}
         self.calls, self.layers = 0, layers
         original = Seer.scores
@@ -136,29 +139,43 @@ class Recorded:
             found = original(seer, query, view)
             position = int(view.positions[0])
             complete = int(view.lengths[0]) // view.block
-            self.scores[position, self.calls % self.layers] = found[0, :, :complete].clone()
+            self.scores[position, self.layers[self.calls % len(self.layers)]] = found[0, :, :complete].clone()
             self.calls += 1
             return found
 
         monkeypatch.setattr(Seer, "scores", scores)
 
 
+@pytest.mark.parametrize(
+    ("family", "gated"),
+    [("qwen3", (0, 1)), ("qwen3_next", (1, 3)), ("glm4", (0, 1, 2, 3)), ("gpt_oss", (1, 3))],
+)
 def test_saved_and_loaded_gates_decode_with_the_scores_of_training(
-    model: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+    family: str,
+    gated: tuple[int, ...],
+    model: Path,
+    data: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A chain decoded by the engine, then packed behind another document: the same logits of blocks."""
+    if family != "qwen3":
+        model, trained = save_family(tmp_path / "model", family), tmp_path
+        made = config(model, data, "train.steps=2")
+        assert fit(Distillation(made, "cpu"), made.train, trained, product="gates").finished
     loaded = load_model(ModelConfig(name=str(model), device="cpu", gates=str(trained / "gates")))
     engine = Engine(
         loaded, EngineConfig(block_size=16, max_batch=1), SelectorConfig(name="seer", budget=10**6)
     )
-    recorded = Recorded(monkeypatch, layers=2)
+    recorded = Recorded(monkeypatch, gated)
     prompt = tuple(b"the cat sat on a mat and looked around, then it slept for a while")
     engine.submit(request("a/0", prompt, new=60))
     (completion,) = engine.run()
     chain = torch.tensor([*prompt, *completion.tokens])
 
     gates = load_gates(str(trained / "gates"), loaded.hf_config, 16)
-    training = GateTraining(loaded.model, gates, (0, 1), ObjectiveConfig())
+    training = GateTraining(loaded.model, gates, gated, ObjectiveConfig())
     pack = Pack.of([torch.tensor(list(b"another document, not seen")), chain])
     seen = {}
 
@@ -166,9 +183,13 @@ def test_saved_and_loaded_gates_decode_with_the_scores_of_training(
         gate, (_, d) = training.trained[layer], pack.documents()
         seen[layer] = gate.score(q[d], pack.positions[d], gate.compress_keys(k[d][None]))
 
-    teach(loaded.model, pack, Teacher(pack, training.rope, (0, 1), 16, 0.5, "max", lesson))
+    teach(
+        loaded.model, pack, Teacher(pack, training.shape, training.ropes(pack), gated, 16, 0.5, "max", lesson)
+    )
     positions = {position for position, _ in recorded.scores}
-    assert positions == set(range(len(prompt) - 1, len(prompt) + 59)) and len(recorded.scores) == 2 * 60
+    assert (
+        positions == set(range(len(prompt) - 1, len(prompt) + 59)) and len(recorded.scores) == len(gated) * 60
+    )
     for (position, layer), scores in recorded.scores.items():
         expected = seen[layer][position, :, : scores.shape[1]]
         torch.testing.assert_close(scores, expected.detach(), rtol=1e-4, atol=1e-4)
@@ -318,7 +339,7 @@ def test_the_teacher_is_the_model() -> None:
         found.append(k)
 
     pack = Pack.of([a, b])
-    teach(tiny, pack, Teacher(pack, training.rope, (1,), 16, 0.0, "max", lesson))
+    teach(tiny, pack, Teacher(pack, training.shape, training.ropes(pack), (1,), 16, 0.0, "max", lesson))
     for document, d in zip((a, b), pack.documents(), strict=True):
         with torch.no_grad():
             hidden = tiny(document[None], output_hidden_states=True).hidden_states[1]

@@ -130,7 +130,7 @@ def test_documents_of_a_pack_do_not_see_each_other(objective: dict[str, float]) 
 
     def of(*docs: Tensor) -> tuple[float, int]:
         trained = training(**objective)
-        soft = soft_gate.SoftGates(trained.trained, trained.rope, BLOCK, 0.5)
+        soft = soft_gate.SoftGates(trained.trained, trained.shape, BLOCK, 0.5)
         rows = soft.targets(Pack.of(docs)) if objective else trained.rows([Pack.of(docs)])
         return trained.loss([Pack.of(docs)])[1][name], rows
 

@@ -1,0 +1,49 @@
+"""What a layer plan allows to be read, from its code: the nominal side of ``attended_kv``."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+_KIND = re.compile(
+    r"(?P<count>\d+)?(?P<name>[a-z_]\w*?)"
+    r"(?:(?P<budget>\d+)b\d+(?:t[\d.]+(?:e-\d+)?)?(?:-nosink)?(?:-prefill)?)?"
+)
+_STATELESS = ("linear", "none")
+"""Layers of a plan's code that keep no KV, and so count neither as read nor as there to be read."""
+
+
+class Reads(NamedTuple):
+    """Layers that are alike."""
+
+    layers: int
+    budget: int | None
+    """KV tokens per KV head and step at most; None: all there is."""
+
+
+@cache
+def reads(plan: str) -> tuple[Reads, ...] | None:
+    """Of the layers that keep KV, by ``LayerPlan.id``; None: not known, for a model's own windows
+    are not in it."""
+    count, colon, kinds = plan.partition("@")[0].partition("L:")
+    parts = kinds.split("+")
+    matches = [_KIND.fullmatch(part) for part in parts]
+    if not colon or not count.isdigit() or not all(matches):
+        return None
+    found = []
+    for match in matches:
+        assert match is not None
+        name, budget = match["name"], match["budget"]
+        if budget is None and name not in ("dense", *_STATELESS):
+            return None
+        if name not in _STATELESS:
+            found.append(Reads(int(match["count"] or count), int(budget) if budget else None))
+    return tuple(found)
+
+
+def tokens_read(budget: int | None, prompt: int, completion: int) -> int:
+    """KV tokens that one KV head of a layer reads, over the decode steps of a chain: each all there is, up to
+    ``budget``."""
+    short = completion if budget is None else min(completion, max(0, budget - prompt))
+    return short * prompt + short * (short - 1) // 2 + (completion - short) * (budget or 0)

@@ -1,0 +1,90 @@
+"""What a job reads: it goes on with the same models, tokenizers and data, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import ModelConfig
+from seer_ray.models.identity import COMMIT, Content, Contents, contents, differences, find_tokenizer
+from seer_ray.models.tokenizer_files import check_tokenizer_files
+from seer_ray.results.base import RESTORE, Folder
+
+FILE = "sources.json"
+VERSION = 1
+"""Of the digests; those of another one are not compared."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A model as all processes of a job are to read it."""
+
+    model: ModelConfig
+    """Of the hub, with the commit."""
+    contents: Contents
+
+
+def look(model: ModelConfig, *folders: Folder, gated: bool = True) -> Sources:
+    """What is behind the options of a model, before anything is started.
+
+    Args:
+        model: Of the options.
+        folders: Of jobs that read it. A commit of the hub that one has noted is the one to go on with.
+        gated: Whether gates are read.
+
+    Raises:
+        ConfigError: It is not there, or its tokenizer cannot encode.
+    """
+    for folder in folders:
+        if commit := noted(folder).get("model.name", {}).get(COMMIT):
+            model = replace(model, revision=commit)
+            break
+    if not gated:
+        model = replace(model, gates=None)
+    found = contents(model)
+    if commit := found["model.name"].get(COMMIT):
+        model = replace(model, revision=commit)
+    tokenizer = find_tokenizer(model)
+    if tokenizer.is_dir():
+        name = "name" if model.tokenizer is None else "tokenizer"
+        check_tokenizer_files(tokenizer, f"model.{name}={getattr(model, name)}")
+    return Sources(model, found)
+
+
+def noted(folder: Folder) -> Contents:
+    """What a job's folder says that it was begun with; empty: nothing was made yet, or nothing is known.
+
+    Raises:
+        ConfigError: The note is torn.
+    """
+    said: Any = folder.read_json(FILE)
+    if said is None or folder.unused:
+        return {}
+    try:
+        version, sources = said["version"], {name: dict(content) for name, content in said["sources"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ConfigError(f"{folder.store.locate(FILE)}: torn; {RESTORE}, or delete it") from None
+    return sources if version == VERSION else {}
+
+
+def refuse_other_sources(folder: Folder, now: Mapping[str, Content]) -> None:
+    """Compares what is behind the options of a job with what is noted in its folder, and notes what is not.
+
+    Args:
+        folder: Open to write.
+        now: Option -> content.
+
+    Raises:
+        ConfigError: Names what holds something else since the job was begun.
+    """
+    then = noted(folder)
+    if wrong := differences(now, then):
+        more = f" and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
+        raise ConfigError(
+            f"{folder.uri}: was begun with other files, digests now and then: {wrong[0]}{more}; "
+            "restore them, or give the job another name"
+        )
+    if now != then:
+        folder.write_json(FILE, {"version": VERSION, "sources": {**now, **then}})

@@ -1,0 +1,67 @@
+"""Parts that no ledger entry names: what a crash left, what has lost its entry, what is of another run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable
+
+import pyarrow as pa
+
+from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.results.entry import ENTRIES, STEM, Entry, Key, entry_name, order, part_keys, part_name
+from seer_ray.results.store import Store
+
+Verdict = ConfigError | None
+"""Why a part cannot be helped; None: its entry can be made again."""
+
+
+def orphans(files: Iterable[str], known: Container[str]) -> list[str]:
+    """Stems of the parts without an entry, in order of commit."""
+    stems = [m[1] for name in files if (m := re.fullmatch(rf"part-({STEM.pattern})\.parquet", name))]
+    return sorted((stem for stem in stems if stem not in known), key=order)
+
+
+def judge(
+    store: Store, stems: Iterable[str], committed: Container[Key], run_id: str, sealed: bool
+) -> dict[str, Verdict]:
+    """Those parts without an entry that hold rows which are nowhere else, or whose rows are not known.
+
+    Args:
+        committed: rows that entries name.
+        sealed: all parts of the run say that they are of it.
+    """
+    found: dict[str, Verdict] = {}
+    for stem in stems:
+        where = store.locate(part_name(stem))
+        remedy = f"move it away, or restore {entry_name(stem)} if it is this run's"
+        try:
+            theirs, keys, _ = part_keys(store, stem)
+        except FileNotFoundError:
+            continue
+        except (pa.ArrowException, OSError, KeyError) as error:
+            found[stem] = ConfigError(
+                f"{where}: not in the ledger, and cannot be read ({one_line(error)}); {remedy}"
+            )
+            continue
+        there = [key for key in keys if key in committed]
+        if theirs != run_id and (sealed or theirs is not None):
+            found[stem] = ConfigError(f"{where}: of another run; {remedy}")
+        elif not there:
+            found[stem] = None
+        elif len(there) < len(keys):
+            found[stem] = _overlap(where, len(there), len(keys), remedy)
+    return found
+
+
+def restored(store: Store, stem: str, committed: Container[Key]) -> Entry:
+    """The entry of a part, made from the part. Raises ConfigError: some of its rows are elsewhere too."""
+    _, keys, content = part_keys(store, stem)
+    if there := sum(key in committed for key in keys):
+        raise _overlap(store.locate(part_name(stem)), there, len(keys), f"restore {ENTRIES}/")
+    return Entry.of(content, keys)
+
+
+def _overlap(where: str, there: int, rows: int, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: not in the ledger, and {there} of its {rows} rows are in other parts too; {remedy}"
+    )

@@ -1,0 +1,43 @@
+"""What plans allow to be read, beside the plans themselves and steps counted one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from seer_ray.analysis.reads import reads, tokens_read
+from seer_ray.config.options import PlanConfig, SelectorConfig
+from seer_ray.models.plan import resolve_plan
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [PlanConfig(ratio="3"), PlanConfig(repeat=["gated", "quest:128"]), PlanConfig(named="all_anchor")],
+)
+@pytest.mark.parametrize(
+    "selector",
+    [
+        SelectorConfig("seer", 1024),
+        SelectorConfig("seer", 1024, threshold=0.00001, sink=False, sparse_prefill=True),
+    ],
+)
+def test_reads_are_those_of_the_plan(layout: PlanConfig, selector: SelectorConfig) -> None:
+    made = resolve_plan(selector, ["attention"] * 8, 64, layout)
+    found = reads(made.id)
+    assert found is not None
+    budgets = [None if spec.blocks is None else 64 * spec.blocks for spec in made.layers]
+    assert Counter(budgets) == {kind.budget: kind.layers for kind in found}
+
+
+def test_layers_without_kv_do_not_count_and_windows_are_not_known() -> None:
+    assert reads("12L:8linear+2none+2dense") == ((2, None),)
+    assert reads("12L:6sliding+6dense") is None and reads("another's") is None
+
+
+@pytest.mark.parametrize("budget", [None, 1, 7, 1000])
+@pytest.mark.parametrize("prompt", [1, 7, 40])
+@pytest.mark.parametrize("completion", [0, 1, 20])
+def test_tokens_read(budget: int | None, prompt: int, completion: int) -> None:
+    steps = [prompt + step for step in range(completion)]
+    assert tokens_read(budget, prompt, completion) == sum(min(n, budget or n) for n in steps)
