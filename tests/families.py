@@ -12,6 +12,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from seer_ray.models.families import FAMILIES, OURS
 
 FAMILY_NAMES = tuple(FAMILIES)
+KINDS = ("qwen3_next", "falcon_h1", "gpt_oss", "gemma3_text", "glm4", "nemotron_h", "lfm2")
+"""Of each kind of layer, state, rotation and output one."""
 
 _BASE: dict[str, Any] = {
     "vocab_size": VOCABULARY,

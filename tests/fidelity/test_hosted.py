@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engines import TinyModel, request, run, tokens
-from families import FAMILY_NAMES, make_family
+from families import KINDS, make_family
 from tiny import tiny_tokenizer
 
 from seer_ray.config.options import EngineConfig, SelectorConfig
@@ -18,15 +18,11 @@ from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.passes import DensePass, Pages, SparsePass
 from seer_ray.fidelity.quality import REFERENCES, Rows, measure
 from seer_ray.fidelity.sensitivity import ALIKE, SHARES, Allowance, limit_of, measure_layers
-from seer_ray.models.families import FAMILIES
 from seer_ray.models.patch import attention_shape, embed, forward_tokens, logits_of, rope_tables, run_layers
 from seer_ray.models.plan import Limit
 from seer_ray.selectors.seer import Seer
 
 BLOCK, BUDGET = 16, 4
-NOTHING = ("ministral", "ministral3", "phi3")
-"""Tiny models whose layers all have a window."""
-HOSTED = [name for name in FAMILY_NAMES if FAMILIES[name].hosted and name not in NOTHING]
 DOCUMENT = Document("a", "noise", torch.tensor(tokens(200)))
 
 
@@ -41,7 +37,7 @@ def pages_of(family: str, length: int) -> Pages:
     return Pages(attention_shape(model), rope_tables(model, length), length, BLOCK, next(model.parameters()))
 
 
-@pytest.mark.parametrize("family", HOSTED)
+@pytest.mark.parametrize("family", KINDS)
 def test_a_chain_of_the_engine_is_the_best_tokens_of_a_sparse_pass(family: str) -> None:
     """Gates rank; a prompt within the budget reads all there is in either."""
     budget = BUDGET * BLOCK
@@ -61,7 +57,7 @@ def test_a_chain_of_the_engine_is_the_best_tokens_of_a_sparse_pass(family: str) 
     assert best[len(prompt) - 1 : -1].tolist() == list(chain)
 
 
-@pytest.mark.parametrize("family", HOSTED)
+@pytest.mark.parametrize("family", KINDS)
 def test_figures_are_of_layers_that_select_and_all_blocks_are_dense(family: str) -> None:
     model, gates = loaded(family).model, loaded(family).load_gates(BLOCK)
     budgets = [Budget.parse(BUDGET * BLOCK), Budget.parse(1024)]
