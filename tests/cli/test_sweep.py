@@ -79,7 +79,7 @@ def test_done(invoke, job):
     assert result.exit_code == 0
     assert [point.slug for point in points_of(job.config)] == ["dense", "quest-256", "quest-512"]
     text = " ".join(result.stdout.split())
-    assert "quest-256 50.0 ± 12.5 % 25.0 % 150 1.50" in text and "Take quest-256." in text
+    assert "quest-256 50.0 ± 12.5 % 25.0 %" in text and "Take quest-256." in text
     assert "runs/x/points/*/completions/*.parquet" in text
     assert "a note" in result.stderr
     assert (

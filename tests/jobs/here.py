@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from seer_ray.cli.app import app
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import Interrupted
+from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.requests import make_prompts
 from seer_ray.driver.session import Session
 from seer_ray.engine.request import Completion, Counters, Progress, Request
@@ -71,7 +72,8 @@ def decode_here(stop: int | None, prompts: dict[str, Any]) -> Callable[..., None
     def decode(session: Session, build: object) -> None:
         if not prompts:
             prompts["made"] = make_prompts(session.config, session.problems)
-        queue = session.prepare(*prompts["made"], pool=HereGrader())
+        clock = clock_of(session.folder)
+        queue = session.prepare(session.config, *prompts["made"], clock, pool=HereGrader())
         queue.plan = "2L:dense"
         requests: list[Request] = [request for requests in queue._rounds for request in requests]
         for number, request in enumerate(requests):

@@ -85,7 +85,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, Any]]:
     sent: list[tuple[RunConfig, Any]] = []
 
     class Pool:
-        def __init__(self, config: RunConfig, placement: Any, build: Any) -> None:
+        def __init__(self, config: RunConfig, placement: Any, build: Any, watch: Any) -> None:
             sent.append((config, build))
             raise ConfigError("sent")
 

@@ -13,7 +13,7 @@ from tiny import tiny_tokenizer
 from transformers import CONFIG_MAPPING
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig, ModelConfig, SelectorConfig
+from seer_ray.config.options import EngineConfig, ModelConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.runner import Runner
 from seer_ray.engine.states import StateSlots
 from seer_ray.models.architecture import check_config, is_mixture
@@ -37,7 +37,7 @@ def test_what_is_said_is_what_the_engine_finds(family: str, tmp_path: Path) -> N
     model = make_family(family)
     said = describe(config_of(tmp_path, model.config))
     loaded = LoadedModel(model, tiny_tokenizer(), model.config, family, torch.float32, torch.device("cpu"))
-    runner = Runner(loaded, EngineConfig(block_size=BLOCK), SelectorConfig())
+    runner = Runner(loaded, EngineConfig(block_size=BLOCK), SelectorConfig(), PlanConfig())
     shape = attention_shape(model)
     assert said.layers == list(shape.mixers) == [spec.mixer for spec in runner.plan.layers]
     pages = {
