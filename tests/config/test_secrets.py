@@ -56,7 +56,7 @@ def test_secrets_leave_what_is_kept(text: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("runs", "sqlite:////tmp/a b/mlflow.db", "http://localhost:5000", "http://[::1]:5000/x"),
+        *("runs", "sqlite:////data/a b/mlflow.db", "http://localhost:5000", "http://[::1]:5000/x"),
         *("s3://bucket/runs?region=eu&endpoint_override=localhost:9000", "gs://bucket/a@b", "me@example.org"),
         *(
             "abfs://container@account.dfs.core.windows.net/x",
