@@ -109,7 +109,7 @@ def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
     In processes of their own: Ray decides when it is imported whether it uses tokens.
     """
     address, dashboard = cluster
-    save_tiny(tmp_path / "model", "llama")
+    save_tiny(tmp_path / "model", "llama", max_position_embeddings=4096)
 
     def seer_ray(command: str, name: str, point: str = "") -> str:
         options = f"model.name={tmp_path}/model name={name} task.limit=3 samples=1 sampling.max_new_tokens=10"
