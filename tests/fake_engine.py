@@ -154,6 +154,19 @@ def build_slow(config: RunConfig) -> FakeEngine:
     return FakeEngine(config.engine.max_batch, step_s=0.02)
 
 
+class StuckEngine(FakeEngine):
+    """Never decodes a token of problem c."""
+
+    def _advance(self, request: Request, tokens: list[int]) -> Delta:
+        if request.problem == "c":
+            time.sleep(3600)
+        return super()._advance(request, tokens)
+
+
+def build_stuck_at_c(config: RunConfig) -> FakeEngine:
+    return StuckEngine(config.engine.max_batch, step_s=0.002)
+
+
 def build_misconfigured(config: RunConfig) -> FakeEngine:
     raise ConfigError("model.gates=nothing: no gates there")
 

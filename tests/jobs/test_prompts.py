@@ -110,6 +110,9 @@ def test_a_run_that_goes_on_asks_what_it_has_asked(letters: MakeConfig, model: P
     about = json.loads(Path(folder(config), "run.json").read_text())
     assert noted["clock"] == pytest.approx(about["created_at"])
     before = dated(model, tmp_path / "dated", "Be brief. " + template)
+    with pytest.raises(ConfigError, match=r"other files.* model\.tokenizer: chat_template\.jinja"):
+        run_job.main(config, build=fake_engine.build_fake)
+    Path(folder(config), "sources.json").unlink()  # as if the same files were rendered by other software
     with pytest.raises(ConfigError, match=r"the prompt of problem 'a' and of 5 more is no longer the one"):
         run_job.main(config, build=fake_engine.build_fake)
     dated(model, Path(before), template)

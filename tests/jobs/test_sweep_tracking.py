@@ -50,7 +50,8 @@ def folders(base: SweepConfig) -> dict[str, Any]:
 
 def events(base: SweepConfig, name: str) -> list[dict[str, Any]]:
     """What the disk has for MLflow."""
-    found = [event for event, _ in Spool(folders(base)[name].path / "tracking").read(0, 10**6)]
+    folder = folders(base)[name]
+    found = [event for event, _ in Spool(folder.path / "tracking", folder.run_id).read(0, 10**6)]
     assert None not in found
     return found  # type: ignore[return-value]
 
