@@ -28,3 +28,15 @@ def local_ray() -> Iterator[None]:
 
     with fake_engine.local_ray():
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have recorded of each model type."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    said = sorted(
+        str(value) for report in reports for name, value in report.user_properties if name == "conformance"
+    )
+    if said:
+        terminalreporter.section("largest difference of logits from transformers', of their spread")
+        for line in said:
+            terminalreporter.line(line)

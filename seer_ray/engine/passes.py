@@ -20,22 +20,11 @@ from seer_ray.models.mixers import MIXERS
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.recurrence import Run
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 from seer_ray.selectors.base import CurrentPages, Selector, StepView
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 """cos and sin of some positions."""
-
-
-class Attention(NamedTuple):
-    """What a layer asks of its mixer: ``q, k, v [tokens, heads, head_dim]`` before rotation."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    scale: float
-    """Of the logits."""
-    sinks: torch.Tensor | None = None
-    """See ``kernels.attend``."""
 
 
 class Mixer(Protocol):
@@ -153,22 +142,14 @@ class PrefillPass:
         self.groups = [ChunkPages(parts, group, chunk, self) for group in range(len(decoder.cache.groups))]
         self._rotary: dict[int, Rotary] = {}
 
-    def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See ``models.patch.Step``."""
+    def attend(self, layer: int, asked: Attention) -> torch.Tensor:
+        """See ``models.step``."""
         mixer = self.decoder.mixers[layer]
         assert mixer is not None
-        return mixer.prefill(self, Attention(q, k, v, scale, sinks))
+        return mixer.prefill(self, asked)
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        """See ``models.hosted.HostedStep``."""
+        """See ``models.step``."""
         states, out = self.decoder.cache.states, []
         assert states is not None
         for part, tokens in zip(
@@ -279,22 +260,14 @@ class DecodePass:
             self._rotary[id(rope)] = rope.at(self.position)
         return self._rotary[id(rope)]
 
-    def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See ``models.patch.Step``."""
+    def attend(self, layer: int, asked: Attention) -> torch.Tensor:
+        """See ``models.step``."""
         mixer = self.decoder.mixers[layer]
         assert mixer is not None
-        return mixer.decode(self, Attention(q, k, v, scale, sinks))
+        return mixer.decode(self, asked)
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        """See ``models.hosted.HostedStep``."""
+        """See ``models.step``."""
         states = self.decoder.cache.states
         assert states is not None and self._slots is not None
         return run(hidden.unsqueeze(1), states.held(layer, self._slots)).squeeze(1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.engine.passes import Attention, DecodePass, Decoder, PrefillPass
+from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
+from seer_ray.models.step import Attention
 
 
 class SlidingAttention:
