@@ -93,7 +93,7 @@ class Runner:
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
-        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan)
+        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window)
         selectors = self._selectors(shape)
         self.capacity = self._capacity(shape, selectors)
         max_pages = -(-self.capacity.max_length // settings.block_size)
