@@ -21,6 +21,16 @@ if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="slow tests in full: twenty kills, 500 mutations")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for all of it."""
+    return bool(request.config.getoption("long"))
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """The one Ray of this process, which takes seconds to start: ``pytest.mark.usefixtures("local_ray")``."""
