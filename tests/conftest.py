@@ -11,8 +11,10 @@ from hypothesis import settings
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
 
-# A shell starts background jobs with SIGINT ignored, and so would be every process that a test sends one.
+# A shell starts background jobs with SIGINT ignored, nohup any job with SIGHUP, and so would be every process
+# that a test sends one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Before transformers is imported anywhere: a test that would reach for the hub fails instead of hanging.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -20,7 +20,7 @@ from seer_ray.config.works import is_dense, needs_gates
 from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import look, refuse_other_sources
+from seer_ray.driver.sources import look, note_sources, refuse_other_sources
 from seer_ray.report.html import FILE as REPORT
 from seer_ray.report.html import write_report
 from seer_ray.results.store import join
@@ -90,6 +90,7 @@ def _decode(session: Session, build: Builder) -> None:
             check_model(reading)
             clock = clock_of(session.folder)
             queue = session.prepare(reading, *make_prompts(reading, session.problems, clock), clock)
+            note_sources(session.folder, sources.contents)
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 
