@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from seer_ray.engine.cache import PagedCache
-from seer_ray.engine.pages import pages_of
+from seer_ray.engine.pages import Keeps
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.upload import upload
@@ -181,7 +181,7 @@ class RowPages:
     """The rows of a decode step in the pages of one group."""
 
     def __init__(
-        self, table: torch.Tensor, position: torch.Tensor, block: int, heads: int, reach: int | None
+        self, table: torch.Tensor, position: torch.Tensor, block: int, heads: int, window: int | None
     ) -> None:
         self.view = StepView(position, position + 1, table, block)
         last = position // block
@@ -189,12 +189,12 @@ class RowPages:
         """Page of each row's token, ``[rows]``."""
         self.skips: torch.Tensor | None = None
         """See ``kernels.attend``."""
-        if reach is None:
+        if window is None:
             listed, counts = table, last + 1
         else:
-            start = (position - reach + 1).clamp(min=0)
+            start = (position - window + 1).clamp(min=0)
             first = start // block
-            width = pages_of(table.shape[1] * block, block, reach)
+            width = Keeps(window).pages(table.shape[1] * block, block)
             index = first.unsqueeze(1) + torch.arange(width, device=table.device)
             listed = table.gather(1, index.clamp(max=table.shape[1] - 1))
             counts, self.skips = last - first + 1, start % block
@@ -233,7 +233,7 @@ class DecodePass:
         self.offsets = position % block
         self.tails = self.offsets + 1
         self.groups = [
-            RowPages(table, position, block, cache.heads, group.reach)
+            RowPages(table, position, block, cache.heads, group.window)
             for table, group in zip(tables, cache.groups, strict=True)
         ]
         self._completed = completed
@@ -285,10 +285,14 @@ class DecodePass:
         selections, ``[rows, layers]``; 0 where a layer has no attention."""
         cache, heads = self.decoder.cache, self.decoder.cache.heads
         missing = [cache.block - self.tails + (g.skips if g.skips is not None else 0) for g in self.groups]
-        none, read = torch.zeros_like(self.position), []
-        for layer, group in enumerate(cache.group_of):
-            if group is None:
-                read.append(none)
-            else:
-                read.append(self._read[layer].sum(1) * cache.block - missing[group] * heads)
-        return self.decoder.group.total(torch.stack(read, dim=1))
+        placed = [(layer, group) for layer, group in enumerate(cache.group_of) if group is not None]
+        if not placed:
+            return self.position.new_zeros(len(self.position), len(cache.group_of))
+        # Few operations whatever the number of layers: this is a part of every step.
+        pages = torch.stack([self._read[layer] for layer, _ in placed], dim=1).sum(2)
+        read = pages * cache.block - torch.stack([missing[group] for _, group in placed], dim=1) * heads
+        if len(placed) < len(cache.group_of):
+            none = torch.zeros_like(self.position)
+            column = {layer: read[:, at] for at, (layer, _) in enumerate(placed)}
+            read = torch.stack([column.get(layer, none) for layer in range(len(cache.group_of))], dim=1)
+        return self.decoder.group.total(read)

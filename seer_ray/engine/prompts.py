@@ -39,7 +39,7 @@ class Prompts:
     @property
     def lasting(self) -> bool:
         """What a sequence has computed of its prompt stays as it was while it decodes."""
-        return self._snapshots is None and all(pool.reach is None for pool in self._pools)
+        return self._snapshots is None and all(pool.keeps.reach is None for pool in self._pools)
 
     # -- who waits -----------------------------------------------------------------------------------
 

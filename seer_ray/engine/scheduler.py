@@ -214,10 +214,8 @@ class Scheduler:
 
     def _give_back(self, sequence: Sequence, pool: PagePool, pages: list[int]) -> None:
         """Pages that no token from the next one on looks back to."""
-        if pool.reach is None:
-            return
-        behind = max(0, sequence.cached - pool.reach + 1) // self.block
-        for index in range(min(behind, len(pages)) - 1, -1, -1):
+        behind = pool.keeps.behind(sequence.cached, self.block, self._decodes(sequence))
+        for index in reversed(behind[: max(0, len(pages) - behind.start)]):
             if not pages[index]:
                 return
             pool.release(pages[index])
@@ -268,10 +266,10 @@ class Scheduler:
         shared = (sequence.prompt_length - 1) // self.block if shares else 0
         to_come = sum(self._expected_rest(s) for s in [*self.running, sequence]) // 2
         for group, pool in enumerate(self.pools):
-            own = max(0, pool.needs(len(sequence.tokens), self.block) - shared)
+            own = max(0, pool.keeps.pages(len(sequence.tokens), self.block) - shared)
             lacking = sum(self._lacks(s, group) for s in self.running)
             # Of a window, what is to come takes the place of what is behind.
-            growth = self._pages(to_come) if pool.reach is None else 0
+            growth = self._pages(to_come) if pool.keeps.reach is None else 0
             if pool.used + own + lacking + growth > pool.capacity:
                 return False
         return True
@@ -281,10 +279,10 @@ class Scheduler:
         pool, pages = self.pools[group], sequence.pages[group]
         index = sequence.cached // self.block
         copies = index < len(pages) and pool.is_shared(pages[index])
-        if pool.reach is None:
+        if pool.keeps.reach is None:
             return self._pages(sequence.length) - len(pages) + copies
         held = len(pages) - pages.count(0)
-        return max(0, pool.needs(sequence.length, self.block) - held) + copies
+        return max(0, pool.keeps.pages(sequence.length, self.block, self._decodes(sequence)) - held) + copies
 
     def _expected_rest(self, sequence: Sequence) -> int:
         limit = sequence.request.sampling.max_new_tokens

@@ -143,7 +143,7 @@ def test_how_a_chain_is_run_does_not_matter(family: str, exact: bool) -> None:
     engine = engine_of(family, exact=exact)
     sizes, counts = engine.runner.capacity.page_bytes, engine.runner.capacity.pages
     for pool in engine.scheduler.pools:  # as in a small cache
-        pool._free = pool._free[-(6 if pool.reach is None else 9) :]
+        pool._free = pool._free[-(6 if pool.keeps.reach is None else 9) :]
         pool.capacity = len(pool._free)
         pool._owners = [0] * (max(pool._free) + 1)
     tight = run(engine, chains)

@@ -7,6 +7,7 @@ import torch
 
 from seer_ray.config.options import SelectorConfig
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.groups import page_groups
 from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
@@ -33,7 +34,10 @@ def make(scaling: float) -> tuple[Decoder, AttnGate]:
     selectors = [Seer(gate)]
     plan = resolve_plan(SelectorConfig(name="seer", budget=3 * BLOCK), SHAPE.mixers, BLOCK)
     device = torch.device("cpu")
-    cache = PagedCache(SHAPE, list(selectors), [2 * PAGES + 1], BLOCK, 2, PAGES, torch.float32, device)
+    groups = page_groups(SHAPE, plan)
+    cache = PagedCache(
+        SHAPE, groups, list(selectors), [2 * PAGES + 1], BLOCK, 2, PAGES, torch.float32, device
+    )
     for kv, summary in zip(cache.kv, cache.summary, strict=True):
         assert kv is not None and summary is not None
         kv[1:] = float("nan")

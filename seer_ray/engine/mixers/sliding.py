@@ -18,7 +18,7 @@ class SlidingAttention:
         kv, group = decoder.cache.kv[layer], decoder.cache.group_of[layer]
         assert kv is not None and group is not None
         self.layer, self.kv, self.group, self.rope = layer, kv, group, decoder.ropes[layer]
-        self.window = decoder.cache.groups[group].reach
+        self.window = decoder.cache.groups[group].window
 
     def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
         q, k, v, scale, sinks = asked
