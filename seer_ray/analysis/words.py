@@ -24,10 +24,11 @@ def points(fraction: float) -> str:
     return "0.0" if text[1:] == "0.0" else text
 
 
-def with_error(fraction: float, stderr: float | None) -> str:
-    """0.417, 0.012 -> 41.7 ± 1.2 %"""
-    spread = f" ± {100 * stderr:.1f}" if stderr is not None else ""
-    return f"{100 * fraction:.1f}{spread} %"
+def with_interval(fraction: float, low: float | None, high: float | None) -> str:
+    """0.417, 0.382, 0.453 -> 41.7 % (38.2 to 45.3)"""
+    if low is None or high is None:
+        return percent(fraction)
+    return f"{percent(fraction)} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def count(number: int, noun: str) -> str:

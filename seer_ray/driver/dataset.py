@@ -24,10 +24,12 @@ def describe(problems: Sequence[Problem], config: RunConfig) -> Dataset:
 
 
 def digest(problems: Sequence[Problem]) -> str:
-    """Of everything that is asked and its answers, 16 hex digits."""
+    """Of everything that is asked, its answers and what is kept of the rows, 16 hex digits."""
     content = hashlib.sha256()
     for problem in problems:
-        content.update(json.dumps([problem.id, problem.messages, problem.answer], sort_keys=True).encode())
+        kept = [problem.inputs] if problem.inputs is not None else []
+        asked = [problem.id, problem.messages, problem.answer, *kept]
+        content.update(json.dumps(asked, sort_keys=True).encode())
     return content.hexdigest()[:16]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from seer_ray.analysis import errors
 from seer_ray.analysis.metrics import COLUMNS, summarise
 from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.assignments import Outcome
@@ -66,16 +66,25 @@ class Session:
 
     @property
     def failure(self) -> str | None:
-        """Why a run that is complete has failed: all its rows are errors. None: it has not."""
-        live = self.monitor.live
-        if not self.complete or live.errors < live.total:
+        """Why a run that is complete has failed: too many of its rows are errors. None: it has not."""
+        live, most = self.monitor.live, self.config.results.max_error_rate
+        few = live.errors < live.total and live.errors <= most * live.total
+        if not self.complete or few:
             return None
-        errors = Counter(self.folder.read(["error"])["error"].to_pylist())
-        (reason, times), *others = errors.most_common()
-        which = (
-            f"all {times} rows" if not others else f"{times} of {live.total} rows; the others are errors too"
-        )
-        return f"{reason} ({which}); mend it and give the run another name"
+        kind = self.error_kinds()[0]
+        if live.errors == live.total:
+            also = "; the others are errors too" if kind.rows < live.total else ""
+            which = f"{kind.rows} of {live.total} rows{also}" if also else f"all {kind.rows} rows"
+        else:
+            which = (
+                f"{live.errors} of {live.total} rows are errors, more than "
+                f"results.max_error_rate={most:g} allows"
+            )
+        return f"{kind.reason} ({which}); mend it and give the run another name"
+
+    def error_kinds(self) -> list[errors.ErrorKind]:
+        """What the rows are that are errors."""
+        return errors.error_kinds(self.folder.read(errors.COLUMNS))
 
     @property
     def pending(self) -> int:
@@ -87,9 +96,8 @@ class Session:
         return self.folder.metrics() or {}
 
     def begin(self) -> None:
-        """Something is going to happen: tells who watches."""
+        """Something is going to happen: tells the tracker."""
         self.frame.begin(describe(self.problems, self.config))
-        self.monitor.start()
 
     def prepare(
         self,

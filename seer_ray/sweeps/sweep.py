@@ -38,7 +38,9 @@ from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tracking.mlflow_tracker import catch_up
 
 BATCHES = 4
-"""Of requests in a round, over all workers, unless the config says how many problems."""
+"""Of requests in a round, over all workers, at most, unless the config says how many problems."""
+TURNS = 4
+"""Rounds that a point should have, so that its speed can be compared; of a batch at least."""
 
 
 class Sweep:
@@ -135,6 +137,7 @@ class Sweep:
     def _run_group(self, sessions: Sequence[Session]) -> None:
         """Points of one model, whose weights are loaded once."""
         for session in sessions:
+            session.monitor.start()
             session.begin()
         try:
             self._decode(sessions)
@@ -225,7 +228,7 @@ class Sweep:
             if (key := f"{task} {clock}") not in prompts:
                 prompts[key] = make_prompts(reading, session.problems, clock)
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
-            size = self._round(session.config, workers)
+            size = self._round(session.config, workers, len(session.problems))
             made, tokenizer = prompts[key]
             session.prepare(reading, made, tokenizer, clock, size, graders[key].client(session.name))
         return size
@@ -245,11 +248,12 @@ class Sweep:
             self.reporter.note(f"{slug} is sampled no more: {why}")
             self.board.stop(slug, why, decision)
 
-    def _round(self, config: RunConfig, workers: int) -> int:
+    def _round(self, config: RunConfig, workers: int, problems: int) -> int:
         """Problems of a round."""
         sweep = self.config.sweep
         wanted = sweep.round or (sweep.racing.every if self._races else None)
-        return wanted or max(1, -(-BATCHES * config.engine.max_batch * workers // config.samples))
+        batch = -(-config.engine.max_batch * workers // config.samples)
+        return wanted or max(batch, min(BATCHES * batch, -(-problems // TURNS)))
 
     def _settle(self, session: Session) -> None:
         """A point whose last row is committed is done, and one that no worker can have has failed."""

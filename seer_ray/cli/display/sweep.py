@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.metrics import columns_of, known
-from seer_ray.analysis.words import count, duration, percent, with_error
+from seer_ray.analysis.words import count, duration, percent, with_interval
 from seer_ray.cli.display.follow import View, bar, print_places
-from seer_ray.status.live import PointLive, SweepLive, SweepSummary
+from seer_ray.status.live import LiveStats, PointLive, SweepLive, SweepSummary
 from seer_ray.status.pulse import JobStatus
 
 UNITS = ("", " rows", " right", " of KV read", " tokens/s", "")
@@ -44,6 +44,9 @@ class SweepView(View[SweepLive, SweepSummary]):
 
     def conclude(self, console: Console, summary: SweepSummary) -> None:
         print_sweep_summary(console, summary)
+
+    def print_plan(self, console: Console, plan: Any) -> None:
+        print_estimate(console, plan)
 
     def print_state(self, console: Console, status: JobStatus) -> None:
         console.print(sweep_panel(status.name, status.live, status.state))
@@ -93,11 +96,17 @@ def cells(point: PointLive) -> list[Text]:
     return [
         Text(point.name, "bold"),
         Text(rows),
-        Text(with_error(live.accuracy, live.accuracy_se) if live.accuracy is not None else ""),
+        Text(_accuracy(live)),
         Text(percent(1 - live.sparsity) if live.sparsity is not None else ""),
         Text(f"{point.tokens_per_s:,.0f}" if point.tokens_per_s else ""),
         state,
     ]
+
+
+def _accuracy(live: LiveStats) -> str:
+    if live.accuracy is None:
+        return ""
+    return with_interval(live.accuracy, live.accuracy_low, live.accuracy_high)
 
 
 def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
@@ -111,7 +120,7 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     for point in summary.points:
         if point["state"] == "failed":
             console.print(Text(f"{point['slug']} failed: {point['error']}", "red"), soft_wrap=True)
-    note = "± is the standard error; tokens/s in the time that the workers had for the point"
+    note = "in brackets 95 % intervals; tokens/s in the time that the workers had for the point"
     console.print(Text(note, "dim"), "")
     if summary.saved:
         console.print(Text(f"{summary.saved[0].upper()}{summary.saved[1:]}."), "")
@@ -124,7 +133,7 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
 
 
 def print_estimate(console: Console, estimate: Any) -> None:
-    """What a sweep would do (``seer_ray.sweeps.estimate``)."""
+    """What a run or a sweep would do (``seer_ray.sweeps.estimate``)."""
     table = _table("point", "layers", "requests", "tokens", "time", "")
     bases: dict[str, list[str]] = {}
     for point in estimate.points:
