@@ -31,7 +31,7 @@ from seer_ray.analysis.measures import (
     strict,
 )
 from seer_ray.analysis.rows import Rows, Run, Totals
-from seer_ray.analysis.words import count, percent, round_percent, with_interval
+from seer_ray.analysis.words import count, in_brief, percent, round_percent, with_interval
 from seer_ray.results.speed import Speed
 
 Values = Mapping[str, Value]
@@ -69,8 +69,6 @@ class Column:
     words: Words
     place: int = 0
     """From the left."""
-    ratio: str = ""
-    """Head of a column beside it: the value over that of the baseline."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ METRICS = (
     Metric("accuracy/avg", "right samples (avg@k); errors count as wrong", "fraction", _GRADE,
            graded(lambda totals: totals.accuracy.mean), interval=("accuracy/low", "accuracy/high"),
            live=Live("accuracy", "live/accuracy"),
-           summary=Line("accuracy", with_interval), sweep=Column("accuracy", with_interval, 1)),
+           summary=Line("accuracy", with_interval), sweep=Column("right %", in_brief, 1)),
     Metric("accuracy/stderr", "standard error of accuracy/avg, clustered by problem", "fraction", _GRADE,
            graded(lambda totals: totals.accuracy.stderr), live=Live("accuracy_se", "live/accuracy_stderr")),
     Metric("accuracy/low", "lower end of the 95 % interval of accuracy/avg", "fraction", _GRADE,
@@ -151,7 +149,7 @@ METRICS = (
     Metric("length/mean_tokens", "length of a completion, mean", "tokens", _LENGTH,
            of_complete("completion_tokens", lambda lengths: sum(lengths) / len(lengths)),
            summary=Line("length", lambda n: f"{n:,.0f} tokens on average"),
-           sweep=Column("tokens a chain", lambda n: f"{n:,.0f}", 4)),
+           sweep=Column("length", lambda n: f"{n:,.0f}", 4)),
     Metric("length/median_tokens", "length of a completion, median", "tokens", _LENGTH,
            of_complete("completion_tokens", lambda lengths: float(np.median(lengths)))),
     Metric("length/p90_tokens", "length of a completion, 90th percentile", "tokens", _LENGTH,
@@ -179,7 +177,7 @@ METRICS = (
     Metric("speed/tokens_per_s", "generated tokens over time/decoding_s", "tokens/s", (),
            lambda run: run.speed.tokens_per_s if run.speed else None,
            summary=Line("speed", lambda rate: f"{rate:,.0f} tokens/s"),
-           sweep=Column("tokens/s", lambda rate: f"{rate:,.0f}", 3, ratio="x dense")),
+           sweep=Column("tokens/s", lambda rate: f"{rate:,.0f}", 3)),
     Metric("speed/engine_decode_tokens_per_s", "generated tokens over time/engine_decode_s", "tokens/s", (),
            engine_rate("new_tokens")),
     Metric("speed/engine_decode_gb_per_s", "bytes that decode steps read, over their time", "GB/s", (),

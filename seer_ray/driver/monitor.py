@@ -40,8 +40,9 @@ class Monitor:
         self._speed: deque[tuple[float, int]] = deque()
         self._updated = 0.0
 
-    def start(self) -> None:
-        """Begins to tell."""
+    def start(self, phase: str = "") -> None:
+        """Begins to tell; ``phase``: what goes on, in two or three words."""
+        self.live.phase = phase
         self._reporter.start(self.live)
 
     def phase(self, phase: str) -> None:

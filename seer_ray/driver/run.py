@@ -31,7 +31,7 @@ from seer_ray.status.live import Summary
 
 def work(session: Session, build: Builder) -> None:
     """All that is not committed, on Ray; then what the rows come to, and the report."""
-    session.monitor.start()
+    session.monitor.start("looking at the model")
     with session.frame.working():
         reading = None if session.complete else _checked(session)
         session.begin()
@@ -71,7 +71,6 @@ def _checked(session: Session) -> tuple[RunConfig, Contents]:
     """The options with the model as it is to be read, and its files: there, the same as before, and able to
     do what is asked. Before Ray is started, and anything is told to MLflow."""
     config = session.config
-    session.monitor.phase("looking at the model")
     sources = look(config.model, session.folder, gated=needs_gates(config.selector, config.plan))
     refuse_other_sources(session.folder, sources.contents)
     reading = replace(config, model=sources.model)

@@ -17,6 +17,8 @@ from seer_ray.analysis import words
         (words.points(-0.0001), "0.0"),
         (words.with_interval(0.417, 0.382, 0.453), "41.7 % (38.2 to 45.3)"),
         (words.with_interval(1.0, None, None), "100.0 %"),
+        (words.in_brief(0.417, 0.382, 0.453), "41.7 (38–46)"),
+        (words.in_brief(1.0, None, None), "100.0"),
         (words.count(1, "row"), "1 row"),
         (words.count(1200, "row"), "1,200 rows"),
         (words.duration(75), "1:15"),

@@ -13,7 +13,7 @@ from rich.text import Text
 from seer_ray.analysis.comparison import GroupDifferences
 from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.recommend import Answer, Assessment, Keeps, Recommendation
-from seer_ray.analysis.words import points, round_percent, signed_percent
+from seer_ray.analysis.words import in_brief, points, round_percent, signed_percent
 
 SHOWN = {
     Keeps.YES: Text("yes", "green"),
@@ -85,7 +85,4 @@ def _row(one: Assessment) -> list[str | Text]:
 
 
 def _accuracy(found: Estimate) -> str:
-    """The ends of the interval in whole percent, outwards: there is little room."""
-    if not math.isfinite(found.low):
-        return f"{100 * found.value:.1f}"
-    return f"{100 * found.value:.1f} ({math.floor(100 * found.low)}–{math.ceil(100 * found.high)})"
+    return in_brief(found.value, found.low, found.high)

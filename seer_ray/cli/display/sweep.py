@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.metrics import columns_of, known
-from seer_ray.analysis.words import count, duration, percent, with_interval
+from seer_ray.analysis.words import count, duration, in_brief, percent
 from seer_ray.cli.display.follow import View, bar, print_places
-from seer_ray.status.live import LiveStats, PointLive, SweepLive, SweepSummary
+from seer_ray.status.live import PointLive, SweepLive, SweepSummary
 from seer_ray.status.pulse import JobStatus
 
-UNITS = ("", " rows", " right", " of KV read", " tokens/s", "")
+UNITS = ("", " rows", " % right", " of KV read", " tokens/s", "")
 """Of ``cells``, where no head says what they are."""
 STYLES = {"done": "green", "stopped early": "green", "failed": "red", "running": "cyan"}
 
@@ -78,7 +78,7 @@ def sweep_panel(title: str, live: SweepLive, state: str = "") -> Panel:
 
 def points_table(points: Sequence[PointLive]) -> Table:
     """One line a point."""
-    table = _table("point", "rows", "accuracy", "KV read", "tokens/s", "")
+    table = _table("point", "rows", "right %", "KV read", "tokens/s", "")
     for point in points:
         table.add_row(*cells(point))
     return table
@@ -96,31 +96,23 @@ def cells(point: PointLive) -> list[Text]:
     return [
         Text(point.name, "bold"),
         Text(rows),
-        Text(_accuracy(live)),
+        Text("" if live.accuracy is None else in_brief(live.accuracy, live.accuracy_low, live.accuracy_high)),
         Text(percent(1 - live.sparsity) if live.sparsity is not None else ""),
         Text(f"{point.tokens_per_s:,.0f}" if point.tokens_per_s else ""),
         state,
     ]
 
 
-def _accuracy(live: LiveStats) -> str:
-    if live.accuracy is None:
-        return ""
-    return with_interval(live.accuracy, live.accuracy_low, live.accuracy_high)
-
-
 def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     """What a sweep came to, where it is, and what to try next."""
-    heads = [head for _, column in columns_of("sweep") for head in (column.head, column.ratio) if head]
-    table = _table("point", *heads, "")
-    metrics = {point["slug"]: point["metrics"] for point in summary.points}
+    table = _table("point", *(column.head for _, column in columns_of("sweep")), "")
     for point in summary.points:
-        table.add_row(*_result(point, metrics.get(point["baseline"], {})))
+        table.add_row(*_result(point))
     console.print(Text(f"\n{summary.name}\n", "bold"), table)
     for point in summary.points:
         if point["state"] == "failed":
             console.print(Text(f"{point['slug']} failed: {point['error']}", "red"), soft_wrap=True)
-    note = "in brackets 95 % intervals; tokens/s in the time that the workers had for the point"
+    note = "in brackets 95 % intervals; tokens/s in the time that workers had for the point"
     console.print(Text(note, "dim"), "")
     if summary.saved:
         console.print(Text(f"{summary.saved[0].upper()}{summary.saved[1:]}."), "")
@@ -180,14 +172,9 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _result(point: dict[str, Any], baseline: dict[str, Any]) -> list[str | Text]:
-    """A line of the summary's table: what a point came to, beside the metrics of its baseline."""
-    own, dense = known(point["metrics"]), known(baseline)
-    cells = []
-    for metric, column in columns_of("sweep"):
-        cells.append(metric.said(column.words, own))
-        if column.ratio:
-            value, base = own.get(metric.name), dense.get(metric.name)
-            cells.append(f"{value / base:.2f}" if value and base else "")
+def _result(point: dict[str, Any]) -> list[str | Text]:
+    """A line of the summary's table: what a point came to."""
+    own = known(point["metrics"])
+    cells = [metric.said(column.words, own) for metric, column in columns_of("sweep")]
     state = "" if point["state"] == "done" else point["state"]
     return [Text(point["slug"], "bold"), *cells, Text(state, STYLES.get(state, "dim"))]
