@@ -43,6 +43,8 @@ JOB_FILE, NEEDS_FILE = "job.yaml", "needs.json"
 START_FILES = ("start.sh", "start.py")
 AGENT_TIMEOUT = 30.0
 """Seconds in which a new cluster must be able to run jobs."""
+OWN = re.compile(r"[\w.]+:[A-Za-z_]\w*(:\d+)?")
+"""What names something in a module of the user's."""
 RECONNECT = 2.0
 """Seconds between two tries to get hold of a running job's log."""
 C = TypeVar("C", bound=JobConfig)
@@ -174,12 +176,15 @@ def stage_modules(config: JobConfig, folder: Path) -> list[str]:
 
 def own_specs(config: JobConfig) -> Iterator[str]:
     """Values ``module:name`` of the options that take them."""
+    if isinstance(config, SweepConfig):
+        points = [value for point in config.sweep.points for value in dict(point).values()]
+        yield from (text for text in points if OWN.fullmatch(str(text)))
     for name, value, about in options(config):
         if about["own"] or name in ("task.grader", "plan.cheap", "plan.anchor", "plan.repeat"):
             values = (
                 value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
             )
-            yield from (text for text in values if re.fullmatch(r"[\w.]+:[A-Za-z_]\w*(:\d+)?", str(text)))
+            yield from (text for text in values if OWN.fullmatch(str(text)))
 
 
 def needs() -> dict[str, Any]:

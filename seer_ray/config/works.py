@@ -124,13 +124,14 @@ def works(selector: SelectorConfig, plan: PlanConfig) -> Iterator[tuple[str, Wor
 
 def is_dense(selector: SelectorConfig, plan: PlanConfig) -> bool:
     """Whether every layer reads everything, whatever the model."""
-    return _selectors(selector, plan) == {"dense"}
+    return selectors_of(selector, plan) == {"dense"}
 
 
 def needs_gates(selector: SelectorConfig, plan: PlanConfig) -> bool:
     """Whether gates are read: else they need not be there."""
-    return any(traits_of(name).gates for name in _selectors(selector, plan))
+    return any(traits_of(name).gates for name in selectors_of(selector, plan))
 
 
-def _selectors(selector: SelectorConfig, plan: PlanConfig) -> set[str]:
+def selectors_of(selector: SelectorConfig, plan: PlanConfig) -> set[str]:
+    """Names of all that some layer may have."""
     return {*(work.selector for _, work in works(selector, plan)), *selector.layers.values()}

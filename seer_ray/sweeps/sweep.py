@@ -22,7 +22,7 @@ from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import Sources, look, refuse_other_sources
+from seer_ray.driver.sources import Sources, look, own_contents, refuse_other_sources
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import join
@@ -207,10 +207,10 @@ class Sweep:
             sessions[0].config.model,
             any(needs_gates(s.config.selector, s.config.plan) for s in sessions),
         )
-        folders = [s.folder for s in self.sessions.values() if s.config.model == model]
-        sources = look(model, *folders, gated=gated)
-        for folder in folders:
-            refuse_other_sources(folder, sources.contents)
+        alike = [s for s in self.sessions.values() if s.config.model == model]
+        sources = look(model, *(s.folder for s in alike), gated=gated)
+        for session in alike:
+            refuse_other_sources(session.folder, sources.contents | own_contents(session.config))
         return sources
 
     def _prepare(

@@ -19,8 +19,8 @@ def test_jobs_in_a_folder(invoke):
     make_run("name=old", status=status)
     make_run("name=new", "selector=dense", status=status | {"heartbeat": time.time(), "state": "failed"})
     *_, old, new = [line.split() for line in invoke("list").stdout.splitlines()]
-    assert old[:-1] == "old run done 4/4 75.0 %".split() and old[-1].startswith("1:")
-    assert new[:-1] == "new run failed 4/4 75.0 %".split()
+    assert old[:-1] == ["old", "run", "done", "4/4", "75.0", "%"] and old[-1].startswith("1:")
+    assert new[:-1] == ["new", "run", "failed", "4/4", "75.0", "%"]
     jobs = json.loads(invoke("list", "--json").stdout)["jobs"]
     assert [job["name"] for job in jobs] == ["old", "new"]
 
