@@ -13,7 +13,7 @@ from seer_ray.config.options import JobConfig, RunConfig
 from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 from seer_ray.sweeps.points import points_of
 
-from .conftest import one_error
+from .conftest import make_run, one_error
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
@@ -108,4 +108,19 @@ def test_no_such_job(invoke, sent):
         "sweeep: no such job; must be one of run, sweep, pretrain, distill, gates eval, gates shares "
         "(did you mean 'sweep'?)"
     )
+    assert sent == []
+
+
+def test_a_resumption(invoke, sent):
+    make_run("name=mine", "selector=dense")
+    assert invoke("submit", "resume", "mine", "cluster.workers=2").exit_code == 0
+    ((command, config),) = sent
+    assert (command, config.name, config.cluster.workers) == ("run", "mine", 2)
+    assert one_error(invoke("submit", "resume")) == (
+        "resume: must be resume RUN, one folder or name, and no --config"
+    )
+
+
+def test_what_would_be_sent(invoke, sent):
+    assert "selector:\n  name: dense\n" in invoke("submit", "selector=dense", "--print-config").stdout
     assert sent == []
