@@ -11,14 +11,26 @@ from hypothesis import settings
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
 
-# A shell starts background jobs with SIGINT ignored, and so would be every process that a test sends one.
+# A shell starts background jobs with SIGINT ignored, nohup any job with SIGHUP, and so would be every process
+# that a test sends one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Before transformers is imported anywhere: a test that would reach for the hub fails instead of hanging.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Before triton is imported anywhere. With a GPU, tests/gpu runs the same checks on it.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="slow tests in full: twenty kills, 500 mutations")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for all of it."""
+    return bool(request.config.getoption("long"))
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +40,15 @@ def local_ray() -> Iterator[None]:
 
     with fake_engine.local_ray():
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have recorded of each model type."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    said = sorted(
+        str(value) for report in reports for name, value in report.user_properties if name == "conformance"
+    )
+    if said:
+        terminalreporter.section("largest difference of logits from transformers', of their spread")
+        for line in said:
+            terminalreporter.line(line)

@@ -67,6 +67,8 @@ _OWN: dict[str, dict[str, Any]] = {
         "n_groups": 2,
         "n_routed_experts": 4,
         "moe_shared_expert_intermediate_size": 32,
+        # Where a step of time is shorter, transformers' prompts and steps are not the same recurrence.
+        "time_step_min": 1e-9,
     },
     "olmo3": {"layer_types": _MIXED},
     "olmo_hybrid": {"layer_types": _LINEAR},

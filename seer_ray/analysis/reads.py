@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 _KIND = re.compile(
     r"(?P<count>\d+)?(?P<name>[a-z_]\w*?)"
-    r"(?:(?P<budget>\d+)b\d+(?:t[\d.]+(?:e-\d+)?)?(?:-nosink)?(?:-prefill)?)?"
+    r"(?:(?P<budget>\d+)(?:b\d+(?:t[\d.]+(?:e-\d+)?)?(?:-nosink)?(?:-prefill)?)?)?"
 )
 _STATELESS = ("linear", "none")
 """Layers of a plan's code that keep no KV, and so count neither as read nor as there to be read."""
@@ -24,8 +24,7 @@ class Reads(NamedTuple):
 
 @cache
 def reads(plan: str) -> tuple[Reads, ...] | None:
-    """Of the layers that keep KV, by ``LayerPlan.id``; None: not known, for a model's own windows
-    are not in it."""
+    """Of the layers that keep KV, by ``LayerPlan.id``; None: not known."""
     count, colon, kinds = plan.partition("@")[0].partition("L:")
     parts = kinds.split("+")
     matches = [_KIND.fullmatch(part) for part in parts]

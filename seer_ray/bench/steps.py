@@ -165,13 +165,13 @@ def stretch(engine: Engine, context: int) -> None:
         sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
         sequence.cached = context
         for pool, pages in zip(scheduler.pools, sequence.pages, strict=True):
-            behind = 0 if pool.reach is None else max(0, context - pool.reach + 1) // block
-            for index in range(min(behind, len(pages))):
+            behind = pool.keeps.behind(context, block, decodes=True)
+            for index in behind[: max(0, len(pages) - behind.start)]:
                 if pages[index]:
                     pool.release(pages[index])
                     pages[index] = 0
             while len(pages) * block <= context:
-                pages.append(0 if len(pages) < behind else pool.allocate())
+                pages.append(0 if len(pages) in behind else pool.allocate())
     noise = torch.Generator(device=engine.runner.device).manual_seed(0)
     cache = engine.runner.cache
     for kv, group in zip(cache.kv, cache.group_of, strict=True):

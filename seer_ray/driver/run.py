@@ -21,7 +21,7 @@ from seer_ray.config.works import is_dense, needs_gates
 from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import look, own_contents, refuse_other_sources
+from seer_ray.driver.sources import look, note_sources, own_contents, refuse_other_sources
 from seer_ray.models.identity import Contents
 from seer_ray.report.html import FILE as REPORT
 from seer_ray.report.html import write_report
@@ -72,13 +72,14 @@ def _checked(session: Session) -> tuple[RunConfig, Contents]:
     do what is asked. Before Ray is started, and anything is told to MLflow."""
     config = session.config
     sources = look(config.model, session.folder, gated=needs_gates(config.selector, config.plan))
-    refuse_other_sources(session.folder, sources.contents | own_contents(config))
+    contents = sources.contents | own_contents(config)
+    refuse_other_sources(session.folder, contents)
     reading = replace(config, model=sources.model)
     # Brings torch and transformers along: a run that is done needs neither.
     from seer_ray.driver.requests import check_model
 
     check_model(reading)
-    return reading, sources.contents
+    return reading, contents
 
 
 def _decode(session: Session, build: Builder, checked: tuple[RunConfig, Contents]) -> None:
@@ -97,6 +98,7 @@ def _decode(session: Session, build: Builder, checked: tuple[RunConfig, Contents
 
             clock = clock_of(session.folder)
             queue = session.prepare(reading, *make_prompts(reading, session.problems, clock), clock)
+            note_sources(session.folder, contents)
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 

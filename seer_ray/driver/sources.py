@@ -84,21 +84,29 @@ def noted(folder: Folder) -> Contents:
 
 
 def refuse_other_sources(folder: Folder, now: Mapping[str, Content]) -> None:
-    """Compares what is behind the options of a job with what is noted in its folder, and notes what is not.
+    """Compares what is behind the options of a job with what is noted in its folder.
 
     Args:
-        folder: Open to write.
+        folder: Of the job.
         now: Option -> content.
 
     Raises:
         ConfigError: Names what holds something else since the job was begun.
     """
-    then = noted(folder)
-    if wrong := differences(now, then):
+    if wrong := differences(now, noted(folder)):
         more = f" and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
         raise ConfigError(
             f"{folder.uri}: was begun with other files, digests now and then: {wrong[0]}{more}; "
             "restore them, or give the job another name"
         )
-    if now != then:
+
+
+def note_sources(folder: Folder, now: Mapping[str, Content]) -> None:
+    """Notes what is behind the options of a job, once nothing speaks against it.
+
+    Args:
+        folder: Open to write.
+        now: Option -> content, as far as it is known the same as noted.
+    """
+    if now != (then := noted(folder)):
         folder.write_json(FILE, {"version": VERSION, "sources": {**now, **then}})

@@ -11,7 +11,7 @@ from seer_ray.config.errors import Interrupted
 from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.corpora.identity import training_contents
 from seer_ray.driver.frame import Frame, framed
-from seer_ray.driver.sources import look, refuse_other_sources
+from seer_ray.driver.sources import look, note_sources, refuse_other_sources
 from seer_ray.models.identity import Contents
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.history import FILE as HISTORY
@@ -99,6 +99,7 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
         config = replace(config, model=look(config.model, folder).model)
     contents = training_contents(config)
     refuse_other_sources(folder, contents)
+    note_sources(folder, contents)
     place = str(folder.path) if folder.path is not None else join(config.results.folder, frame.name)
     live.phase = "starting Ray"
     frame.reporter.update(live)

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Seq
 
 import torch
 
-from seer_ray.engine.groups import PageGroup, page_groups
+from seer_ray.engine.groups import PageGroup
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.states import StateSlots
 from seer_ray.kernels.quantise import KV, TOP, Quantised, tensors, vector_bytes
@@ -34,6 +34,7 @@ class PagedCache:
     def __init__(
         self,
         shape: AttentionShape,
+        groups: tuple[PageGroup, ...],
         selectors: list[Selector | None],
         pages: Seq[int],
         block: int,
@@ -48,7 +49,7 @@ class PagedCache:
             pages: of each group, the dummy included.
             kv_dtype: of K and V where it is not the model's ``dtype``.
         """
-        self.block, self.max_pages, self.groups = block, max_pages, page_groups(shape)
+        self.block, self.max_pages, self.groups = block, max_pages, groups
         self.heads, self.head_dim = shape.kv_heads, shape.head_dim
         self.group_of = [
             next((g for g, group in enumerate(self.groups) if layer in group.layers), None)
@@ -90,7 +91,7 @@ class PagedCache:
 
     def readable(self, length: int) -> int:
         """KV tokens that a step of a sequence of so many reads of each KV head at most, over all layers."""
-        return sum(len(group.layers) * min(length, group.reach or length) for group in self.groups)
+        return sum(len(group.layers) * min(length, group.window or length) for group in self.groups)
 
     def copy_pages(self, copies: list[tuple[int, int, int]]) -> None:
         """Copy on write: (group, from, to), in order. Copies are of open pages: they have no summaries."""

@@ -109,7 +109,7 @@ class Engine:
         settings, cache = self.settings, self.runner.cache
         pages = zip(self.runner.capacity.pages, cache.groups, strict=True)
         return Scheduler(
-            [PagePool(count + 1, group.reach) for count, group in pages],
+            [PagePool(count + 1, group.keeps) for count, group in pages],
             settings.block_size,
             settings.max_batch,
             settings.prefill_chunk,

@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class OutOfPages(Exception):
     """No free page; the scheduler makes room by preemption."""
+
+
+@dataclass(frozen=True)
+class Keeps:
+    """Which pages of a sequence layers still need: all, or those of its last tokens and the first ones."""
+
+    reach: int | None = None
+    """Tokens that they look back, the current one included; None: all. Pages behind are given back."""
+    first: int = 0
+    """Pages at the front that stay."""
+    whole_prompts: bool = False
+    """Only decode steps look no further back: while a sequence is prefilled, all its pages stay."""
+
+    def pages(self, tokens: int, block: int, decodes: bool = False) -> int:
+        """That a sequence of so many tokens holds at most, wherever its last ones begin in a page."""
+        whole = -(-tokens // block)
+        if self.reach is None or (self.whole_prompts and not decodes):
+            return whole
+        return min(whole, self.first + (self.reach + block - 2) // block + 1)
+
+    def behind(self, cached: int, block: int, decodes: bool) -> range:
+        """Pages that no token from number ``cached`` on looks back to."""
+        if self.reach is None or (self.whole_prompts and not decodes):
+            return range(0)
+        return range(self.first, max(self.first, (cached - self.reach + 1) // block))
 
 
 class PagePool:
@@ -13,15 +40,15 @@ class PagePool:
 
     Args:
         num_pages: the dummy included.
-        reach: see ``PageGroup``.
+        keeps: what is needed of each sequence.
     """
 
-    def __init__(self, num_pages: int, reach: int | None = None) -> None:
+    def __init__(self, num_pages: int, keeps: Keeps = Keeps()) -> None:
         if num_pages < 2:
             raise ValueError(f"num_pages={num_pages}: the dummy page and at least one more are needed")
         self.capacity = num_pages - 1
         """Pages that sequences can own."""
-        self.reach = reach
+        self.keeps = keeps
         self._free = list(range(num_pages - 1, 0, -1))
         self._owners = [0] * num_pages
 
@@ -63,10 +90,6 @@ class PagePool:
     def is_shared(self, page: int) -> bool:
         return self._owners[page] > 1
 
-    def needs(self, tokens: int, block: int) -> int:
-        """Pages that a sequence of so many tokens owns at most."""
-        return pages_of(tokens, block, self.reach)
-
     def check(self, owned: list[int]) -> None:
         """Every page is free or owned, and each ownership in ``owned`` is counted once.
 
@@ -79,9 +102,3 @@ class PagePool:
         free = sorted(self._free)
         if counts != self._owners or free != [p for p in range(1, len(counts)) if counts[p] == 0]:
             raise RuntimeError("page reference counts do not balance")
-
-
-def pages_of(tokens: int, block: int, reach: int | None) -> int:
-    """That hold the last ``reach`` of so many tokens, wherever they begin in a page."""
-    whole = -(-tokens // block)
-    return whole if reach is None else min(whole, (reach + block - 2) // block + 1)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from seer_ray.engine.cache import PagedCache
-from seer_ray.engine.pages import pages_of
+from seer_ray.engine.pages import Keeps
 from seer_ray.engine.watch import Watch
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.upload import upload
@@ -20,22 +20,11 @@ from seer_ray.models.mixers import MIXERS
 from seer_ray.models.plan import LayerPlan
 from seer_ray.models.recurrence import Run
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 from seer_ray.selectors.base import CurrentPages, Selector, StepView
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 """cos and sin of some positions."""
-
-
-class Attention(NamedTuple):
-    """What a layer asks of its mixer: ``q, k, v [tokens, heads, head_dim]`` before rotation."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    scale: float
-    """Of the logits."""
-    sinks: torch.Tensor | None = None
-    """See ``kernels.attend``."""
 
 
 class Mixer(Protocol):
@@ -153,22 +142,14 @@ class PrefillPass:
         self.groups = [ChunkPages(parts, group, chunk, self) for group in range(len(decoder.cache.groups))]
         self._rotary: dict[int, Rotary] = {}
 
-    def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See ``models.patch.Step``."""
+    def attend(self, layer: int, asked: Attention) -> torch.Tensor:
+        """See ``models.step``."""
         mixer = self.decoder.mixers[layer]
         assert mixer is not None
-        return mixer.prefill(self, Attention(q, k, v, scale, sinks))
+        return mixer.prefill(self, asked)
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        """See ``models.hosted.HostedStep``."""
+        """See ``models.step``."""
         states, out = self.decoder.cache.states, []
         assert states is not None
         for part, tokens in zip(
@@ -200,7 +181,7 @@ class RowPages:
     """The rows of a decode step in the pages of one group."""
 
     def __init__(
-        self, table: torch.Tensor, position: torch.Tensor, block: int, heads: int, reach: int | None
+        self, table: torch.Tensor, position: torch.Tensor, block: int, heads: int, window: int | None
     ) -> None:
         self.view = StepView(position, position + 1, table, block)
         last = position // block
@@ -208,12 +189,12 @@ class RowPages:
         """Page of each row's token, ``[rows]``."""
         self.skips: torch.Tensor | None = None
         """See ``kernels.attend``."""
-        if reach is None:
+        if window is None:
             listed, counts = table, last + 1
         else:
-            start = (position - reach + 1).clamp(min=0)
+            start = (position - window + 1).clamp(min=0)
             first = start // block
-            width = pages_of(table.shape[1] * block, block, reach)
+            width = Keeps(window).pages(table.shape[1] * block, block)
             index = first.unsqueeze(1) + torch.arange(width, device=table.device)
             listed = table.gather(1, index.clamp(max=table.shape[1] - 1))
             counts, self.skips = last - first + 1, start % block
@@ -252,7 +233,7 @@ class DecodePass:
         self.offsets = position % block
         self.tails = self.offsets + 1
         self.groups = [
-            RowPages(table, position, block, cache.heads, group.reach)
+            RowPages(table, position, block, cache.heads, group.window)
             for table, group in zip(tables, cache.groups, strict=True)
         ]
         self._completed = completed
@@ -279,22 +260,14 @@ class DecodePass:
             self._rotary[id(rope)] = rope.at(self.position)
         return self._rotary[id(rope)]
 
-    def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See ``models.patch.Step``."""
+    def attend(self, layer: int, asked: Attention) -> torch.Tensor:
+        """See ``models.step``."""
         mixer = self.decoder.mixers[layer]
         assert mixer is not None
-        return mixer.decode(self, Attention(q, k, v, scale, sinks))
+        return mixer.decode(self, asked)
 
     def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        """See ``models.hosted.HostedStep``."""
+        """See ``models.step``."""
         states = self.decoder.cache.states
         assert states is not None and self._slots is not None
         return run(hidden.unsqueeze(1), states.held(layer, self._slots)).squeeze(1)
@@ -312,10 +285,14 @@ class DecodePass:
         selections, ``[rows, layers]``; 0 where a layer has no attention."""
         cache, heads = self.decoder.cache, self.decoder.cache.heads
         missing = [cache.block - self.tails + (g.skips if g.skips is not None else 0) for g in self.groups]
-        none, read = torch.zeros_like(self.position), []
-        for layer, group in enumerate(cache.group_of):
-            if group is None:
-                read.append(none)
-            else:
-                read.append(self._read[layer].sum(1) * cache.block - missing[group] * heads)
-        return self.decoder.group.total(torch.stack(read, dim=1))
+        placed = [(layer, group) for layer, group in enumerate(cache.group_of) if group is not None]
+        if not placed:
+            return self.position.new_zeros(len(self.position), len(cache.group_of))
+        # Few operations whatever the number of layers: this is a part of every step.
+        pages = torch.stack([self._read[layer] for layer, _ in placed], dim=1).sum(2)
+        read = pages * cache.block - torch.stack([missing[group] for _, group in placed], dim=1) * heads
+        if len(placed) < len(cache.group_of):
+            none = torch.zeros_like(self.position)
+            column = {layer: read[:, at] for at, (layer, _) in enumerate(placed)}
+            read = torch.stack([column.get(layer, none) for layer in range(len(cache.group_of))], dim=1)
+        return self.decoder.group.total(read)

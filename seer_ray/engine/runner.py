@@ -21,8 +21,7 @@ from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.captured import CapturedSteps, capturable
 from seer_ray.engine.flight import Flight, Mark, Row
 from seer_ray.engine.graphs import DecodeGraphs
-from seer_ray.engine.groups import page_groups
-from seer_ray.engine.pages import pages_of
+from seer_ray.engine.groups import PageGroup, page_groups
 from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk, Schedule
@@ -93,12 +92,14 @@ class Runner:
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
-        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan)
+        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window)
         selectors = self._selectors(shape)
-        self.capacity = self._capacity(shape, selectors)
+        groups = page_groups(shape, self.plan)
+        self.capacity = self._capacity(shape, groups, selectors)
         max_pages = -(-self.capacity.max_length // settings.block_size)
         self.cache = PagedCache(
             shape,
+            groups,
             selectors,
             [count + 1 for count in self.capacity.pages],
             settings.block_size,
@@ -281,11 +282,13 @@ class Runner:
             return None
         return DecodeTapes(loaded, self.decoder, max_batch)
 
-    def _capacity(self, shape: AttentionShape, selectors: list[Selector | None]) -> Capacity:
+    def _capacity(
+        self, shape: AttentionShape, groups: tuple[PageGroup, ...], selectors: list[Selector | None]
+    ) -> Capacity:
         settings = self.settings
         check_length(self.loaded.hf_config, settings.max_length)
         length = settings.max_length or self.loaded.max_context
-        block, groups, ranks = settings.block_size, page_groups(shape), shape.group.size
+        block, ranks = settings.block_size, shape.group.size
         sizes = tuple(
             PagedCache.page_bytes(group, shape, selectors, block, self.loaded.dtype, self.kv_dtype)
             for group in groups
@@ -302,21 +305,22 @@ class Runner:
         own = min(shape.group.gathered(own))
         pages: list[int] = []
         for group, size in reversed(list(zip(groups, sizes, strict=True))):
-            rows = settings.max_batch * pages_of(length, block, group.reach)
-            chunk = 0 if group.reach is None else settings.prefill_chunk // block + 1
+            keeps, row = group.keeps, group.keeps.pages(length, block, decodes=True)
+            chunk = 0 if keeps.reach is None else settings.prefill_chunk // block + 1
+            whole = keeps.pages(length, block) if keeps.whole_prompts else 0
             # Never more than the batch could fill. One page is nobody's.
             shared = own if group is groups[0] else own // 2
-            count = min(rows + chunk, shared // size - 1)
+            count = min(settings.max_batch * row + max(chunk, whole), shared // size - 1)
             own -= (count + 1) * size
             pages.insert(0, count)
-            least = 2 if group.reach is None else pages_of(length, block, group.reach) + chunk
+            least = 2 if keeps.reach is None else row + chunk
             if count < least:
                 one = f"one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
                 raise ConfigError(
                     f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of "
                     f"{len(group.layers)} layers; {one}"
                 )
-        cached = pages[0] * block if groups and groups[0].reach is None else None
+        cached = pages[0] * block if groups and groups[0].keeps.reach is None else None
         return Capacity(length, tuple(pages), sizes, cached)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from seer_ray.engine.pages import OutOfPages, PagePool
+from seer_ray.engine.prompts import Prompts
 from seer_ray.engine.sequence import Sequence
 
 
@@ -38,16 +39,6 @@ class Schedule:
         write, so a page that has a new owner by now holds nothing that the owner will read."""
         self.decode = [sequence for sequence in self.decode if sequence.slot >= 0]
         self.prefill = [chunk for chunk in self.prefill if chunk.sequence.slot >= 0]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """All of a prompt but its last token, computed."""
-
-    pages: list[list[int]]
-    """By group."""
-    slot: int | None
-    """Of its state; None: there are none."""
 
 
 class Scheduler:
@@ -86,9 +77,8 @@ class Scheduler:
         self.starved = False
         """Rows are free, pages are not: the next in the queue was not admitted."""
         self._slots = list(range(max_batch - 1, -1, -1))
-        self._wanted: Counter[bytes] = Counter()  # waiting sequences per prompt
-        self._prefixes: dict[bytes, Prompt] = {}  # kept for those that wait
-        self._snapshots = None if snapshots is None else list(snapshots)
+        self._prompts = Prompts(pools, block, snapshots)
+        self._states = snapshots is not None
         self._moves: list[tuple[int | None, int]] = []
         self._finished = 0
         self._finished_tokens = 0
@@ -97,7 +87,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
-        self._wanted[sequence.prompt_key] += 1
+        self._prompts.want(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """The sequence has all its tokens: its pages and its row are free."""
@@ -111,7 +101,7 @@ class Scheduler:
             self._drop(sequence)
         else:
             self.waiting.remove(sequence)
-            self._leave_queue(sequence)
+            self._prompts.unwant(sequence)
 
     def recompute(self, sequence: Sequence) -> None:
         """What a running sequence keeps is wrong: it gives that up and waits at the front."""
@@ -120,21 +110,8 @@ class Scheduler:
     def _drop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._slots.append(sequence.slot)
-        self._release(sequence.pages)
+        self._prompts.release(sequence.pages)
         sequence.pages, sequence.cached, sequence.slot = [], 0, -1
-
-    def _release(self, pages: list[list[int]]) -> None:
-        for pool, own in zip(self.pools, pages, strict=True):
-            for page in own:
-                if page:
-                    pool.release(page)
-
-    def _leave_queue(self, sequence: Sequence) -> None:
-        key = sequence.prompt_key
-        self._wanted[key] -= 1
-        if not self._wanted[key]:
-            del self._wanted[key]
-            self._forget_prefix(key)
 
     # -- a step --------------------------------------------------------------------------------------
 
@@ -177,8 +154,8 @@ class Scheduler:
         for chunk in scheduled.prefill:
             sequence = chunk.sequence
             sequence.cached = chunk.end
-            if self._wanted[sequence.prompt_key]:
-                self._keep_prefix(sequence)
+            if (move := self._prompts.keep(sequence)) is not None:
+                self._moves.append(move)
             if self._decodes(sequence):
                 sequence.enter("decode")
         for sequence in scheduled.decode:
@@ -211,8 +188,7 @@ class Scheduler:
                     if sequence.slot < 0:
                         return False
                     continue
-                if self._prefixes:
-                    self._forget_prefix(next(iter(self._prefixes)))
+                if self._prompts.yield_one():
                     continue
             newest = self.running[-1]
             if newest is sequence and len(self.running) == 1:
@@ -238,10 +214,8 @@ class Scheduler:
 
     def _give_back(self, sequence: Sequence, pool: PagePool, pages: list[int]) -> None:
         """Pages that no token from the next one on looks back to."""
-        if pool.reach is None:
-            return
-        behind = max(0, sequence.cached - pool.reach + 1) // self.block
-        for index in range(min(behind, len(pages)) - 1, -1, -1):
+        behind = pool.keeps.behind(sequence.cached, self.block, self._decodes(sequence))
+        for index in reversed(behind[: max(0, len(pages) - behind.start)]):
             if not pages[index]:
                 return
             pool.release(pages[index])
@@ -253,7 +227,7 @@ class Scheduler:
         self.preemptions += 1
         sequence.enter("queued")
         self.waiting.appendleft(sequence)
-        self._wanted[sequence.prompt_key] += 1
+        self._prompts.want(sequence)
 
     # -- admission -----------------------------------------------------------------------------------
 
@@ -263,7 +237,7 @@ class Scheduler:
         for sequence in list(self.waiting):
             if not self._slots:
                 return
-            prompt = self._computed(sequence)
+            prompt = self._prompts.find(sequence, self.running)
             if prompt is None and sequence.prompt_key in leading:
                 continue  # another sample is computing this prompt; share it when it is there
             if not self._fits(sequence, prompt is not None):
@@ -273,16 +247,16 @@ class Scheduler:
             sequence.slot = self._slots.pop()
             self.running.append(sequence)
             if prompt is not None:
-                sequence.pages = self._share(prompt.pages)
+                sequence.pages = self._prompts.share(prompt.pages)
                 sequence.cached = sequence.prompt_length - 1
             else:
                 sequence.pages = [[] for _ in self.pools]
                 if sequence.prompt_length > 1:
                     leading.add(sequence.prompt_key)
-            if self._snapshots is not None:
+            if self._states:
                 self._moves.append((prompt.slot if prompt is not None else None, sequence.slot))
             sequence.enter("decode" if self._decodes(sequence) else "prefill")
-            self._leave_queue(sequence)
+            self._prompts.unwant(sequence)
 
     def _fits(self, sequence: Sequence, shares: bool) -> bool:
         """Expected need, not the worst case: chains in flight are, on average, half-way through what is
@@ -292,10 +266,10 @@ class Scheduler:
         shared = (sequence.prompt_length - 1) // self.block if shares else 0
         to_come = sum(self._expected_rest(s) for s in [*self.running, sequence]) // 2
         for group, pool in enumerate(self.pools):
-            own = max(0, pool.needs(len(sequence.tokens), self.block) - shared)
+            own = max(0, pool.keeps.pages(len(sequence.tokens), self.block) - shared)
             lacking = sum(self._lacks(s, group) for s in self.running)
             # Of a window, what is to come takes the place of what is behind.
-            growth = self._pages(to_come) if pool.reach is None else 0
+            growth = self._pages(to_come) if pool.keeps.reach is None else 0
             if pool.used + own + lacking + growth > pool.capacity:
                 return False
         return True
@@ -305,10 +279,10 @@ class Scheduler:
         pool, pages = self.pools[group], sequence.pages[group]
         index = sequence.cached // self.block
         copies = index < len(pages) and pool.is_shared(pages[index])
-        if pool.reach is None:
+        if pool.keeps.reach is None:
             return self._pages(sequence.length) - len(pages) + copies
         held = len(pages) - pages.count(0)
-        return max(0, pool.needs(sequence.length, self.block) - held) + copies
+        return max(0, pool.keeps.pages(sequence.length, self.block, self._decodes(sequence)) - held) + copies
 
     def _expected_rest(self, sequence: Sequence) -> int:
         limit = sequence.request.sampling.max_new_tokens
@@ -318,56 +292,12 @@ class Scheduler:
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.block)
 
-    # -- prompts shared by samples -------------------------------------------------------------------
-
-    @property
-    def _lasting(self) -> bool:
-        """What a sequence has computed of its prompt stays as it was while it decodes."""
-        return self._snapshots is None and all(pool.reach is None for pool in self.pools)
-
-    def _computed(self, sequence: Sequence) -> Prompt | None:
-        """All of the sequence's prompt but the last token, if someone has it. The last page may be partial,
-        or go on with another sample's tokens: whoever writes to a shared page copies it first."""
-        if sequence.prompt_key in self._prefixes:
-            return self._prefixes[sequence.prompt_key]
-        computed = sequence.prompt_length - 1
-        if computed and self._lasting:
-            for other in self.running:
-                if other.prompt_key == sequence.prompt_key and other.cached >= computed:
-                    return Prompt([pages[: self._pages(computed)] for pages in other.pages], None)
-        return None
-
-    def _keep_prefix(self, sequence: Sequence) -> None:
-        """Hold what a sequence has computed of its prompt for the samples that wait."""
-        key, computed = sequence.prompt_key, sequence.prompt_length - 1
-        there = sequence.cached >= computed if self._lasting else sequence.cached == computed
-        if key in self._prefixes or not computed or not there or self._snapshots == []:
-            return
-        slot = None
-        if self._snapshots is not None:
-            slot = self._snapshots.pop()
-            self._moves.append((sequence.slot, slot))
-        count = self._pages(computed)
-        self._prefixes[key] = Prompt(self._share([pages[:count] for pages in sequence.pages]), slot)
-
-    def _share(self, pages: list[list[int]]) -> list[list[int]]:
-        return [
-            [pool.share(page) if page else 0 for page in own]
-            for pool, own in zip(self.pools, pages, strict=True)
-        ]
-
-    def _forget_prefix(self, key: bytes) -> None:
-        prompt = self._prefixes.pop(key, None)
-        if prompt is not None:
-            self._release(prompt.pages)
-            if prompt.slot is not None and self._snapshots is not None:
-                self._snapshots.append(prompt.slot)
-
     # -- integrity -----------------------------------------------------------------------------------
 
     def _ownerships(self, group: int) -> Iterator[int]:
-        for pages in (*(s.pages for s in self.running), *(p.pages for p in self._prefixes.values())):
-            yield from filter(None, pages[group])
+        for sequence in self.running:
+            yield from filter(None, sequence.pages[group])
+        yield from self._prompts.owned(group)
 
     def check(self) -> None:
         """Reference counts balance; rows are used once.

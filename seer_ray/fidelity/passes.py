@@ -19,10 +19,11 @@ from seer_ray.kernels.attend import attend
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
-from seer_ray.models.hosted import Run, recur_apart
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import Limit
+from seer_ray.models.recurrence import Run, recur_apart
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 from seer_ray.selectors.base import FullKeys, Query, Selector, StepView
 from seer_ray.selectors.oracle import Oracle
 
@@ -61,14 +62,14 @@ class Pages:
         self.ropes = ropes
         self._rotary: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def write(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def write(self, layer: int, asked: Attention) -> Tensor:
         """All tokens of a layer, whose turn it is from now on; the rotated queries."""
         pages, offsets = self.positions // self.block, self.positions % self.block
         rope, self.reach = self.ropes[layer], self.shape.reach(layer)
         if id(rope) not in self._rotary:
             self._rotary[id(rope)] = rope.at(self.positions)
         self.cos, self.sin = self._rotary[id(rope)]
-        return rotate_append(q, k, v, self.cos, self.sin, self.kv, pages, offsets)
+        return rotate_append(asked.q, asked.k, asked.v, self.cos, self.sin, self.kv, pages, offsets)
 
     def summarise(self, selector: Selector) -> Tensor | None:
         """What the selector keeps of the complete pages, ``[pages, kv_heads, width]``."""
@@ -103,17 +104,13 @@ class Layer:
 
     index: int
     pages: Pages
-    q_nope: Tensor
-    """``[tokens, q_heads, head_dim]``."""
+    asked: Attention
     q: Tensor
-    """Rotated."""
-    scale: float
-    sinks: Tensor | None = None
-    """See ``kernels.attend``."""
+    """Rotated, ``[tokens, q_heads, head_dim]``."""
 
     def dense(self) -> Tensor:
         """Its attention as the model was made, ``[tokens, q_heads, head_dim]``."""
-        return self.pages.dense(self.q, self.scale, self.sinks)
+        return self.pages.dense(self.q, self.asked.scale, self.asked.sinks)
 
     def chunks(self, rows: Tensor, logits: bool) -> Iterator[Tensor]:
         """``rows`` in pieces of ``ROWS``, or such that their attention logits stay below ``LOGITS``."""
@@ -128,7 +125,7 @@ class Layer:
         k = self._keys[:, : width * pages.block]
         # [kv_heads, group * rows, tokens]
         grouped = self.q[rows].view(len(rows), heads, -1, dim).permute(1, 2, 0, 3).reshape(heads, -1, dim)
-        logits = torch.matmul(grouped.float(), k.transpose(1, 2)).mul_(self.scale)
+        logits = torch.matmul(grouped.float(), k.transpose(1, 2)).mul_(self.asked.scale)
         logits = logits.view(heads, -1, len(rows), width * pages.block)
         first = int(rows[0]) + 1  # every row sees all tokens before this one
         token = torch.arange(first, width * pages.block, device=rows.device)
@@ -153,7 +150,7 @@ class Layer:
         """``[rows, kv_heads, blocks]`` as in decoding. ``shares``: of these rows, where they are known."""
         if isinstance(selector, Oracle):  # the same numbers without a copy of all keys for each row
             return (shares or self.shares(rows)).log_max
-        query = Query(self.q_nope[rows], self.q[rows], self.pages.kv, summary, self.scale)
+        query = Query(self.asked.q[rows], self.q[rows], self.pages.kv, summary, self.asked.scale)
         return selector.scores(query, self.pages.view(rows))
 
     def select(self, scores: Tensor, rows: Tensor, limit: Limit) -> tuple[Tensor, Tensor]:
@@ -174,13 +171,13 @@ class Shares:
 
 
 class _Pass:
-    """What passes over one document share: a ``Step`` (see ``models.patch``) but for its attention."""
+    """What passes over one document share: a ``models.step.Step`` but for its attention."""
 
     def __init__(self, pages: Pages) -> None:
         self.pages, self.position = pages, pages.positions
 
     def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
-        """See ``models.hosted.HostedStep``."""
+        """See ``models.step``."""
         return recur_apart(hidden, [self.pages.length], run)
 
 
@@ -191,11 +188,9 @@ class DensePass(_Pass):
         super().__init__(pages)
         self.look = look
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
-    ) -> Tensor:
-        """See ``models.patch.Step``."""
-        seen = Layer(layer, self.pages, q, self.pages.write(layer, q, k, v), scale, sinks)
+    def attend(self, layer: int, asked: Attention) -> Tensor:
+        """See ``models.step``."""
+        seen = Layer(layer, self.pages, asked, self.pages.write(layer, asked))
         if self.look is not None:
             self.look(seen)
         return seen.dense()
@@ -214,22 +209,22 @@ class SparsePass(_Pass):
         super().__init__(pages)
         self.selectors, self.limits = selectors, limits
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
-    ) -> Tensor:
-        """See ``models.patch.Step``."""
+    def attend(self, layer: int, asked: Attention) -> Tensor:
+        """See ``models.step``."""
         pages, selector = self.pages, self.selectors[layer]
-        seen = Layer(layer, pages, q, pages.write(layer, q, k, v), scale, sinks)
+        seen = Layer(layer, pages, asked, pages.write(layer, asked))
         limit = self.limits[layer]
         # All of so many blocks are read, unless a threshold says otherwise.
         dense = (limit.blocks if limit.threshold is None else 1) * pages.block
         dense = pages.length if selector is None else min(dense, pages.length)
-        out = [pages.dense(seen.q[:dense], scale, sinks)]
+        out = [pages.dense(seen.q[:dense], asked.scale, asked.sinks)]
         if selector is not None and dense < pages.length:
             summary = pages.summarise(selector)
             for rows in seen.chunks(pages.positions[dense:], isinstance(selector, Oracle)):
                 scores = seen.scores(selector, rows, summary)
                 page_ids, counts = seen.select(scores, rows, limit)
                 tails = rows % pages.block + 1
-                out.append(attend(seen.q[rows], pages.kv, page_ids, counts, tails, scale, sinks=sinks))
+                out.append(
+                    attend(seen.q[rows], pages.kv, page_ids, counts, tails, asked.scale, sinks=asked.sinks)
+                )
         return torch.cat(out)

@@ -185,7 +185,13 @@ class OutputErrors:
             for setting, limit in self.limits.items():
                 page_ids, counts = layer.select(scores, rows, limit)
                 sparse = attend(
-                    layer.q[rows], pages.kv, page_ids, counts, tails, layer.scale, sinks=layer.sinks
+                    layer.q[rows],
+                    pages.kv,
+                    page_ids,
+                    counts,
+                    tails,
+                    layer.asked.scale,
+                    sinks=layer.asked.sinks,
                 )
                 difference = (sparse - dense[rows]).flatten(1)
                 if gains is not None:

@@ -9,12 +9,12 @@ what it was, so ``model.generate`` works.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,32 +24,10 @@ from seer_ray.kernels.projection import projections
 from seer_ray.models.families import family_of
 from seer_ray.models.recurrence import Nothing, Run, States, advance, prepare
 from seer_ray.models.rotation import Rotation, Table, angles
+from seer_ray.models.step import Attention, HostedStep
 
 NAME = "seer_ray"
 """Of our attention, among those of transformers."""
-
-
-class HostedStep(Protocol):
-    """One pass, as a hosted model sees it: a ``patch.Step`` that knows positions and states."""
-
-    @property
-    def position(self) -> torch.Tensor:
-        """Of the packed tokens, ``[tokens]``."""
-        ...
-
-    def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor: ...
-
-    def recur(self, layer: int, hidden: torch.Tensor, run: Run) -> torch.Tensor:
-        """What ``run`` makes of the packed tokens, ``hidden [tokens, hidden]``, sequence by sequence."""
-        ...
 
 
 @dataclass
@@ -198,8 +176,8 @@ def _attention(
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     if hosting.rotations and (rotation := hosting.rotations[module.layer_idx]) is not None:
         q, k = rotation.ordered(q), rotation.ordered(k)
-    sinks = {} if s_aux is None else {"sinks": s_aux.float()}
-    return step.attend(module.layer_idx, q, k, v, scaling, **sinks).unsqueeze(0), None
+    sinks = None if s_aux is None else s_aux.float()
+    return step.attend(module.layer_idx, Attention(q, k, v, scaling, sinks)).unsqueeze(0), None
 
 
 AttentionInterface.register(NAME, _attention)
@@ -249,11 +227,6 @@ def _recur(module: Any, original: Any, hidden_states: torch.Tensor, *args: Any, 
     return asked.step.recur(module.layer_idx, hidden_states.squeeze(0), run).unsqueeze(0)
 
 
-def recur_apart(hidden: torch.Tensor, lengths: Sequence[int], run: Run) -> torch.Tensor:
-    """What ``run`` makes of whole documents of these lengths, side by side: nothing came before any."""
-    return torch.cat([run(part.unsqueeze(0), Nothing()).squeeze(0) for part in hidden.split(list(lengths))])
-
-
 def _state_modules(model: Any) -> list[Any]:
     """Of each layer, the module that keeps a state; None: it keeps none."""
     name = family_of(model.config).state
@@ -301,15 +274,8 @@ class _Probe:
         self.tables.append(((cos[0].float(), sin[0].float()), more))
         return cos, sin
 
-    def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def attend(self, layer: int, asked: Attention) -> torch.Tensor:
+        q, k = asked.q, asked.k
         still, _ = self.queries[layer]
         self.queries[layer] = (still, q.float()) if self.turning else (q.float(), None)
         self.heads = (q.shape[1], k.shape[1], q.shape[2])

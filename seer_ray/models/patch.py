@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -12,39 +12,13 @@ from transformers import PreTrainedModel
 from seer_ray.kernels.norm import rms_norm
 from seer_ray.models.families import family_of
 from seer_ray.models.group import ALONE, Group
-from seer_ray.models.hosted import HostedStep, host
+from seer_ray.models.hosted import host
 from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.plan import SELECTING
 from seer_ray.models.projection import feed_forward, project
 from seer_ray.models.recurrence import States
 from seer_ray.models.rope import RopeTable, still
-
-
-class Step(Protocol):
-    """One forward pass of the engine, as an attention module sees it."""
-
-    def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Append k and v, attend.
-
-        Args:
-            layer: index of the decoder layer.
-            q: normalised, before rotation, ``[tokens, q_heads, head_dim]``.
-            k, v: likewise, ``[tokens, kv_heads, head_dim]``.
-            scale: of the logits.
-            sinks: see ``kernels.attend``; given by models that have them.
-
-        Returns:
-            ``[tokens, q_heads, head_dim]``.
-        """
-        ...
+from seer_ray.models.step import Attention, HostedStep, Step
 
 
 def patch_attention(model: PreTrainedModel) -> None:
@@ -82,7 +56,7 @@ def _forward(
     q, k, v = (part.view(lead.numel(), -1, attention.head_dim) for part in projections)
     if hasattr(attention, "q_norm"):
         q, k = _norm(attention.q_norm, q), _norm(attention.k_norm, k)
-    out = step.attend(attention.layer_idx, q, k, v, attention.scaling)
+    out = step.attend(attention.layer_idx, Attention(q, k, v, attention.scaling))
     return project(out.reshape(*lead, -1), attention.o_proj)[0], None
 
 
@@ -92,7 +66,7 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
     Args:
         model: a patched causal language model.
         tokens: ``[tokens]``.
-        step: where attention reads and writes; a ``hosted.HostedStep`` for a hosted model.
+        step: where attention reads and writes; a ``HostedStep`` for a hosted model.
 
     Returns:
         Normalised hidden states, ``[tokens, hidden]``.

@@ -17,8 +17,8 @@ from seer_ray.models.layout import lay_out, paid_budget
 
 SELECTING = ("attention", "parallel")
 """Mixers with attention to all of a sequence, of which a selector may pick the blocks."""
-_READS = {"sliding": "sliding", "linear": "linear", "none": "none"}
-"""In a plan's code, what layers of other mixers are."""
+_STATELESS = {"linear": "linear", "none": "none"}
+"""In a plan's code, what layers are that keep no KV."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class LayerPlan:
     block_size: int
     sparse_prefill: bool = False
     """Prompts are read as sparsely as steps are, by the layers that are not dense."""
+    window: int | None = None
+    """Tokens that the checkpoint's layers with a window look back."""
 
     @property
     def code(self) -> str:
-        """Readable, e.g. ``36L:27seer2048b64+9dense``."""
+        """Readable, e.g. ``36L:27seer2048b64+9dense``, ``34L:28sliding1024+6dense``."""
+        others = _STATELESS | {"sliding": f"sliding{self.window}"}
         kinds = Counter(
-            _READS.get(spec.mixer, "dense")
+            others.get(spec.mixer, "dense")
             if spec.blocks is None
             else f"{short_name(spec.selector)}{spec.blocks * self.block_size}b{self.block_size}"
             + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
@@ -65,6 +68,8 @@ class LayerPlan:
     def digest(self) -> str:
         """Content hash: two plans that decode alike have the same."""
         content = (self.layers, self.block_size, *(["sparse prefill"] if self.sparse_prefill else []))
+        if any(spec.mixer == "sliding" for spec in self.layers):
+            content += (self.window,)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
     @property
@@ -82,7 +87,11 @@ class LayerPlan:
 
 
 def resolve_plan(
-    selector: SelectorConfig, mixers: Sequence[str], block_size: int, plan: PlanConfig | None = None
+    selector: SelectorConfig,
+    mixers: Sequence[str],
+    block_size: int,
+    plan: PlanConfig | None = None,
+    window: int | None = None,
 ) -> LayerPlan:
     """What the options mean for the layers of a checkpoint. Their mixers stay, and only those with full
     attention are planned.
@@ -95,6 +104,7 @@ def resolve_plan(
         mixers: of the checkpoint's layers.
         block_size: tokens a block.
         plan: None: no layout, the selector for all layers.
+        window: of the checkpoint's layers that have one, in tokens.
 
     Raises:
         ConfigError: a layer that is not there, a selector that is not known, or a plan that the layers cannot
@@ -137,6 +147,7 @@ def resolve_plan(
         ),
         block_size,
         selector.sparse_prefill and any(traits_of(work.selector).sparse for work in chosen),
+        window,
     )
 
 

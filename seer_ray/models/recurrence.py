@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -184,3 +184,8 @@ def _update(
     q, k, v, g, b = (x.squeeze(1) for x in (query, key, value, g, beta))
     out = step(q, k, v, g, b, *initial_state)
     return out.unsqueeze(1), None
+
+
+def recur_apart(hidden: torch.Tensor, lengths: Sequence[int], run: Run) -> torch.Tensor:
+    """What ``run`` makes of whole documents of these lengths, side by side: nothing came before any."""
+    return torch.cat([run(part.unsqueeze(0), Nothing()).squeeze(0) for part in hidden.split(list(lengths))])

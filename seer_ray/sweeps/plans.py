@@ -60,8 +60,8 @@ class Plans:
             raise hf_config
         check_engine(hf_config, point.config.engine)
         config = point.config
-        mixers = layer_mixers(hf_config)
-        return resolve_plan(config.selector, mixers, config.engine.block_size, config.plan)
+        mixers, window = layer_mixers(hf_config), getattr(hf_config, "sliding_window", None)
+        return resolve_plan(config.selector, mixers, config.engine.block_size, config.plan, window)
 
 
 def _rest(point: Point) -> str:

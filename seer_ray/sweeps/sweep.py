@@ -22,7 +22,7 @@ from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import Sources, look, own_contents, refuse_other_sources
+from seer_ray.driver.sources import Sources, look, note_sources, own_contents, refuse_other_sources
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import join
@@ -179,6 +179,8 @@ class Sweep:
             # While the workers load the model.
             self.board.phase("reading the prompts")
             size = self._prepare(sessions, reading.model, placement.workers, stack)
+            for session in sessions:
+                note_sources(session.folder, reading.contents | own_contents(session.config))
             dispatcher = Dispatcher([s.queue for s in sessions if s.queue], pool, self.reporter.note)
             race = self._race(size) if self._races else None
             self.board.phase("starting workers")

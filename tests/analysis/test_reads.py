@@ -30,8 +30,11 @@ def test_reads_are_those_of_the_plan(layout: PlanConfig, selector: SelectorConfi
     assert Counter(budgets) == {kind.budget: kind.layers for kind in found}
 
 
-def test_layers_without_kv_do_not_count_and_windows_are_not_known() -> None:
+def test_layers_without_kv_do_not_count_and_windows_do() -> None:
     assert reads("12L:8linear+2none+2dense") == ((2, None),)
+    assert reads("12L:6sliding4096+6dense") == ((6, 4096), (6, None))
+    made = resolve_plan(SelectorConfig("quest", 1024), ["sliding", "attention"], 64, window=512)
+    assert reads(made.id) == ((1, 512), (1, 1024))
     assert reads("12L:6sliding+6dense") is None and reads("another's") is None
 
 

@@ -11,7 +11,8 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig, RunConfig, SelectorConfig
 from seer_ray.config.works import needs_gates
 from seer_ray.driver import sources
-from seer_ray.driver.sources import FILE, look, noted, own_contents, refuse_other_sources
+from seer_ray.driver.sources import FILE, look, note_sources, noted, own_contents, refuse_other_sources
+from seer_ray.models.identity import Contents
 from seer_ray.results.folder import RunFolder
 
 ONE = {"model.name": {"model.safetensors": "1" * 16, "config.json": "2" * 16}}
@@ -24,40 +25,46 @@ def folder(tmp_path: Path) -> RunFolder:
         yield opened
 
 
+def read(folder: RunFolder, contents: Contents) -> None:
+    """What a session does before it decodes."""
+    refuse_other_sources(folder, contents)
+    note_sources(folder, contents)
+
+
 def begun(folder: RunFolder) -> None:
     """Something is made of it."""
     folder.store.write("progress/000001-aaaaaaaa.segment", b"a chain")
 
 
 def test_a_job_goes_on_with_the_same_files(folder: RunFolder) -> None:
-    refuse_other_sources(folder, ONE)
+    read(folder, ONE)
     begun(folder)
-    refuse_other_sources(folder, ONE)
+    read(folder, ONE)
     words = r"begun with other files, .*: model.name: model.safetensors \(9{16}, 1{16}\); restore them"
     with pytest.raises(ConfigError, match=words):
-        refuse_other_sources(folder, OTHER)
+        read(folder, OTHER)
     assert noted(folder) == ONE
 
 
 def test_until_something_is_made_files_may_change(folder: RunFolder) -> None:
     """A model that could not be loaded is mended, and the command given again."""
-    refuse_other_sources(folder, ONE)
-    refuse_other_sources(folder, OTHER)
+    read(folder, ONE)
+    read(folder, OTHER)
     begun(folder)
     assert noted(folder) == OTHER
 
 
 def test_a_folder_without_a_note_gets_it(folder: RunFolder) -> None:
     begun(folder)
-    refuse_other_sources(folder, ONE)
+    read(folder, ONE)
     with pytest.raises(ConfigError):
-        refuse_other_sources(folder, OTHER)
+        read(folder, OTHER)
 
 
 def test_a_note_of_other_digests_is_not_compared(folder: RunFolder) -> None:
     begun(folder)
     folder.write_json(FILE, {"version": 0, "sources": OTHER})
-    refuse_other_sources(folder, ONE)
+    read(folder, ONE)
     assert noted(folder) == ONE
 
 
@@ -66,13 +73,13 @@ def test_a_torn_note_is_refused(said: object, folder: RunFolder) -> None:
     begun(folder)
     folder.write_json(FILE, said)
     with pytest.raises(ConfigError, match=r"sources.json: torn; restore it from a copy, or delete it"):
-        refuse_other_sources(folder, ONE)
+        read(folder, ONE)
 
 
 def test_what_is_new_is_noted_too(folder: RunFolder) -> None:
-    refuse_other_sources(folder, ONE)
+    read(folder, ONE)
     begun(folder)
-    refuse_other_sources(folder, ONE | {"data": {"0/a.jsonl": "3" * 16}})
+    read(folder, ONE | {"data": {"0/a.jsonl": "3" * 16}})
     assert noted(folder).keys() == {"model.name", "data"}
 
 
@@ -104,7 +111,7 @@ def test_a_commit_of_the_hub_stays(
     monkeypatch.setattr(sources, "find_tokenizer", lambda model: tmp_path / "no folder")
     first = look(ModelConfig(name="me/tiny"), folder)
     assert first.model.revision == "aaaa"  # which workers get
-    refuse_other_sources(folder, first.contents)
+    read(folder, first.contents)
     begun(folder)
     branch["main"] = "bbbb"
     again = look(ModelConfig(name="me/tiny"), folder)
@@ -119,7 +126,7 @@ def test_a_selector_of_one_s_own_is_a_source(
     monkeypatch.delitem(sys.modules, "ranking", raising=False)
     Path("ranking.py").write_text("class Top: ...")
     config = RunConfig(selector=SelectorConfig(name="ranking:Top", layers={"0": "quest"}))
-    refuse_other_sources(folder, ONE | own_contents(config))
+    note_sources(folder, ONE | own_contents(config))
     begun(folder)
     refuse_other_sources(folder, ONE | own_contents(config))
     Path("ranking.py").write_text("class Top: ...  # another")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from engines import family_model, request, tiny_model, tokens
+from engines import family_model, outcome, request, run, tiny_model, tokens
 from families import FAMILY_NAMES, make_family
 from transformers import AutoModelForCausalLM
 
 from seer_ray.bench.steps import stretch
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import EngineConfig
-from seer_ray.engine import Engine
-from seer_ray.engine.pages import pages_of
+from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.engine import Engine, groups
+from seer_ray.engine.pages import Keeps
 from seer_ray.engine.states import StateSlots, slot_count
 from seer_ray.kernels.quantise import tensors
 from seer_ray.models.families import FAMILIES
@@ -75,7 +76,7 @@ def test_a_window_keeps_its_own_pages_of_a_million_tokens() -> None:
     reach, length = 100, 2**20
     model = tiny_model("mistral", sliding_window=reach, max_position_embeddings=length + 256)
     engine = engine_of(model, max_batch=2)
-    most = pages_of(length, BLOCK, reach)
+    most = Keeps(reach).pages(length, BLOCK)
     assert most == 8
     assert engine.runner.capacity.pages == (2 * most + 32 // BLOCK + 1,)
     assert engine.runner.capacity.cached is None
@@ -91,6 +92,52 @@ def test_a_window_keeps_its_own_pages_of_a_million_tokens() -> None:
         assert pool.used <= 2 * most
     assert {len(completion.tokens) for completion in done.values()} == {length + 40} and len(done) == 2
     assert pool.used == 0
+
+
+WINDOWED = SelectorConfig(name="window", budget=4 * BLOCK, layers={"1": "dense"})
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
+@pytest.mark.parametrize("sparse_prefill", [False, True])
+def test_what_a_window_of_the_plan_leaves_is_given_back(
+    sparse_prefill: bool, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chains are those of an engine that keeps all: beside others, as samples of one prompt, preempted."""
+    chosen = replace(WINDOWED, sparse_prefill=sparse_prefill)
+    settings = EngineConfig(block_size=BLOCK, max_batch=3, prefill_chunk=32, exact=exact, max_length=256)
+    chains = [
+        request(f"{n}/{sample}", tokens(50 + 60 * n, seed=n), 60, temperature=1.0)
+        for n in range(2)
+        for sample in range(3)
+    ]
+    engine = Engine(tiny_model("qwen3"), settings, chosen)
+    far, near = engine.scheduler.pools
+    assert near.keeps == Keeps(2 * BLOCK + 1, 1, whole_prompts=not sparse_prefill)
+    assert near.capacity == 3 * 4 + (32 // BLOCK + 1 if sparse_prefill else 256 // BLOCK)
+    for chain in chains:
+        engine.submit(chain)
+    done: dict[str, Any] = {}
+    while engine.busy:
+        done |= {d.request_id: d.completion for d in engine.step() if d.completion is not None}
+        for sequence in engine.scheduler.running:
+            if sequence.generated > 1:
+                assert len(sequence.pages[1]) - sequence.pages[1].count(0) <= 4
+    engine.scheduler.check()
+    assert far.used == near.used == 0
+
+    tight = Engine(tiny_model("qwen3"), settings, chosen)
+    far = tight.scheduler.pools[0]
+    far.capacity, far._free, far._owners = 22, list(range(22, 0, -1)), [0] * 23
+    preempted = run(tight, chains)
+    assert tight.stats()["preemptions"] > 0
+
+    monkeypatch.setattr(groups, "Keeps", lambda *_, **__: Keeps())
+    whole = Engine(tiny_model("qwen3"), settings, chosen)
+    assert len(whole.scheduler.pools) == 1
+    for id, completion in run(whole, chains).items():
+        assert outcome(done[id]) == outcome(completion)
+        if exact:  # else generated tokens are computed again as a prompt
+            assert preempted[id].tokens == completion.tokens
 
 
 def admitted(model: Any, memory: int, **settings: Any) -> Engine:
@@ -123,7 +170,7 @@ def test_the_least_memory_of_windows_beside_full_layers() -> None:
     model = family_model("exaone4")
     far, near = engine_of(model).runner.capacity.page_bytes
     reach = model.hf_config.sliding_window
-    least = pages_of(model.max_context, BLOCK, reach) + 32 // BLOCK + 1
+    least = Keeps(reach).pages(model.max_context, BLOCK) + 32 // BLOCK + 1
     memory = max(2 * (least + 1) * near, (least + 1) * near + 3 * far)
     engine = admitted(model, memory)
     assert engine.runner.capacity.pages[1] == least and engine.runner.capacity.pages[0] >= 2

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from seer_ray.engine.pages import PagePool
+from seer_ray.engine.pages import Keeps, PagePool
 from seer_ray.engine.request import Progress, Request, SamplingParams
 from seer_ray.engine.scheduler import Schedule, Scheduler
 from seer_ray.engine.sequence import Sequence
@@ -37,7 +37,7 @@ class Machine:
         chunk: int,
         exact: bool,
         ahead: bool = False,
-        windows: tuple[tuple[int, int], ...] = (),
+        windows: tuple[tuple[int, Keeps], ...] = (),
         snapshots: int | None = None,
         full: bool = True,
     ) -> None:
@@ -45,12 +45,12 @@ class Machine:
         Args:
             pages: of the group that keeps everything.
             ahead: a step is computed before the tokens of the one before are read.
-            windows: pages and reach of groups with a window.
+            windows: pages of groups that do not keep everything, and what they keep.
             snapshots: slots for states of prompts; None: there are no states.
             full: there is a group that keeps everything.
         """
-        sizes: list[tuple[int, int | None]] = [*([(pages, None)] if full else []), *windows]
-        pools = [PagePool(count + 1, reach) for count, reach in sizes]
+        sizes = [*([(pages, Keeps())] if full else []), *windows]
+        pools = [PagePool(count + 1, keeps) for count, keeps in sizes]
         slots = None if snapshots is None else range(max_batch, max_batch + snapshots)
         self.scheduler = Scheduler(pools, BLOCK, max_batch, chunk, exact, slots)
         self.memory = [[[-1] * BLOCK for _ in range(count + 1)] for count, _ in sizes]
@@ -159,16 +159,18 @@ class Machine:
 
     def _compute(self, sequence: Sequence, start: int, end: int) -> None:
         for pool, pages, memory in zip(self.scheduler.pools, sequence.pages, self.memory, strict=True):
-            back = 0 if pool.reach is None else max(0, start - pool.reach + 1)
-            for position in range(back, start):
+            decodes = end == start + 1 and start >= self.scheduler._prefill_goal(sequence)
+            behind = pool.keeps.behind(start, BLOCK, decodes)
+            for position in range(start):
+                if position // BLOCK in behind:  # what nothing looks back to any more is given back
+                    assert pages[position // BLOCK] == 0
+                    continue
                 held = memory[pages[position // BLOCK]][position % BLOCK]
                 assert held == self._given(sequence, position), "another sequence's token"
             for position in range(start, end):
                 page = pages[position // BLOCK]
                 assert page and not pool.is_shared(page), "written while others read it"
                 memory[page][position % BLOCK] = self._given(sequence, position)
-            if pool.reach is not None:  # what nothing looks back to any more is given back
-                assert all(page == 0 for page in pages[: back // BLOCK])
         if self._stateful:
             before = hash_of(self._given(sequence, position) for position in range(start))
             assert self.states[sequence.slot] == before, "another sequence's state"
@@ -196,6 +198,8 @@ class Scheduling(RuleBasedStateMachine):
         mode=st.sampled_from(["default", "exact", "ahead"]),
         layers=LAYERS,
         reach=st.integers(1, 11),
+        first=st.integers(0, 2),
+        whole_prompts=st.booleans(),
         spare=st.integers(0, 6),
         snapshots=st.integers(0, 2),
     )
@@ -207,18 +211,21 @@ class Scheduling(RuleBasedStateMachine):
         mode: str,
         layers: str,
         reach: int,
+        first: int,
+        whole_prompts: bool,
         spare: int,
         snapshots: int,
     ) -> None:
         # As the engine has it: a window's pool holds the pages of one sequence and those of a chunk.
-        least = (reach + BLOCK - 2) // BLOCK + 1 + chunk // BLOCK + 1
+        keeps = Keeps(reach, first, whole_prompts)
+        least = first + (reach + BLOCK - 2) // BLOCK + 1 + chunk // BLOCK + 1
         self.machine = Machine(
             pages,
             batch,
             chunk,
             mode == "exact",
             mode == "ahead",
-            ((least + spare, reach),) if "window" in layers or layers == "all" else (),
+            ((least + spare, keeps),) if "window" in layers or layers == "all" else (),
             snapshots if "state" in layers or layers == "all" else None,
             "full" in layers or layers == "all",
         )

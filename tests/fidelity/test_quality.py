@@ -22,6 +22,7 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention, rope_tables
 from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 from seer_ray.selectors.base import Query
 from seer_ray.selectors.make import make_selector
 from seer_ray.selectors.oracle import Oracle
@@ -65,7 +66,8 @@ class Maps:
         self.maps: list[Tensor] = []
         forward_tokens(model, torch.tensor(tokens(length)), self)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, asked: Attention) -> Tensor:
+        q, k, v, scale, _ = asked
         q, k, v = (x.double() for x in (rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin), v))
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         logits = torch.einsum("thd,shd->hts", q, k) * scale
@@ -144,7 +146,7 @@ def test_three_blocks_by_hand() -> None:
         ):
             pages.kv[block, head, 0, slot, 0] = torch.tensor(float(first)).clamp(min=1e-30).log()
             pages.kv[block, head, 0, slot, 1] = torch.tensor(float(second)).clamp(min=1e-30).log()
-    layer = Layer(0, pages, q, q, 1.0)
+    layer = Layer(0, pages, Attention(q, q, q, 1.0), q)
     shares = layer.shares(torch.tensor([2 * BLOCK, 3 * BLOCK - 1]))
     for row in range(2):
         torch.testing.assert_close(shares.mass[row, 0, 0], torch.tensor([2.0, 4.0, 2.0]) / 8)
@@ -157,7 +159,7 @@ def test_the_oracles_scores_are_those_of_the_selector() -> None:
 
     def look(layer: Layer) -> None:
         rows = torch.tensor([3, 40, 47, 48, LENGTH - 1])
-        query = Query(layer.q_nope[rows], layer.q[rows], layer.pages.kv, None, layer.scale)
+        query = Query(layer.asked.q[rows], layer.q[rows], layer.pages.kv, None, layer.asked.scale)
         found.append((layer.shares(rows).log_max, Oracle().scores(query, layer.pages.view(rows))))
 
     model: Any = tiny_model("qwen3").model

@@ -176,6 +176,6 @@ def test_some_mutations(made: Folders, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_500_mutations(made: Folders, tmp_path: Path) -> None:
-    refusals = run_mutations(made, tmp_path, 500, seed=2)
+def test_many_mutations(made: Folders, tmp_path: Path, long: bool) -> None:
+    refusals = run_mutations(made, tmp_path, 500 if long else 150, seed=2)
     assert all(refusals.values()), f"each kind of damage is seen at times: {refusals}"

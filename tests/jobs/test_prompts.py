@@ -116,7 +116,7 @@ def test_a_run_that_goes_on_asks_what_it_has_asked(letters: MakeConfig, model: P
     before = dated(model, tmp_path / "dated", "Be brief. " + template)
     with pytest.raises(ConfigError, match=r"other files.* model\.tokenizer: chat_template\.jinja"):
         run_job.main(config, build=fake_engine.build_fake)
-    Path(folder(config), "sources.json").unlink()  # as if the same files were rendered by other software
+    Path(folder(config), "sources.json").unlink()  # as of before it was written
     with pytest.raises(ConfigError, match=r"the prompt of problem 'a' and of 5 more is no longer the one"):
         run_job.main(config, build=fake_engine.build_fake)
     dated(model, Path(before), template)

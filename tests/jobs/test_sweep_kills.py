@@ -36,9 +36,9 @@ class SweepRun(Run):
 
     def __init__(self, place: Path, model: Path, data: Path, pace: float) -> None:
         place.mkdir()
-        super().__init__(place, "sweep", model, data, pace)
+        super().__init__(place, "sweep", model, data, pace, 60)
         base = SweepConfig(**vars(from_yaml(self.text, job=RunConfig)))
-        base.samples, base.sampling.max_new_tokens = SAMPLES, 60
+        base.samples = SAMPLES
         base.cluster.workers, base.sweep.round = 1, 2
         base.task.grader, base.engine.record_selection = "faults_driver:grade", 2
         self.sweep = expand(["selector=quest,window", "selector.budget=32"], base)

@@ -15,14 +15,12 @@ from engines import eager, make_engine, outcome, request, run, tokens  # noqa: E
 from seer_ray.kernels import gpu, triton_attend, triton_prefill  # noqa: E402
 
 
-@pytest.mark.parametrize(
-    ("selector", "kv_dtype"), [("dense", "auto"), ("seer", "auto"), ("quest", "auto"), ("quest", "int8")]
-)
+@pytest.mark.parametrize(("selector", "kv_dtype"), [("dense", "auto"), ("seer", "auto"), ("quest", "int8")])
 def test_completions(selector: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts that end before, at and after the end of a page; two pages of budget."""
 
     def completions() -> list[object]:
-        requests = [request(f"p{n}", tokens(n, seed=n), new=4) for n in (15, 47, 64)]
+        requests = [request(f"p{n}", tokens(n, seed=n), new=3) for n in (15, 48)]
         done = run(eager(make_engine(selector=selector, budget=32, kv_dtype=kv_dtype)), requests)
         return [outcome(done[item.id]) for item in requests]
 

@@ -19,7 +19,7 @@ from seer_ray.kernels import gpu, triton_summary  # noqa: E402
 @pytest.mark.parametrize(("selector", "kernel"), [("seer", "compress"), ("quest", "extremes")])
 def test_completions(selector: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the compiled CPU paths. Three pages of budget; pages fill in prefill and after it."""
-    requests = [request(f"p{n}", tokens(n, seed=n), new=5, temperature=0.8) for n in (14, 62, 77)]
+    requests = [request(f"p{n}", tokens(n, seed=n), new=4, temperature=0.8) for n in (14, 62)]
     done = run(make_engine(selector=selector, budget=48), requests)
     launched: list[int] = []
     right = getattr(triton_summary, kernel)
@@ -35,4 +35,4 @@ def test_completions(selector: str, kernel: str, monkeypatch: pytest.MonkeyPatch
     runner.captured = DecodeGraphs(runner.loaded, runner.decoder, 4, lambda step: step)
     found = run(engine, requests)
     assert [outcome(found[item.id]) for item in requests] == [outcome(done[item.id]) for item in requests]
-    assert len(launched) >= 2 * 5  # layers, steps
+    assert len(launched) >= 2 * 4  # layers, steps

@@ -22,27 +22,25 @@ def test_chunks_of_all_kinds(dtype: torch.dtype, k: int) -> None:
     checks.prefill_is_its_definition("cpu", dtype, k=k)
 
 
-@DTYPES
 @SELECTED
 @pytest.mark.parametrize("group", [1, 5, 8, 16])
-def test_groups(dtype: torch.dtype, group: int, k: int) -> None:
-    checks.prefill_is_its_definition("cpu", dtype, spans=FEW, group=group, heads=1, k=k, seed=group)
+def test_groups(group: int, k: int) -> None:
+    checks.prefill_is_its_definition("cpu", torch.float32, spans=FEW, group=group, heads=1, k=k, seed=group)
 
 
-@DTYPES
 @SELECTED
 @pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
-def test_head_dims(dtype: torch.dtype, dim: int, k: int) -> None:
-    checks.prefill_is_its_definition("cpu", dtype, spans=FEW, heads=1, dim=dim, k=k, seed=dim)
+def test_head_dims(dim: int, k: int) -> None:
+    checks.prefill_is_its_definition("cpu", torch.float32, spans=FEW, heads=1, dim=dim, k=k, seed=dim)
 
 
-@DTYPES
 @SELECTED
 @pytest.mark.parametrize("block", [8, 32, 64, 128])
-def test_blocks(dtype: torch.dtype, block: int, k: int) -> None:
+def test_blocks(block: int, k: int) -> None:
     """Pages smaller than a tile of keys, as large, and larger."""
     spans = ((block - 3, block + 5), (2 * block, 2 * block + 1), (0, 7))
-    checks.prefill_is_its_definition("cpu", dtype, spans=spans, heads=1, group=2, block=block, k=k)
+    shape = {"spans": spans, "heads": 1, "group": 2, "block": block, "k": k}
+    checks.prefill_is_its_definition("cpu", torch.float32, **shape)
 
 
 @DTYPES
@@ -60,13 +58,11 @@ def test_identity_lists_are_dense_attention(dtype: torch.dtype, block: int) -> N
     checks.prefill_identity_is_dense("cpu", dtype, spans=FEW, block=block)
 
 
-@DTYPES
-@pytest.mark.parametrize("window", [1, 20, 33])
-@pytest.mark.parametrize("sinks", [False, True])
-def test_windows_and_sinks(dtype: torch.dtype, window: int, sinks: bool) -> None:
+@pytest.mark.parametrize(("window", "sinks"), [(1, True), (20, False), (33, True)])
+def test_windows_and_sinks(window: int, sinks: bool) -> None:
     for block in (16, 64):
-        shape = {"heads": 1, "block": block, "window": window, "sinks": sinks}
-        checks.prefill_is_its_definition("cpu", dtype, **shape)
+        shape = {"spans": FEW, "heads": 1, "block": block, "window": window, "sinks": sinks}
+        checks.prefill_is_its_definition("cpu", torch.float32, **shape)
 
 
 @DTYPES
@@ -81,11 +77,10 @@ def test_a_chunk_does_not_depend_on_its_mates(dtype: torch.dtype, k: int) -> Non
     checks.prefill_chunks_stand_alone("cpu", dtype, spans=FEW, heads=1, k=k)
 
 
-@DTYPES
 @pytest.mark.parametrize("block", [16, 64])
-def test_cuts_do_not_matter(dtype: torch.dtype, block: int) -> None:
+def test_cuts_do_not_matter(block: int) -> None:
     cuts = ((1, 64), (15, 17, 69))
-    checks.prefill_cuts_do_not_matter("cpu", dtype, 70, cuts, heads=1, group=2, block=block)
+    checks.prefill_cuts_do_not_matter("cpu", torch.float32, 70, cuts, heads=1, group=2, block=block)
 
 
 @DTYPES

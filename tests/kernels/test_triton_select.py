@@ -20,7 +20,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy: -inf minus -inf, which is masked
-@pytest.mark.parametrize(("seed", "width"), [(0, 5), (1, 33), (2, 100), (3, 100)])
+@pytest.mark.parametrize(("seed", "width"), [(0, 5), (1, 33), (2, 100)])
 def test_definition(seed: int, width: int) -> None:
     checks.select_is_its_definition("cpu", seed, width)
 

@@ -13,10 +13,9 @@ import triton_checks as checks  # noqa: E402
 KINDS = pytest.mark.parametrize("kind", ["max", "mass"])
 
 
-@KINDS
-@pytest.mark.parametrize("group", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize(("group", "kind"), [(1, "mass"), (3, "max"), (4, "mass"), (5, "max"), (8, "mass")])
 def test_groups(group: int, kind: str) -> None:
-    checks.target_is_its_definition("cpu", torch.float32, kind, tokens=83, group=group)
+    checks.target_is_its_definition("cpu", torch.float32, kind, tokens=53, group=group)
 
 
 @KINDS
@@ -29,7 +28,7 @@ def test_lengths(tokens: int, first: int, kind: str) -> None:
 
 @pytest.mark.parametrize(("dim", "block"), [(80, 16), (64, 64), (128, 128), (256, 32)])
 def test_shapes(dim: int, block: int) -> None:
-    checks.target_is_its_definition("cpu", torch.float32, "max", tokens=200, dim=dim, block=block)
+    checks.target_is_its_definition("cpu", torch.float32, "max", tokens=block + 40, dim=dim, block=block)
 
 
 def test_half_precision() -> None:

@@ -14,6 +14,7 @@ from seer_ray.models.architecture import check_architecture, check_config, max_c
 from seer_ray.models.families import OURS
 from seer_ray.models.patch import forward_tokens, patch_attention
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 
 
 class DensePass:
@@ -22,10 +23,10 @@ class DensePass:
     def __init__(self, config: Any, tokens: int) -> None:
         self.rope, self.positions = RopeTable.from_config(config), torch.arange(tokens)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        q, k = (self.rope.rotate(x, self.positions) for x in (q, k))
-        heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
-        out = F.scaled_dot_product_attention(*heads_first, is_causal=True, enable_gqa=True, scale=scale)
+    def attend(self, layer: int, asked: Attention) -> Tensor:
+        q, k = (self.rope.rotate(x, self.positions) for x in (asked.q, asked.k))
+        heads_first = (x.transpose(0, 1)[None] for x in (q, k, asked.v))
+        out = F.scaled_dot_product_attention(*heads_first, is_causal=True, enable_gqa=True, scale=asked.scale)
         return out[0].transpose(0, 1)
 
 

@@ -14,6 +14,7 @@ from seer_ray.kernels import compiled as built
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -25,9 +26,8 @@ class Dense:
         self.cos, self.sin = RopeTable.from_config(model.config).at(torch.arange(count))
         self.layers: list[int] = []
 
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
+    def attend(self, layer: int, asked: Attention) -> torch.Tensor:
+        q, k, v, scale, _ = asked
         self.layers.append(layer)
         q, k = rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin)
         group = q.shape[1] // k.shape[1]

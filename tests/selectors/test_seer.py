@@ -7,11 +7,13 @@ import torch
 
 from seer_ray.config.options import SelectorConfig
 from seer_ray.engine.cache import PagedCache
+from seer_ray.engine.groups import page_groups
 from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import resolve_plan
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 from seer_ray.selectors.base import Query
 from seer_ray.selectors.seer import Seer
 
@@ -32,7 +34,10 @@ def make(scaling: float) -> tuple[Decoder, AttnGate]:
     selectors = [Seer(gate)]
     plan = resolve_plan(SelectorConfig(name="seer", budget=3 * BLOCK), SHAPE.mixers, BLOCK)
     device = torch.device("cpu")
-    cache = PagedCache(SHAPE, list(selectors), [2 * PAGES + 1], BLOCK, 2, PAGES, torch.float32, device)
+    groups = page_groups(SHAPE, plan)
+    cache = PagedCache(
+        SHAPE, groups, list(selectors), [2 * PAGES + 1], BLOCK, 2, PAGES, torch.float32, device
+    )
     for kv, summary in zip(cache.kv, cache.summary, strict=True):
         assert kv is not None and summary is not None
         kv[1:] = float("nan")
@@ -54,7 +59,9 @@ def test_scores_from_pages(prompt: int, scaling: float) -> None:
     starts = [prompt, prompt + BLOCK + 3]
     chunks = [Part([table[row]], 0, end) for row, end in enumerate(starts)]
     packed = [torch.cat([x[row, :end] for row, end in enumerate(starts)]) for x in (q, k, v)]
-    PrefillPass(decoder, chunks, torch.device("cpu")).attend(0, packed[0], packed[1], packed[2], 0.25)
+    PrefillPass(decoder, chunks, torch.device("cpu")).attend(
+        0, Attention(packed[0], packed[1], packed[2], 0.25)
+    )
 
     selector, summary = decoder.selectors[0], decoder.cache.summary[0]
     assert selector is not None and summary is not None
@@ -67,7 +74,7 @@ def test_scores_from_pages(prompt: int, scaling: float) -> None:
         ]
         view = DecodePass(decoder, decoder.cache.tables, positions, completed)
         rows, at = torch.arange(2), torch.tensor(positions)
-        out = view.attend(0, q[rows, at], k[rows, at], v[rows, at], 0.25)
+        out = view.attend(0, Attention(q[rows, at], k[rows, at], v[rows, at], 0.25))
         assert out.isfinite().all()
         query = Query(q[rows, at], q[rows, at], decoder.cache.kv[0], summary, 0.25)
         found = selector.scores(query, view.view)

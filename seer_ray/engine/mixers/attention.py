@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.engine.passes import Attention, DecodePass, Decoder, FullPages, PrefillPass
+from seer_ray.engine.passes import DecodePass, Decoder, FullPages, PrefillPass
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
+from seer_ray.models.step import Attention
 from seer_ray.selectors.base import CurrentPages, FullKeys, Query
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from seer_ray.engine.passes import Attention, DecodePass, Decoder, PrefillPass
+from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
+from seer_ray.models.step import Attention
 
 
 class SlidingAttention:
@@ -17,7 +18,7 @@ class SlidingAttention:
         kv, group = decoder.cache.kv[layer], decoder.cache.group_of[layer]
         assert kv is not None and group is not None
         self.layer, self.kv, self.group, self.rope = layer, kv, group, decoder.ropes[layer]
-        self.window = decoder.cache.groups[group].reach
+        self.window = decoder.cache.groups[group].window
 
     def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
         q, k, v, scale, sinks = asked

@@ -25,9 +25,10 @@ from torch.utils.checkpoint import checkpoint
 from seer_ray.corpora.pack import Pack, first_row
 from seer_ray.kernels.causal import causal
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.hosted import Run, recur_apart
 from seer_ray.models.patch import AttentionShape, embed, logits_of, normalise, run_layers
+from seer_ray.models.recurrence import Run, recur_apart
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 
 LOGITS = 2**25
 """Attention logits of a chunk of rows, at most: 128 MiB in fp32, a few times in memory."""
@@ -62,16 +63,15 @@ class SoftGates:
 
 
 class SoftPass:
-    """A ``Step`` (see ``models.patch``) with gradients."""
+    """A ``models.step.Step`` with gradients."""
 
     def __init__(self, pack: Pack, soft: SoftGates, ropes: Sequence[RopeTable]) -> None:
         """``ropes``: of each layer."""
         self.pack, self.soft, self.ropes, self.position = pack, soft, ropes, pack.positions
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
-    ) -> Tensor:
-        """See ``models.patch.Step``."""
+    def attend(self, layer: int, asked: Attention) -> Tensor:
+        """See ``models.step``."""
+        q, k, v, scale, sinks = asked
         soft, out = self.soft, []
         q_rotated, k_rotated = (self.ropes[layer].rotate(x, self.position) for x in (q, k))
         gate = soft.gates.get(layer)
@@ -108,7 +108,7 @@ class SoftPass:
         return torch.cat(out)
 
     def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
-        """See ``models.hosted.HostedStep``."""
+        """See ``models.step``."""
         return recur_apart(hidden, self.pack.lengths, run)
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from seer_ray.corpora.pack import Pack, first_row
 from seer_ray.kernels.causal import causal
 from seer_ray.kernels.target import Kind, attend_with_target
-from seer_ray.models.hosted import Run, recur_apart
 from seer_ray.models.patch import AttentionShape, embed, run_layers
+from seer_ray.models.recurrence import Run, recur_apart
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 
 Lesson = Callable[[int, Tensor, Tensor, list[Tensor]], None]
 """Told (layer, q, k, targets): q and k before rotation, ``[tokens, heads, head_dim]``; of each document, the
@@ -49,10 +50,9 @@ class Teacher:
         self.lesson = lesson
         self.shape, self.ropes, self.position = shape, ropes, pack.positions
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
-    ) -> Tensor:
-        """See ``models.patch.Step``."""
+    def attend(self, layer: int, asked: Attention) -> Tensor:
+        """See ``models.step``."""
+        q, k, v, scale, sinks = asked
         q_rotated, k_rotated = (self.ropes[layer].rotate(x, self.position) for x in (q, k))
         taught, window = layer in self.layers, self.shape.reach(layer)
         out, targets = torch.empty_like(q, dtype=v.dtype), []
@@ -70,7 +70,7 @@ class Teacher:
         return out
 
     def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
-        """See ``models.hosted.HostedStep``."""
+        """See ``models.step``."""
         return recur_apart(hidden, self.pack.lengths, run)
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.step import Attention
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,16 @@ def mixers_of(config: Any) -> list[Mixer]:
 
 
 class PackedStep:
-    """One training pass over packed documents: a ``seer_ray.models.patch.Step``."""
+    """One training pass over packed documents: a ``models.step.Step``."""
 
     def __init__(self, documents: Documents, rope: RopeTable, mixers: Sequence[Mixer]) -> None:
         self.documents, self.mixers = documents, mixers
         self.cos, self.sin = rope.at(documents.positions.to(rope.inv_freq.device))
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, sinks: Tensor | None = None
-    ) -> Tensor:
-        """See ``models.patch.Step``; models that are trained here have no sinks."""
-        q, k = rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin)
-        return self.mixers[layer](q, k, v, self.documents, scale)
+    def attend(self, layer: int, asked: Attention) -> Tensor:
+        """See ``models.step``; models that are trained here have no sinks."""
+        q, k = (rotate(x, self.cos, self.sin) for x in (asked.q, asked.k))
+        return self.mixers[layer](q, k, asked.v, self.documents, asked.scale)
 
 
 def _by_document(
