@@ -62,7 +62,7 @@ class Outcomes:
 
     def of(self, problems: NDArray[np.bool_]) -> Outcomes:
         """Those of some problems, [problems]."""
-        arrays = {
+        arrays: dict[str, Any] = {
             name: value[problems] for name, value in vars(self).items() if isinstance(value, np.ndarray)
         }
         kept = tuple(name for name, wanted in zip(self.problems, problems, strict=True) if wanted)

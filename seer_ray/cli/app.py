@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -14,6 +15,8 @@ from seer_ray.cli.selectors import selectors
 from seer_ray.cli.streams import install
 from seer_ray.cli.terminal import WithoutSecrets
 
+Command = Callable[..., None]
+
 app = typer.Typer(
     cls=Commands,
     pretty_exceptions_enable=False,
@@ -21,15 +24,17 @@ app = typer.Typer(
     help="Batches of long chains of thought on a Ray cluster, with block-sparse attention.",
 )
 
-for command in (jobs.run, jobs.sweep, jobs.resume, jobs.submit, jobs.pretrain, jobs.distill):
+JOBS: tuple[Command, ...] = (jobs.run, jobs.sweep, jobs.resume, jobs.submit, jobs.pretrain, jobs.distill)
+LOOKS: tuple[Command, ...] = (look.status, look.show, look.compare, look.report, look.export)
+ABOUT: tuple[Command, ...] = (about.options, about.models)
+
+for command in JOBS:
     app.command()(command)
 app.add_typer(gates, name="gates")
 app.command("list")(look.list_jobs)
-for command in (look.status, look.show, look.compare, look.report, look.export):
+for command in (*LOOKS, *ABOUT):
     app.command()(command)
 app.add_typer(selectors, name="selectors")
-for command in (about.options, about.models):
-    app.command()(command)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )(about.bench)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 
@@ -12,7 +14,7 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     from seer_ray.jobs.kinds import KINDS
 
     path = context.command_path.split(" ", 1)[-1]
-    job = next((kind.config for kind in KINDS if kind.command == path), RunConfig)
+    job: Any = next((kind.config for kind in KINDS if kind.command == path), RunConfig)
     groups = groups_of(job)
     name, equals, value = incomplete.partition("=")
     if not equals:

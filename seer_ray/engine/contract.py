@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -213,25 +214,32 @@ def _filled(selector: Selector) -> str | None:
 def _untouched(selector: Selector) -> str | None:
     case = Case()
     query, view = case.query(selector), case.view
-    tensors = {"q": query.q, "q_nope": query.q_nope, "kv": query.kv, "page_table": view.page_table}
-    before = {name: tensor.clone() for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+    tensors: dict[str, Any] = {
+        "q": query.q,
+        "q_nope": query.q_nope,
+        "kv": query.kv,
+        "page_table": view.page_table,
+    }
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
     selector.scores(query, view)
     changed = [name for name, tensor in before.items() if not torch.equal(tensor, tensors[name])]
     return f"scores() writes into {', '.join(changed)}" if changed else None
 
 
 def _taped(selector: Selector) -> str | None:
-    case, other = Case(0), Case(1)
-    query, view, out = case.query(selector), case.view, torch.zeros(ROWS, KV_HEADS, PAGES)
-    step = record(lambda: out.copy_(selector.scores(query, view)))
+    case, other, out = Case(0), Case(1), torch.zeros(ROWS, KV_HEADS, PAGES)
+    query, view = case.query(selector), case.view
+
+    def decide() -> None:
+        out.copy_(selector.scores(query, view))
+
+    step = record(decide)
     step()  # the run that it was recorded in
-    later = other.query(selector)
-    later_table = other.table.clone()
-    for mine, theirs in ((query.q, later.q), (query.q_nope, later.q_nope), (query.kv, later.kv)):
-        mine.copy_(theirs)  # type: ignore[union-attr,arg-type]
-    if query.summary is not None and later.summary is not None:
-        query.summary.copy_(later.summary)
-    view.page_table.copy_(later_table)
+    later: Any = other.query(selector)
+    for name in ("q", "q_nope", "kv", "summary"):
+        if getattr(later, name) is not None:
+            getattr(query, name).copy_(getattr(later, name))
+    view.page_table.copy_(other.table)
     step()
     wanted = other.of_complete(other.scores(selector))
     if not torch.allclose(other.of_complete(out), wanted, rtol=1e-4, atol=1e-5):

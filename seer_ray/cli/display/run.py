@@ -44,8 +44,9 @@ class RunView(View[LiveStats, Summary]):
             return
         live, told = status.live, (status.name, status.folder, status.live.elapsed_s)
         rows = {"rows": live.done, "errors": live.errors, "resumed": live.resumed}
-        more = {"error_kinds": status.error_kinds, "groups": status.groups}
-        print_summary(console, Summary(*told, metrics=status.metrics, **rows, **more))
+        summary = Summary(*told, metrics=status.metrics, **rows)
+        summary.error_kinds, summary.groups = status.error_kinds, status.groups
+        print_summary(console, summary)
 
 
 def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:
