@@ -18,7 +18,8 @@ C = TypeVar("C", bound=JobConfig, default=RunConfig)
 
 RESUME = "resume"
 """Stands for the command that made a folder."""
-_SELECTOR = re.compile(r"[+~]*selector(\.name)?=")
+_SELECTOR = re.compile(r"(?:^|\s)[+~]*(?:selector(?:\.name)?|sweep)=")
+"""Words that name a selector, or a sweep of some."""
 
 Note = Callable[[str], None]
 
@@ -59,7 +60,7 @@ def load_config(
     else:
         config = compose(overrides, job, base)
     config.name = run_name(config)
-    if file is None and not any(map(_SELECTOR.match, overrides)):
+    if file is None and not any(map(_SELECTOR.search, [*overrides, *points])):
         for line in implied(config):
             note(line)
     for line in typed_escapes(config):
@@ -68,8 +69,13 @@ def load_config(
 
 
 def implied(config: JobConfig) -> list[str]:
-    """What a run does that names no selector, where it may not be what somebody expects."""
-    if type(config) is not RunConfig or config.selector.name != "quest" or config.model.gates is not None:
+    """What a job does that names no selector, where it may not be what somebody expects."""
+    if not isinstance(config, RunConfig) or config.model.gates is not None:
+        return []
+    names = {config.selector.name}
+    if isinstance(config, SweepConfig):  # a dense baseline stands beside what was asked for
+        names = {point.get("selector.name") for point in config.sweep.points} - {"dense"}
+    if names != {"quest"}:
         return []
     return [
         f"selector=quest, as {config.model.short} comes without gates (model.gates; seer-ray distill trains "

@@ -31,6 +31,9 @@ def check(config: Any, prefix: str = "") -> None:
                 _check_value(f"{name}.{key}", item, meta)
         else:
             _check_value(name, value, meta)
+    betas = getattr(getattr(config, "train", None), "betas", (0.0, 0.0))
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"train.betas={betas}: must be two numbers from 0 to below 1, such as [0.9,0.98]")
     if isinstance(config, RunConfig):
         check_selector(config.selector, config.engine, config.plan)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem
@@ -48,6 +48,23 @@ def refuse_other_data(folder: RunFolder, problems: Sequence[Problem], config: Ru
             f"task.data={config.task.data}: its {now['problems']} problems are not the {then['problems']} "
             f"that {folder.uri} was begun with; restore the data, or give the run another name"
         )
+
+
+def refuse_unknown_requests(problems: Sequence[Problem], config: RunConfig) -> None:
+    """
+    Raises:
+        ConfigError: A chain that is to be recorded is of no problem, or of no sample.
+    """
+    if not config.engine.record_requests:
+        return
+    known = {f"{problem.id}/{sample}" for problem in problems for sample in range(config.samples)}
+    for name in config.engine.record_requests:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ConfigError(
+                f"engine.record_requests={name}: must be problem/sample, one of the {len(known)} chains of "
+                f"the run{near}"
+            )
 
 
 def _with_float_answers(problems: Sequence[Problem]) -> list[Problem]:

@@ -14,7 +14,7 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.options import RunConfig
-from seer_ray.driver.dataset import describe, refuse_other_data
+from seer_ray.driver.dataset import describe, refuse_other_data, refuse_unknown_requests
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.rendered import refuse_other_prompts
@@ -35,10 +35,11 @@ class Session:
         problems: All of them, in order.
 
     Raises:
-        ConfigError: The folder was begun with other problems.
+        ConfigError: The folder was begun with other problems, or a chain that is named is none of theirs.
     """
 
     def __init__(self, frame: Frame[RunConfig, RunFolder], problems: Sequence[Problem]) -> None:
+        refuse_unknown_requests(problems, frame.config)
         refuse_other_data(frame.folder, problems, frame.config)
         self.frame, self.problems = frame, problems
         self.config, self.folder = frame.config, frame.folder

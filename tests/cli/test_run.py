@@ -13,6 +13,8 @@ import pytest
 from seer_ray.cli.complete import complete_override
 from seer_ray.config.compose import compose, from_yaml, to_yaml
 from seer_ray.config.errors import ConfigError, FolderGone, Interrupted, JobError, NotWritten
+from seer_ray.config.options import SweepConfig
+from seer_ray.jobs.load import load_config
 
 from .conftest import one_error
 
@@ -265,6 +267,10 @@ def test_a_model_without_gates_says_what_selects(invoke, job):
     for words in (("selector=quest",), ("selector.name=quest",), ("selector=dense",)):
         assert "without gates" not in invoke("run", "model.name=Qwen/Qwen3-4B", *words).stderr
     assert "without gates" not in invoke("run").stderr
+    notes: list[str] = []
+    for words in (["selector.budget=256,512"], ["selector=quest,window"], ["sweep=selectors"]):
+        load_config(None, ["model.name=Qwen/Qwen3-4B", *words], SweepConfig, note=notes.append)
+    assert len(notes) == 1, "of the first alone"
 
 
 def test_a_prompt_from_a_file(invoke, job, tmp_path):

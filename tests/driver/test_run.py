@@ -44,6 +44,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("selector", "layers", {"9": "dense"}, r"selector\.layers\.9=dense: must name layers 0 to 1"),
         ("selector", "dense_layers", 5, r"selector\.dense_layers=5: the model has 2 layers"),
         ("engine", "max_length", 5000, r"engine\.max_length=5000: "),
+        (
+            "engine",
+            "record_requests",
+            ["x/7"],
+            r"engine\.record_requests=x/7: must be problem/sample, one of ",
+        ),
         ("model", "name", "nowhere/at-all", r"model\.name=nowhere/at-all: "),
         ("task", "data", "nowhere.jsonl", r"task\.data=nowhere\.jsonl: "),
     ],
