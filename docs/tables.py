@@ -63,7 +63,8 @@ def option_tables() -> str:
                 [
                     code(name),
                     code(_typed(default)),
-                    ", ".join(meta["choices"] or ()) or describe(types[name]).removeprefix("a "),
+                    ", ".join([*(meta["choices"] or ()), *([meta["own"]] if meta["own"] else [])])
+                    or describe(types[name]).removeprefix("a "),
                     f"{meta['help']}{_bounds(meta)}".replace("None:", "null:"),
                     _on_resume(meta),
                 ]

@@ -12,8 +12,16 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from seer_ray.config.training import GatesEvalConfig
-from seer_ray.driver.measure import MeasureSummary, Measuring, begin, conclude, measuring
-from seer_ray.fidelity.evaluate import Evaluation, check_evaluation, evaluate, flat
+from seer_ray.driver.measure import (
+    MeasurePlan,
+    MeasureSummary,
+    Measuring,
+    begin,
+    conclude,
+    measuring,
+    plan_of,
+)
+from seer_ray.fidelity.evaluate import Evaluation, check_evaluation, evaluate, flat, gate_sources
 from seer_ray.status.live import MeasureLive, Reporter
 
 VALUES = ("recall", "mass", "of_oracle", "worst_of_oracle", "kl", "top1")
@@ -58,6 +66,12 @@ def main(
         conclude(frame, summary, flat(summary.table, VALUES))
     frame.finish(summary)
     return summary
+
+
+def plan(config: GatesEvalConfig) -> MeasurePlan:
+    """What the job would do; reads no document and no weights."""
+    check_evaluation(config)
+    return plan_of(config, [*gate_sources(config), *config.selectors])
 
 
 def _write(frame: Measuring, summary: GatesSummary, found: Evaluation) -> None:

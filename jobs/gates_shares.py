@@ -8,7 +8,15 @@ from typing import Any
 import yaml
 
 from seer_ray.config.training import GatesSharesConfig
-from seer_ray.driver.measure import MeasureSummary, Measuring, begin, conclude, measuring
+from seer_ray.driver.measure import (
+    MeasurePlan,
+    MeasureSummary,
+    Measuring,
+    begin,
+    conclude,
+    measuring,
+    plan_of,
+)
 from seer_ray.fidelity.division import check_shares, divide
 from seer_ray.status.live import MeasureLive, Reporter
 
@@ -63,6 +71,11 @@ def main(
         conclude(frame, summary, {f"kl/{plan['name']}": plan["kl"] for plan in summary.plans})
     frame.finish(summary)
     return summary
+
+
+def plan(config: GatesSharesConfig) -> MeasurePlan:
+    """What the job would do; reads no document and no weights."""
+    return plan_of(config, [check_shares(config)])
 
 
 def _track(frame: Measuring, summary: SharesSummary) -> None:

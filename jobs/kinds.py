@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
+from seer_ray.config.compose import top_file
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
+from seer_ray.config.overrides import near_miss
 from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 
 
 @dataclass(frozen=True)
 class JobKind:
-    """A job: its options, what runs it, and what its folder is.
+    """A job: its options, what its folder is, and its module in ``jobs``, named after its command.
 
-    What is named by ``module:name`` is imported when it is asked for: the command line must answer before
-    torch is loaded.
+    The module is imported when it is asked for: the command line must answer before torch is loaded.
     """
 
     config: type[JobConfig]
-    run: str
-    """(config, reporter) -> ``JobSummary``."""
     mark: str
     """File that its folder has: key of ``results.base.MARKS``."""
     resumable: bool = True
-    """Whether it goes on from its folder, also on a cluster; else it begins anew."""
+    """Whether it goes on from its folder; else it begins anew."""
 
     @property
     def command(self) -> str:
         return self.config.command
 
+    def named(self, words: Sequence[str]) -> list[str]:
+        """Overrides that words of the command line mean which have no ``=``.
+
+        Raises:
+            ConfigError: it takes none, or not so many.
+        """
+        if not words:
+            return []
+        from seer_ray.config.command import typed
+
+        if self.config is GatesEvalConfig:
+            return [f"sets={typed(list(words))}"]
+        if self.config is not GatesSharesConfig:
+            near = near_miss(words[0], self.config)
+            raise ConfigError(f"{words[0]}: must be option=value, such as results.folder=runs{near}")
+        if len(words) > 1:
+            raise ConfigError(f"{' '.join(words)}: a budget is divided for one set of gates; name one")
+        return [f"model.gates={typed(words[0])}"]
+
     @property
     def main(self) -> Callable[[Any, Any], Any]:
-        return resolve_name(self.run)
+        """(config, reporter) -> ``JobSummary``."""
+        return resolve_name(f"seer_ray.jobs.{top_file(self.config)}:main")
+
+    @property
+    def plan(self) -> Callable[[Any], Any]:
+        """(config) -> what the job would do, a dataclass. Checks all that can be checked, makes no folder."""
+        return resolve_name(f"seer_ray.jobs.{top_file(self.config)}:plan")
 
 
 KINDS = (
-    JobKind(RunConfig, "seer_ray.jobs.run:main", "run.json"),
-    JobKind(SweepConfig, "seer_ray.jobs.sweep:main", "sweep.json"),
-    JobKind(PretrainConfig, "seer_ray.jobs.pretrain:main", "training.json"),
-    JobKind(DistillConfig, "seer_ray.jobs.distill:main", "training.json"),
-    JobKind(GatesEvalConfig, "seer_ray.jobs.gates_eval:main", "training.json", resumable=False),
-    JobKind(GatesSharesConfig, "seer_ray.jobs.gates_shares:main", "training.json", resumable=False),
+    JobKind(RunConfig, "run.json"),
+    JobKind(SweepConfig, "sweep.json"),
+    JobKind(PretrainConfig, "training.json"),
+    JobKind(DistillConfig, "training.json"),
+    JobKind(GatesEvalConfig, "training.json", resumable=False),
+    JobKind(GatesSharesConfig, "training.json", resumable=False),
 )
 
 
@@ -60,8 +84,7 @@ def kind_named(command: str) -> JobKind:
     """
     known = {kind.command: kind for kind in KINDS}
     if command not in known:
-        names = [name for name, kind in known.items() if kind.resumable]
         raise ConfigError(
-            f"{command}: no such job; must be one of {', '.join(names)}{did_you_mean(command, names)}"
+            f"{command}: no such job; must be one of {', '.join(known)}{did_you_mean(command, known)}"
         )
     return known[command]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.config.checks import check
+from seer_ray.config.compose import run_name
 from seer_ray.config.training import PretrainConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.driver.train import Report, train
@@ -39,6 +41,35 @@ def main(config: PretrainConfig, reporter: Reporter[TrainLive, TrainSummary] | N
         dataset = Dataset("text", content, ", ".join(paths), 0)
         then = "seer-ray run model.name={product} selector=dense"
     return train(config, _launch, "model", reporter, dataset, (then,))
+
+
+@dataclass(frozen=True)
+class PretrainPlan:
+    """What a training from scratch would be."""
+
+    name: str
+    weights: int
+    steps: int
+    tokens: int
+    """Of all steps together."""
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        return [
+            f"{self.name}: a model of {self.weights:,} weights",
+            f"{self.steps:,} steps, {self.tokens:,} tokens",
+        ]
+
+
+def plan(config: PretrainConfig) -> PretrainPlan:
+    """What the job would do; makes no weights and reads no data."""
+    from seer_ray.training.pretrain.model import weights_of
+    from seer_ray.training.pretrain.objective import check_pretraining, tokenizer_of
+
+    check(config)
+    check_pretraining(config)
+    weights, steps = weights_of(config.architecture, tokenizer_of(config)), config.train.steps
+    return PretrainPlan(run_name(config), weights, steps, steps * config.train.batch_tokens)
 
 
 def _launch(config: PretrainConfig, contents: Contents, place: str, report: Report) -> TrainResult:

@@ -5,16 +5,21 @@ Running it again goes on where it stopped; running it when it is done does nothi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.options import RunConfig
 from seer_ray.driver.frame import framed
-from seer_ray.driver.run import refuse_failure, summary_of, work
+from seer_ray.driver.run import summary_of, work
 from seer_ray.driver.session import Session
 from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats, Reporter, Summary
 from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.grading import check_grader
 from seer_ray.tracking.mlflow_tracker import catch_up
+
+if TYPE_CHECKING:
+    from seer_ray.sweeps.estimate import Estimate
 
 
 def main(
@@ -29,17 +34,25 @@ def main(
 
     Raises:
         ConfigError: An option, or what it names, is wrong. Nothing is lost.
-        JobError: The job cannot go on, or all its rows are errors.
+        JobError: The job cannot go on.
         Interrupted: A signal to stop. What is finished is committed, what is begun is in the progress log.
     """
     check_grader(config.task)
     with framed(config, RunFolder, reporter) as frame:
+        frame.reporter.start(LiveStats(phase="reading the problems"))
         session = Session(frame, load_problems(config.task))
         if session.concluded:
             catch_up(frame.folder, to=config.tracking)
-            refuse_failure(session)
         else:
             work(session, build)
         summary = summary_of(session)
         frame.finish(summary)
         return summary
+
+
+def plan(config: RunConfig) -> Estimate:
+    """What the run would cost; begins nothing."""
+    # Brings transformers along, which a job that is done does not need.
+    from seer_ray.sweeps.estimate import estimate
+
+    return estimate(config)

@@ -7,6 +7,7 @@ others nothing.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.compose import from_yaml
@@ -18,6 +19,9 @@ from seer_ray.results.sweep import SweepFolder
 from seer_ray.status.live import Reporter, SweepLive, SweepSummary
 from seer_ray.sweeps.points import merged
 from seer_ray.sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from seer_ray.sweeps.estimate import Estimate
 
 
 def main(
@@ -48,3 +52,11 @@ def main(
             reveal(frame.config, folder.uri)
             folder.write_config(frame.config)
         return Sweep(frame, build, stack).run()
+
+
+def plan(config: SweepConfig) -> Estimate:
+    """What all points would cost; begins nothing."""
+    # Brings transformers along, which a job that is done does not need.
+    from seer_ray.sweeps.estimate import estimate
+
+    return estimate(config)

@@ -1,5 +1,11 @@
 """seer-ray: batches of long chains of thought, decoded with learned block-sparse attention.
 
+A whole run, or a sweep, as the command line has them::
+
+    import seer_ray
+
+    summary = seer_ray.run("selector=quest", {"task.limit": 8})
+
 The engine alone, without Ray or MLflow::
 
     from seer_ray import Engine, ModelConfig, Request, SamplingParams, load_model
@@ -12,10 +18,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seer_ray.config.errors import ConfigError
-    from seer_ray.config.options import EngineConfig, ModelConfig, PlanConfig, SelectorConfig
+    from seer_ray.config.errors import ConfigError, Interrupted, JobError
+    from seer_ray.config.options import EngineConfig
+    from seer_ray.config.selecting import ModelConfig, PlanConfig, SelectorConfig
     from seer_ray.engine import Completion, Counters, Delta, Engine, Progress, Request, SamplingParams
+    from seer_ray.jobs.call import run, sweep
     from seer_ray.models.load import load_model
+
+    __version__: str
 
 # OpenMP reads this when torch is loaded. By default its threads spin for long at every barrier: with
 # another process on their cores (Ray's own, say) a decode step then takes ten times as long.
@@ -23,15 +33,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 # Imported when asked for: the command line must answer before torch is loaded.
 _HOMES = {
-    "ConfigError": "seer_ray.config.errors",
-    **dict.fromkeys(
-        ("EngineConfig", "ModelConfig", "PlanConfig", "SelectorConfig"), "seer_ray.config.options"
-    ),
+    **dict.fromkeys(("ConfigError", "Interrupted", "JobError"), "seer_ray.config.errors"),
+    "EngineConfig": "seer_ray.config.options",
+    **dict.fromkeys(("ModelConfig", "PlanConfig", "SelectorConfig"), "seer_ray.config.selecting"),
     **dict.fromkeys(
         ("Completion", "Counters", "Delta", "Engine", "Progress", "Request", "SamplingParams"),
         "seer_ray.engine",
     ),
     "load_model": "seer_ray.models.load",
+    **dict.fromkeys(("run", "sweep"), "seer_ray.jobs.call"),
 }
 
 __all__ = [
@@ -41,17 +51,26 @@ __all__ = [
     "Delta",
     "Engine",
     "EngineConfig",
+    "Interrupted",
+    "JobError",
     "ModelConfig",
     "PlanConfig",
     "Progress",
     "Request",
     "SamplingParams",
     "SelectorConfig",
+    "__version__",
     "load_model",
+    "run",
+    "sweep",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("seer-ray")
     if name not in _HOMES:
         raise AttributeError(f"module 'seer_ray' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

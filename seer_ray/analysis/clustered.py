@@ -183,6 +183,12 @@ class ClusteredMean:
         """Of the mean, in the same unit. None: fewer than two problems."""
         return self._ratio(1)
 
+    @property
+    def interval(self) -> tuple[float, float] | tuple[None, None]:
+        """Of the mean of values within [0, 1], see ``proportion``. None: fewer than two problems."""
+        _, _, low, high = proportion(np.array(self._sums), np.array(self._counts))
+        return (float(low), float(high)) if np.isfinite(low) else (None, None)
+
     def _ratio(self, which: int) -> float | None:
         found = float(ratio(np.array(self._sums), np.array(self._counts))[which])
         return found if np.isfinite(found) else None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seer_ray.analysis import estimates, metrics
+from seer_ray.analysis import estimates, groups, metrics
 from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.metrics import Value
-from seer_ray.analysis.paired import pair
+from seer_ray.analysis.paired import Difference, difference, pair
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Assessment, Recommendation, recommend
 from seer_ray.analysis.runs import Contender, baseline_of, expand, load
 from seer_ray.config.errors import ConfigError, did_you_mean
@@ -48,8 +48,8 @@ class ComparedRun:
 
     @property
     def speedup(self) -> float | None:
-        """Over the baseline, where one job measured both."""
-        return self.assessment.speedup if self.assessment and self.assessment.same_job else None
+        """Over the baseline, where that was measured."""
+        return self.assessment.speed.value if self.assessment else None
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,11 @@ def _refuse_strangers(settings: Sequence[Contender]) -> None:
 
 
 def against(
-    uris: Sequence[str], baseline: str | None = None, margin: float = MARGIN, confidence: float = CONFIDENCE
+    uris: Sequence[str],
+    baseline: str | None = None,
+    margin: float = MARGIN,
+    confidence: float = CONFIDENCE,
+    where: Mapping[str, str] | None = None,
 ) -> Recommendation:
     """Runs and the points of sweeps that are there already, against one of them.
 
@@ -122,20 +126,71 @@ def against(
             and not more, else the first given
         margin: accuracy that may be lost, a fraction above 0 and below 1
         confidence: in (0, 1)
+        where: only rows with these values in columns that are kept; None: all
 
     Raises:
         ConfigError: nothing to compare, or not comparable.
     """
     check_claims(margin, confidence)
-    settings = load(uris)
-    if len(settings) < 2:
-        raise ConfigError(f"{', '.join(uris)}: one run alone; name two or more, or a sweep")
-    chosen = _named(settings, baseline) if baseline else baseline_of(settings) or _first(settings, uris)
-    others = [setting for setting in settings if setting is not chosen]
+    chosen, others = _told_apart(load(uris, where), uris, baseline)
     try:
         return recommend(chosen, others, margin, confidence)
     except ValueError as error:
         raise ConfigError(f"cannot be compared: {error}") from None
+
+
+@dataclass(frozen=True)
+class GroupDifferences:
+    """Settings against their baseline on the problems with one value in a column."""
+
+    value: str
+    problems: int
+    baseline: Estimate
+    differences: dict[str, Difference]
+    """By the setting's name."""
+
+
+def against_by(
+    uris: Sequence[str],
+    column: str,
+    baseline: str | None = None,
+    confidence: float = CONFIDENCE,
+    where: Mapping[str, str] | None = None,
+) -> tuple[str, list[GroupDifferences]]:
+    """The baseline's name, and by the values of a column that is kept what the others change.
+
+    Intervals are those of each group alone, not of all at once.
+
+    Raises:
+        ConfigError: nothing to compare, not comparable, or the column is not kept.
+    """
+    check_claims(MARGIN, confidence)
+    chosen, others = _told_apart(load(uris, where), uris, baseline)
+    table = RunFolder.view(chosen.folder).read(("problem_id", "inputs"))
+    known = dict(zip(table["problem_id"].to_pylist(), groups.values_of(table, column), strict=True))
+    values = np.array([known.get(problem, "") for problem in chosen.outcomes.problems])
+    found = []
+    for value in sorted(set(known.values())):
+        mine = chosen.outcomes.of(values == value)
+        right = estimates.accuracy(mine, confidence)
+        if right is None:
+            continue
+        pairs = {one.name: pair(mine, one.outcomes.of(values == value)) for one in others}
+        differences = {
+            name: difference(each, confidence) for name, each in pairs.items() if each.counts.any()
+        }
+        found.append(GroupDifferences(value, right.problems, right, differences))
+    return chosen.name, found
+
+
+def _told_apart(
+    settings: list[Contender], uris: Sequence[str], baseline: str | None
+) -> tuple[Contender, list[Contender]]:
+    """What the others are compared with, and the others."""
+    if len(settings) < 2:
+        raise ConfigError(f"{', '.join(uris)}: one run alone; name two or more, or a sweep")
+    chosen = _named(settings, baseline) if baseline else baseline_of(settings) or _first(settings, uris)
+    return chosen, [setting for setting in settings if setting is not chosen]
 
 
 def check_claims(margin: float, confidence: float) -> None:

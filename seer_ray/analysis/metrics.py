@@ -14,16 +14,30 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seer_ray.analysis.reads import reads, tokens_read
-from seer_ray.analysis.rows import Rows, Run, Totals, majority, pass_at_k
-from seer_ray.analysis.words import count, percent, round_percent, with_error
+from seer_ray.analysis.measures import (
+    PLAN,
+    Value,
+    engine_rate,
+    graded,
+    in_form,
+    majority_right,
+    no_answer,
+    nominal_read_rate,
+    of_all,
+    of_complete,
+    pass_at,
+    pass_problems,
+    sparse_per_dense,
+    strict,
+)
+from seer_ray.analysis.rows import Rows, Run, Totals
+from seer_ray.analysis.words import count, in_brief, percent, round_percent, with_interval
 from seer_ray.results.speed import Speed
 
-Value = float | int
 Values = Mapping[str, Value]
 """By name."""
 Words = Callable[..., str]
-"""A value in words; that of a metric with a standard error takes it too, None: not known."""
+"""A value in words; that of a metric with an interval takes its ends too, None: not known."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,6 @@ class Column:
     words: Words
     place: int = 0
     """From the left."""
-    ratio: str = ""
-    """Head of a column beside it: the value over that of the baseline."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,8 @@ class Metric:
     columns: tuple[str, ...]
     """Of a row, that it is computed from."""
     of: Callable[[Run], Value | Mapping[int, Value] | None]
-    stderr: str = ""
-    """Name of the metric that is its standard error."""
+    interval: tuple[str, str] | None = None
+    """Names of the metrics that are the ends of its interval."""
     live: str = ""
     """Field of ``LiveStats`` and ``status.json``, while the job runs: only of what ``Totals`` sums up."""
     twin: bool = False
@@ -77,111 +89,35 @@ class Metric:
         if self.name not in values:
             return ""
         value = values[self.name]
-        return words(value, values.get(self.stderr)) if self.stderr else words(value)
-
-
-def _graded(of: Callable[[Totals], float | None]) -> Callable[[Run], float | None]:
-    """Where a row is graded."""
-    return lambda run: of(run.totals) if run.totals.graded else None
-
-
-def _all(column: str, of: Callable[[list[Any]], Value] = sum) -> Callable[[Run], Value]:
-    """Of all rows."""
-    return lambda run: of(run.rows.all[column])
-
-
-def _complete(column: str, of: Callable[[list[Any]], Value]) -> Callable[[Run], Value | None]:
-    """Of rows that have a completion, where there is one."""
-    return lambda run: of(run.rows.complete[column]) if run.rows.complete[column] else None
-
-
-def _engine_rate(counter: str, scale: float = 1.0) -> Callable[[Run], float | None]:
-    """Of a counter, a second of decode steps."""
-
-    def found(run: Run) -> float | None:
-        seconds = run.engines.get("decode_s", 0.0)
-        return run.engines.get(counter, 0.0) / seconds / scale if seconds > 0 else None
-
-    return found
-
-
-def _no_answer(run: Run) -> float | None:
-    answers = run.rows.complete["extracted_answer"]
-    return answers.count(None) / len(answers) if run.totals.graded else None
-
-
-def _chances(run: Run) -> dict[int, list[float]]:
-    """pass@k of each problem that has k graded samples, by k: powers of two and all."""
-    tallies = [
-        [s.counted for s in samples if s.counted is not None] for samples in run.rows.problems.values()
-    ]
-    counts = [(len(tally), sum(tally)) for tally in tallies if tally]
-    if not run.totals.graded:
-        return {}
-    most = max(n for n, _ in counts)
-    ks = sorted({most, *(2**i for i in range(most.bit_length()))})
-    return {k: [pass_at_k(n, c, k) for n, c in counts if n >= k] for k in ks}
-
-
-def _pass_at(run: Run) -> dict[int, Value]:
-    return {k: math.fsum(chances) / len(chances) for k, chances in _chances(run).items()}
-
-
-def _pass_problems(run: Run) -> dict[int, Value]:
-    problems = len(run.rows.problems)
-    return {k: len(chances) for k, chances in _chances(run).items() if len(chances) < problems}
-
-
-def _majority(run: Run) -> dict[int, Value]:
-    problems = run.rows.problems.values()
-    verdicts = [verdict for samples in problems if (verdict := majority(samples)) is not None]
-    if not run.totals.graded or not verdicts:
-        return {}
-    return {max(map(len, problems)): sum(verdicts) / len(verdicts)}
-
-
-def _nominal_read_rate(run: Run) -> float | None:
-    columns = run.rows.complete
-    nominal = available = 0.0
-    for plan, *tokens in zip(*(columns[name] for name in _PLAN[:3]), strict=True):
-        found = reads(plan)
-        if found is None:
-            return None
-        nominal += math.fsum(kind.layers * tokens_read(kind.budget, *tokens) for kind in found)
-        available += sum(kind.layers for kind in found) * tokens_read(None, *tokens)
-    return nominal / available if available else None
-
-
-def _sparse_per_dense(run: Run) -> float | None:
-    plans = set(run.rows.complete["selector"])
-    found = (reads(plans.pop()) if len(plans) == 1 else None) or ()
-    dense = sum(kind.layers for kind in found if kind.budget is None)
-    return sum(kind.layers for kind in found if kind.budget is not None) / dense if dense else None
+        return words(value, *map(values.get, self.interval or ()))
 
 
 _GRADE = ("problem_id", "correct", "error")
 _ANSWERS = (*_GRADE, "sample", "extracted_answer")
 _LENGTH = ("completion_tokens",)
 _KV = ("attended_kv", "available_kv")
-_PLAN = ("selector", "prompt_tokens", "completion_tokens", "error")
 
 # fmt: off
 METRICS = (
     Metric("accuracy/avg", "right samples (avg@k); errors count as wrong", "fraction", _GRADE,
-           _graded(lambda totals: totals.accuracy.mean), stderr="accuracy/stderr",
+           graded(lambda totals: totals.accuracy.mean), interval=("accuracy/low", "accuracy/high"),
            live="accuracy",
-           summary=Line("accuracy", with_error), sweep=Column("accuracy", with_error, 1)),
+           summary=Line("accuracy", with_interval), sweep=Column("right %", in_brief, 1)),
     Metric("accuracy/stderr", "standard error of accuracy/avg, clustered by problem", "fraction", _GRADE,
-           _graded(lambda totals: totals.accuracy.stderr), live="accuracy_se"),
+           graded(lambda totals: totals.accuracy.stderr), live="accuracy_se"),
+    Metric("accuracy/low", "lower end of the 95 % interval of accuracy/avg", "fraction", _GRADE,
+           graded(lambda totals: totals.accuracy.interval[0]), live="accuracy_low"),
+    Metric("accuracy/high", "upper end of the 95 % interval of accuracy/avg", "fraction", _GRADE,
+           graded(lambda totals: totals.accuracy.interval[1]), live="accuracy_high"),
     Metric("accuracy/avg_without_errors", "right among graded samples", "fraction", _GRADE,
-           _graded(lambda totals: totals.accuracy.total / totals.graded)),
+           graded(lambda totals: totals.accuracy.total / totals.graded)),
     Metric("accuracy/pass_at_{k}", "chance that one of k samples is right, over problems that have k",
-           "fraction", _ANSWERS, _pass_at, summary=Line("pass@{k}", percent)),
+           "fraction", _ANSWERS, pass_at, summary=Line("pass@{k}", percent)),
     Metric("accuracy/pass_at_{k}_problems", "problems that have k graded samples, where not all have",
-           "problems", _ANSWERS, _pass_problems),
+           "problems", _ANSWERS, pass_problems),
     Metric("accuracy/majority_at_{k}", "problems whose most frequent answer is right", "fraction", _ANSWERS,
-           _majority, summary=Line("majority@{k}", percent)),
-    Metric("rows/total", "completions and errors", "rows", ("error",), _all("error", len)),
+           majority_right, summary=Line("majority@{k}", percent)),
+    Metric("rows/total", "completions and errors", "rows", ("error",), of_all("error", len)),
     Metric("rows/problems", "problems with a row", "problems", _ANSWERS, lambda run: len(run.rows.problems)),
     Metric("rows/errors", "rows with an error in place of a completion", "rows", ("error",),
            lambda run: run.totals.errors),
@@ -189,34 +125,40 @@ METRICS = (
            lambda run: run.rows.complete["correct"].count(None),
            summary=Line("ungraded", lambda n: f"{count(n, 'row')}, not counted above" if n else "")),
     Metric("rows/retried", "rows that more than one worker was given", "rows", ("attempts",),
-           _all("attempts", lambda attempts: sum(n > 1 for n in attempts))),
+           of_all("attempts", lambda attempts: sum(n > 1 for n in attempts))),
     Metric("accuracy/no_answer_rate", "completions in which no answer was found", "fraction",
-           ("extracted_answer", "error"), _no_answer,
+           ("extracted_answer", "error"), no_answer,
            summary=Line("no answer", lambda rate: f"{percent(rate)} of the completions"),
            report=Column("No answer", round_percent, 2)),
+    Metric("form/rate", "completions with their answer in the form that the prompt asks for", "fraction",
+           ("in_form", "error"), in_form,
+           summary=Line("asked form", lambda rate: f"{percent(rate)} of the completions have it")),
+    Metric("accuracy/strict", "right samples with their answer in the form that the prompt asks for",
+           "fraction", (*_GRADE, "in_form"), strict,
+           summary=Line("asked form", lambda strict: f"{percent(strict)} right counting only those")),
     Metric("length/mean_tokens", "length of a completion, mean", "tokens", _LENGTH,
-           _complete("completion_tokens", lambda lengths: sum(lengths) / len(lengths)),
+           of_complete("completion_tokens", lambda lengths: sum(lengths) / len(lengths)),
            summary=Line("length", lambda n: f"{n:,.0f} tokens on average"),
-           sweep=Column("tokens a chain", lambda n: f"{n:,.0f}", 4)),
+           sweep=Column("length", lambda n: f"{n:,.0f}", 4)),
     Metric("length/median_tokens", "length of a completion, median", "tokens", _LENGTH,
-           _complete("completion_tokens", lambda lengths: float(np.median(lengths)))),
+           of_complete("completion_tokens", lambda lengths: float(np.median(lengths)))),
     Metric("length/p90_tokens", "length of a completion, 90th percentile", "tokens", _LENGTH,
-           _complete("completion_tokens", lambda lengths: float(np.percentile(lengths, 90)))),
+           of_complete("completion_tokens", lambda lengths: float(np.percentile(lengths, 90)))),
     Metric("length/max_tokens", "length of the longest completion", "tokens", _LENGTH,
-           _complete("completion_tokens", max),
+           of_complete("completion_tokens", max),
            summary=Line("length", lambda n: f"{n:,.0f} at most", joint=", ")),
     Metric("length/truncation_rate", "completions that were cut off at the limit", "fraction",
            ("finish_reason",),
-           _complete("finish_reason", lambda reasons: reasons.count("length") / len(reasons)),
+           of_complete("finish_reason", lambda reasons: reasons.count("length") / len(reasons)),
            summary=Line("length", lambda rate: f"{percent(rate)} cut off at the limit" if rate else ""),
            report=Column("Cut off", round_percent, 1)),
-    Metric("tokens/prompt", "prompts of all rows", "tokens", ("prompt_tokens",), _all("prompt_tokens")),
-    Metric("tokens/completion", "generated, of all rows", "tokens", _LENGTH, _all("completion_tokens")),
-    Metric("time/prefill_s", "prefill, of all rows", "s", ("prefill_s",), _all("prefill_s", math.fsum)),
+    Metric("tokens/prompt", "prompts of all rows", "tokens", ("prompt_tokens",), of_all("prompt_tokens")),
+    Metric("tokens/completion", "generated, of all rows", "tokens", _LENGTH, of_all("completion_tokens")),
+    Metric("time/prefill_s", "prefill, of all rows", "s", ("prefill_s",), of_all("prefill_s", math.fsum)),
     Metric("time/decode_s", "first to last token, of all rows", "s", ("decode_s",),
-           _all("decode_s", math.fsum)),
+           of_all("decode_s", math.fsum)),
     Metric("time/queued_s", "waiting inside engines, of all rows", "s", ("queued_s",),
-           _all("queued_s", math.fsum)),
+           of_all("queued_s", math.fsum)),
     Metric("time/decoding_s", "steps of the engines, over the number of workers", "s", (),
            lambda run: run.speed.seconds if run.speed else None),
     Metric("time/engine_s", "steps of the engines", "s", (), lambda run: run.engines.get("step_s")),
@@ -225,17 +167,17 @@ METRICS = (
     Metric("speed/tokens_per_s", "generated tokens over time/decoding_s", "tokens/s", (),
            lambda run: run.speed.tokens_per_s if run.speed else None,
            summary=Line("speed", lambda rate: f"{rate:,.0f} tokens/s"),
-           sweep=Column("tokens/s", lambda rate: f"{rate:,.0f}", 3, ratio="x dense")),
+           sweep=Column("tokens/s", lambda rate: f"{rate:,.0f}", 3)),
     Metric("speed/engine_decode_tokens_per_s", "generated tokens over time/engine_decode_s", "tokens/s", (),
-           _engine_rate("new_tokens")),
+           engine_rate("new_tokens")),
     Metric("speed/engine_decode_gb_per_s", "bytes that decode steps read, over their time", "GB/s", (),
-           _engine_rate("decode_bytes", 1e9)),
+           engine_rate("decode_bytes", 1e9)),
     Metric("speed/engine_decode_of_copy_rate", "decode steps at the device's copy rate, over their time",
-           "fraction", (), _engine_rate("decode_floor_s")),
+           "fraction", (), engine_rate("decode_floor_s")),
     Metric("kv/attended", "KV read, over steps, layers and KV heads", "tokens", _KV,
-           _complete("attended_kv", sum)),
+           of_complete("attended_kv", sum)),
     Metric("kv/available", "KV that dense attention would read", "tokens", _KV,
-           _complete("available_kv", sum)),
+           of_complete("available_kv", sum)),
     Metric("kv/attended_per_token", "kv/attended over generated tokens", "tokens", (*_KV, *_LENGTH),
            lambda run: run.totals.attended / run.totals.tokens if run.totals.tokens else None, twin=True),
     Metric("kv/mean_attended", "KV read per layer, KV head and decode step", "tokens",
@@ -251,12 +193,12 @@ METRICS = (
            sweep=Column("KV read", percent, 2)),
     Metric("kv/nominal_read_rate",
            "reads relative to dense that the layers' budgets allow at the lengths there were", "fraction",
-           _PLAN, _nominal_read_rate,
+           PLAN, nominal_read_rate,
            sweep=Column("nominal", percent, 2), report=Column("KV read, nominal", round_percent, 0)),
     Metric("plan/sparse_per_dense", "sparse layers for each dense one: the ratio that plan.ratio came to", "",
-           ("selector", "error"), _sparse_per_dense),
+           ("selector", "error"), sparse_per_dense),
     Metric("engine/preemptions", "times that chains were put back to make room", "", ("preemptions",),
-           _all("preemptions")),
+           of_all("preemptions")),
 )
 # fmt: on
 

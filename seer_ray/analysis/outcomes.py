@@ -7,7 +7,7 @@ denominator.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,14 @@ class Outcomes:
     """KV that dense attention would have read for the same completion."""
     seed: int | None
     """Of the noise; None: no rows."""
+
+    def of(self, problems: NDArray[np.bool_]) -> Outcomes:
+        """Those of some problems, [problems]."""
+        arrays: dict[str, Any] = {
+            name: value[problems] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        kept = tuple(name for name, wanted in zip(self.problems, problems, strict=True) if wanted)
+        return replace(self, problems=kept, **arrays)
 
     @property
     def missing(self) -> int:

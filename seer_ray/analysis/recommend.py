@@ -32,6 +32,7 @@ from seer_ray.analysis.power import More, more
 from seer_ray.analysis.racing import Decision
 from seer_ray.analysis.racing import Verdict as Race
 from seer_ray.analysis.runs import Contender
+from seer_ray.analysis.speedup import Speedup, speedup
 from seer_ray.results.speed import Speed
 
 MARGIN = 0.02
@@ -79,10 +80,8 @@ class Assessment:
     cost: Cost
     byte_bound: float | None
     """Available over attended KV: attention that is bound by the bytes of KV is at most so much faster."""
-    speedup: float | None
-    """Tokens per second over the baseline's, as measured. None: not measured."""
-    same_job: bool
-    """Whether one job measured both speeds."""
+    speed: Speedup
+    """Tokens per second over the baseline's, where it was measured, or why it is not told."""
     more: More | None
     """Data that would decide, if that is what lacks."""
     cautions: tuple[str, ...]
@@ -106,7 +105,7 @@ class Recommendation:
     front_attended: tuple[str, ...]
     """Settings and baseline that none beats at both accuracy and attended KV a chain, cheapest first."""
     front_seconds: tuple[str, ...]
-    """The same with measured seconds a chain, of settings of the baseline's job."""
+    """The same with measured seconds a chain, of settings whose speed can be compared with the baseline's."""
 
 
 def recommend(
@@ -222,12 +221,9 @@ def _assess(
     confidence: float,
 ) -> Assessment:
     price = cost(setting)
-    speedup = None
-    if setting.speed and baseline.speed:
-        speedup = setting.speed.tokens_per_s / baseline.speed.tokens_per_s
+    speed = speedup(setting.speed, baseline.speed, setting.job == baseline.job, confidence)
     accuracy = estimates.accuracy(setting.outcomes, confidence)
     assert accuracy is not None
-    same_job = setting.job == baseline.job
     return Assessment(
         name=setting.name,
         keeps=keeps,
@@ -238,13 +234,10 @@ def _assess(
         drift=length,
         cost=price,
         byte_bound=1 / price.attended_share if price.attended_share else None,
-        speedup=speedup,
-        same_job=same_job,
+        speed=speed,
         more=lacking,
         cautions=cautions,
-        sentence=sentences.sentence(
-            setting.name, baseline.name, found, price.attended_share, speedup, same_job, length
-        ),
+        sentence=sentences.sentence(setting.name, baseline.name, found, price.attended_share, speed, length),
     )
 
 
@@ -273,12 +266,14 @@ def _choose(
     accuracies = {baseline.name: accuracy.value} | {one.name: one.accuracy.value for one in assessments}
     attended = {baseline.name: price.attended} | {one.name: one.cost.attended for one in assessments}
     seconds = {baseline.name: price.seconds}
-    seconds |= {one.name: one.cost.seconds for one in assessments if one.same_job}
+    seconds |= {one.name: one.cost.seconds for one in assessments if one.speed.value is not None}
     return Recommendation(
         answer=answer,
         choice=best.name if answer is Answer.TAKE else None,
         sentence=text,
-        rests_on=sentences.rests_on(best.difference, best.why, best.cautions, len(assessments), confidence),
+        rests_on=sentences.rests_on(
+            best.difference, best.why, best.speed, best.cautions, len(assessments), confidence
+        ),
         baseline=baseline.name,
         baseline_accuracy=accuracy,
         baseline_cost=price,

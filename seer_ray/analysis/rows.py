@@ -117,6 +117,11 @@ class Rows:
         return problems
 
 
+def counted(correct: bool | None, error: str | None) -> bool | None:
+    """A row as accuracy counts it; None: it does not."""
+    return False if error is not None else correct
+
+
 NO_ROWS = Rows({"error": []})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from seer_ray.analysis import outcomes
+from seer_ray.analysis import groups, outcomes
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.config import works
@@ -86,8 +86,12 @@ def expand(uris: Sequence[str]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def load(uris: Sequence[str]) -> list[Contender]:
+def load(uris: Sequence[str], where: Mapping[str, str] | None = None) -> list[Contender]:
     """Runs and sweeps, aligned over the same problems and samples; dense settings first.
+
+    Args:
+        uris: of their folders
+        where: only rows with these values in columns that are kept (``analysis.groups``); None: all
 
     Raises:
         ConfigError: a folder cannot be read, or they are not about the same problems.
@@ -96,7 +100,9 @@ def load(uris: Sequence[str]) -> list[Contender]:
     folders = [RunFolder.view(uri) for uri, _ in places]
     options = [Identity(folder.config, RunConfig).deciding for folder in folders]
     names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
-    tables = [folder.read(outcomes.COLUMNS) for folder in folders]
+    tables = [folder.read((*outcomes.COLUMNS, "inputs")) for folder in folders]
+    if where:
+        tables = [groups.matching(table, where) for table in tables]
     try:
         aligned = outcomes.align(dict(zip(names, tables, strict=True)))
     except MisalignedError as error:

@@ -7,6 +7,7 @@ import numpy as np
 from seer_ray.analysis.outcomes import Outcomes
 from seer_ray.analysis.paired import Difference, Drift, PairedOutcomes
 from seer_ray.analysis.power import More
+from seer_ray.analysis.speedup import Speedup
 from seer_ray.analysis.words import points, round_percent
 
 CUT_OFF = 0.05
@@ -18,18 +19,18 @@ def sentence(
     baseline: str,
     found: Difference,
     attended_share: float | None,
-    speedup: float | None,
-    same_job: bool,
+    speedup: Speedup,
     length: Drift | None,
 ) -> str:
-    """One setting: ``seer 2,048: accuracy −0.4 ± 0.6 points, attention reads 11 % of the KV (...), ...``."""
-    spread = f" ± {100 * found.stderr:.1f}" if np.isfinite(found.stderr) else ""
-    parts = [f"accuracy {points(found.value)}{spread} points"]
+    """One setting: ``seer 2,048: change in accuracy −0.4 points (−1.7 to +0.8), attention reads ...``."""
+    spread = f" ({points(found.low)} to {points(found.high)})" if np.isfinite(found.low) else ""
+    parts = [f"change in accuracy {points(found.value)} points{spread}"]
     if attended_share:
         bound = f"at most {1 / attended_share:.1f}x by bytes"
         parts.append(f"attention reads {round_percent(attended_share)} of the KV ({bound})")
-    if speedup is not None:
-        parts.append(f"decode {speedup:.2g}x {baseline}{'' if same_job else ' (in another job)'}")
+    if speedup.value is not None:
+        ends = f" ({speedup.low:.2g} to {speedup.high:.2g})"
+        parts.append(f"decode {speedup.value:.2g}x {baseline}{ends}")
     if length is not None:
         drift = round(100 * length.value)
         word = "longer" if drift > 0 else "shorter"
@@ -37,13 +38,15 @@ def sentence(
     return f"{name}: {', '.join(parts)}"
 
 
-def rests_on(found: Difference, why: str, cautions: tuple[str, ...], settings: int, confidence: float) -> str:
+def rests_on(
+    found: Difference, why: str, speed: Speedup, cautions: tuple[str, ...], settings: int, confidence: float
+) -> str:
     """What a sentence rests on."""
     text = (
-        f"{found.pairs:,} pairs of {found.problems:,} problems, ± is one standard error by problem, "
-        f"{100 * confidence:g} % interval {points(found.low)} to {points(found.high)}; "
-        f"{found.lost} pairs lost, {found.gained} gained (p = {found.p_value:.2g}); {why}"
+        f"{found.pairs:,} pairs of {found.problems:,} problems, in brackets {100 * confidence:g} % intervals "
+        f"by problem; {found.lost} pairs lost, {found.gained} gained (p = {found.p_value:.2g}); {why}"
     )
+    text += f"; speed: in {speed.turns} turns" if speed.value is not None else f"; speed: {speed.lacks}"
     if settings > 1:
         wrong = round_percent(1 - confidence)
         text += f"; {settings} settings compared, chance that any is wrongly said to keep it at most {wrong}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def percent(fraction: float) -> str:
     """0.417 -> 41.7 %"""
@@ -24,10 +26,18 @@ def points(fraction: float) -> str:
     return "0.0" if text[1:] == "0.0" else text
 
 
-def with_error(fraction: float, stderr: float | None) -> str:
-    """0.417, 0.012 -> 41.7 ± 1.2 %"""
-    spread = f" ± {100 * stderr:.1f}" if stderr is not None else ""
-    return f"{100 * fraction:.1f}{spread} %"
+def with_interval(fraction: float, low: float | None, high: float | None) -> str:
+    """0.417, 0.382, 0.453 -> 41.7 % (38.2 to 45.3)"""
+    if low is None or high is None:
+        return percent(fraction)
+    return f"{percent(fraction)} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def in_brief(fraction: float, low: float | None, high: float | None) -> str:
+    """0.417, 0.382, 0.453 -> 41.7 (38–46), in percent, the interval in whole ones, outwards: for tables"""
+    if low is None or high is None or not math.isfinite(low + high):
+        return f"{100 * fraction:.1f}"
+    return f"{100 * fraction:.1f} ({math.floor(100 * low)}–{math.ceil(100 * high)})"
 
 
 def count(number: int, noun: str) -> str:

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-from seer_ray.cli.terminal import FAILED, INTERRUPTED, console, fail, kept_free, print_json, stop
+from seer_ray.cli.terminal import FAILED, INTERRUPTED, SENT_TO, console, fail, kept_free, print_json, stop
 from seer_ray.cluster.connect import logs_folder
-from seer_ray.config.errors import ConfigError, Interrupted, JobError, NothingToShow
+from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import JobConfig
 from seer_ray.config.secrets import hidden
 from seer_ray.jobs.kinds import kind_of
+
+
+def begin(config: JobConfig, as_json: bool, dry_run: bool = False, print_config: bool = False) -> None:
+    """Run a job, or only say what it would do, or what its options are."""
+    if print_config:
+        from seer_ray.config.compose import to_yaml
+
+        print(to_yaml(config), end="")
+    elif dry_run:
+        _tell(config, as_json)
+    else:
+        execute(config, as_json)
+
+
+def _tell(config: JobConfig, as_json: bool) -> None:
+    from seer_ray.cli.display.views import view_of
+
+    kind = kind_of(config)
+    with kept_free(sys.stdout if as_json else None) as out:
+        plan = kind.plan(config)
+        if as_json:
+            print_json(dataclasses.asdict(plan) | getattr(plan, "totals", {}), out)
+            return
+    view_of(kind.command).print_plan(console(), plan)
 
 
 def execute(config: JobConfig, as_json: bool) -> None:
@@ -26,6 +51,8 @@ def execute(config: JobConfig, as_json: bool) -> None:
     folder = config.results.folder
     place = config.name if folder == "runs" else join(folder, config.name)
     again = f"seer-ray resume {place}" if kind.resumable else "the same command"
+    if os.environ.get(SENT_TO):
+        again = "the same seer-ray submit"
     reporter = view_of(kind.command).follower(
         console(stderr=True), None if as_json else console(), config.name
     )
@@ -37,6 +64,8 @@ def execute(config: JobConfig, as_json: bool) -> None:
     if summary.failed:
         names = ", ".join(summary.failed)
         fail(f"{names} failed; the other points are done, try again with: {again}", FAILED)
+    if summary.failure:
+        fail(summary.failure, FAILED)
 
 
 @contextlib.contextmanager
@@ -54,9 +83,6 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted):
         close()
         stop(f"interrupted; nothing is lost, go on with: {again}", INTERRUPTED)
-    except NothingToShow as error:
-        close()
-        fail(str(error), FAILED)
     except JobError as error:
         close()
         fail(f"{error}; {error.kept}, go on with: {again}" if error.kept else str(error), FAILED)

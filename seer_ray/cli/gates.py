@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from seer_ray.cli.execute import execute
-from seer_ray.cli.load import ConfigOption, load_config
+from seer_ray.cli.execute import begin
+from seer_ray.cli.load import ConfigOption, DryRunOption, PrintConfigOption, remark
 from seer_ray.cli.terminal import JsonOption
-from seer_ray.config.errors import ConfigError
-from seer_ray.config.training import GatesEvalConfig, GatesSharesConfig
+from seer_ray.config.options import JobConfig
 
 gates = typer.Typer(help="Attention gates: formats, how good they are, and how layers share a budget.")
 
@@ -46,17 +45,15 @@ def eval_gates(
         typer.Argument(metavar="[GATES]... [OVERRIDE]...", help="gate sets, and options such as data=FILE"),
     ] = None,
     config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure gate sets on held-out text: attention mass kept by layer, and next tokens against dense.
 
     Examples: seer-ray gates eval runs/NAME/gates data=texts.jsonl | seer-ray gates eval A B data=runs/NAME
     """
-    from seer_ray.config.command import typed
-
-    sets, overrides = _told_apart(words)
-    named = [f"sets={typed(sets)}"] if sets else []
-    execute(load_config(config, [*named, *overrides], GatesEvalConfig), as_json)
+    begin(_loaded("gates eval", config, words), as_json, dry_run, print_config)
 
 
 @gates.command("shares")
@@ -66,25 +63,21 @@ def share_budget(
         typer.Argument(metavar="[GATES] [OVERRIDE]...", help="gates, and options such as data=FILE"),
     ] = None,
     config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Divide a budget over the layers: which should read more than others, at the same tokens in all.
 
     Examples: seer-ray gates shares runs/NAME/gates data=texts.jsonl budget=2048
     """
-    from seer_ray.config.command import typed
-
-    sets, overrides = _told_apart(words)
-    if len(sets) > 1:
-        raise ConfigError(f"{' '.join(sets)}: a budget is divided for one set of gates; name one")
-    named = [f"model.gates={typed(source)}" for source in sets]
-    execute(load_config(config, [*named, *overrides], GatesSharesConfig), as_json)
+    begin(_loaded("gates shares", config, words), as_json, dry_run, print_config)
 
 
-def _told_apart(words: list[str] | None) -> tuple[list[str], list[str]]:
-    """Words that name gates, and overrides."""
-    given = words or []
-    return [word for word in given if "=" not in word], [word for word in given if "=" in word]
+def _loaded(command: str, config: str | None, words: list[str] | None) -> JobConfig:
+    from seer_ray.jobs.load import load_job
+
+    return load_job(config, [*command.split(), *(words or ())], remark)
 
 
 def _convert(source: str, folder: str, pth: bool, dtype: str | None = None) -> str:

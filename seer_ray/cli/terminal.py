@@ -25,6 +25,8 @@ DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 NARROWEST = 40
 """Columns."""
+SENT_TO = "SEER_RAY_SENT_TO"
+"""Variable with the node where a submitted job runs (``cluster/start/start.py``)."""
 
 
 @contextlib.contextmanager
@@ -95,8 +97,9 @@ class WithoutSecrets(logging.Filter):
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Say in one line what is wrong, and exit."""
-    stop(f"error: {message}", code)
+    """Say in one line what is wrong, and exit; of a job that was sent somewhere, where that is."""
+    node = os.environ.get(SENT_TO)
+    stop(f"error: {f'node {node}: ' if node else ''}{message}", code)
 
 
 def stop(message: str, code: int) -> NoReturn:

@@ -28,7 +28,7 @@ LOCAL_OBJECT_STORE = 200_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STAY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's variable that, set to 0, keeps its servers on the loopback interface."""
-SLOW = 15.0
+SLOW = 10.0
 """Seconds after which it is told that Ray is not up; doubles."""
 
 

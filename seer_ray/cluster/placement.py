@@ -25,7 +25,7 @@ class Placement:
     @property
     def words(self) -> str:
         """What a worker takes."""
-        each = f"{self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs"
+        each = resources(self.num_cpus, self.num_gpus)
         return each if self.ranks == 1 else f"{self.ranks} times {each} on one node"
 
 
@@ -64,6 +64,21 @@ def place_workers(
         asked = f"cluster.workers={config.workers}" if config.workers else each
         raise ConfigError(f"{asked}: {fit} workers fit with {each}; the nodes have {have or 'nothing'}")
     return Placement(min(config.workers or fit, max(1, requests)), cpus, gpus, ranks)
+
+
+def resources(cpus: float, gpus: float) -> str:
+    """``1 CPU``, ``8 CPUs and 1 GPU``."""
+    counts = {"CPU": cpus, "GPU": gpus}
+    said = [f"{n:g} {name}{'' if n == 1 else 's'}" for name, n in counts.items() if n or name == "CPU"]
+    return " and ".join(said)
+
+
+def free_words() -> str:
+    """What nobody has taken of the cluster this process is connected to."""
+    import ray
+
+    free = ray.available_resources()
+    return resources(free.get("CPU", 0.0), free.get("GPU", 0.0))
 
 
 def cluster_nodes() -> list[dict[str, float]]:

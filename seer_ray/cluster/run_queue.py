@@ -54,6 +54,8 @@ class RunQueue:
         self.seconds = 0.0
         """Of the engines' steps for this run, over the number of workers: what it would have taken all of
         them together without waiting for anything."""
+        self.turns: list[tuple[float, float]] = []
+        """(tokens, seconds) of each round that was released: what was done until the next one was."""
         self._rounds = deque(rounds)
         self._max_attempts = max_attempts
         self._breaker = CircuitBreaker()
@@ -96,6 +98,7 @@ class RunQueue:
     def release(self) -> None:
         """Lets workers have the next round."""
         self.assignments.add(self._rounds.popleft())
+        self.turns.append((0.0, 0.0))
 
     def report(self, worker: str, deltas: Sequence[Delta], seconds: float) -> list[Outcome]:
         """Takes in what a worker did that has been ready for so many seconds; what is done now."""
@@ -155,4 +158,9 @@ class RunQueue:
         for name in COUNTERS:
             if name in now:
                 self.stats[name] = self.stats.get(name, 0) + now[name] - before.get(name, 0)
-        self.seconds += (now.get("step_s", 0.0) - before.get("step_s", 0.0)) / max(1, workers)
+        seconds = (now.get("step_s", 0.0) - before.get("step_s", 0.0)) / max(1, workers)
+        self.seconds += seconds
+        if self.turns:
+            tokens, spent = self.turns[-1]
+            new = now.get("new_tokens", 0) - before.get("new_tokens", 0)
+            self.turns[-1] = tokens + new, spent + seconds

@@ -2,9 +2,10 @@
 
 What travels: the resolved options as a YAML file in the working directory, and this very package as a
 Python module, so that the code that runs is the code that is here, with the Python that Ray has there
-(``start/start.sh``). What must be there: the packages that it needs (``start/start.py`` looks), the model,
-the data and a place for results, all of them visible from the cluster. Relative paths mean folders of this
-machine and are made absolute: right for a shared disk; else give URIs.
+(``start/start.sh``), and the user's own modules that options name. What must be there: the packages that it
+needs (``start/start.py`` looks), the model, the data and a place for results, all of them visible from the
+cluster. Relative paths mean folders of this machine and are made absolute: right for a shared disk; else give
+URIs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import metadata, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,6 +43,8 @@ JOB_FILE, NEEDS_FILE = "job.yaml", "needs.json"
 START_FILES = ("start.sh", "start.py")
 AGENT_TIMEOUT = 30.0
 """Seconds in which a new cluster must be able to run jobs."""
+OWN = re.compile(r"[\w.]+:[A-Za-z_]\w*(:\d+)?")
+"""What names something in a module of the user's."""
 RECONNECT = 2.0
 """Seconds between two tries to get hold of a running job's log."""
 C = TypeVar("C", bound=JobConfig)
@@ -82,7 +85,8 @@ def submit(
         write(f"{id} is there and goes on\n")
     else:
         _send(client, id, sent)
-        write(f"submitted {id} to {redacted(client.get_address())}; to stop it: ray job stop {id}\n")
+        place = redacted(client.get_address())
+        write(f"submitted {id} to {place}; to stop it: ray job stop {id} --address {place}\n")
         if sent.tracking.enabled and has_secret(os.environ.get("MLFLOW_TRACKING_URI")):
             write("MLFLOW_TRACKING_URI holds a password and was not sent: the cluster's own is used\n")
     return follow_job(client, id, write) if follow else 0
@@ -117,7 +121,8 @@ def connect(address: str | None) -> JobSubmissionClient:
 def made_absolute(job: C) -> C:
     """The options of a job as a process somewhere else must read them."""
     config: Any = with_absolute_paths(job)
-    config.cluster.address = None  # the job's own cluster
+    if hasattr(config, "cluster"):  # a job that measures works where it is
+        config.cluster.address = None  # the job's own cluster
     config.results.folder = absolute(config.results.folder, must_exist=False)
     if isinstance(config, SweepConfig):
         places = path_options(config)
@@ -151,6 +156,35 @@ def stage_package(folder: Path) -> Path:
     source, target = Path(seer_ray.__file__).parent, folder / "seer_ray"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     return target
+
+
+def stage_modules(config: JobConfig, folder: Path) -> list[str]:
+    """Copies the user's own modules that options name (``module:name``) and that lie where the command is
+    run, as they are found there by the job. Their names."""
+    found = []
+    for module in sorted({spec.partition(":")[0] for spec in own_specs(config)}):
+        top = module.partition(".")[0]
+        if Path(top).is_dir():
+            shutil.copytree(top, folder / top, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        elif Path(f"{top}.py").is_file():
+            shutil.copy(f"{top}.py", folder)
+        else:
+            continue  # installed, there as here
+        found.append(top)
+    return found
+
+
+def own_specs(config: JobConfig) -> Iterator[str]:
+    """Values ``module:name`` of the options that take them."""
+    if isinstance(config, SweepConfig):
+        points = [value for point in config.sweep.points for value in dict(point).values()]
+        yield from (text for text in points if OWN.fullmatch(str(text)))
+    for name, value, about in options(config):
+        if about["own"] or name in ("task.grader", "plan.cheap", "plan.anchor", "plan.repeat"):
+            values = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+            )
+            yield from (text for text in values if OWN.fullmatch(str(text)))
 
 
 def needs() -> dict[str, Any]:
@@ -215,6 +249,7 @@ def _send(client: JobSubmissionClient, id: str, config: JobConfig) -> None:
         work.mkdir()
         Path(work, JOB_FILE).write_text(to_yaml(config), encoding="utf-8")
         Path(work, NEEDS_FILE).write_text(json.dumps(needs()), encoding="utf-8")
+        stage_modules(config, work)
         for name in START_FILES:
             shutil.copy(Path(seer_ray.__file__).parent / "cluster" / "start" / name, work)
         environment: dict[str, Any] = {

@@ -14,7 +14,7 @@ from typing import Any
 from seer_ray.cluster.actors import WorkerActors
 from seer_ray.cluster.connect import logs_folder
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
-from seer_ray.cluster.placement import Placement, cluster_nodes
+from seer_ray.cluster.placement import Placement, cluster_nodes, free_words, resources
 from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.errors import ConfigError, JobError, first_line
@@ -23,7 +23,7 @@ from seer_ray.engine.request import Request
 
 MAX_FAILURES = 3
 """Starts in a row that come to nothing before a slot is given up."""
-PLACING = 30.0
+PLACING = 10.0
 """Seconds after which a worker that has no place in the cluster is told of."""
 CLOSING = 5.0
 """Seconds that the end of all workers may take."""
@@ -250,9 +250,11 @@ class WorkerPool:
         return len(ray.wait(slot.actors.placed, num_returns=len(slot.actors.placed), timeout=0)[1]) > 0
 
     def _needs(self) -> str:
-        """What a worker needs of a cluster and what there is, in words."""
-        nodes = "; ".join(f"{n.get('CPU', 0):g} CPUs, {n.get('GPU', 0):g} GPUs" for n in cluster_nodes())
-        return f"it needs {self._placement.words}; alive are nodes with {nodes or 'nothing'}"
+        """What a worker wants of a cluster, what is free, and what there is, in words."""
+        nodes = "; ".join(resources(node.get("CPU", 0), node.get("GPU", 0)) for node in cluster_nodes())
+        return (
+            f"{self._placement.words} wanted, {free_words()} free; alive are nodes with {nodes or 'nothing'}"
+        )
 
     def _late(self, slot: _Slot) -> bool:
         cluster = self._config.cluster

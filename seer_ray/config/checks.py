@@ -9,7 +9,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import EngineConfig, PlanConfig, RunConfig, SelectorConfig, options
-from seer_ray.config.selectors import SELECTORS
+from seer_ray.config.selectors import SELECTORS, traits_of
 from seer_ray.config.works import anchor_at, layout_of, ratio_of, works
 
 PLACING = ("ratio", "named", "anchors")
@@ -31,6 +31,9 @@ def check(config: Any, prefix: str = "") -> None:
                 _check_value(f"{name}.{key}", item, meta)
         else:
             _check_value(name, value, meta)
+    betas = getattr(getattr(config, "train", None), "betas", (0.0, 0.0))
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"train.betas={betas}: must be two numbers from 0 to below 1, such as [0.9,0.98]")
     if isinstance(config, RunConfig):
         check_selector(config.selector, config.engine, config.plan)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
@@ -49,9 +52,10 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
         raise ConfigError(f"{name}={said}: must be finite")
     if isinstance(value, int) and abs(value) > LARGEST:
         raise ConfigError(f"{name}={said[:20]}…: must be of at most 64 bits, {LARGEST} at most")
-    if meta["choices"] and value not in meta["choices"]:
+    if meta["choices"] and value not in meta["choices"] and not (meta["own"] and ":" in said):
         near = did_you_mean(said, meta["choices"])
-        raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}{near}")
+        own = f", or {meta['own']}" if meta["own"] else ""
+        raise ConfigError(f"{name}={said}: must be one of {', '.join(meta['choices'])}{own}{near}")
     if meta["minimum"] is not None and value < meta["minimum"]:
         raise ConfigError(f"{name}={said}: must be at least {meta['minimum']}{unit}")
     if meta["maximum"] is not None and value > meta["maximum"]:
@@ -65,7 +69,7 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig, plan: PlanCon
     check_plan(selector, plan)
     said = list(works(selector, plan))
     used = {*(work.selector for _, work in said), *selector.layers.values()}
-    sparse = {name: traits for name, traits in SELECTORS.items() if traits.sparse and name in used}
+    sparse = {name: traits for name in sorted(used) if (traits := traits_of(name)).sparse}
     least = 2 * engine.block_size
     needed = f"must be at least two blocks, {least} tokens with engine.block_size={engine.block_size}"
     if sparse and selector.budget < least:

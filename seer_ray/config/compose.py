@@ -31,6 +31,7 @@ from seer_ray.config.overrides import (
     single,
 )
 from seer_ray.config.secrets import redacted, remember
+from seer_ray.config.texts import with_texts
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -38,7 +39,12 @@ if TYPE_CHECKING:
 
 GROUPS = ("model", "task", "selector", "plan", "engine", "cluster", "sweep")
 """Of a job: those among them that are sections of its options."""
-OWN = {"model": "model.name", "task": "task.data", "cluster": "cluster.address"}
+OWN = {
+    "model": "model.name",
+    "task": "task.data",
+    "cluster": "cluster.address",
+    "selector": "selector.name",
+}
 """Group -> the option that somebody means who gives it a name of their own."""
 LITERAL = "in ${} can only be the name of an option, such as ${model.name}; for a literal ${ write \\${"
 
@@ -202,7 +208,7 @@ def _read(
             chosen[name] = value
         else:
             raise _no_such_choice(name, value, groups[name])
-    return chosen, settings
+    return chosen, list(with_texts(settings))
 
 
 def _no_such_choice(group: str, name: Any, there: list[str]) -> ConfigError:

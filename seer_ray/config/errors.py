@@ -31,10 +31,6 @@ class FolderGone(JobError):
     kept = None
 
 
-class NothingToShow(JobError):
-    """The job came to its end and failed all the same: to go on with it would do nothing."""
-
-
 class Interrupted(JobError):
     """Somebody stopped the job. What was finished and what was begun is on disk."""
 

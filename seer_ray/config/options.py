@@ -1,4 +1,5 @@
-"""Every option of a job, once: type, default, unit, meaning and bounds (``config.checks`` holds to them).
+"""Every option of a run or a sweep, once: type, default, unit, meaning and bounds (``config.checks`` holds to
+them); ``config.training`` has those of other jobs.
 
 Plain dataclasses (no OmegaConf here), so that the engine can be used where neither Hydra nor Ray is
 installed. ``seer_ray.config.compose`` turns command lines and YAML files into these.
@@ -8,163 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from seer_ray.config.layouts import LAYOUTS
-from seer_ray.config.secrets import redacted
-from seer_ray.config.selectors import SELECTORS
-
-PACKAGED = ("reasoner", "smollm2")
-"""Models and gates that are called so wherever a job runs, whatever files of these names are there."""
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    unit: str | None = None,
-    choices: tuple[str, ...] | None = None,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    operational: bool = False,
-    bits: bool = False,
-    path: bool = False,
-    secret: bool = False,
-) -> Any:
-    """A dataclass field that carries its own documentation and bounds.
-
-    Args:
-        above: the value must be larger.
-        operational: changes no result: may differ between the first run of a folder and its resumption.
-        bits: operational, but changes the last bits of a result: fixed where ``engine.exact`` promises them.
-        path: may name a file or folder of this machine.
-        secret: an address that may hold a password or a key.
-    """
-    metadata = {
-        "help": help,
-        "unit": unit,
-        "choices": choices,
-        "minimum": minimum,
-        "maximum": maximum,
-        "operational": operational or bits,
-        "bits": bits,
-        "path": path,
-        "secret": secret,
-        "above": above,
-    }
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def section(options: type, *, operational: bool = False) -> Any:
-    """A dataclass field of options that belong together; ``operational``: all of them."""
-    return field(default_factory=options, metadata={"operational": operational})
-
-
-@dataclass
-class ModelConfig:
-    name: str = option(
-        "reasoner",
-        "hub id, folder, GGUF file, 'reasoner' (the small model of this package), or 'smollm2' (of the extra "
-        "smollm)",
-        path=True,
-    )
-    revision: str | None = option(None, "hub revision of the model")
-    tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder", path=True)
-    dtype: str = option(
-        "auto",
-        "weights, and KV cache unless engine.kv_dtype says otherwise; auto: as stored, float32 for GGUF",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
-    device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N", bits=True)
-    gates: str | None = option(
-        None,
-        "attention gates: hub id, folder, .pth file, or 'reasoner', 'smollm2' (those of that model)",
-        path=True,
-    )
-    trust_remote_code: bool = option(False, "run Python code that comes with the model")
-
-    @property
-    def short(self) -> str:
-        """The name's last part, for names of folders."""
-        return PurePosixPath(redacted(self.name).replace("\\", "/")).name.removesuffix(".gguf")
-
-
-@dataclass
-class SelectorConfig:
-    """Which KV blocks a decode step reads."""
-
-    name: str = option(
-        "dense",
-        "how blocks are ranked: " + "; ".join(f"{name}, {traits.help}" for name, traits in SELECTORS.items()),
-        choices=tuple(SELECTORS),
-    )
-    budget: int = option(
-        2048,
-        "KV that attention may read per KV head and step, forced blocks included",
-        unit="tokens",
-        minimum=1,
-    )
-    threshold: float | None = option(
-        None,
-        "instead of a fixed count: every block whose share of the block scores is above this; budget caps it",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    sink: bool = option(True, "always read the first block (inside the budget)")
-    dense_layers: int = option(0, "the first k layers stay dense", minimum=0)
-    layers: dict[str, str] = option(
-        {},
-        "selector of single layers, by index or range, e.g. {'0-2': dense, '17': quest}",
-        choices=tuple(SELECTORS),
-    )
-    shares: dict[str, float] = option(
-        {},
-        "of single layers, by index or range, e.g. {'0-2': 0.5}: what they may read as a multiple of the "
-        "others; it multiplies budget, or, where there is a threshold, divides that",
-        above=0,
-    )
-    sparse_prefill: bool = option(
-        False, "prompts too: the tokens of a block share the blocks that their mean score picks"
-    )
-
-
-@dataclass
-class PlanConfig:
-    """What each layer does, counted over those with full attention: some are anchors, the others cheap.
-
-    ``selector.dense_layers`` and ``selector.layers`` come after it, for single layers.
-    """
-
-    ratio: str | None = option(
-        None, "so many cheap layers for each anchor: a whole number, 0: anchors only, inf: no anchor"
-    )
-    phase: str = option(
-        "last", "where the anchor stands among the layers of one ratio: first, last, or a place from 0"
-    )
-    repeat: list[str] = option([], "what layers do, over and over, e.g. [gated, gated, dense]")
-    named: str | None = option(None, "which layers are anchors, by the name of a set", choices=tuple(LAYOUTS))
-    anchors: int | None = option(None, "so many anchors: the first of plan.ranking", minimum=1)
-    ranking: list[int] = option(
-        [], "layers, those first that lose most where they are sparse: see seer-ray gates shares"
-    )
-    cheap: str = option(
-        "gated",
-        "what cheap layers do: gated (as the options of selector say), dense, or another selector, with a "
-        "budget of its own in tokens if it has one: window:1024",
-    )
-    anchor: str = option("dense", "what anchors do, as plan.cheap")
-    equal_at: int | None = option(
-        None,
-        "at this length a step reads as much as with selector.budget in every layer: layers without a budget "
-        "of their own pay for the anchors. None: they have selector.budget",
-        unit="tokens",
-        minimum=1,
-    )
+from seer_ray.config.fields import option, section
+from seer_ray.config.selecting import ModelConfig, PlanConfig, SelectorConfig
 
 
 @dataclass
@@ -245,6 +94,9 @@ class ColumnsConfig:
     )
     messages: str | None = option(None, "a chat instead of a question: list of {role, content}")
     answer: str | None = option("answer", "the reference answer; None: nothing to grade against")
+    keep: list[str] = option(
+        [], "columns that the results keep, such as [subject,level]: to group and to filter by"
+    )
 
 
 @dataclass
@@ -261,8 +113,15 @@ class TaskConfig:
     generator: GeneratorConfig = section(GeneratorConfig)
     limit: int | None = option(None, "only so many problems", minimum=1)
     shuffle: int | None = option(None, "seed of a shuffle before the limit; None: file order")
-    prompt: str = option("{question}", "user message; {question} or any column in braces")
-    system: str | None = option(None, "system message")
+    prompt: str = option(
+        "{question}", "user message; {question} or any column in braces; @FILE: what stands in a file"
+    )
+    template: str = option(
+        "braces",
+        "what task.prompt is: text with columns in braces, or Jinja, as files that end in .jinja or .j2",
+        choices=("braces", "jinja"),
+    )
+    system: str | None = option(None, "system message; @FILE: what stands in a file")
     thinking: bool | None = option(None, "enable_thinking of the chat template; None: the template's default")
     thinking_marks: list[str] | None = option(
         None,
@@ -309,6 +168,13 @@ class ResultsConfig:
         "runs", "where run folders are made: a path or any pyarrow filesystem URI", secret=True
     )
     report: bool = option(True, "write report.html, and its plots, at the end")
+    max_error_rate: float = option(
+        0.5,
+        "a job of which a larger share of the rows are errors has failed (exit code 1)",
+        unit="share",
+        minimum=0.0,
+        maximum=1.0,
+    )
     part_rows: int = option(256, "completions in one Parquet part, at most", minimum=1)
     part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
     progress_interval: float = option(
@@ -401,7 +267,8 @@ class SweepOptions:
     baseline: bool = option(True, "add a dense point to compare with, where there is none", operational=True)
     round: int | None = option(
         None,
-        "problems that every point finishes before the next ones are begun; None: four batches of requests",
+        "problems that every point finishes before the next ones are begun; None: four batches of requests, "
+        "or as few as make four rounds, of a batch at least",
         minimum=1,
         operational=True,
     )

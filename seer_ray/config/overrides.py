@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.synonyms import OTHERS
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -121,18 +122,29 @@ def flat(values: Mapping[str, Any], job: type, prefix: str = "") -> Iterator[tup
 
 
 def near_miss(name: str, job: type) -> str:
-    """'; did you mean ...?' from all names of options and sections, whole or their last part alone."""
-    options = option_types(job)
-    close = difflib.get_close_matches(
-        name, [*options, *(item.name for item in dataclasses.fields(job))], n=1, cutoff=0.7
-    )
-    if not close:
-        leaves: dict[str, list[str]] = {}
-        for option in options:
-            leaves.setdefault(option.rpartition(".")[2], []).append(option)
-        leaf = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.75)
-        close = leaves[leaf[0]][:3] if leaf else []
+    """'; did you mean ...?' from what ``meant`` finds."""
+    close = meant(name, job)
     return f"; did you mean {' or '.join(close)}?" if close else "; all there are: seer-ray options"
+
+
+def meant(name: str, job: type) -> list[str]:
+    """Options and sections that a wrong name may mean: names that other programs have for them, then what
+    looks like it, whole or its last part alone. Also of a flag, such as ``--max-tokens``."""
+    options, sections = option_types(job), [item.name for item in dataclasses.fields(job)]
+    name = name.lstrip("-").replace("-", "_")
+    last = name.rpartition(".")[2]
+    if close := [other for other in OTHERS.get(last, ()) if other in options or other in sections]:
+        return close
+    leaves: dict[str, list[str]] = {}
+    for option in options:
+        leaves.setdefault(option.rpartition(".")[2], []).append(option)
+    if "." not in name and name in leaves:
+        return leaves[name][:3]
+    close = difflib.get_close_matches(name, [*options, *sections], n=1, cutoff=0.7)
+    if not close:
+        leaf = difflib.get_close_matches(last, leaves, n=1, cutoff=0.75)
+        close = leaves[leaf[0]][:3] if leaf else []
+    return close
 
 
 def show(value: Any) -> str:

@@ -7,7 +7,8 @@ import functools
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seer_ray.config.options import PACKAGED, options
+from seer_ray.config.options import options
+from seer_ray.config.selecting import PACKAGED
 
 C = TypeVar("C")
 

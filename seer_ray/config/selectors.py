@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+
+from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.modules import import_named
+
+OWN = "module:Class"
+"""How a selector is named that is not in the table."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +76,36 @@ SELECTORS: dict[str, Traits] = {
     "random": Traits("seer_ray.selectors.random:Random", "chance: the floor", ("#8a6d00", "#d9b83a"), "X"),
 }
 """By name, in the order of plots and of lists of choices."""
+
+
+def traits_of(name: str, option: str = "selector.name") -> Traits:
+    """Of a selector of the table, or of one of the user's own, whose class may have ``traits``.
+
+    Args:
+        name: of ``SELECTORS``, or ``module:Class``
+        option: for errors
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name in SELECTORS:
+        return SELECTORS[name]
+    if ":" not in name:
+        names = ", ".join(SELECTORS)
+        raise ConfigError(f"{option}={name}: must be one of {names}, or {OWN}{did_you_mean(name, SELECTORS)}")
+    return _own_traits(name, option)
+
+
+@cache
+def _own_traits(name: str, option: str) -> Traits:
+    kind = import_named(name, option, "class")
+    own = getattr(kind, "traits", Traits(name, "of your own", ("#6b5b95", "#b8a9e0"), "P"))
+    return replace(own, implementation=name)
+
+
+def short_name(name: str) -> str:
+    """Of a selector in a plan's code: ``my.module:TopK2`` is ``topk2_``, told from the budget behind it."""
+    if name in SELECTORS:
+        return name
+    word = name.rpartition(":")[2].lower()
+    return f"{word}_" if word[-1:].isdigit() else word

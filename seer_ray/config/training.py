@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from seer_ray.config.options import ClusterConfig, JobConfig, ModelConfig, option, section
+from seer_ray.config.fields import option, section
+from seer_ray.config.options import ClusterConfig, JobConfig
+from seer_ray.config.selecting import ModelConfig
 
 
 @dataclass

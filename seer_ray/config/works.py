@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import PlanConfig, SelectorConfig
-from seer_ray.config.selectors import SELECTORS
+from seer_ray.config.selectors import SELECTORS, traits_of
 
 GATED = "gated"
 """What the run's ``selector`` says."""
@@ -33,10 +33,10 @@ def read_work(text: str, option: str, selector: SelectorConfig) -> Work:
     Raises:
         ConfigError: nothing that a layer of a checkpoint can do.
     """
-    match = re.fullmatch(r"(\w+)(?::(\d+))?", text)
+    match = re.fullmatch(r"(\w+|[\w.]+:[A-Za-z_]\w*)(?::(\d+))?", text)
     name, budget = (match[1], match[2]) if match else (text, None)
     known = (GATED, *SELECTORS)
-    if name not in known:
+    if name not in known and ":" not in name:
         raise ConfigError(
             f"{option}={text}: must be one of {', '.join(known)}, with a budget of its own if it has one, "
             f"such as window:1024 (layers keep the mixers of their checkpoint){did_you_mean(name, known)}"
@@ -44,6 +44,7 @@ def read_work(text: str, option: str, selector: SelectorConfig) -> Work:
     if name == "dense" and budget:
         raise ConfigError(f"{option}={text}: dense reads everything; leave :{budget} out")
     chosen = selector.name if name == GATED else name
+    traits_of(chosen, option)
     return Work(chosen, int(budget) if budget and chosen != "dense" else None)
 
 
@@ -123,13 +124,14 @@ def works(selector: SelectorConfig, plan: PlanConfig) -> Iterator[tuple[str, Wor
 
 def is_dense(selector: SelectorConfig, plan: PlanConfig) -> bool:
     """Whether every layer reads everything, whatever the model."""
-    return _selectors(selector, plan) == {"dense"}
+    return selectors_of(selector, plan) == {"dense"}
 
 
 def needs_gates(selector: SelectorConfig, plan: PlanConfig) -> bool:
     """Whether gates are read: else they need not be there."""
-    return any(SELECTORS[name].gates for name in _selectors(selector, plan))
+    return any(traits_of(name).gates for name in selectors_of(selector, plan))
 
 
-def _selectors(selector: SelectorConfig, plan: PlanConfig) -> set[str]:
+def selectors_of(selector: SelectorConfig, plan: PlanConfig) -> set[str]:
+    """Names of all that some layer may have."""
     return {*(work.selector for _, work in works(selector, plan)), *selector.layers.values()}

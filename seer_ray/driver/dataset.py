@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem
@@ -41,10 +41,12 @@ def _kind(data: str | None) -> str:
 
 
 def digest(problems: Sequence[Problem]) -> str:
-    """Of everything that is asked and its answers, 16 hex digits."""
+    """Of everything that is asked, its answers and what is kept of the rows, 16 hex digits."""
     content = hashlib.sha256()
     for problem in problems:
-        content.update(json.dumps([problem.id, problem.messages, problem.answer], sort_keys=True).encode())
+        kept = [problem.inputs] if problem.inputs is not None else []
+        asked = [problem.id, problem.messages, problem.answer, *kept]
+        content.update(json.dumps(asked, sort_keys=True).encode())
     return content.hexdigest()[:16]
 
 
@@ -63,6 +65,23 @@ def refuse_other_data(folder: RunFolder, problems: Sequence[Problem], config: Ru
             f"task.data={config.task.data}: its {now['problems']} problems are not the {then['problems']} "
             f"that {folder.uri} was begun with; restore the data, or give the run another name"
         )
+
+
+def refuse_unknown_requests(problems: Sequence[Problem], config: RunConfig) -> None:
+    """
+    Raises:
+        ConfigError: A chain that is to be recorded is of no problem, or of no sample.
+    """
+    if not config.engine.record_requests:
+        return
+    known = {f"{problem.id}/{sample}" for problem in problems for sample in range(config.samples)}
+    for name in config.engine.record_requests:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ConfigError(
+                f"engine.record_requests={name}: must be problem/sample, one of the {len(known)} chains of "
+                f"the run{near}"
+            )
 
 
 def _with_float_answers(problems: Sequence[Problem]) -> list[Problem]:

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from seer_ray.config.checks import check
 from seer_ray.config.compose import run_name
-from seer_ray.config.errors import Interrupted, one_line
+from seer_ray.config.errors import ConfigError, Interrupted, one_line
 from seer_ray.config.options import JobConfig, options
 from seer_ray.config.reveal import reveal
 from seer_ray.config.secrets import redacted
@@ -18,7 +18,7 @@ from seer_ray.driver import told
 from seer_ray.driver.stopping import StopRequest
 from seer_ray.results import provenance
 from seer_ray.results.base import Folder
-from seer_ray.results.store import join, shown
+from seer_ray.results.store import join, open_store, shown
 from seer_ray.status.live import JobSummary, NullReporter, Reporter
 from seer_ray.status.pulse import StatusFile, heartbeat
 from seer_ray.tracking.mlflow_tracker import open_tracker
@@ -148,7 +148,8 @@ def framed(config: C, folder: type[F], reporter: Reporter[Any, Any] | None = Non
         reporter: shows how it goes; None: nobody looks.
 
     Raises:
-        ConfigError: an option is wrong, or the folder cannot be had. Nothing is lost.
+        ConfigError: an option is wrong, or the folder cannot be had. Nothing is lost; a folder that was made
+            for it is gone again.
         NotWritten: the disk does not take what the body writes.
         FolderGone: somebody deleted or moved the folder.
         Interrupted: SIGINT, SIGTERM or SIGHUP, in the body.
@@ -157,9 +158,15 @@ def framed(config: C, folder: type[F], reporter: Reporter[Any, Any] | None = Non
     config.name = run_name(config)
     reveal(config, f"the folder of {config.name}")
     stop = StopRequest()
-    with stop.listening(), folder.open(join(config.results.folder, config.name), config) as held:
+    place = join(config.results.folder, config.name)
+    fresh = not open_store(place).list()
+    with stop.listening(), folder.open(place, config) as held:
         try:
             yield Frame(config, held, reporter or NullReporter(), stop)
+        except ConfigError:
+            if fresh:
+                held.vanish()
+            raise
         except OSError as error:
             if error.errno not in DISK:
                 raise

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from seer_ray.config.compose import run_name
 from seer_ray.config.training import HeldOutConfig
-from seer_ray.corpora.documents import Document
+from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.driver import told
 from seer_ray.driver.frame import Frame, framed
 from seer_ray.report.job import FIGURES_FILE, write_job_report
@@ -36,6 +37,34 @@ class MeasureSummary(JobSummary):
     """Written into the folder."""
 
 
+@dataclass(frozen=True)
+class MeasurePlan:
+    """What would be measured."""
+
+    name: str
+    compared: list[str]
+    """Gates and selectors."""
+    sources: list[str]
+    documents: int
+    """At most."""
+    tokens: int
+    """At most."""
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        return [
+            f"{self.name}: {', '.join(self.compared)}",
+            f"on {', '.join(self.sources)}: {self.documents} documents and {self.tokens:,} tokens at most",
+        ]
+
+
+def plan_of(config: HeldOutConfig, compared: Sequence[str]) -> MeasurePlan:
+    """Of a job that measures gates or selectors on held-out documents."""
+    sources = [source.path for source in parse_sources(config.data)]
+    documents = config.documents * len(sources)
+    return MeasurePlan(run_name(config), list(compared), sources, documents, documents * config.length)
+
+
 @contextlib.contextmanager
 def measuring(
     config: HeldOutConfig, reporter: Reporter[MeasureLive, Any] | None
@@ -52,7 +81,7 @@ def measuring(
         ConfigError: an option is wrong.
         Interrupted: SIGINT, SIGTERM or SIGHUP, in the body.
     """
-    live, began = MeasureLive(), time.monotonic()
+    live, began = MeasureLive(phase="reading model and data"), time.monotonic()
 
     def progress(done: int, total: int, phase: str) -> None:
         live.done, live.total, live.phase = done, total, phase

@@ -12,7 +12,7 @@ from seer_ray.analysis.metrics import GAUGES, live_fields
 from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.speed import SECONDS, TOKENS, Speed
+from seer_ray.results.speed import SECONDS, TOKENS, TURNS, Speed
 from seer_ray.status.live import LiveStats, Reporter
 from seer_ray.status.pulse import STATUS
 
@@ -31,6 +31,8 @@ class Monitor:
         before = folder.read_json(STATUS) or {}
         self._before = float(before.get(SECONDS, 0.0)), int(before.get(TOKENS, 0))
         self._seconds = 0.0
+        self._turns_before = [tuple(turn) for turn in before.get(TURNS) or ()]
+        self._turns: list[tuple[float, float]] = []
         self._engines: dict[str, float] = {}
         self._engines_before = dict(before.get("all_engines") or {})
         self._reporter = reporter
@@ -38,8 +40,9 @@ class Monitor:
         self._speed: deque[tuple[float, int]] = deque()
         self._updated = 0.0
 
-    def start(self) -> None:
-        """Begins to tell."""
+    def start(self, phase: str = "") -> None:
+        """Begins to tell; ``phase``: what goes on, in two or three words."""
+        self.live.phase = phase
         self._reporter.start(self.live)
 
     def phase(self, phase: str) -> None:
@@ -71,6 +74,7 @@ class Monitor:
         live, speed = self.live, self._speed
         live.running, live.queued = queue.running, queue.queued
         live.new_tokens, self._engines, self._seconds = queue.new_tokens, dict(queue.stats), queue.seconds
+        self._turns = list(queue.turns)
         if live.workers_ready:
             speed.append((now, live.new_tokens))
         while len(speed) > 2 and now - speed[1][0] > WINDOW:
@@ -96,7 +100,7 @@ class Monitor:
     @property
     def speed(self) -> Speed | None:
         """Of this session and those before it; None: nothing was decoded."""
-        return Speed.measured(*self._decoding())
+        return Speed.measured(*self._decoding(), self._turns_before + self._turns)
 
     @property
     def rate(self) -> float | None:
@@ -119,6 +123,7 @@ class Monitor:
         return {
             SECONDS: seconds,
             TOKENS: tokens,
+            TURNS: self._turns_before + self._turns,
             "all_engines": self.engines(),
             **dataclasses.asdict(self.live),
         }

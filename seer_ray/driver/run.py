@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from seer_ray.analysis.comparison import compare
+from seer_ray.analysis.groups import COLUMNS, groups_of
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
@@ -13,15 +14,16 @@ from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
 from seer_ray.config.compose import usual_selector
-from seer_ray.config.errors import ConfigError, NothingToShow
-from seer_ray.config.options import PlanConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import PlanConfig, RunConfig
 from seer_ray.config.paths import with_absolute_paths
 from seer_ray.config.works import is_dense, needs_gates
 from seer_ray.driver import told
 from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import look, note_sources, refuse_other_sources
+from seer_ray.driver.sources import look, note_sources, own_contents, refuse_other_sources
+from seer_ray.models.identity import Contents
 from seer_ray.report.html import write_report
 from seer_ray.report.written import FILE as REPORT
 from seer_ray.results.store import join
@@ -30,23 +32,17 @@ from seer_ray.status.live import Summary
 
 def work(session: Session, build: Builder) -> None:
     """All that is not committed, on Ray; then what the rows come to, and the report."""
-    session.begin()
+    session.monitor.start("looking at the model")
     with session.frame.working():
-        if not session.complete:
-            _decode(session, build)
+        reading = None if session.complete else _checked(session)
+        session.begin()
+        if reading is not None:
+            _decode(session, build, reading)
         session.conclude()
         if session.config.results.report:
             _report(session)
-        refuse_failure(session)
-
-
-def refuse_failure(session: Session) -> None:
-    """
-    Raises:
-        NothingToShow: All rows of the run are errors.
-    """
-    if (reason := session.failure) is not None:
-        raise NothingToShow(reason)
+        if (reason := session.failure) is not None:
+            session.frame.end("failed", reason)
 
 
 def summary_of(session: Session) -> Summary:
@@ -60,6 +56,9 @@ def summary_of(session: Session) -> Summary:
         metrics=session.metrics(),
         rows=live.done,
         errors=live.errors,
+        error_kinds=[asdict(kind) for kind in session.error_kinds()],
+        groups=groups_of(session.folder.read(COLUMNS)) if config.task.columns.keep else [],
+        failure=session.failure,
         resumed=live.resumed,
         report=session.folder.store.locate(REPORT) if REPORT in session.folder.store.list() else None,
         next_commands=[
@@ -69,30 +68,39 @@ def summary_of(session: Session) -> Summary:
     )
 
 
-def _decode(session: Session, build: Builder) -> None:
-    config, stop = session.config, session.frame.stop
+def _checked(session: Session) -> tuple[RunConfig, Contents]:
+    """The options with the model as it is to be read, and its files: there, the same as before, and able to
+    do what is asked. Before Ray is started, and anything is told to MLflow."""
+    config = session.config
     sources = look(config.model, session.folder, gated=needs_gates(config.selector, config.plan))
-    refuse_other_sources(session.folder, sources.contents)
-    session.frame.tracker.tag(told.size(sources.model))
+    contents = sources.contents | own_contents(config)
+    refuse_other_sources(session.folder, contents)
     reading = replace(config, model=sources.model)
+    # Brings torch and transformers along: a run that is done needs neither.
+    from seer_ray.driver.requests import check_model
+
+    check_model(reading)
+    return reading, contents
+
+
+def _decode(session: Session, build: Builder, checked: tuple[RunConfig, Contents]) -> None:
+    config, stop, (reading, contents) = session.config, session.frame.stop, checked
+    session.frame.tracker.tag(told.size(reading.model))
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")
     with connected(config.cluster, session.frame.reporter.note) as watch, stop.listening():
         nodes = cluster_nodes()
         placement = place_workers(nodes, config.cluster, missing, config.engine.tensor_parallel)
-        checked = Checked(build, sources.contents)
-        pool = WorkerPool(with_absolute_paths(reading), placement, checked, watch)
+        pool = WorkerPool(with_absolute_paths(reading), placement, Checked(build, contents), watch)
         with contextlib.closing(session), contextlib.closing(pool):
             pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
-            # Brings torch and transformers along: a run that is done needs neither.
-            from seer_ray.driver.requests import check_model, make_prompts
+            from seer_ray.driver.requests import make_prompts
 
-            check_model(reading)
             clock = clock_of(session.folder)
             queue = session.prepare(reading, *make_prompts(reading, session.problems, clock), clock)
-            note_sources(session.folder, sources.contents)
+            note_sources(session.folder, contents)
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from seer_ray.analysis import errors
 from seer_ray.analysis.metrics import COLUMNS, ENGINES, summarise, summary_lines, tracked
 from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.assignments import Outcome
@@ -15,7 +15,7 @@ from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import told
-from seer_ray.driver.dataset import describe, refuse_other_data
+from seer_ray.driver.dataset import describe, refuse_other_data, refuse_unknown_requests
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.rendered import refuse_other_prompts
@@ -37,10 +37,11 @@ class Session:
         problems: All of them, in order.
 
     Raises:
-        ConfigError: The folder was begun with other problems.
+        ConfigError: The folder was begun with other problems, or a chain that is named is none of theirs.
     """
 
     def __init__(self, frame: Frame[RunConfig, RunFolder], problems: Sequence[Problem]) -> None:
+        refuse_unknown_requests(problems, frame.config)
         refuse_other_data(frame.folder, problems, frame.config)
         self.frame, self.problems = frame, problems
         self.config, self.folder = frame.config, frame.folder
@@ -68,16 +69,25 @@ class Session:
 
     @property
     def failure(self) -> str | None:
-        """Why a run that is complete has failed: all its rows are errors. None: it has not."""
-        live = self.monitor.live
-        if not self.complete or live.errors < live.total:
+        """Why a run that is complete has failed: too many of its rows are errors. None: it has not."""
+        live, most = self.monitor.live, self.config.results.max_error_rate
+        few = live.errors < live.total and live.errors <= most * live.total
+        if not self.complete or few:
             return None
-        errors = Counter(self.folder.read(["error"])["error"].to_pylist())
-        (reason, times), *others = errors.most_common()
-        which = (
-            f"all {times} rows" if not others else f"{times} of {live.total} rows; the others are errors too"
-        )
-        return f"{reason} ({which}); mend it and give the run another name"
+        kind = self.error_kinds()[0]
+        if live.errors == live.total:
+            also = "; the others are errors too" if kind.rows < live.total else ""
+            which = f"{kind.rows} of {live.total} rows{also}" if also else f"all {kind.rows} rows"
+        else:
+            which = (
+                f"{live.errors} of {live.total} rows are errors, more than "
+                f"results.max_error_rate={most:g} allows"
+            )
+        return f"{kind.reason} ({which}); mend it and give the run another name"
+
+    def error_kinds(self) -> list[errors.ErrorKind]:
+        """What the rows are that are errors."""
+        return errors.error_kinds(self.folder.read(errors.COLUMNS))
 
     @property
     def pending(self) -> int:
@@ -89,9 +99,8 @@ class Session:
         return self.folder.metrics() or {}
 
     def begin(self) -> None:
-        """Something is going to happen: tells who watches."""
+        """Something is going to happen: tells the tracker."""
         self.frame.begin(describe(self.problems, self.config))
-        self.monitor.start()
 
     def prepare(
         self,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import ModelConfig
+from seer_ray.config.modules import import_named
+from seer_ray.config.options import ModelConfig, RunConfig
+from seer_ray.config.selectors import SELECTORS
+from seer_ray.config.works import selectors_of
+from seer_ray.models.content import digest
 from seer_ray.models.identity import COMMIT, Content, Contents, contents, differences, find_tokenizer
 from seer_ray.models.tokenizer_files import check_tokenizer_files
 from seer_ray.results.base import RESTORE, Folder
@@ -51,6 +57,14 @@ def look(model: ModelConfig, *folders: Folder, gated: bool = True) -> Sources:
         name = "name" if model.tokenizer is None else "tokenizer"
         check_tokenizer_files(tokenizer, f"model.{name}={getattr(model, name)}")
     return Sources(model, found)
+
+
+def own_contents(config: RunConfig) -> Contents:
+    """The modules of selectors of the user's own: what they say decides what the rows are."""
+    own = sorted(name for name in selectors_of(config.selector, config.plan) if name not in SELECTORS)
+    files = [sys.modules[import_named(name, "selector.name", "class").__module__].__file__ for name in own]
+    found = {Path(file).name: digest(Path(file)) for file in files if file}
+    return {"selector.name": found} if found else {}
 
 
 def noted(folder: Folder) -> Contents:

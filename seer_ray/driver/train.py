@@ -85,7 +85,7 @@ def train(
 
 def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
     config, folder, stop = frame.config, frame.folder, frame.stop
-    live = TrainLive(config.train.steps, phase="starting workers")
+    live = TrainLive(config.train.steps, phase="reading model and data")
     frame.status.say = lambda: {"step": live.step}
 
     def report(step: int, metrics: dict[str, float]) -> bool:
@@ -96,13 +96,15 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
         frame.tracker.log(metrics, step=step)
         return stop.asked
 
+    frame.reporter.start(live)
     if isinstance(config, DistillConfig):
         config = replace(config, model=look(config.model, folder).model)
     contents = training_contents(config)
     refuse_other_sources(folder, contents)
     note_sources(folder, contents)
     place = str(folder.path) if folder.path is not None else join(config.results.folder, frame.name)
-    frame.reporter.start(live)
+    live.phase = "starting Ray"
+    frame.reporter.update(live)
     with connected(config.cluster, frame.reporter.note) as watch, stop.listening():
         stop.patient = True
         result = launch(config, contents, place, report)

@@ -15,7 +15,7 @@ import torch
 from seer_ray.config.checks import check, check_selector, parse_bytes
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
-from seer_ray.config.selectors import SELECTORS
+from seer_ray.config.selectors import traits_of
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.captured import CapturedSteps, capturable
@@ -260,7 +260,7 @@ class Runner:
         return dtype
 
     def _selectors(self, shape: AttentionShape) -> list[Selector | None]:
-        gated = [spec.layer for spec in self.plan.layers if SELECTORS[spec.selector].gates]
+        gated = [spec.layer for spec in self.plan.layers if traits_of(spec.selector).gates]
         gates: Any = self.loaded.load_gates(self.settings.block_size) if gated else [None] * shape.layers
         if bad := [layer for layer in gated if gates[layer] is None]:
             raise ConfigError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import PlanConfig, SelectorConfig
-from seer_ray.config.selectors import SELECTORS, Traits
+from seer_ray.config.selectors import SELECTORS, Traits, short_name, traits_of
 from seer_ray.config.works import Work
 from seer_ray.models.layout import lay_out, paid_budget
 
@@ -54,7 +54,7 @@ class LayerPlan:
         kinds = Counter(
             others.get(spec.mixer, "dense")
             if spec.blocks is None
-            else f"{spec.selector}{spec.blocks * self.block_size}b{self.block_size}"
+            else f"{short_name(spec.selector)}{spec.blocks * self.block_size}b{self.block_size}"
             + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
             + ("" if spec.sink else "-nosink")
             + ("-prefill" if self.sparse_prefill else "")
@@ -74,18 +74,16 @@ class LayerPlan:
 
     @property
     def id(self) -> str:
-        """Tells it from all other plans: the code, and where layers differ the digest, as the code does not
-        say which is where."""
-        return (
-            self.code
-            if len({spec[1:] for spec in map(astuple, self.layers)}) == 1
-            else f"{self.code}@{self.digest}"
-        )
+        """Tells it from all other plans: the code, and the digest where layers differ, as the code does not
+        say which is where, or where a selector is not of ours, whose module the code does not name."""
+        alike = len({spec[1:] for spec in map(astuple, self.layers)}) == 1
+        ours = all(spec.selector in SELECTORS for spec in self.layers)
+        return self.code if alike and ours else f"{self.code}@{self.digest}"
 
     @property
     def selectors(self) -> set[Traits]:
         """Of all layers."""
-        return {SELECTORS[spec.selector] for spec in self.layers}
+        return {traits_of(spec.selector) for spec in self.layers}
 
 
 def resolve_plan(
@@ -113,8 +111,7 @@ def resolve_plan(
             have.
     """
     plan = plan or PlanConfig()
-    if selector.name not in SELECTORS:
-        raise ConfigError(f"selector.name={selector.name}: must be one of {', '.join(SELECTORS)}")
+    traits_of(selector.name)
     laid = lay_out(selector, plan, [i for i, mixer in enumerate(mixers) if mixer in SELECTING])
     chosen = [laid.get(layer, Work("dense")) for layer in range(len(mixers))]
     if selector.dense_layers > len(mixers):
@@ -124,8 +121,7 @@ def resolve_plan(
     chosen[: selector.dense_layers] = [Work("dense")] * selector.dense_layers
     for key, name in selector.layers.items():
         option = f"selector.layers.{key}={name}"
-        if name not in SELECTORS:
-            raise ConfigError(f"{option}: must be one of {', '.join(SELECTORS)}")
+        traits_of(name, f"selector.layers.{key}")
         named = layer_range(key, len(mixers), option)
         if other := [layer for layer in named if mixers[layer] not in SELECTING and name != "dense"]:
             raise ConfigError(
@@ -145,12 +141,12 @@ def resolve_plan(
     return LayerPlan(
         tuple(
             LayerSpec(layer, mixer, work.selector, *limits[layer], selector.sink)
-            if SELECTORS[work.selector].sparse
+            if traits_of(work.selector).sparse
             else LayerSpec(layer, mixer, work.selector)
             for layer, (mixer, work) in enumerate(zip(mixers, chosen, strict=True))
         ),
         block_size,
-        selector.sparse_prefill and any(SELECTORS[work.selector].sparse for work in chosen),
+        selector.sparse_prefill and any(traits_of(work.selector).sparse for work in chosen),
         window,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import PACKAGED
+from seer_ray.config.selecting import PACKAGED
 from seer_ray.models.smollm import smollm
 
 REASONER = "reasoner"

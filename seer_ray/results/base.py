@@ -32,6 +32,8 @@ TRACKING = "tracking"
 """What MLflow is told, before it is told (``seer_ray.tracking``)."""
 MARKS = {"run.json": "run", "sweep.json": "sweep", "training.json": "job"}
 """File that says what a folder is -> what it is."""
+NOTES = ("status.json", "dataset.json", "sources.json", "prompts.json")
+"""What a job has noted before anything is made."""
 RESTORE = "restore it from a copy"
 UNSEALED = frozenset(
     {"version", "written_by", "created_at", "run_id", "config", "config_digest", "job", "sweep_id", "points"}
@@ -222,6 +224,20 @@ class Folder:
                     "resume FOLDER; if it was deleted, its rows are lost: give the job's command again"
                 )
         return NotWritten(f"{self.uri}: cannot be written: {one_line(error)}")
+
+    def vanish(self) -> None:
+        """Removes the folder of a job that was refused, as the one who writes it and who has made it. One in
+        which something was made, or in which files of others lie, stays."""
+        names = self.store.list()
+        small = {self.mark, CONFIG, lock.NAME, *NOTES}
+        if self.path is None or not names.keys() <= small or not self.unused or self.store.list(TRACKING):
+            return
+        self._writing().check()
+        self.store.delete(names)
+        with contextlib.suppress(OSError):  # something is in one of them
+            for folder in (*self.folders, TRACKING, ""):
+                if (self.path / folder).is_dir():
+                    (self.path / folder).rmdir()
 
     def _writing(self) -> lock.Lock:
         if self._lock is None:

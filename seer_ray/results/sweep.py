@@ -10,9 +10,9 @@ from seer_ray.config.compose import to_yaml
 from seer_ray.config.identity import Identity, plain
 from seer_ray.config.options import SweepConfig
 from seer_ray.config.secrets import redacted
-from seer_ray.results.base import CONFIG, Folder
+from seer_ray.results.base import CONFIG, RESTORE, Folder
 from seer_ray.results.seal import seal
-from seer_ray.results.store import join
+from seer_ray.results.store import Store, join
 
 INDEX = "sweep.json"
 POINTS = "points"
@@ -32,6 +32,12 @@ class SweepFolder(Folder):
     @classmethod
     def _about(cls, identity: Identity) -> dict[str, Any]:
         return {"sweep_id": uuid.uuid4().hex, "config": identity.config, "points": []}
+
+    @classmethod
+    def _unused(cls, store: Store) -> bool:
+        return not any(
+            point.get("rows") for point in (store.read_json(INDEX, RESTORE) or {}).get("points", ())
+        )
 
     @property
     def run_id(self) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
-from seer_ray.config.selectors import SELECTORS
+from seer_ray.config.modules import import_named
+from seer_ray.config.selectors import traits_of
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.selectors.base import Selector
@@ -16,14 +15,13 @@ def make_selector(
     """The ranking that ``name``, of ``config.selectors``, means in a layer; None: dense.
 
     Args:
-        name: of the selector.
+        name: of the selector; one of the user's own is ``module:Class``.
         layer: index of the decoder layer.
         shape: of the model's attention.
         gate: of the layer, where the selector needs one.
     """
-    implementation = SELECTORS[name].implementation
+    implementation = traits_of(name).implementation
     if implementation is None:
         return None
-    module, _, attribute = implementation.partition(":")
-    kind: type[Selector] = getattr(import_module(module), attribute)
+    kind: type[Selector] = import_named(implementation, "selector.name", "class")
     return kind.of(layer, shape, gate)

@@ -21,11 +21,16 @@ def find_run(run: str, folder: str = "runs") -> str:
     for place in places:
         if MARKS.keys() & open_store(place).list().keys():
             return place
-    store = open_store(folder)
-    marks = [path for mark in MARKS for path in ArrowFSWrapper(store.fs).glob(f"{store.root}/*/{mark}")]
-    known = sorted(path.split("/")[-2] for path in marks)
+    known = jobs_in(folder)
     there = f"; it has {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}" if known else ""
     raise ConfigError(f"{run}: no such run in {folder}{did_you_mean(run, known)}{there}")
+
+
+def jobs_in(folder: str) -> list[str]:
+    """Names of the jobs whose folders lie there."""
+    store = open_store(folder)
+    marks = [path for mark in MARKS for path in ArrowFSWrapper(store.fs).glob(f"{store.root}/*/{mark}")]
+    return sorted(path.split("/")[-2] for path in marks)
 
 
 def split(folder: str) -> tuple[str, str]:

@@ -32,6 +32,9 @@ class LiveStats:
     """Share of graded rows that are right, so far, 0 to 1."""
     accuracy_se: float | None = None
     """Standard error of ``accuracy``."""
+    accuracy_low: float | None = None
+    """Of its 95 % interval."""
+    accuracy_high: float | None = None
     mean_attended: float | None = None
     """KV tokens read per layer, KV head and decode step."""
     sparsity: float | None = None
@@ -62,6 +65,8 @@ class JobSummary:
     """Command lines worth trying next."""
     failed: list[str] = field(default_factory=list)
     """Names of what failed, in a job that goes on without them."""
+    failure: str | None = None
+    """Why the job has failed, though it came to its end."""
 
 
 @dataclass
@@ -73,6 +78,10 @@ class Summary(JobSummary):
     rows: int = 0
     """Rows of the finished dataset, errors included."""
     errors: int = 0
+    error_kinds: list[dict[str, Any]] = field(default_factory=list)
+    """What ``errors`` are, the most frequent first: see ``analysis.errors``."""
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    """Accuracy by the columns of the dataset that are kept: see ``analysis.groups``."""
     resumed: int = 0
     report: str | None = None
     """Where it is; None: there is none."""
@@ -168,7 +177,8 @@ S = TypeVar("S", contravariant=True)
 
 
 class Reporter(Protocol[L, S]):
-    """Shows a job to somebody. Calls come from the driver's thread, ``start`` first and ``finish`` last.
+    """Shows a job to somebody. Calls come from the driver's thread, ``start`` first (again, when more is
+    known) and ``finish`` last.
 
     An interrupted or failed job gets no ``finish``; ``close`` comes always and may come twice.
     """

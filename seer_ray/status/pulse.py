@@ -101,6 +101,10 @@ class JobStatus:
     """How far it is: see ``status.live``."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """What it came to; of a job that trains, the last of every metric so far."""
+    error_kinds: list[dict[str, Any]] = field(default_factory=list)
+    """Of a run that has come to its end: see ``analysis.errors``."""
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    """Of the same: see ``analysis.groups``."""
     index: list[dict[str, Any]] = field(default_factory=list)
     """Points of a sweep, as ``sweep.json`` has them."""
     partly: list[str] = field(default_factory=list)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from seer_ray.analysis import errors, groups
 from seer_ray.config.errors import ConfigError
 from seer_ray.results.base import MARKS, Folder
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.history import read_history
 from seer_ray.results.job import ABOUT, JobFolder
 from seer_ray.results.speed import Speed
-from seer_ray.results.store import open_store
+from seer_ray.results.store import join, open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
-from seer_ray.status.find import split
+from seer_ray.status.find import jobs_in, split
 from seer_ray.status.live import LiveStats, MeasureLive, PointLive, SweepLive, TrainLive
 from seer_ray.status.pulse import STATUS, JobStatus
 from seer_ray.tracking.mlflow_tracker import unsent
@@ -38,12 +40,13 @@ def view_folder(uri: str) -> Folder:
     raise ConfigError(f"{uri}: no job here (none of {', '.join(MARKS)} in it)")
 
 
-def read_status(uri: str, now: float | None = None) -> JobStatus:
+def read_status(uri: str, now: float | None = None, brief: bool = False) -> JobStatus:
     """How the job in a folder stands.
 
     Args:
         uri: as the user may write it.
         now: seconds since the epoch; None: the clock's.
+        brief: no row is read, and MLflow's spool is not looked at.
 
     Raises:
         ConfigError: no job there, or a file in it is torn.
@@ -62,13 +65,26 @@ def read_status(uri: str, now: float | None = None) -> JobStatus:
         if status.state == "new" and isinstance(folder, RunFolder) and (rows := folder.committed()):
             status.live.done = len(rows)  # its status.json is gone
             status.state = "stopped" if folder.metrics() is None else "done"
-        if status.state == "done":
+        if status.state == "done" and isinstance(folder, RunFolder):
             status.metrics = folder.metrics() or {}
-    if status.state != "running":
+            if not brief:
+                kinds = errors.error_kinds(folder.read(errors.COLUMNS))
+                status.error_kinds = [dataclasses.asdict(kind) for kind in kinds]
+                status.groups = groups.groups_of(folder.read(groups.COLUMNS))
+    if status.state != "running" and not brief:
         points = [point_uri(uri, entry["slug"]) for entry in status.index]
         runs = [RunFolder.view(place) for place in points if RUN in open_store(place).list()]
         status.unsent = unsent(folder, *runs)
     return status
+
+
+def read_all(folder: str) -> list[JobStatus]:
+    """How the jobs in a folder stand, in brief; the one heard of last comes last. Torn ones are left out."""
+    found = []
+    for name in jobs_in(folder):
+        with contextlib.suppress(ConfigError):
+            found.append(read_status(join(folder, name), brief=True))
+    return sorted(found, key=lambda one: -(one.heartbeat_age_s or 0.0))
 
 
 def _sweep(status: JobStatus, folder: SweepFolder, said: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep would cost, before it is begun: requests, tokens and time, and what the figures rest on."""
+"""What a run or a sweep would cost: requests, tokens and time, and what the figures rest on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from seer_ray.status.pulse import STATUS
 from seer_ray.sweeps.plans import Plans
 from seer_ray.sweeps.points import Point, merged, points_of
 from seer_ray.tasks.datasets import load_problems
+from seer_ray.tasks.grading import check_grader
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Measured:
     tokens: int
     """Of its rows."""
     rate: float | None
-    """Tokens per second."""
+    """Tokens per second. None: not measured, or unsteady."""
 
     @property
     def length(self) -> float:
@@ -55,12 +56,17 @@ class PointEstimate:
 
 
 @dataclass(frozen=True)
-class SweepEstimate:
+class Estimate:
     name: str
     folder: str
     points: list[PointEstimate]
     same: dict[str, str] = field(default_factory=dict)
     """Points that are left out -> those that read the same blocks."""
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Over all points."""
+        return {name: getattr(self, name) for name in ("requests", "most", "tokens", "seconds")}
 
     @property
     def requests(self) -> int:
@@ -82,24 +88,28 @@ class SweepEstimate:
         return _total(point.seconds for point in self.points)
 
 
-def estimate(config: SweepConfig) -> SweepEstimate:
-    """The points of a sweep as they stand, and what is left of them.
+def estimate(config: RunConfig) -> Estimate:
+    """A run, or the points of a sweep, as they stand, and what is left of them.
 
     Lengths and rates are taken from a point's own rows, else from the other points of the sweep, else from
     runs beside it with the same model, task and sampling (those of its selector, if there are any).
 
     Raises:
-        ConfigError: The sweep, or its data, is wrong.
+        ConfigError: The job, its data, its grader, or what it asks of its model, is wrong.
     """
-    uri = join(config.results.folder, run_name(config))
-    if INDEX in open_store(uri).list():
+    uri, name = join(config.results.folder, run_name(config)), run_name(config)
+    check_grader(config.task)
+    if isinstance(config, SweepConfig) and INDEX in open_store(uri).list():
         folder = SweepFolder.view(uri)
         if folder.config_yaml:
             before = from_yaml(folder.config_yaml, folder.store.locate("config.yaml"), SweepConfig)
             begun = [point["slug"] for point in folder.points if point.get("rows")]
             config = merged(before, config, begun, folder.uri)
-    plans = Plans(points_of(config))
-    own = {point.slug: _measure(point_uri(uri, point.slug)) for point in plans.distinct}
+    swept = isinstance(config, SweepConfig)
+    plans = Plans(points_of(config) if isinstance(config, SweepConfig) else [Point(name, config, {}, "")])
+    if not swept and plans.failed:
+        raise ConfigError(plans.failed[name])
+    own = {point.slug: _measure(point_uri(uri, point.slug) if swept else uri) for point in plans.distinct}
     beside = _beside(config, uri)
     sizes: dict[str, int] = {}
     found = []
@@ -109,7 +119,7 @@ def estimate(config: SweepConfig) -> SweepEstimate:
             sizes[task] = len(load_problems(point.config.task))
         total = sizes[task] * point.config.samples
         found.append(_point(point, plans, total, own, beside))
-    return SweepEstimate(run_name(config), uri, found, plans.same)
+    return Estimate(name, uri, found, plans.same)
 
 
 def _point(
@@ -160,11 +170,11 @@ def _measure(uri: str) -> Measured | None:
     folder = RunFolder.view(uri)
     lengths = folder.read(["completion_tokens"])["completion_tokens"].to_pylist()
     speed = Speed.of(folder.read_json(STATUS))
-    rate = speed.tokens_per_s if speed else None
+    rate = speed.tokens_per_s if speed and not speed.unsteady else None
     return Measured(len(lengths), sum(lengths), rate) if lengths else None
 
 
-def _beside(config: SweepConfig, uri: str) -> list[tuple[RunConfig, Measured]]:
+def _beside(config: RunConfig, uri: str) -> list[tuple[RunConfig, Measured]]:
     """Runs in the same place, on a disk, with the same model, task and sampling."""
     root = open_store(config.results.folder).path
     found = []

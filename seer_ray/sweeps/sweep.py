@@ -24,7 +24,7 @@ from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import Sources, look, note_sources, refuse_other_sources
+from seer_ray.driver.sources import Sources, look, note_sources, own_contents, refuse_other_sources
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import join
@@ -41,7 +41,9 @@ from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tracking.mlflow_tracker import catch_up
 
 BATCHES = 4
-"""Of requests in a round, over all workers, unless the config says how many problems."""
+"""Of requests in a round, over all workers, at most, unless the config says how many problems."""
+TURNS = 4
+"""Rounds that a point should have, so that its speed can be compared; of a batch at least."""
 
 
 class Sweep:
@@ -138,6 +140,7 @@ class Sweep:
     def _run_group(self, sessions: Sequence[Session]) -> None:
         """Points of one model, whose weights are loaded once."""
         for session in sessions:
+            session.monitor.start()
             session.begin()
         try:
             self._decode(sessions)
@@ -183,7 +186,7 @@ class Sweep:
             self.board.phase("reading the prompts")
             size = self._prepare(sessions, reading.model, placement.workers, stack)
             for session in sessions:
-                note_sources(session.folder, reading.contents)
+                note_sources(session.folder, reading.contents | own_contents(session.config))
             dispatcher = Dispatcher([s.queue for s in sessions if s.queue], pool, self.reporter.note)
             race = self._race(size) if self._races else None
             self.board.phase("starting workers")
@@ -212,10 +215,10 @@ class Sweep:
             sessions[0].config.model,
             any(needs_gates(s.config.selector, s.config.plan) for s in sessions),
         )
-        folders = [s.folder for s in self.sessions.values() if s.config.model == model]
-        sources = look(model, *folders, gated=gated)
-        for folder in folders:
-            refuse_other_sources(folder, sources.contents)
+        alike = [s for s in self.sessions.values() if s.config.model == model]
+        sources = look(model, *(s.folder for s in alike), gated=gated)
+        for session in alike:
+            refuse_other_sources(session.folder, sources.contents | own_contents(session.config))
         return sources
 
     def _prepare(
@@ -233,7 +236,7 @@ class Sweep:
             if (key := f"{task} {clock}") not in prompts:
                 prompts[key] = make_prompts(reading, session.problems, clock)
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
-            size = self._round(session.config, workers)
+            size = self._round(session.config, workers, len(session.problems))
             made, tokenizer = prompts[key]
             session.prepare(reading, made, tokenizer, clock, size, graders[key].client(session.name))
         return size
@@ -253,11 +256,12 @@ class Sweep:
             self.reporter.note(f"{slug} is sampled no more: {why}")
             self.board.stop(slug, why, decision)
 
-    def _round(self, config: RunConfig, workers: int) -> int:
+    def _round(self, config: RunConfig, workers: int, problems: int) -> int:
         """Problems of a round."""
         sweep = self.config.sweep
         wanted = sweep.round or (sweep.racing.every if self._races else None)
-        return wanted or max(1, -(-BATCHES * config.engine.max_batch * workers // config.samples))
+        batch = -(-config.engine.max_batch * workers // config.samples)
+        return wanted or max(batch, min(BATCHES * batch, -(-problems // TURNS)))
 
     def _settle(self, session: Session) -> None:
         """A point whose last row is committed is done, and one that no worker can have has failed."""

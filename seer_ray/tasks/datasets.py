@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.config.errors import ConfigError, did_you_mean, one_line
 from seer_ray.config.options import ColumnsConfig, TaskConfig
 from seer_ray.tasks.extraction import choice_letter
 from seer_ray.tasks.generators import generate
@@ -43,10 +44,10 @@ def load_problems(task: TaskConfig) -> list[Problem]:
         ConfigError: What is wrong with the data as a whole, or with every row; names the option, or the file
             and line.
     """
-    check_template(task.prompt)
+    check_template(task)
     columns = task.columns
     if task.data is None:
-        rows, columns = list(_generated(task)), ColumnsConfig()
+        rows, columns = list(_generated(task)), ColumnsConfig(keep=columns.keep)
     else:
         # Without a shuffle, what is beyond the limit need not be read.
         found = read_rows(task.data, task.subset, task.split)
@@ -57,6 +58,7 @@ def load_problems(task: TaskConfig) -> list[Problem]:
     if _is_batch(first):
         rows = [(where, _from_batch(row, columns, where)) for where, row in rows]
         columns = replace(columns, messages=columns.messages or "messages")
+    _check_kept(columns, rows, task)
     if columns.messages is not None and task.prompt != TaskConfig.prompt:
         raise ConfigError(
             f"task.prompt={task.prompt!r}: the rows of {task.data} are whole chats; leave it out"
@@ -123,7 +125,30 @@ def _asked(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfi
     for message in messages:
         check_unicode(message["role"] + message["content"], "the prompt", where)
     check_unicode(answer or "", option, where)
-    return Problem(id, messages, answer)
+    return Problem(id, messages, answer, inputs=_kept(row, columns, where))
+
+
+def _kept(row: dict[str, Any], columns: ColumnsConfig, where: str) -> str | None:
+    """What the results have of the row itself, as a JSON object; None: nothing is asked for."""
+    if not columns.keep:
+        return None
+    there = [name for name in columns.keep if has_column(row, name)]
+    values = {name: column_value(row, name, f"task.columns.keep={name}", where) for name in there}
+    text = json.dumps({name: values.get(name) for name in columns.keep}, ensure_ascii=False, default=str)
+    check_unicode(text, "task.columns.keep", where)
+    return text
+
+
+def _check_kept(columns: ColumnsConfig, rows: list[Row], task: TaskConfig) -> None:
+    """Raises ConfigError: a column that no row has."""
+    known = [row for _, row in rows if isinstance(row, dict)]
+    for name in columns.keep:
+        if known and not any(has_column(row, name) for row in known):
+            there = ", ".join(known[0])
+            near = did_you_mean(name, known[0])
+            raise ConfigError(
+                f"task.columns.keep={name}: no row of task.data={task.data} has it; there are {there}{near}"
+            )
 
 
 def answer_text(value: Any, option: str = "task.columns.answer", where: str = "the row") -> str | None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.modules import import_named
 from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.extraction import choice_letter, final_choice, final_text, same_text
 from seer_ray.tasks.stated import math_answer, reference_answer
@@ -47,7 +44,7 @@ def make_grader(spec: str) -> Grader:
             f"task.grader={spec}: must be one of {', '.join(GRADERS)}, or module:function"
             f"{did_you_mean(spec, GRADERS)}"
         )
-    return functools.partial(_grade_by_function, _load_function(spec))
+    return functools.partial(_grade_by_function, import_named(spec, "task.grader", "function"))
 
 
 def check_grader(task: TaskConfig) -> None:
@@ -138,41 +135,6 @@ def _grade_by_function(function: Callable[[str, str], Any], text: str, answer: s
     raise TypeError(
         f"the grader returned {verdict!r}; must be True or False, the extracted answer, or None for no answer"
     )
-
-
-def _load_function(spec: str) -> Callable[[str, str], Any]:
-    module_name, _, name = spec.partition(":")
-    try:
-        with _current_folder_on_path():
-            module = importlib.import_module(module_name)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise ConfigError(
-            f"task.grader={spec}: module '{module_name}' cannot be imported: "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        near = did_you_mean(name, dir(module))
-        raise ConfigError(f"task.grader={spec}: module '{module_name}' has no function '{name}'{near}")
-    return function
-
-
-@contextlib.contextmanager
-def _current_folder_on_path() -> Iterator[None]:
-    """A command, unlike ``python script.py``, does not look for modules where it is run."""
-    folder = ""
-    with contextlib.suppress(FileNotFoundError):  # It may have been deleted since.
-        folder = os.getcwd()
-    if {folder, ""} & set(sys.path) or not folder:
-        yield
-        return
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 GRADERS: dict[str, Grader] = {

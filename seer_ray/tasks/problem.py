@@ -17,6 +17,8 @@ class Problem:
     """Reference answer; None: there is nothing to grade against."""
     error: str | None = None
     """Why the row cannot be asked, with its file and line; None: it can."""
+    inputs: str | None = None
+    """Columns of the row that the results keep (``task.columns.keep``), as a JSON object; None: none."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import ColumnsConfig, TaskConfig
+from seer_ray.tasks import jinja
 from seer_ray.tasks.clock import stopped
 from seer_ray.tasks.problem import Problem
 from seer_ray.tasks.values import as_chat, as_text, column_value, has_column, parsed
@@ -18,6 +19,9 @@ Message = dict[str, str]
 
 QUESTIONS = ("question", "problem", "prompt", "messages")
 """Names that the column with the question goes by, in the order of trust."""
+
+JINJA = "jinja"
+"""``task.template`` of prompts in Jinja."""
 
 _END = "\u2063end of the last message\u2063"
 """Written by nobody."""
@@ -49,13 +53,36 @@ def fill(template: str, values: Mapping[str, Any], option: str, where: str) -> s
     return _BRACES.sub(value_of, template)
 
 
-def check_template(template: str) -> None:
+def check_template(task: TaskConfig) -> None:
     """
     Raises:
-        ConfigError: The template would make the same prompt of every row.
+        ConfigError: The template would make the same prompt of every row, or is not Jinja, if it should be.
     """
-    if not any(match["name"] for match in _BRACES.finditer(template)):
-        raise ConfigError(f"task.prompt={template!r}: must name a column in braces, such as {{question}}")
+    if not names_in(task):
+        named = "{{ question }}" if task.template == JINJA else "{question}"
+        raise ConfigError(f"task.prompt={task.prompt!r}: must name a column in braces, such as {named}")
+
+
+def names_in(task: TaskConfig) -> set[str]:
+    """Columns that the template of the prompt names.
+
+    Raises:
+        ConfigError: It is not Jinja, if it should be.
+    """
+    if task.template == JINJA:
+        return jinja.names(task.prompt, "task.prompt")
+    return {match["name"] for match in _BRACES.finditer(task.prompt) if match["name"]}
+
+
+def filled(task: TaskConfig, values: Mapping[str, Any], where: str, option: str = "task.prompt") -> str:
+    """The prompt with a row's values in it.
+
+    Raises:
+        ConfigError: A name that is no column, or one of something that is no text.
+    """
+    if task.template == JINJA:
+        return jinja.fill(task.prompt, values, option, where)
+    return fill(task.prompt, values, option, where)
 
 
 def build_messages(
@@ -83,12 +110,12 @@ def _asked(row: Mapping[str, Any], columns: ColumnsConfig, task: TaskConfig, whe
     """The user's message, or the chat that stands where its text would."""
     values = dict(row)
     column = columns.question or next((name for name in QUESTIONS if name in row), QUESTIONS[0])
-    named, option = "{question}" in task.prompt, f"task.columns.question={column}"
+    named, option = "question" in names_in(task), f"task.columns.question={column}"
     if named or has_column(row, column):
         values["question"] = column_value(row, column, option, where)
     if named and values["question"] in (None, ""):
         raise ConfigError(f"{option}: empty in {where}")
-    only = _BRACES.fullmatch(task.prompt.strip())
+    only = None if task.template == JINJA else _BRACES.fullmatch(task.prompt.strip())
     if only and only["name"] and has_column(values, only["name"]):
         option = option if named else f"task.prompt={task.prompt}"
         value = column_value(values, only["name"], option, where)
@@ -97,7 +124,8 @@ def _asked(row: Mapping[str, Any], columns: ColumnsConfig, task: TaskConfig, whe
         return [{"role": "user", "content": task.prompt.replace(only[0], as_text(value, option, where))}]
     if named and as_chat(values["question"]):
         raise ConfigError(f"task.prompt={task.prompt!r}: {column} is a whole chat in {where}; leave it out")
-    return [{"role": "user", "content": fill(task.prompt, values, f"task.prompt={task.prompt!r}", where)}]
+    option = f"task.prompt={task.prompt!r}"
+    return [{"role": "user", "content": filled(task, values, where, option)}]
 
 
 def _few_shot(task: TaskConfig) -> list[Message]:
@@ -109,7 +137,7 @@ def _few_shot(task: TaskConfig) -> list[Message]:
             raise ConfigError(f"{option}={example!r}: must be {{question: ..., answer: ...}}")
         for key in ("question", "answer"):
             column_value(example, key, option, "the example")
-        turns.append({"role": "user", "content": fill(task.prompt, example, option, "the example")})
+        turns.append({"role": "user", "content": filled(task, example, "the example", option)})
         turns.append({"role": "assistant", "content": as_text(example["answer"], option, "the example")})
     return turns
 

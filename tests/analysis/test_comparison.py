@@ -56,7 +56,7 @@ def test_a_sweep_stands_for_its_points(folder: Path) -> None:
         sweep.write_points([{"slug": "dense"}, {"slug": "seer-96"}, {"slug": "not-begun"}])
     assert expand(["runs/all"]) == [(f"runs/all/points/{slug}", "runs/all") for slug in ("dense", "seer-96")]
     assert [one.job for one in load(["runs/all"])] == ["runs/all"] * 2
-    assert against(["runs/all"]).assessments[0].same_job
+    assert against(["runs/all"]).assessments[0].speed.lacks == "not measured"
     assert against(["runs/all"]).assessments[0].keeps is Keeps.UNKNOWN
     decision = Decision(Verdict.WORSE, "plainly", 10, 0.001, 1.0)
     with SweepFolder.open("runs/all", SweepConfig(name="all")) as sweep:

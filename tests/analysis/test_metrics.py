@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from results.sample import row
+from scipy import stats
 
 from seer_ray.analysis.clustered import ClusteredMean, ratio
-from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise
+from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise, summary_lines
 from seer_ray.analysis.rows import Rows, Run, Sample, Totals, majority, pass_at_k
 from seer_ray.results import schema
 from seer_ray.results.speed import Speed
@@ -36,6 +37,27 @@ def test_avg_at_k() -> None:
     assert found["rows/total"] == 4 and found["rows/problems"] == 2
     # Cluster-robust by hand: residuals of the problems are -0.5 and +0.5.
     assert found["accuracy/stderr"] == pytest.approx(math.sqrt(2 * (0.5**2 + 0.5**2)) / 4)
+
+
+def test_all_right_is_no_certainty() -> None:
+    """Wilson's interval of 16 of 16, at Student's quantile; and what the terminal says of it."""
+    found = summarise(graded({str(i): [True] for i in range(16)}))
+    t2 = stats.t.ppf(0.975, 15) ** 2
+    assert (found["accuracy/low"], found["accuracy/high"]) == (pytest.approx(16 / (16 + t2)), 1.0)
+    assert summary_lines(found)["accuracy"] == "100.0 % (77.9 to 100.0)"
+
+
+def test_the_asked_form_stands_beside_any_form() -> None:
+    forms = [(True, True), (True, False), (False, True), (None, None)]
+    rows = [row("a", i, correct=right, in_form=form) for i, (right, form) in enumerate(forms)]
+    found = summarise(table(*rows))
+    assert found["form/rate"] == pytest.approx(2 / 3) and found["accuracy/strict"] == pytest.approx(1 / 3)
+    assert found["accuracy/avg"] == pytest.approx(2 / 3)
+    said = "66.7 % of the completions have it · 33.3 % right counting only those"
+    assert summary_lines(found)["asked form"] == said
+    with_error = summarise(table(*rows[:3], failed("b", 0)))
+    assert with_error["accuracy/strict"] == 0.25, "as accuracy counts"
+    assert "form/rate" not in summarise(graded({"a": [True]}))
 
 
 def test_errors_are_wrong_and_ungraded_rows_count_nowhere() -> None:

@@ -13,7 +13,7 @@ from seer_ray.cli.app import app
 from seer_ray.config.compose import compose, run_name
 from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
-from seer_ray.status.live import LiveStats, Reporter, Summary
+from seer_ray.status.live import LiveStats, NullReporter, Reporter, Summary
 
 Invoke = Callable[..., Result]
 
@@ -33,10 +33,11 @@ class Job:
         self.config: RunConfig | None = None
         self.closed = False
         self.then: Callable[[], None] = lambda: None
-        self.metrics: dict[str, float] = {"accuracy/avg": 0.5, "accuracy/stderr": 0.125}
+        self.metrics: dict[str, float] = {"accuracy/avg": 0.5, "accuracy/low": 0.25, "accuracy/high": 0.75}
+        self.failure: str | None = None
 
-    def main(self, config: RunConfig, reporter: Reporter) -> Summary:
-        self.config = config
+    def main(self, config: RunConfig, reporter: Reporter | None) -> Summary:
+        self.config, reporter = config, reporter or NullReporter()
         reporter.start(LiveStats(total=4, phase="decoding"))
         print("somebody prints")
         reporter.note("a note")
@@ -49,6 +50,7 @@ class Job:
             rows=4,
             errors=1,
             elapsed_s=75.0,
+            failure=self.failure,
         )
         reporter.finish(summary)
         return summary

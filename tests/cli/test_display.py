@@ -24,6 +24,8 @@ BIG = LiveStats(
     tokens_per_s=123_456.7,
     accuracy=0.41667,
     accuracy_se=0.0142,
+    accuracy_low=0.389,
+    accuracy_high=0.445,
     mean_attended=4096.0,
     sparsity=0.9381,
     workers_ready=126,
@@ -60,7 +62,7 @@ def test_panel_tells_everything():
         "999,999 of 1,234,567 rows 81%",
         "24:00:01 · about 59:59 left · 500,000 rows done before",
         "123,457 tokens/s · 9,876,543,210 tokens so far",
-        "41.7 ± 1.4 % (standard error)",
+        "41.7 % (38.9 to 44.5), 95 % interval",
         "4,096 KV tokens read per head and step · 93.8 % skipped",
         "512 running · 234,056 waiting · 1,234 errors",
         "126 of 128 ready · 2 starting",
@@ -138,6 +140,7 @@ def test_a_summary_tells_the_metrics():
             "sample": sample,
             "extracted_answer": answer,
             "correct": correct,
+            "in_form": None,
             "error": None,
             "finish_reason": reason,
             "prompt_tokens": 10,
@@ -163,10 +166,25 @@ def test_a_summary_tells_the_metrics():
     found = {
         line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in text.splitlines() if "  " in line
     }
-    assert found["avg@2"].startswith("33.3 ± ") and found["avg@2"].endswith("(standard error)")
+    assert found["avg@2"].startswith("33.3 % (") and found["avg@2"].endswith("), 95 % interval")
     assert found["pass@2"] == "100.0 %" and "pass@1" not in found
     assert found["majority@2"] == "50.0 %"
     assert found["ungraded"] == "1 row, not counted above"
     assert found["no answer"] == "25.0 % of the completions"
     assert found["length"] == "250 tokens on average, 500 at most · 25.0 % cut off at the limit"
     assert found["attention"] == "45 KV tokens read per head and step · 75.0 % skipped"
+
+
+def test_a_summary_tells_errors_by_kind_and_accuracy_by_group():
+    kinds = [
+        {"reason": "the prompt is too long", "rows": 4, "examples": ("a/0", "a/1", "b/0")},
+        *({"reason": f"reason {letter}", "rows": 1, "examples": (f"{letter}/0",)} for letter in "defghi"),
+    ]
+    groups = [
+        {"column": "subject", "value": "Algebra", "rows": 8, "accuracy": 1.0, "low": 0.676, "high": 1.0},
+        {"column": "subject", "value": "Geometry", "rows": 2, "accuracy": None, "low": None, "high": None},
+    ]
+    text = shown(Summary("mine", "runs/mine", rows=20, errors=10, error_kinds=kinds, groups=groups))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "the prompt is too long (4: a/0, a/1, b/0, …)" in lines and "and 2 other kinds" in lines
+    assert "Algebra 8 100.0 % (67.6 to 100.0)" in lines and "Geometry 2 not graded" in lines

@@ -40,9 +40,9 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(invoke, args, messa
 def test_the_plan_needs_no_data_and_no_weights(invoke, tmp_path):
     model = save_tiny(tmp_path / "m", "qwen3")
     (model / "model.safetensors").unlink()
-    result = invoke("distill", "--plan", f"model.name={model}", "train.length=4096")
-    assert result.exit_code == 0 and result.stdout.splitlines()[-1].split()[0] == "peak"
-    plan = json.loads(invoke("distill", "--plan", "--json", f"model.name={model}").stdout)
+    result = invoke("distill", "--dry-run", f"model.name={model}", "train.length=4096")
+    assert result.exit_code == 0 and result.stdout.splitlines()[-2].split()[0] == "peak"
+    plan = json.loads(invoke("distill", "--dry-run", "--json", f"model.name={model}").stdout)
     parts = ("weights", "gates", "layer", "target", "imitation")
     assert plan["total"] == sum(plan[name] for name in parts) and plan["language"] == 0
 

@@ -17,7 +17,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def options(*words: str) -> Any:
         given: list[Any] = []
-        monkeypatch.setattr(gates, "execute", lambda config, as_json: given.append(config))
+        monkeypatch.setattr(gates, "begin", lambda config, *_: given.append(config))
         result = CliRunner().invoke(app, ["gates", *words])
         assert result.exit_code == 0, result.output
         return given[0]

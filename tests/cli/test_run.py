@@ -6,11 +6,15 @@ import json
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
-from seer_ray.config.compose import compose, to_yaml
-from seer_ray.config.errors import ConfigError, FolderGone, Interrupted, JobError, NothingToShow, NotWritten
+from seer_ray.cli.complete import complete_override
+from seer_ray.config.compose import compose, from_yaml, to_yaml
+from seer_ray.config.errors import ConfigError, FolderGone, Interrupted, JobError, NotWritten
+from seer_ray.config.options import SweepConfig
+from seer_ray.jobs.load import load_config
 
 from .conftest import one_error
 
@@ -19,7 +23,7 @@ def test_done(invoke, job):
     result = invoke("run", "selector=dense", "name=mine")
     assert result.exit_code == 0
     assert job.config.selector.name == "dense"
-    assert "mine" in result.stdout and "50.0 ± 12.5 %" in result.stdout
+    assert "mine" in result.stdout and "50.0 % (25.0 to 75.0), 95 % interval" in result.stdout
     assert "runs/mine/completions/*.parquet" in result.stdout
     assert "1 row with a reason in place of an answer, counted as wrong" in result.stdout
     assert "a note" in result.stderr
@@ -38,7 +42,7 @@ def test_json_is_all_there_is_on_stdout(invoke, job):
     assert (
         said["name"] == "mine" and said["folder"] == "runs/mine" and said["rows"] == 4 and said["errors"] == 1
     )
-    assert said["metrics"] == {"accuracy/avg": 0.5, "accuracy/stderr": 0.125, "length/mean_tokens": None}
+    assert said["metrics"] == job.metrics | {"length/mean_tokens": None}
     assert "somebody prints" in result.stderr
 
 
@@ -162,6 +166,7 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(invoke, job, args, 
 def test_a_mistake_is_told_before_anything_heavy_is_imported():
     script = """
 import sys
+import types
 from seer_ray.cli.app import main
 try:
     main()
@@ -179,6 +184,7 @@ def test_a_job_loads_what_decodes_in_its_workers_only():
     """The driver of a job that is done needs no torch, and the one that makes prompts no modelling code."""
     script = """
 import sys
+import types
 import seer_ray.jobs.run, seer_ray.jobs.sweep
 heavy = {"torch", "ray", "mlflow", "transformers"} & set(sys.modules)
 assert not heavy, heavy
@@ -199,7 +205,96 @@ def test_options_are_listed_with_type_default_and_meaning(invoke):
     text = " ".join(result.stdout.split())
     assert "engine.block_size=8 page of the KV cache" in text and "(whole number, tokens)" in text
     assert "selector" not in invoke("options", "engine.").stdout.split("\n")[3]
-    assert one_error(invoke("options", "engin.")).startswith("engin.: no option begins so")
+    assert one_error(invoke("options", "engin.")).startswith(
+        "engin.: no option has it in its name or meaning"
+    )
+
+
+def test_options_of_a_command_and_a_search(invoke):
+    text = " ".join(invoke("options", "distill", "learning rate").stdout.split())
+    assert "train.lr=0.001" in text and "train.min_lr" in text and "train.steps" not in text
+    assert "sets=null" in invoke("options", "gates", "eval", "sets").stdout
+    found = " ".join(invoke("options", "nucleus").stdout.split())
+    assert "sampling.top_p=null nucleus mass" in found and "sampling.top_k" not in found
+    assert all(len(line) <= 80 for line in invoke("options").stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("run", "max_tokens=9"), "sampling.max_new_tokens"),
+        (("run", "model_path=x"), "model.name"),
+        (("run", "n=4"), "samples"),
+        (("run", "limit=4"), "task.limit"),
+        (("run", "tasks=gsm8k"), "task"),
+        (("run", "tensor_parallel_size=2"), "engine.tensor_parallel"),
+        (("run", "sampling.max_tokens=9"), "sampling.max_new_tokens"),
+        (("distill", "learning_rate=1"), "train.lr"),
+        (("sweep", "max_num_seqs=1,2"), "engine.max_batch"),
+    ],
+)
+def test_names_of_other_programs(invoke, job, words, meant):
+    assert one_error(invoke(*words)).endswith(f"no such option; did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("run", "--limit", "8"), "task.limit=..."),
+        (("run", "--model", "Qwen/Qwen3-4B"), "model=..."),
+        (("run", "--max-tokens", "9"), "sampling.max_new_tokens=..."),
+        (("run", "--tasks", "gsm8k"), "task=..."),
+        (("pretrain", "--max_steps", "9"), "train.steps=..."),
+    ],
+)
+def test_flags_of_other_programs(invoke, job, words, meant):
+    said = one_error(invoke(*words))
+    assert said == f"No such option: {words[1]} (options of a job are written name=value: {meant})"
+
+
+def test_the_options_as_they_are_resolved(invoke, job):
+    result = invoke("run", "selector=quest", "name=mine", "--print-config")
+    assert result.exit_code == 0 and job.config is None
+    assert from_yaml(result.stdout) == compose(["selector=quest", "name=mine"])
+
+
+def test_a_model_without_gates_says_what_selects(invoke, job):
+    result = invoke("run", "model.name=Qwen/Qwen3-4B")
+    assert result.stderr.splitlines()[0] == (
+        "note: selector=quest, as Qwen3-4B comes without gates (model.gates; seer-ray distill trains some); "
+        "selector=dense reads everything"
+    )
+    for words in (("selector=quest",), ("selector.name=quest",), ("selector=dense",)):
+        assert "without gates" not in invoke("run", "model.name=Qwen/Qwen3-4B", *words).stderr
+    assert "without gates" not in invoke("run").stderr
+    notes: list[str] = []
+    for words in (["selector.budget=256,512"], ["selector=quest,window"], ["sweep=selectors"]):
+        load_config(None, ["model.name=Qwen/Qwen3-4B", *words], SweepConfig, note=notes.append)
+    assert len(notes) == 1, "of the first alone"
+
+
+def test_a_prompt_from_a_file(invoke, job, tmp_path):
+    (tmp_path / "prompt.jinja").write_text("{{ question }}\n{% if level %}Level {{ level }}.{% endif %}\n")
+    assert invoke("run", "task.prompt=@prompt.jinja", "name=mine").exit_code == 0
+    task = job.config.task
+    assert (task.prompt, task.template) == (
+        "{{ question }}\n{% if level %}Level {{ level }}.{% endif %}",
+        "jinja",
+    )
+    (tmp_path / "plain.txt").write_text("Say ${it} of {question}")
+    assert invoke("run", "task.prompt=@plain.txt", "task.system=@plain.txt", "name=mine").exit_code == 0
+    assert (job.config.task.prompt, job.config.task.template) == ("Say ${it} of {question}", "braces")
+    assert job.config.task.system == "Say ${it} of {question}"
+    refused = one_error(invoke("run", "task.prompt=@none.txt"))
+    assert refused == "task.prompt=@none.txt: cannot be read (No such file or directory)"
+
+
+def test_words_that_a_shell_may_complete():
+    context = types.SimpleNamespace(command_path="seer-ray run")
+    assert complete_override(context, "selector.bud") == ["selector.budget="]
+    assert complete_override(context, "selector=q") == ["selector=quest"]
+    assert complete_override(context, "engine.exact=") == ["engine.exact=true", "engine.exact=false"]
+    assert "train.lr=" in complete_override(types.SimpleNamespace(command_path="seer-ray distill"), "train.")
 
 
 def test_a_line_break_typed_as_two_characters(invoke, job):
@@ -214,13 +309,10 @@ def test_a_line_break_typed_as_two_characters(invoke, job):
     assert job.config.sampling.stop == ["\n\n"]
 
 
-def test_a_failed_run_has_nothing_to_go_on_with(invoke, job):
-    def fail():
-        raise NothingToShow("the prompt is too long (all 4 rows); mend it and give the run another name")
-
-    job.then = fail
+def test_a_failed_run_shows_what_it_came_to_and_has_nothing_to_go_on_with(invoke, job):
+    job.failure = "the prompt is too long (all 4 rows); mend it and give the run another name"
     result = invoke("run", "name=mine")
-    assert result.exit_code == 1
+    assert result.exit_code == 1 and "runs/mine/completions/*.parquet" in result.stdout
     assert result.stderr.splitlines()[-1] == (
         "error: the prompt is too long (all 4 rows); mend it and give the run another name"
     )

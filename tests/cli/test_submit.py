@@ -10,10 +10,10 @@ from seer_ray.cluster import submit
 from seer_ray.config.compose import compose, run_name, to_yaml
 from seer_ray.config.errors import JobError
 from seer_ray.config.options import JobConfig, RunConfig
-from seer_ray.config.training import DistillConfig, PretrainConfig
+from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
 from seer_ray.sweeps.points import points_of
 
-from .conftest import one_error
+from .conftest import make_run, one_error
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
@@ -91,18 +91,36 @@ def test_a_sweep(invoke, sent, tmp_path):
         (("pretrain", "train.steps=7"), PretrainConfig, ("train", "steps", 7)),
         (("distill", "data=texts.jsonl", "train.steps=8"), DistillConfig, ("train", "steps", 8)),
         (("run", "engine.max_batch=9"), RunConfig, ("engine", "max_batch", 9)),
+        (("gates eval", "runs/a/gates", "data=t.jsonl"), GatesEvalConfig, ("", "sets", ["runs/a/gates"])),
+        (("gates shares", "gates", "data=t.jsonl", "budget=512"), GatesSharesConfig, ("", "budget", 512)),
     ],
 )
 def test_other_jobs(invoke, sent, words, kind, option):
-    assert invoke("submit", *words).exit_code == 0
+    assert invoke("submit", *words[0].split(), *words[1:]).exit_code == 0
     ((command, config),) = sent
     section, name, value = option
     assert command == words[0] and type(config) is kind and config.name
-    assert getattr(getattr(config, section), name) == value
+    assert getattr(getattr(config, section) if section else config, name) == value
 
 
 def test_no_such_job(invoke, sent):
     assert one_error(invoke("submit", "sweeep", "selector=quest")) == (
-        "sweeep: no such job; must be one of run, sweep, pretrain, distill (did you mean 'sweep'?)"
+        "sweeep: no such job; must be one of run, sweep, pretrain, distill, gates eval, gates shares "
+        "(did you mean 'sweep'?)"
     )
+    assert sent == []
+
+
+def test_a_resumption(invoke, sent):
+    make_run("name=mine", "selector=dense")
+    assert invoke("submit", "resume", "mine", "cluster.workers=2").exit_code == 0
+    ((command, config),) = sent
+    assert (command, config.name, config.cluster.workers) == ("run", "mine", 2)
+    assert one_error(invoke("submit", "resume")) == (
+        "resume: must be resume RUN, one folder or name, and no --config"
+    )
+
+
+def test_what_would_be_sent(invoke, sent):
+    assert "selector:\n  name: dense\n" in invoke("submit", "selector=dense", "--print-config").stdout
     assert sent == []

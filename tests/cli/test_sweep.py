@@ -25,7 +25,8 @@ from .conftest import one_error
 
 METRICS = {
     "accuracy/avg": 0.5,
-    "accuracy/stderr": 0.125,
+    "accuracy/low": 0.25,
+    "accuracy/high": 0.75,
     "kv/sparsity": 0.75,
     "kv/read_rate": 0.25,
     "speed/tokens_per_s": 100.0,
@@ -42,7 +43,7 @@ class Job:
 
     def main(self, config: SweepConfig, reporter: Reporter[SweepLive, SweepSummary]) -> SweepSummary:
         self.config = config
-        live = LiveStats(total=4, done=2, accuracy=0.5, accuracy_se=0.125, sparsity=0.75)
+        live = LiveStats(total=4, done=2, accuracy=0.5, accuracy_low=0.25, accuracy_high=0.75, sparsity=0.75)
         reporter.start(SweepLive([PointLive("quest-256", "running", live, 42.0)], "decoding"))
         reporter.note("a note")
         if self.raises:
@@ -85,11 +86,11 @@ def test_done(invoke, job):
     assert result.exit_code == 0
     assert [point.slug for point in points_of(job.config)] == ["dense", "quest-256", "quest-512"]
     text = " ".join(result.stdout.split())
-    assert "quest-256 50.0 ± 12.5 % 25.0 %" in text and "Take quest-256." in text
+    assert "quest-256 50.0 (25–75) 25.0 %" in text and "Take quest-256." in text
     assert "runs/x/points/*/completions/*.parquet" in text
     assert "a note" in result.stderr
     assert (
-        "quest-256 · 2/4 rows · 50.0 ± 12.5 % right · 25.0 % of KV read · 42 tokens/s · running"
+        "quest-256 · 2/4 rows · 50.0 (25–75) % right · 25.0 % of KV read · 42 tokens/s · running"
         in result.stderr
     )
 
@@ -188,7 +189,7 @@ def test_status_has_a_line_for_each_point(invoke):
     result = invoke("status", "x")
     text = " ".join(result.stdout.split())
     assert result.exit_code == 0, result.output
-    assert "dense 4/8 25.0 % 40 running" in text and "window-208 0/8 waiting" in text
+    assert "dense 4/8 25.0 40 running" in text and "window-208 0/8 waiting" in text
     assert "quest-208: no gates" in text and "4 of 24 rows" in text
     assert f"x: running (process {os.getpid()} on" in text
     said = json.loads(invoke("status", "x", "--json").stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -112,6 +113,15 @@ def test_runs_take_turns_by_rounds() -> None:
     there, back = ["dense", "quest", "window"], ["window", "quest", "dense"]
     wanted = [f"{name}:p{p}" for p, names in enumerate((there, back, there)) for name in names]
     assert order == [text for text in wanted for _ in range(2)]
+
+
+def test_what_was_done_is_counted_by_turns() -> None:
+    queues = [queue(name, problems=4, length=6) for name in NAMES]
+    dispatcher, _ = dispatcher_of(queues)
+    run(dispatcher)
+    for one in queues:
+        assert [tokens for tokens, _ in one.turns] == [2 * 6] * 4
+        assert math.fsum(seconds for _, seconds in one.turns) == pytest.approx(one.seconds)
 
 
 def test_a_half_finished_sweep_compares_like_with_like() -> None:

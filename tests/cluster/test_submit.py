@@ -22,10 +22,10 @@ from tiny import save_tiny
 
 from seer_ray.cluster import submit
 from seer_ray.cluster.connect import STAY_HERE
-from seer_ray.cluster.submit import _find, follow_job, made_absolute, stage_package
+from seer_ray.cluster.submit import _find, follow_job, made_absolute, stage_modules, stage_package
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
-from seer_ray.config.training import DistillConfig, PretrainConfig
+from seer_ray.config.training import DistillConfig, GatesEvalConfig, PretrainConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.sweeps.points import expand, points_of
 
@@ -301,3 +301,29 @@ def test_the_staged_package_is_whole(tmp_path: Path) -> None:
     )
     assert done.stdout.count(str(tmp_path / "seer_ray")) == 2
     assert "registers" in done.stdout
+
+
+def test_modules_of_one_s_own_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / "mine").mkdir(parents=True)
+    there.mkdir()
+    (here / "mine" / "ranking.py").write_text("class Top: ...")
+    (here / "my_grader.py").write_text("def same(text, answer): ...")
+    monkeypatch.chdir(here)
+    config = RunConfig()
+    config.task.grader, config.plan.cheap = "my_grader:same", "mine.ranking:Top:512"
+    config.selector.layers = {"0": "json:JSONDecoder"}
+    assert stage_modules(config, there) == ["mine", "my_grader"], "what is installed is there as well"
+    assert sorted(str(path.relative_to(there)) for path in there.rglob("*.py")) == [
+        "mine/ranking.py",
+        "my_grader.py",
+    ]
+    sweep = expand(["task.grader=none,my_grader:same", "selector=quest"])
+    assert stage_modules(sweep, there) == ["my_grader"]
+
+
+def test_a_job_that_measures_is_sent_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gates").mkdir()
+    sent = made_absolute(GatesEvalConfig(sets=["gates"], data="org/texts"))
+    assert sent.sets == [str(tmp_path / "gates")] and sent.data == "org/texts"

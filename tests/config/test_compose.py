@@ -176,7 +176,7 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
         ("model.dtype=float8", "model.dtype=float8: must be one of auto, float32, bfloat16, float16"),
         (
             "selector.name=ques",
-            "must be one of dense, seer, quest, oracle, window, random (did you mean 'quest'?)",
+            "random, or module:Class (did you mean 'quest'?)",
         ),
         ("selector.layers={3: ques}", "selector.layers.3=ques: must be one of dense, seer, quest, oracle"),
         ("selector.shares.3=0", "selector.shares.3=0: must be above 0"),

@@ -6,27 +6,30 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from checkout import ROOT
-from pages import PAGES, README, inline_commands, name, shell_commands, spans
+from pages import PAGES, README, blocks, inline_commands, name, shell_commands, spans
+from typer.testing import CliRunner
 
 from seer_ray.bench.command import parser
 from seer_ray.cli.app import app
-from seer_ray.cli.display.options import options_view
-from seer_ray.cli.load import load_config, load_job
 from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig, SweepConfig
 from seer_ray.config.overrides import option_of, option_types
 from seer_ray.jobs.kinds import KINDS, kind_named
+from seer_ray.jobs.load import RESUME, load_config, load_job
 from seer_ray.sweeps.points import points_of
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+EXTENDING = ROOT / "docs" / "extending.md"
 COMMANDS = {
     shlex.join(words): words for page in PAGES for words in (*shell_commands(page), *inline_commands(page))
 }
@@ -39,6 +42,19 @@ JOBS = [kind.config for kind in KINDS]
 OF_TRANSFORMERS = {"model.generate", "model.generate_batch"}
 
 
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pages suppose in the folder where a command is given."""
+    for file in ("FILE", "prompt.txt"):
+        (tmp_path / file).write_text("{question}")
+    for file in ("my_selectors", "module"):
+        (text,) = [block for block in blocks(EXTENDING, "python") if block.startswith("# my_selectors.py")]
+        (tmp_path / f"{file}.py").write_text(text.replace("class Norm", "class Class") + "\n\nNorm = Class\n")
+        monkeypatch.delitem(sys.modules, file, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command: str) -> None:
     words = COMMANDS[command]
@@ -70,10 +86,12 @@ def check_seer_ray(arguments: list[str]) -> None:
     words = [re.sub("=N$", "=1", word) for word in said]
     overrides = [word for word in words if "=" in word]
     kinds = {kind.command for kind in KINDS}
-    if path == ["submit"]:
+    if path == ["submit"] and words[:1] == [RESUME]:
+        compose(words[2:], RunConfig)
+    elif path == ["submit"]:
         load_job(None, words)
     elif path == ["options"]:
-        options_view(compose([], SweepConfig), given["prefix"])
+        assert CliRunner().invoke(app, ["options", *said]).exit_code == 0
     elif " ".join(path) in kinds:
         made = load_config(None, overrides, kind_named(" ".join(path)).config, given.get("point") or ())
         assert not isinstance(made, SweepConfig) or len(points_of(made)) > 2
@@ -115,6 +133,7 @@ def _installed(tool: str) -> None:
     assert shutil.which(tool)
 
 
+@pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("text", OVERRIDES)
 def test_options_between_backticks(text: str) -> None:
     """They are those of some job: a page tells which."""

@@ -17,12 +17,16 @@ from checkout import ROOT
 from pages import blocks
 
 from seer_ray.analysis.rows import Rows, Run, Totals
+from seer_ray.config.compose import compose
 from seer_ray.config.options import EngineConfig, ModelConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.engine import Completion, Engine, Request, SamplingParams
+from seer_ray.engine.contract import check_selector
+from seer_ray.jobs import call
 from seer_ray.models.load import load_model
 from seer_ray.models.mixers import MIXERS
 from seer_ray.results import schema
+from seer_ray.status.live import Summary
 from seer_ray.tasks.graders import make_grader
 
 GUIDE, RESULTS, EXTENDING = (ROOT / "docs" / f"{page}.md" for page in ("guide", "results", "extending"))
@@ -127,6 +131,28 @@ def test_a_selector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SELECTORS, "random", table["SELECTORS"][name])  # options know the names there were
     counted = decoded(SelectorConfig(name="random", budget=40)).counters
     assert 0 < counted.attended_kv < counted.available_kv / 2
+
+
+def test_a_selector_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_selectors.py").write_text(code(EXTENDING, "# my_selectors.py"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_selectors", raising=False)
+    assert [found for found in check_selector("my_selectors:Norm") if found.fault] == []
+    counted = decoded(SelectorConfig(name="my_selectors:Norm", budget=40)).counters
+    assert 0 < counted.attended_kv < counted.available_kv / 2
+
+
+def test_a_whole_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[Any] = []
+
+    def stand_in(*settings: Any) -> Summary:
+        given.extend(settings)
+        return Summary("mine", "runs/mine", metrics={"accuracy/avg": 0.5})
+
+    monkeypatch.setattr(call, "run", stand_in)
+    run(code(GUIDE, "import seer_ray\n"))["measure"]("mine")
+    assert capsys.readouterr().out == "0.5 runs/mine\n"
+    assert compose(call._words(given, several=False)).task.limit == 64
 
 
 def test_a_mixer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,3 +138,22 @@ def test_only_who_was_told_is_named(tmp_path: Path, place: tuple[Any, Any]) -> N
         frame.reporter.finish = shown.append  # type: ignore[method-assign]
         frame.finish(JobSummary("job", "folder", tracking_uri="http://nobody"))
     assert (shown[0].tracking_uri, shown[0].tracking_run_id) == place
+
+
+def test_a_refused_job_leaves_no_folder(tmp_path: Path) -> None:
+    config = make(tmp_path / "runs")
+
+    def refuse(*files: str) -> None:
+        with pytest.raises(ConfigError, match="no such model"), framed(config, RunFolder) as frame:
+            for name in files:
+                frame.folder.store.write(name, b"{}")
+            frame.folder.write_json("status.json", {})
+            raise ConfigError("no such model")
+
+    refuse()
+    assert not (tmp_path / "runs" / "job").exists()
+    refuse("mine.txt")
+    assert (tmp_path / "runs" / "job" / "mine.txt").exists(), "files of others stay, and so the folder"
+    (tmp_path / "runs" / "job" / "mine.txt").unlink()
+    refuse()
+    assert (tmp_path / "runs" / "job").exists(), "it was there before"

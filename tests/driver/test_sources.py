@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import ModelConfig, RunConfig
+from seer_ray.config.options import ModelConfig, RunConfig, SelectorConfig
 from seer_ray.config.works import needs_gates
 from seer_ray.driver import sources
-from seer_ray.driver.sources import FILE, look, note_sources, noted, refuse_other_sources
+from seer_ray.driver.sources import FILE, look, note_sources, noted, own_contents, refuse_other_sources
 from seer_ray.models.identity import Contents
 from seer_ray.results.folder import RunFolder
 
@@ -116,3 +117,19 @@ def test_a_commit_of_the_hub_stays(
     again = look(ModelConfig(name="me/tiny"), folder)
     assert again == first
     assert look(ModelConfig(name="me/tiny")).model.revision == "bbbb"  # of a new run
+
+
+def test_a_selector_of_one_s_own_is_a_source(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "ranking", raising=False)
+    Path("ranking.py").write_text("class Top: ...")
+    config = RunConfig(selector=SelectorConfig(name="ranking:Top", layers={"0": "quest"}))
+    note_sources(folder, ONE | own_contents(config))
+    begun(folder)
+    refuse_other_sources(folder, ONE | own_contents(config))
+    Path("ranking.py").write_text("class Top: ...  # another")
+    with pytest.raises(ConfigError, match=r"begun with other files, .*: selector\.name: ranking\.py"):
+        refuse_other_sources(folder, ONE | own_contents(config))
+    assert own_contents(RunConfig()) == {}

@@ -10,10 +10,10 @@ import pytest
 from fake_engine import build_fake, expected_tokens, make_request
 from tiny import save_tiny
 
-from seer_ray.cli.load import resumed
 from seer_ray.config.errors import ConfigError
 from seer_ray.jobs import pretrain, sweep
 from seer_ray.jobs import run as run_job
+from seer_ray.jobs.load import resumed
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.sweep import SweepFolder
 from seer_ray.status.live import NullReporter

@@ -15,7 +15,7 @@ from jobs.conftest import MakeConfig
 from jobs.sweeps import run as run_sweep
 from tiny import tiny_tokenizer
 
-from seer_ray.config.errors import ConfigError, Interrupted, NothingToShow
+from seer_ray.config.errors import ConfigError, Interrupted
 from seer_ray.config.options import RunConfig, SweepConfig
 from seer_ray.jobs import run as run_job
 from seer_ray.results.folder import RunFolder
@@ -64,16 +64,20 @@ def test_rows_that_cannot_be_asked_are_error_rows_and_the_others_go_on(letters: 
     for number, row in zip((4, 5, 6, 7), errors.values(), strict=True):
         assert f"{data}:{number}" in row["error"]
         assert (row["completion"], row["answer"], row["correct"], row["attempts"]) == ("", None, None, 0)
-    assert read_status(folder(config)).state == "done"
-    run_job.main(config, build=fake_engine.build_fake)
+    said = "8 of 14 rows are errors, more than results.max_error_rate=0.5 allows"
+    assert summary.failure is not None and said in summary.failure
+    assert sum(kind["rows"] for kind in summary.error_kinds) == 8
+    assert read_status(folder(config)).state == "failed"
+    config.results.max_error_rate = 0.6
+    assert run_job.main(config, build=fake_engine.build_fake).failure is None
     assert len(rows(config)) == 14
 
 
 def test_a_run_whose_rows_are_all_errors_has_failed(letters: MakeConfig) -> None:
     config = letters()
     for _ in range(2):  # the second time it only says so
-        with pytest.raises(NothingToShow, match=r"^the prompt is too long \(all 6 rows\); mend it and"):
-            run_job.main(config, build=fake_engine.build_refusing)
+        failure = run_job.main(config, build=fake_engine.build_refusing).failure
+        assert failure is not None and failure.startswith("the prompt is too long (all 6 rows); mend it and")
         status = read_status(folder(config))
         assert status.state == "failed"
         assert status.error is not None and status.error.startswith("the prompt is too long")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -55,6 +55,11 @@ class View(Generic[L, S]):
         """What the job came to."""
         raise NotImplementedError
 
+    def print_plan(self, console: Console, plan: Any) -> None:
+        """What the job would do, see ``JobKind.plan``."""
+        for line in (*plan.lines(), "nothing is begun"):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def print_state(self, console: Console, status: JobStatus) -> None:
         """What a folder tells, before it is said in words."""
         if status.state != "new":
@@ -99,6 +104,7 @@ class Follower(Generic[L, S]):
         self.view, self.progress, self.result, self.title = view, progress, result, title
         self._clock, self._told_at, self._phase = clock, -PLAIN_INTERVAL, ""
         self._panel: Live | None = None
+        self._started = False
 
     @property
     def _watched(self) -> bool:
@@ -106,6 +112,10 @@ class Follower(Generic[L, S]):
         return self.progress.is_terminal and not self.progress.is_dumb_terminal
 
     def start(self, live: L) -> None:
+        if self._started:
+            self.update(live)
+            return
+        self._started = True
         if self._watched:
             self._panel = Live(self.view.panel(self.title, live), console=self.progress, transient=True)
             self._panel.start()

@@ -25,9 +25,11 @@ class MeasureView(View[MeasureLive, S]):
     def lines(self, live: MeasureLive) -> Iterable[str]:
         if live.total:
             yield f"pass {live.done + 1}/{live.total} · {live.phase}"
+        elif live.phase:
+            yield live.phase
 
     def urgent(self, live: MeasureLive, phase: str) -> bool:
-        return False
+        return not live.total and live.phase != phase
 
     def conclude(self, console: Console, summary: S) -> None:
         common = {item.name for item in dataclasses.fields(JobSummary)}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.errors import ErrorKind
 from seer_ray.analysis.metrics import family, known, live_values, summary_lines
-from seer_ray.analysis.words import count, duration, percent
+from seer_ray.analysis.words import count, duration, percent, with_interval
 from seer_ray.cli.display.follow import View, bar, facts_panel, print_places
+from seer_ray.cli.display.sweep import print_estimate
 from seer_ray.status.live import LiveStats, Summary
 from seer_ray.status.pulse import JobStatus
+
+KINDS = 5
+"""Of errors that are told, the most frequent."""
 
 
 class RunView(View[LiveStats, Summary]):
@@ -29,13 +35,18 @@ class RunView(View[LiveStats, Summary]):
     def conclude(self, console: Console, summary: Summary) -> None:
         print_summary(console, summary)
 
+    def print_plan(self, console: Console, plan: Any) -> None:
+        print_estimate(console, plan)
+
     def print_state(self, console: Console, status: JobStatus) -> None:
         if status.state != "done":
             super().print_state(console, status)
             return
         live, told = status.live, (status.name, status.folder, status.live.elapsed_s)
         rows = {"rows": live.done, "errors": live.errors, "resumed": live.resumed}
-        print_summary(console, Summary(*told, metrics=status.metrics, **rows))
+        summary = Summary(*told, metrics=status.metrics, **rows)
+        summary.error_kinds, summary.groups = status.error_kinds, status.groups
+        print_summary(console, summary)
 
 
 def live_panel(title: str, live: LiveStats, state: str = "") -> Panel:
@@ -76,7 +87,7 @@ def live_line(live: LiveStats) -> str:
     graded = _accuracy(summary_lines(live_values(live)))
     parts = [
         live.phase,
-        f"{live.done}/{count(live.total, 'row')}",
+        f"{live.done}/{count(live.total, 'row')}" if live.total else "",
         f"{live.tokens_per_s:,.0f} tokens/s" if live.new_tokens else "",
         f"accuracy {graded}" if graded else "",
         f"{percent(live.sparsity)} of KV skipped" if live.sparsity is not None else "",
@@ -100,15 +111,30 @@ def print_summary(console: Console, summary: Summary) -> None:
         before = ", all from before"
     table.add_row("rows", f"{summary.rows:,}{before}, in {duration(summary.elapsed_s)}")
     if summary.errors:
-        table.add_row(
-            "errors",
-            Text(
-                f"{count(summary.errors, 'row')} with a reason in place of an answer, counted as wrong", "red"
-            ),
-        )
+        wrong = f"{count(summary.errors, 'row')} with a reason in place of an answer, counted as wrong"
+        table.add_row("errors", Text(wrong, "red"))
+    for kind in summary.error_kinds[:KINDS]:
+        table.add_row("", Text(ErrorKind(**kind).text))
+    if (more := len(summary.error_kinds) - KINDS) > 0:
+        table.add_row("", f"and {count(more, 'other kind')}")
     console.print(Text(f"\n{summary.name}\n", "bold"), table, "")
+    for column in dict.fromkeys(group["column"] for group in summary.groups):
+        console.print(_groups_table(column, [one for one in summary.groups if one["column"] == column]), "")
     places = [("report", summary.report)] if summary.report else []
     print_places(console, summary, [*places, ("results", f"{summary.folder}/completions/*.parquet")])
+
+
+def _groups_table(column: str, groups: Sequence[Mapping[str, Any]]) -> Table:
+    """Accuracy by the values of a column."""
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column(column, overflow="fold")
+    for name in ("rows", "right (95 % interval)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in groups:
+        right = group["accuracy"]
+        said = with_interval(right, group["low"], group["high"]) if right is not None else "not graded"
+        table.add_row(Text(group["value"]), f"{group['rows']:,}", said)
+    return table
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, Text]]:
@@ -128,4 +154,5 @@ def _accuracy(said: Mapping[str, str]) -> Text | None:
     """Of the lines of a summary, that which says how good it is. None: nothing is graded."""
     if "accuracy" not in said:
         return None
-    return Text.assemble((said["accuracy"], "bold"), " (standard error)" if "±" in said["accuracy"] else "")
+    value, space, interval = said["accuracy"].partition(" (")
+    return Text.assemble((value, "bold"), f"{space}{interval}, 95 % interval" if interval else "")

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.metrics import columns_of, known
-from seer_ray.analysis.words import count, duration, percent, with_error
+from seer_ray.analysis.words import count, duration, in_brief, percent
 from seer_ray.cli.display.follow import View, bar, print_places
 from seer_ray.status.live import PointLive, SweepLive, SweepSummary
 from seer_ray.status.pulse import JobStatus
 
-UNITS = ("", " rows", " right", " of KV read", " tokens/s", "")
+UNITS = ("", " rows", " % right", " of KV read", " tokens/s", "")
 """Of ``cells``, where no head says what they are."""
 STYLES = {"done": "green", "stopped early": "green", "failed": "red", "running": "cyan"}
 
@@ -44,6 +44,9 @@ class SweepView(View[SweepLive, SweepSummary]):
 
     def conclude(self, console: Console, summary: SweepSummary) -> None:
         print_sweep_summary(console, summary)
+
+    def print_plan(self, console: Console, plan: Any) -> None:
+        print_estimate(console, plan)
 
     def print_state(self, console: Console, status: JobStatus) -> None:
         console.print(sweep_panel(status.name, status.live, status.state))
@@ -75,7 +78,7 @@ def sweep_panel(title: str, live: SweepLive, state: str = "") -> Panel:
 
 def points_table(points: Sequence[PointLive]) -> Table:
     """One line a point."""
-    table = _table("point", "rows", "accuracy", "KV read", "tokens/s", "")
+    table = _table("point", "rows", "right %", "KV read", "tokens/s", "")
     for point in points:
         table.add_row(*cells(point))
     return table
@@ -93,7 +96,7 @@ def cells(point: PointLive) -> list[Text]:
     return [
         Text(point.name, "bold"),
         Text(rows),
-        Text(with_error(live.accuracy, live.accuracy_se) if live.accuracy is not None else ""),
+        Text("" if live.accuracy is None else in_brief(live.accuracy, live.accuracy_low, live.accuracy_high)),
         Text(percent(1 - live.sparsity) if live.sparsity is not None else ""),
         Text(f"{point.tokens_per_s:,.0f}" if point.tokens_per_s else ""),
         state,
@@ -102,16 +105,14 @@ def cells(point: PointLive) -> list[Text]:
 
 def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     """What a sweep came to, where it is, and what to try next."""
-    heads = [head for _, column in columns_of("sweep") for head in (column.head, column.ratio) if head]
-    table = _table("point", *heads, "")
-    metrics = {point["slug"]: point["metrics"] for point in summary.points}
+    table = _table("point", *(column.head for _, column in columns_of("sweep")), "")
     for point in summary.points:
-        table.add_row(*_result(point, metrics.get(point["baseline"], {})))
+        table.add_row(*_result(point))
     console.print(Text(f"\n{summary.name}\n", "bold"), table)
     for point in summary.points:
         if point["state"] == "failed":
             console.print(Text(f"{point['slug']} failed: {point['error']}", "red"), soft_wrap=True)
-    note = "± is the standard error; tokens/s in the time that the workers had for the point"
+    note = "in brackets 95 % intervals; tokens/s in the time that workers had for the point"
     console.print(Text(note, "dim"), "")
     if summary.saved:
         console.print(Text(f"{summary.saved[0].upper()}{summary.saved[1:]}."), "")
@@ -124,7 +125,7 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
 
 
 def print_estimate(console: Console, estimate: Any) -> None:
-    """What a sweep would do (``seer_ray.sweeps.estimate``)."""
+    """What a run or a sweep would do (``seer_ray.sweeps.estimate``)."""
     table = _table("point", "layers", "requests", "tokens", "time", "")
     bases: dict[str, list[str]] = {}
     for point in estimate.points:
@@ -171,14 +172,9 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _result(point: dict[str, Any], baseline: dict[str, Any]) -> list[str | Text]:
-    """A line of the summary's table: what a point came to, beside the metrics of its baseline."""
-    own, dense = known(point["metrics"]), known(baseline)
-    cells = []
-    for metric, column in columns_of("sweep"):
-        cells.append(metric.said(column.words, own))
-        if column.ratio:
-            value, base = own.get(metric.name), dense.get(metric.name)
-            cells.append(f"{value / base:.2f}" if value and base else "")
+def _result(point: dict[str, Any]) -> list[str | Text]:
+    """A line of the summary's table: what a point came to."""
+    own = known(point["metrics"])
+    cells = [metric.said(column.words, own) for metric, column in columns_of("sweep")]
     state = "" if point["state"] == "done" else point["state"]
     return [Text(point["slug"], "bold"), *cells, Text(state, STYLES.get(state, "dim"))]

@@ -35,6 +35,8 @@ class TrainView(View[TrainLive, TrainSummary]):
         return facts_panel(title, state or live.phase, rows)
 
     def lines(self, live: TrainLive) -> Iterable[str]:
+        if not live.metrics and live.phase:
+            yield live.phase
         evaluated = bool(live.news) and "train/loss" not in live.news
         text = describe(live.news if evaluated else _halves(live.metrics)[0])
         if text and (evaluated or live.step != self.told):
@@ -42,7 +44,9 @@ class TrainView(View[TrainLive, TrainSummary]):
             yield f"step {live.step}/{live.steps} · {text}"
 
     def urgent(self, live: TrainLive, phase: str) -> bool:
-        """Evaluations, and the last step."""
+        """Evaluations, and the last step; before the first one, what goes on."""
+        if not live.metrics:
+            return live.phase != phase
         return bool(live.news) and ("train/loss" not in live.news or live.step == live.steps)
 
     def events(self, live: TrainLive) -> Iterable[str]:

@@ -6,6 +6,8 @@ Arguments: the command and its options. Beside it lies needs.json: the ``version
 
 import importlib.metadata
 import json
+import os
+import platform
 import runpy
 import sys
 
@@ -47,4 +49,5 @@ if __name__ == "__main__":
     if reason:
         print("error: " + reason, file=sys.stderr, flush=True)
         sys.exit(2)
+    os.environ["SEER_RAY_SENT_TO"] = platform.node()
     runpy.run_module("seer_ray.cli.app", run_name="__main__", alter_sys=True)

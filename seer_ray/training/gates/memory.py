@@ -47,6 +47,11 @@ class MemoryPlan:
             + max(self.layer + self.target + self.imitation, self.language)
         )
 
+    @property
+    def totals(self) -> dict[str, int]:
+        """Beside the parts."""
+        return {"total": self.total}
+
     def lines(self) -> list[str]:
         """For a person, largest first."""
         parts = sorted(((getattr(self, f.name), f.name) for f in fields(self)), reverse=True)

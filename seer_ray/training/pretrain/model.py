@@ -17,10 +17,27 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
     Args:
         config: sizes that ``check_sizes`` accepts.
     """
+    settings = model_settings(config, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(settings)
+        if config.initial == "lookup":
+            prepare_lookup(model, config.rope_theta)
+    # Greedy by default: its answers are right or wrong, not matters of taste.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+    )
+    return model.float()
+
+
+def model_settings(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3Config:
+    """As transformers has them."""
     mixers = resolve_mixers(config.mixers, config.layers)
     windowed = any(MIXERS[name].windowed for name in mixers)
-    end = tokenizer.eos_token_id
-    settings = Qwen3Config(
+    return Qwen3Config(
         vocab_size=-(-len(tokenizer) // 64) * 64,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -35,22 +52,17 @@ def make_model(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase, s
         sliding_window=config.window if windowed else None,
         layer_types=[MIXERS[name].native[0] for name in mixers],
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=end,
+        eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(settings)
-        if config.initial == "lookup":
-            prepare_lookup(model, config.rope_theta)
-    # Greedy by default: its answers are right or wrong, not matters of taste.
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=end,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=False,
-    )
-    return model.float()
+
+
+def weights_of(config: ArchitectureConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many the model has; makes none."""
+    with torch.device("meta"):
+        return sum(
+            weight.numel() for weight in Qwen3ForCausalLM(model_settings(config, tokenizer)).parameters()
+        )
 
 
 def check_sizes(config: ArchitectureConfig) -> None:
