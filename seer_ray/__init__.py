@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seer_ray.config.errors import ConfigError
     from seer_ray.config.options import EngineConfig, ModelConfig, PlanConfig, SelectorConfig
-    from seer_ray.engine import Completion, Counters, Delta, Engine, Progress, Request, SamplingParams
+    from seer_ray.engine import (
+        Completion,
+        Counters,
+        Delta,
+        Engine,
+        Progress,
+        Request,
+        SamplingParams,
+        Structure,
+        TokenLogprobs,
+    )
     from seer_ray.models.load import load_model
 
 # OpenMP reads this when torch is loaded. By default its threads spin for long at every barrier: with
@@ -28,7 +38,17 @@ _HOMES = {
         ("EngineConfig", "ModelConfig", "PlanConfig", "SelectorConfig"), "seer_ray.config.options"
     ),
     **dict.fromkeys(
-        ("Completion", "Counters", "Delta", "Engine", "Progress", "Request", "SamplingParams"),
+        (
+            "Completion",
+            "Counters",
+            "Delta",
+            "Engine",
+            "Progress",
+            "Request",
+            "SamplingParams",
+            "Structure",
+            "TokenLogprobs",
+        ),
         "seer_ray.engine",
     ),
     "load_model": "seer_ray.models.load",
@@ -47,6 +67,8 @@ __all__ = [
     "Request",
     "SamplingParams",
     "SelectorConfig",
+    "Structure",
+    "TokenLogprobs",
     "load_model",
 ]
 

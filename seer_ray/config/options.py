@@ -19,6 +19,9 @@ from seer_ray.config.selectors import SELECTORS
 PACKAGED = ("reasoner", "smollm2")
 """Models and gates that are called so wherever a job runs, whatever files of these names are there."""
 
+MOST_LOGPROBS = 20
+"""As in the API of OpenAI."""
+
 
 def option(
     default: Any,
@@ -181,6 +184,21 @@ class SamplingConfig:
     repetition_penalty: float | None = option(
         None, "divides the logits of tokens already seen; 1 is off", minimum=0.01
     )
+    presence_penalty: float = option(
+        0.0, "taken from the logits of tokens generated before; 0 is off", minimum=-2.0, maximum=2.0
+    )
+    frequency_penalty: float = option(
+        0.0, "the same, times how often they were generated; 0 is off", minimum=-2.0, maximum=2.0
+    )
+    min_new_tokens: int = option(
+        0, "before so many there is no end token, and stop strings are text", unit="tokens", minimum=0
+    )
+    logprobs: int | None = option(
+        None,
+        "keep the log-probability of each token, and of so many of the most likely ones; None: of none",
+        minimum=0,
+        maximum=MOST_LOGPROBS,
+    )
     stop: list[str] = option([], "strings that end a completion")
     ignore_eos: bool = option(False, "go on to max_new_tokens (benchmarks)")
 
@@ -245,6 +263,9 @@ class ColumnsConfig:
     )
     messages: str | None = option(None, "a chat instead of a question: list of {role, content}")
     answer: str | None = option("answer", "the reference answer; None: nothing to grade against")
+    sampling: str | None = option(
+        None, "settings of the row's own, under the names of the body of an OpenAI batch: struct or JSON"
+    )
 
 
 @dataclass
