@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
@@ -27,7 +28,10 @@ def digest(problems: Sequence[Problem]) -> str:
     """Of everything that is asked and its answers, 16 hex digits."""
     content = hashlib.sha256()
     for problem in problems:
-        content.update(json.dumps([problem.id, problem.messages, problem.answer], sort_keys=True).encode())
+        said: list[Any] = [problem.id, problem.messages, problem.answer]
+        if problem.asked.deciding or problem.raw is not None:  # folders of before there were any go on
+            said += [problem.asked.deciding, problem.raw]
+        content.update(json.dumps(said, sort_keys=True).encode())
     return content.hexdigest()[:16]
 
 

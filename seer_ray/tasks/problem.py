@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from seer_ray.tasks.asked import Asked
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,14 @@ class Problem:
     """Reference answer; None: there is nothing to grade against."""
     error: str | None = None
     """Why the row cannot be asked, with its file and line; None: it can."""
+    asked: Asked = field(default_factory=Asked)
+    """Settings of its own."""
+    raw: str | tuple[int, ...] | None = None
+    """In place of a chat: text, or token ids, that goes to the model as it is."""
+
+    def samples(self, usual: int) -> int:
+        """Completions of it."""
+        return self.asked.samples or usual
 
 
 @dataclass(frozen=True)
