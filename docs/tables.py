@@ -5,6 +5,8 @@ The table of a name stands between ``<!-- table NAME -->`` and ``<!-- end -->`` 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
@@ -16,13 +18,15 @@ import yaml
 from seer_ray.analysis.metrics import GAUGES, METRICS
 from seer_ray.config.command import typed
 from seer_ray.config.compose import GROUPS, choices, top_file
-from seer_ray.config.options import options
+from seer_ray.config.options import SamplingConfig, options
 from seer_ray.config.overrides import describe, option_types
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.jobs.kinds import KINDS
 from seer_ray.models.families import FAMILIES, TEXT_PARTS, lacking
 from seer_ray.models.mixers import MIXERS
 from seer_ray.results.schema import COLUMNS
+from seer_ray.tasks.asked import LABELS, ONLY, SAMPLING
+from seer_ray.tasks.structured import FORMS
 
 FOLDER = Path(__file__).parent
 EVERYWHERE = ("results", "tracking")
@@ -36,6 +40,17 @@ LIVE = {
     "live/tokens_per_s": ("tokens/s", "over the last while, all workers together"),
 }
 """Gauges that are no metric of a finished run -> unit, meaning."""
+OF_A_BODY = {
+    ("logit_bias",): "what is added to the logits of tokens, by id",
+    ("stop_token_ids",): "end tokens beside the model's",
+    ("n", "best_of"): "`samples`; both must be the same",
+    ("seed",): "`seed`",
+    ("logprobs", "top_logprobs"): "`sampling.logprobs`: a flag and a number, or a number alone",
+    ("model",): "nothing: must be the run's model, by its name or the last part of it",
+    ("chat_template_kwargs", "reasoning_effort"): "values for the chat template, which must know them",
+    tuple(FORMS): "structured output: JSON, a JSON schema, a regular expression, one of some texts",
+}
+"""Keys of a batch line's body that are no option of one name -> what they set."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -184,6 +199,21 @@ def live_table() -> str:
     return table(NAMED, ([code(name), *known[name]] for name in GAUGES))
 
 
+def key_table() -> str:
+    """The keys of a batch line's body."""
+    options_of = {field.name for field in dataclasses.fields(SamplingConfig)}
+    own = [((key,), code(f"sampling.{field}")) for key, (field, _) in SAMPLING.items() if field in options_of]
+    only = ", ".join(f"{code(key)} ({' or '.join(map(json.dumps, ways))})" for key, ways in ONLY.items())
+    return table(
+        ("key", "sets"),
+        (
+            *([", ".join(map(code, keys)), what] for keys, what in (*own, *OF_A_BODY.items())),
+            [", ".join(map(code, LABELS)), "nothing: about no completion"],
+            [only, "nothing: other values are refused"],
+        ),
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "options": option_tables,
     "choices": choice_table,
@@ -194,6 +224,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "schema": schema_table,
     "metrics": metric_table,
     "live": live_table,
+    "keys": key_table,
 }
 
 

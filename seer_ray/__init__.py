@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from seer_ray.config.errors import ConfigError, Interrupted, JobError
     from seer_ray.config.options import EngineConfig
     from seer_ray.config.selecting import ModelConfig, PlanConfig, SelectorConfig
-    from seer_ray.engine import Completion, Counters, Delta, Engine, Progress, Request, SamplingParams
+    from seer_ray.engine import (
+        Completion,
+        Counters,
+        Delta,
+        Engine,
+        Progress,
+        Request,
+        SamplingParams,
+        Structure,
+        TokenLogprobs,
+    )
     from seer_ray.jobs.call import run, sweep
     from seer_ray.models.load import load_model
 
@@ -37,7 +47,17 @@ _HOMES = {
     "EngineConfig": "seer_ray.config.options",
     **dict.fromkeys(("ModelConfig", "PlanConfig", "SelectorConfig"), "seer_ray.config.selecting"),
     **dict.fromkeys(
-        ("Completion", "Counters", "Delta", "Engine", "Progress", "Request", "SamplingParams"),
+        (
+            "Completion",
+            "Counters",
+            "Delta",
+            "Engine",
+            "Progress",
+            "Request",
+            "SamplingParams",
+            "Structure",
+            "TokenLogprobs",
+        ),
         "seer_ray.engine",
     ),
     "load_model": "seer_ray.models.load",
@@ -59,6 +79,8 @@ __all__ = [
     "Request",
     "SamplingParams",
     "SelectorConfig",
+    "Structure",
+    "TokenLogprobs",
     "__version__",
     "load_model",
     "run",

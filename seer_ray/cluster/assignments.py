@@ -160,7 +160,7 @@ class Assignments:
                 completion = replace(delta.completion, request=request)
                 outcomes.append(Outcome(completion, worker, chain.attempts, chain.traced(delta.trace)))
                 continue
-            chain.extend(delta.tokens, delta.counters or chain.counters, delta.trace)
+            chain.extend(delta.tokens, delta.counters or chain.counters, delta.trace, delta.logprobs)
             if delta.tokens:
                 pending.failures = 0
                 self._chains[request.id] = chain

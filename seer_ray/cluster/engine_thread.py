@@ -206,4 +206,5 @@ def merge(first: Delta | None, second: Delta) -> Delta:
         second.counters or first.counters,
         second.completion,
         first.trace + second.trace,
+        first.logprobs + second.logprobs,
     )

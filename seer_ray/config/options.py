@@ -15,6 +15,9 @@ from typing import Any, ClassVar
 from seer_ray.config.fields import option, section
 from seer_ray.config.selecting import ModelConfig, PlanConfig, SelectorConfig
 
+MOST_LOGPROBS = 20
+"""As in the API of OpenAI."""
+
 
 @dataclass
 class SamplingConfig:
@@ -29,6 +32,21 @@ class SamplingConfig:
     )
     repetition_penalty: float | None = option(
         None, "divides the logits of tokens already seen; 1 is off", minimum=0.01
+    )
+    presence_penalty: float = option(
+        0.0, "taken from the logits of tokens generated before; 0 is off", minimum=-2.0, maximum=2.0
+    )
+    frequency_penalty: float = option(
+        0.0, "the same, times how often they were generated; 0 is off", minimum=-2.0, maximum=2.0
+    )
+    min_new_tokens: int = option(
+        0, "before so many there is no end token, and stop strings are text", unit="tokens", minimum=0
+    )
+    logprobs: int | None = option(
+        None,
+        "keep the log-probability of each token, and of so many of the most likely ones; None: of none",
+        minimum=0,
+        maximum=MOST_LOGPROBS,
     )
     stop: list[str] = option([], "strings that end a completion")
     ignore_eos: bool = option(False, "go on to max_new_tokens (benchmarks)")
@@ -96,6 +114,9 @@ class ColumnsConfig:
     answer: str | None = option("answer", "the reference answer; None: nothing to grade against")
     keep: list[str] = option(
         [], "columns that the results keep, such as [subject,level]: to group and to filter by"
+    )
+    sampling: str | None = option(
+        None, "settings of the row's own, under the names of the body of an OpenAI batch: struct or JSON"
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import RunConfig
@@ -44,9 +45,12 @@ def digest(problems: Sequence[Problem]) -> str:
     """Of everything that is asked, its answers and what is kept of the rows, 16 hex digits."""
     content = hashlib.sha256()
     for problem in problems:
-        kept = [problem.inputs] if problem.inputs is not None else []
-        asked = [problem.id, problem.messages, problem.answer, *kept]
-        content.update(json.dumps(asked, sort_keys=True).encode())
+        said: list[Any] = [problem.id, problem.messages, problem.answer]
+        # Folders of before there were any of these go on.
+        said += [problem.inputs] if problem.inputs is not None else []
+        if problem.asked.deciding or problem.raw is not None:
+            said += [problem.asked.deciding, problem.raw]
+        content.update(json.dumps(said, sort_keys=True).encode())
     return content.hexdigest()[:16]
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.options import RunConfig
-from seer_ray.engine.request import Progress, Request
-from seer_ray.engine.sampling import resolve_sampling
+from seer_ray.config.options import ModelConfig, RunConfig
+from seer_ray.engine.request import Progress, Request, Structure
+from seer_ray.engine.sampling import end_tokens, own_sampling, resolve_sampling
 from seer_ray.models.catalog import check_engine
 from seer_ray.models.load import load_config, load_tokenizer
 from seer_ray.models.mixers import layer_mixers
 from seer_ray.models.plan import resolve_plan
 from seer_ray.results.progress import ProgressLog
+from seer_ray.tasks.asked import Form
 from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tasks.prompts import opening, render
+from seer_ray.tasks.thinking import ReasoningParser
 
 
 def check_model(config: RunConfig) -> None:
@@ -54,10 +57,23 @@ def _prompt(problem: Problem, tokenizer: Any, config: RunConfig, clock: datetime
     if problem.error is not None:
         return Prompt(problem, "", (), error=problem.error)
     try:
+        check_named(problem, config.model)
         text, tokens = render(problem, tokenizer, config.task, clock)
         return Prompt(problem, text, tuple(tokens), opening(problem, tokenizer, config.task, text, clock))
     except ConfigError as error:
         return Prompt(problem, "", (), error=str(error))
+
+
+def check_named(problem: Problem, model: ModelConfig) -> None:
+    """
+    Raises:
+        ConfigError: The row asks for another model.
+    """
+    named = problem.asked.model
+    if named not in (None, model.name, model.short) and ModelConfig(name=str(named)).short != model.short:
+        raise ConfigError(
+            f"problem '{problem.id}': model={named}: this run's model is {model.name}; name that, or none"
+        )
 
 
 def make_requests(
@@ -72,16 +88,31 @@ def make_requests(
     Raises:
         ConfigError: No such model.
     """
-    params = resolve_sampling(config.model, config.sampling, tokenizer)
+    usual = resolve_sampling(config.model, config.sampling, tokenizer)
+    ends = end_tokens(config.model, tokenizer)
+    parser = ReasoningParser(tokenizer, config.task.thinking_marks)
     engine, requests = config.engine, []
     for place, (problem, prompt) in enumerate(prompts.items()):
-        for sample in range(config.samples):
+        asked, params = prompt.problem.asked, usual
+        if asked.sampling:
+            params = own_sampling(usual, config.sampling, asked.sampling, ends)
+        if asked.form is not None:
+            params = replace(params, structure=_structure(asked.form, prompt, parser))
+        seed = config.seed if asked.seed is None else asked.seed
+        for sample in range(prompt.problem.samples(config.samples)):
             if (problem, sample) in done:
                 continue
             id = f"{problem}/{sample}"
             progress = log.chains[id].progress if id in log.chains else Progress()
             record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
-            requests.append(
-                Request(id, prompt.tokens, params, config.seed, problem, sample, progress, record)
-            )
+            requests.append(Request(id, prompt.tokens, params, seed, problem, sample, progress, record))
     return requests
+
+
+def _structure(form: Form, prompt: Prompt, parser: ReasoningParser) -> Structure:
+    """The form of the answer: a model that thinks may do so first."""
+    raw = prompt.problem.raw is not None
+    thinks = parser.may_think(prompt.text if raw else prompt.opening)
+    if thinks is None or (raw and not thinks[1]):
+        return Structure(form.kind, form.text, form.key)
+    return Structure(form.kind, form.text, form.key, *thinks)

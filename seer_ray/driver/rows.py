@@ -11,6 +11,7 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
 from seer_ray.config.secrets import hidden, redacted
+from seer_ray.engine.request import Completion, TokenLogprobs
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
@@ -61,6 +62,7 @@ class RowWriter:
         self._traces: dict[str, list[bytes]] = {}  # of those that were recorded
         self._due = self._flush_due = 0.0
         self._failures = 0
+        self._texts: dict[int, str] = {}
 
     @property
     def pending(self) -> int:
@@ -174,17 +176,23 @@ class RowWriter:
         prompt = self._prompts[request.problem]
         failed = completion.finish_reason == "error"
         said = self._parser.parse(
-            completion.tokens, prompt.opening, request.sampling.stop, completion.finish_reason == "stop"
+            completion.tokens,
+            prompt.opening,
+            request.sampling.stop,
+            completion.finish_reason == "stop",
+            request.sampling.min_new_tokens,
         )
         return {
             "problem_id": request.problem,
             "sample": request.sample,
             "seed": request.seed,
             "prompt": prompt.text,
+            "asked": prompt.problem.asked.note,
             "completion": said.text,
             "reasoning": None if failed else said.reasoning,
             "answer": None if failed else said.answer,
             "token_ids": completion.tokens,
+            "logprobs": self._logprobs(completion),
             "finish_reason": completion.finish_reason,
             "reference": prompt.problem.answer,
             "inputs": prompt.problem.inputs,
@@ -205,3 +213,21 @@ class RowWriter:
             "error": hidden(completion.error),
             "finished_at": datetime.now(UTC),
         }
+
+    def _logprobs(self, completion: Completion) -> list[dict[str, Any]] | None:
+        """As the column has them."""
+        if not completion.logprobs:
+            return None
+        found = []
+        for token, (chosen, top) in zip(
+            completion.tokens, map(TokenLogprobs.parse, completion.logprobs), strict=True
+        ):
+            likely = [{"token_id": id, "token": self._spelled(id), "logprob": of} for id, of in top]
+            said = {"token_id": token, "token": self._spelled(token), "logprob": chosen, "top": likely}
+            found.append(said)
+        return found
+
+    def _spelled(self, token: int) -> str:
+        if token not in self._texts:
+            self._texts[token] = self._parser.spell_token(token)
+        return self._texts[token]

@@ -50,6 +50,7 @@ def summary_of(session: Session) -> Summary:
     config, live, folder = session.config, session.monitor.live, session.folder.uri
     dense = is_dense(config.selector, config.plan)
     other = f"selector={usual_selector(config.model.gates) if dense else 'dense'}"
+    batch = any(problem.asked.url for problem in session.problems)
     plain = ["plan=null"] if config.plan != PlanConfig() else []
     return Summary(
         **session.frame.facts(),
@@ -64,6 +65,7 @@ def summary_of(session: Session) -> Summary:
         next_commands=[
             f"""python -c "import pandas; print(pandas.read_parquet('{folder}/completions'))\"""",
             command_line(config, other, *plain),
+            *([f"seer-ray export {folder} --openai-batch answers.jsonl"] if batch else []),
         ],
     )
 

@@ -45,7 +45,8 @@ class Session:
         refuse_other_data(frame.folder, problems, frame.config)
         self.frame, self.problems = frame, problems
         self.config, self.folder = frame.config, frame.folder
-        self.monitor = Monitor(frame.folder, frame.reporter, len(problems) * frame.config.samples)
+        rows = sum(problem.samples(frame.config.samples) for problem in problems)
+        self.monitor = Monitor(frame.folder, frame.reporter, rows)
         self.monitor.add(frame.folder.read(Totals.COLUMNS).to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
         frame.status.say = self.monitor.said

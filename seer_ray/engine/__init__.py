@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request, SamplingParams
+from seer_ray.engine.request import (
+    Completion,
+    Counters,
+    Delta,
+    Progress,
+    Request,
+    SamplingParams,
+    Structure,
+    TokenLogprobs,
+)
 
 if TYPE_CHECKING:
     from seer_ray.engine.engine import Engine
 
-__all__ = ["Completion", "Counters", "Delta", "Engine", "Progress", "Request", "SamplingParams"]
+__all__ = [
+    "Completion",
+    "Counters",
+    "Delta",
+    "Engine",
+    "Progress",
+    "Request",
+    "SamplingParams",
+    "Structure",
+    "TokenLogprobs",
+]
 
 
 def __getattr__(name: str) -> Any:

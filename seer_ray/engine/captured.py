@@ -26,10 +26,12 @@ import numpy as np
 import torch
 
 from seer_ray.engine.flight import Flight, Mark, Readback, Row
+from seer_ray.engine.guide import prepare
+from seer_ray.engine.logprobs import Logprobs
+from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import DecodePass, Decoder
 from seer_ray.engine.sampler import (
     NEUTRAL,
-    Needs,
     SamplingTensors,
     choose,
     complete,
@@ -38,6 +40,7 @@ from seer_ray.engine.sampler import (
     penalise,
 )
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.shaping import TokenCounts, counted_of, shape
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
@@ -93,6 +96,9 @@ class CapturedSteps(ABC):
         self._given, self._sampled = torch.zeros(2, max_batch + 1, dtype=torch.int64, device=device)
         self._seen: torch.Tensor | None = None
         self._seen_of: list[tuple[Sequence, int] | None] = [None] * max_batch
+        self._counts = TokenCounts(max_batch + 1, self.vocabulary, device)
+        self._logprobs: Logprobs | None = None
+        """Of the step that was launched last, if it is asked for them."""
 
     def take(self, sequences: list[Sequence]) -> bool:
         """Whether ``launch`` is for this step."""
@@ -107,6 +113,8 @@ class CapturedSteps(ABC):
         """
         needs, count, device = Needs.of(sequences), len(sequences), self._out.device
         began = Mark(device)
+        if needs.guided:
+            prepare(sequence.guide for sequence in sequences)
         if needs.penalty:
             self._mark(sequences)
         self._fill(sequences)
@@ -115,16 +123,23 @@ class CapturedSteps(ABC):
         logits, params = self._logits[:count], self._params(count)
         if ahead and any(may_fall_short(sequence, self.vocabulary) for sequence in sequences):
             logits, params = logits.clone(), params.copy()  # the next step has others there
-        out = Readback(self._out[:count])
+        out, asked = Readback(self._out[:count]), self._logprobs if needs.logprobs else None
+        said = Readback(asked.of(self._out[:count, 0])) if asked is not None else None
 
         def read() -> list[Row]:
             found = out.wait()
+            scores = said.wait() if said is not None else None
             late = found[:, 1].bool()
             if needs.ranked and late.any():
                 tokens = found[:, 0].to(device)
                 complete(tokens, late.nonzero().squeeze(1).to(device), logits, params)
                 found[:, 0] = tokens.cpu()
-            return [Row(token, kv, bool(short)) for token, short, *kv in found.tolist()]
+                scores = asked.of(tokens).cpu() if asked is not None else None
+            rows = [Row(token, kv, bool(short)) for token, short, *kv in found.tolist()]
+            if asked is not None and scores is not None:
+                for row, spelled in asked.spell(scores).items():
+                    rows[row] = rows[row]._replace(logprobs=spelled)
+            return rows
 
         return Flight(sequences, began, out.there, read)
 
@@ -196,15 +211,20 @@ class CapturedSteps(ABC):
         self._hidden[:count] = forward_tokens(self.loaded.model, ids, step)
         self._out[:count, 2:] = step.tokens_read()
 
-    def sample(self, rows: int, needs: Needs) -> None:
-        """``lm_head``, and the next tokens."""
+    def sample(self, rows: int, needs: Needs, sequences: list[Sequence]) -> None:
+        """``lm_head``, and the next tokens. The sequences are looked at for what is ``needs.beyond``."""
         model: Any = self.loaded.model
         ids, _, slots = self._given_to(rows)
         logits, params = logits_of(model, self._hidden[:rows]).float(), self._params(rows)
+        if needs.logprobs:
+            self._logprobs = Logprobs(logits, sequences)
         if needs.penalty:
             assert self._seen is not None
             self._seen[slots, ids] = torch.ones_like(ids, dtype=torch.bool)
             logits = penalise(logits, params, self._seen[slots])
+        if needs.shaped:
+            counted = counted_of(sequences)
+            shape(logits, sequences, counted, self._counts.advance(counted, ids) if counted else None)
         tokens, short = choose(logits, params, needs)
         if needs.ranked:
             self._logits[:rows] = logits

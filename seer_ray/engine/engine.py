@@ -12,12 +12,14 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.flight import Flight
+from seer_ray.engine.guide import Guides
 from seer_ray.engine.pages import PagePool
 from seer_ray.engine.request import Completion, Delta, Request, SamplingParams
 from seer_ray.engine.runner import Runner
 from seer_ray.engine.scheduler import Scheduler
 from seer_ray.engine.sequence import Sequence
 from seer_ray.models.load import LoadedModel
+from seer_ray.tasks.stop import find_stop
 
 
 class Engine:
@@ -35,7 +37,8 @@ class Engine:
     Attributes:
         overlap: results of a step are taken in (stop strings, text, counts) while the next one runs, as they
             are on a GPU. Only captured steps are launched ahead: those of exact mode, of recorded chains, of
-            mixtures of experts and of the oracle wait for the results of the step before.
+            mixtures of experts and of the oracle wait for the results of the step before, and so do those
+            with a chain that must keep to a form.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Engine:
     ) -> None:
         self.model = model
         self.tokenizer = model.tokenizer
+        self._guides = Guides(model.tokenizer, model.model.config.vocab_size)
         self._sequences: dict[str, Sequence] = {}
         self._outbox: list[Delta] = []
         self._flight: Flight | None = None
@@ -128,7 +132,7 @@ class Engine:
         if request.id in self._sequences:
             raise ValueError(f"request {request.id!r} is already in the engine")
         sequence = Sequence(request, self.settings.block_size, self.runner.capacity.max_length)
-        problem = self._impossible(sequence)
+        problem = self._impossible(sequence) or self._guide(sequence)
         if problem:
             self._outbox.append(sequence.complete("", "error", problem))
             return
@@ -183,7 +187,7 @@ class Engine:
         ``overlap`` the tokens that come back are those of the step before, read while this one runs."""
         began = time.perf_counter()
         scheduled = self.scheduler.schedule(self.settle)
-        ahead = self.overlap and self.runner.captures(scheduled.decode)
+        ahead = self.overlap and self.runner.leads(scheduled.decode)
         if not ahead and self.settle():
             scheduled.prune()
         self._outbox += [self._strand(sequence) for sequence in scheduled.stranded]
@@ -216,7 +220,7 @@ class Engine:
         """Wait for a step and take its tokens. ``self._flight`` is the step after it, if that is launched."""
         before = self.runner.bytes_read
         for sequence, row in self.runner.collect(flight):
-            sequence.tokens.append(row.token)
+            sequence.append(row.token, row.logprobs)
             self._counters["new_tokens"] += 1
             done = self._finish_reason(sequence) is not None
             # It has computed a token too many, or one that is none: nobody sees it. Its page is written again
@@ -258,6 +262,8 @@ class Engine:
             return "the prompt has no tokens"
         if not 0 <= min(sequence.tokens) <= max(sequence.tokens) < self.runner.vocabulary:
             return f"a token id is not in the model's vocabulary of {self.runner.vocabulary}"
+        if unknown := [id for id, _ in sequence.request.sampling.logit_bias if id >= self.runner.vocabulary]:
+            return f"logit_bias: token {unknown[0]} is not in the vocabulary of {self.runner.vocabulary}"
         if length >= capacity.max_length:
             limit = capacity.max_length
             return f"the prompt has {length} tokens; with a limit of {limit} there is no room to answer"
@@ -265,10 +271,22 @@ class Engine:
             return f"the prompt has {length} tokens; the cache holds {cached}: raise engine.kv_memory"
         return None
 
+    def _guide(self, sequence: Sequence) -> str | None:
+        """Gives a sequence its guide, if it needs one; why that cannot be."""
+        request = sequence.request
+        if request.sampling.structure is not None:
+            try:
+                sequence.guide = self._guides.make(request.sampling.structure, request.progress.tokens)
+            except ConfigError as error:
+                return str(error)
+        return None
+
     def _finish_reason(self, sequence: Sequence) -> str | None:
-        params = sequence.request.sampling
+        params, guide = sequence.request.sampling, sequence.guide
         if not sequence.generated:
             return None
+        if guide is not None and guide.done:
+            return "error" if guide.error is not None else "stop"
         if sequence.tokens[-1] in params.eos_token_ids:
             return "stop"
         if params.stop and self._stop_at(sequence, params.stop, tail=True) is not None:
@@ -281,7 +299,8 @@ class Engine:
         self._sequences.pop(sequence.request.id)
         if sequence.slot >= 0:
             self.scheduler.finish(sequence)
-        return sequence.complete(self._text(sequence), reason)
+        error = sequence.guide.error if reason == "error" and sequence.guide is not None else None
+        return sequence.complete(self._text(sequence), reason, error)
 
     def _strand(self, sequence: Sequence) -> Delta:
         self._sequences.pop(sequence.request.id)
@@ -298,15 +317,14 @@ class Engine:
         return text if cut is None else text[:cut]
 
     def _stop_at(self, sequence: Sequence, stop: tuple[str, ...], tail: bool) -> int | None:
-        """Where the first stop string begins. With ``tail``, only looks where the last token can have
-        finished one: every token in the midst of a string brings at least one of its bytes. There special
-        tokens count as text, so that one of them can be a stop string."""
+        """Where the first stop string begins that ends behind the least tokens. With ``tail``, only looks
+        where the last token can have finished one: every token in the midst of a string brings at least one
+        of its bytes. There special tokens count as text, so that one of them can be a stop string."""
         tokens = sequence.tokens[sequence.prompt_length :]
-        if tail:
-            tokens = tokens[-(max(len(s.encode()) for s in stop) + 8) :]
-        text = self._decode(tokens, special=tail)
-        found = [at for at in (text.find(s) for s in stop if s) if at >= 0]
-        return min(found, default=None)
+        first = max(0, len(tokens) - max(len(s.encode()) for s in stop) - 8) if tail else 0
+        text = self._decode(tokens[first:], special=tail)
+        least = self._decode(tokens[first : sequence.least], special=tail) if sequence.least > first else ""
+        return find_stop(text, stop, len(least))
 
     def _decode(self, tokens: list[int], special: bool = False) -> str:
         if self.tokenizer is None:

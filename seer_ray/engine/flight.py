@@ -56,6 +56,8 @@ class Row(NamedTuple):
     """KV tokens that it read, by layer, summed over KV heads."""
     late: bool = False
     """The token was chosen after the step: one that was launched ahead was given another."""
+    logprobs: bytes = b""
+    """As ``logprobs.Logprobs.spell`` has them; empty: not asked for."""
 
 
 class Flight:

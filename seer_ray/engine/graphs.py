@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from seer_ray.engine.captured import Capture, CapturedSteps, Step
+from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import Decoder
-from seer_ray.engine.sampler import Needs
 from seer_ray.engine.sequence import Sequence
 from seer_ray.models.load import LoadedModel
 
@@ -67,6 +67,9 @@ class DecodeGraphs(CapturedSteps):
 
         def step() -> None:
             self.layers(rows, pages, fills=True)
-            self.sample(rows, needs)
+            if not needs.beyond:
+                self.sample(rows, needs, sequences)
 
-        self.replay((rows, needs), step)
+        self.replay((rows, None if needs.beyond else needs), step)
+        if needs.beyond:
+            self.sample(rows, needs, sequences)

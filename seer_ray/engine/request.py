@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The form that a completion must have: see ``guide``."""
+
+    kind: str
+    """``json`` (a schema), ``regex``, or ``choice`` (a JSON list of texts)."""
+    text: str
+    asked: str = "structure"
+    """What it is called in errors."""
+    thinking: tuple[int, int] | None = None
+    """Tokens that open and close reasoning, which is free; None: the model does not think."""
+    begun: bool = False
+    """The prompt has opened it."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """How the next token is chosen. Complete: nothing is left to a default elsewhere.
 
-    Order of operations as in ``transformers``: repetition penalty, temperature, top-k, top-p, min-p.
+    Order of operations as in ``transformers``, with what that does not have in its midst: repetition penalty,
+    frequency and presence penalty, logit bias, no end before ``min_new_tokens``, structure, temperature,
+    top-k, top-p, min-p.
     """
 
     max_new_tokens: int
@@ -18,8 +37,19 @@ class SamplingParams:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    """Taken from the logits of tokens that were generated before."""
+    frequency_penalty: float = 0.0
+    """The same, times how often."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids, each once, and what is added to their logits."""
+    min_new_tokens: int = 0
+    """Before so many there is no end token, and stop strings are text."""
     stop: tuple[str, ...] = ()
     eos_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    """Log-probabilities of the token and of so many of the most likely ones; None: none."""
+    structure: Structure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +67,21 @@ class Counters:
     """``attended_kv`` of each layer; empty: not known."""
 
 
+class TokenLogprobs(NamedTuple):
+    """Log-probabilities at one token, by the model alone: before penalties, temperature and ranks."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]
+    """Token ids and log-probabilities of the most likely ones, in falling order."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> TokenLogprobs:
+        """From how they travel: fp32 of the chosen, of the top ones, and their ids."""
+        chosen, *rest = array("f", data)
+        count = len(rest) // 2
+        return cls(chosen, tuple(zip(map(int, rest[count:]), rest[:count], strict=True)))
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a request has come: enough to continue it in another engine."""
@@ -44,6 +89,8 @@ class Progress:
     tokens: tuple[int, ...] = ()
     """Generated so far."""
     counters: Counters = Counters()
+    logprobs: tuple[bytes, ...] = ()
+    """Of the tokens, if asked for."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +123,8 @@ class Completion:
     error: str | None = None
     counters: Counters = Counters()
     preemptions: int = 0
+    logprobs: list[bytes] = field(default_factory=list)
+    """Of each token, if asked for: ``TokenLogprobs.parse``."""
 
 
 @dataclass
@@ -89,3 +138,5 @@ class Delta:
     completion: Completion | None = None
     trace: list[bytes] = field(default_factory=list)
     """What the step of each token attended, see ``trace``; empty for requests that are not recorded."""
+    logprobs: list[bytes] = field(default_factory=list)
+    """Of each token, for requests that ask for them."""

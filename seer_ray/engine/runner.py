@@ -22,6 +22,9 @@ from seer_ray.engine.captured import CapturedSteps, capturable
 from seer_ray.engine.flight import Flight, Mark, Row
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.groups import PageGroup, page_groups
+from seer_ray.engine.guide import prepare
+from seer_ray.engine.logprobs import Logprobs
+from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk, Schedule
@@ -136,8 +139,12 @@ class Runner:
                 forward_tokens(self.loaded.model, upload(ids, self.device), step)
 
     def captures(self, sequences: list[Sequence]) -> bool:
-        """Whether their step is a captured one, which can be launched before the last one is read."""
+        """Whether their step is a captured one."""
         return self.captured is not None and self.captured.take(sequences)
+
+    def leads(self, sequences: list[Sequence]) -> bool:
+        """Whether their step can be launched before the last one is read: captured, no form to keep to."""
+        return self.captures(sequences) and not Needs.of(sequences).guided
 
     @torch.inference_mode()
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
@@ -195,15 +202,20 @@ class Runner:
             chosen = chosen.masked_fill(padding, states.nobody)
         step = DecodePass(self.decoder, tables, positions, completed, watch, chosen)
         ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
-        hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
+        needs = Needs.of(row for _, row in ready)
+        if needs.guided:
+            prepare(row.guide for _, row in ready)
+        hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
         if not ready:
             return {}
         logits = logits_of(self.loaded.model, hidden)
-        sampled = sample(
-            logits[torch.tensor([index for index, _ in ready], device=self.device)],
-            [row for _, row in ready],
-        )
+        logits = logits[torch.tensor([index for index, _ in ready], device=self.device)]
+        sampled = sample(logits, [row for _, row in ready])
+        said: dict[int, bytes] = {}
+        if needs.logprobs:
+            asked = Logprobs(logits.float(), [row for _, row in ready])
+            said = asked.spell(asked.of(torch.tensor(sampled, device=self.device)).cpu())
         read = step.tokens_read().tolist()
         if watch is not None:
             seen = watch.attended(
@@ -215,7 +227,10 @@ class Runner:
             parts = self.loaded.group.gathered(seen)
             for (_, row), *attended in zip(watched, *parts, strict=True):
                 row.record(np.concatenate(attended, axis=2))
-        return {row.slot: Row(token, read[index]) for (index, row), token in zip(ready, sampled, strict=True)}
+        return {
+            row.slot: Row(token, read[index], logprobs=said.get(place, b""))
+            for place, ((index, row), token) in enumerate(zip(ready, sampled, strict=True))
+        }
 
     def _groups(self, sequences: list[Sequence]) -> list[Seq[Sequence | None]]:
         """Batch rows of each pass. In exact mode groups of one size, each sequence in its own row, so that

@@ -12,31 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
+from seer_ray.engine.needs import Needs
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.shaping import count_anew, counted_of, shape
 
 NUCLEUS = 1024
 """Candidates looked at first for top-k and top-p; the whole vocabulary is sorted only if they do not do."""
 NEUTRAL = (0.0, 1.0, 0.0, 1.0)
 """Temperature, top-p, min-p and repetition penalty of a row that nobody reads."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What some row of a batch asks for. Known to the host, so a step leaves out what none does."""
-
-    plain: bool
-    """A draw from the whole vocabulary."""
-    ranked: bool
-    """A draw from the best tokens: top-k or top-p."""
-    penalty: bool
-
-    @classmethod
-    def of(cls, sequences: list[Sequence]) -> Needs:
-        asked = [sequence.request.sampling for sequence in sequences]
-        drawn = [params for params in asked if params.temperature > 0]
-        ranked = [params.top_k > 0 or params.top_p < 1 for params in drawn]
-        penalty = any(params.repetition_penalty != 1 for params in asked)
-        return cls(not all(ranked), any(ranked), penalty)
 
 
 @dataclass(frozen=True)
@@ -90,7 +73,7 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
 
     Args:
         logits: ``[rows, vocabulary]``.
-        sequences: one a row; all their tokens are cached or being computed.
+        sequences: one a row; all their tokens are cached or being computed, and their masks too.
     """
     logits, needs, device = logits.float(), Needs.of(sequences), logits.device
     floats, integers = zip(*(parameters_of(row, logits.shape[1]) for row in sequences), strict=True)
@@ -103,6 +86,9 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
         for row, sequence in enumerate(sequences):
             seen[row, torch.tensor(sequence.tokens, device=device)] = True
         logits = penalise(logits, params, seen)
+    if needs.shaped:
+        logits, counted = logits.clone(), counted_of(sequences)
+        shape(logits, sequences, counted, count_anew(counted, logits) if counted else None)
     tokens, short = choose(logits, params, needs)
     if needs.ranked:
         complete(tokens, short.nonzero().squeeze(1), logits, params)

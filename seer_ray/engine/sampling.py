@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,7 +42,6 @@ def resolve_sampling(
         chosen = getattr(sampling, name)
         return getattr(defaults, name) if chosen is None else chosen
 
-    ends = (*defaults.eos_token_ids, *token_ids(tokenizer.eos_token_id))
     return SamplingParams(
         max_new_tokens=sampling.max_new_tokens,
         temperature=float(choose("temperature")),
@@ -47,6 +49,39 @@ def resolve_sampling(
         top_k=int(choose("top_k")),
         min_p=float(choose("min_p")),
         repetition_penalty=float(choose("repetition_penalty")),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        min_new_tokens=sampling.min_new_tokens,
+        logprobs=sampling.logprobs,
         stop=(*sampling.stop, *(text for text in defaults.stop if text not in sampling.stop)),
-        eos_token_ids=() if sampling.ignore_eos else tuple(dict.fromkeys(ends)),
+        eos_token_ids=() if sampling.ignore_eos else end_tokens(model, tokenizer),
     )
+
+
+def end_tokens(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What ends a completion: the end tokens of generation config and tokenizer."""
+    ends = (*generation_defaults(model).eos_token_ids, *token_ids(tokenizer.eos_token_id))
+    return tuple(dict.fromkeys(ends))
+
+
+def own_sampling(
+    usual: SamplingParams, sampling: SamplingConfig, own: Mapping[str, Any], ends: tuple[int, ...]
+) -> SamplingParams:
+    """The sampling of a request that has settings of its own.
+
+    Args:
+        usual: of the others.
+        sampling: the options that made it.
+        own: by field of ``SamplingParams``; ``stop`` takes the place of the option's, not of the model's;
+            ``ignore_eos`` that of the option, and ``stop_token_ids`` come to the end tokens.
+        ends: the model's end tokens.
+    """
+    fields = dict(own)
+    ignored = fields.pop("ignore_eos", sampling.ignore_eos)
+    fields["eos_token_ids"] = tuple(
+        dict.fromkeys((*(() if ignored else ends), *fields.pop("stop_token_ids", ())))
+    )
+    if "stop" in fields:
+        models = [text for text in usual.stop if text not in sampling.stop]
+        fields["stop"] = (*fields["stop"], *(text for text in models if text not in fields["stop"]))
+    return replace(usual, **fields)

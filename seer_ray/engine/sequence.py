@@ -10,6 +10,8 @@ from operator import add
 
 import numpy as np
 
+from seer_ray.engine.guide import Guide
+from seer_ray.engine.needs import needs_of
 from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
 from seer_ray.engine.trace import TraceEncoder
 
@@ -45,7 +47,13 @@ class Sequence:
         self.attended, self.available = begun.attended_kv, begun.available_kv
         self.attended_layers = begun.attended_layers
         self.noise_key = noise_key(request.seed, request.problem, request.sample)
-        self._reported = len(self.tokens)
+        self.needs = needs_of(request.sampling)
+        """What it asks of sampling, see ``needs``."""
+        self.least = request.sampling.min_new_tokens
+        self.guide: Guide | None = None
+        """Of a request with a structure: whoever has the tokenizer gives it one."""
+        self.logprobs = list(request.progress.logprobs)
+        self._reported, self._reported_logprobs = len(self.tokens), len(self.logprobs)
         self._encoder = TraceEncoder(block) if request.record else None
         self._trace: list[bytes] = []
         self._seconds = {"queued": begun.queued_s, "prefill": begun.prefill_s, "decode": begun.decode_s}
@@ -74,6 +82,14 @@ class Sequence:
     def recorded(self) -> bool:
         """Somebody wants to know what its steps attend."""
         return self._encoder is not None
+
+    def append(self, token: int, logprobs: bytes) -> None:
+        """The next token, and what was asked of it."""
+        self.tokens.append(token)
+        if logprobs:
+            self.logprobs.append(logprobs)
+        if self.guide is not None:
+            self.guide.take(token)
 
     def record(self, attended: np.ndarray) -> None:
         """What the step of the next token attended, bool ``[blocks, layers, kv_heads]``."""
@@ -115,7 +131,9 @@ class Sequence:
         tokens = self.tokens[self._reported :]
         self._reported = len(self.tokens)
         trace, self._trace = self._trace, []
-        return Delta(self.request.id, tokens, self._counters(), trace=trace)
+        logprobs = self.logprobs[self._reported_logprobs :]
+        self._reported_logprobs += len(logprobs)
+        return Delta(self.request.id, tokens, self._counters(), trace=trace, logprobs=logprobs)
 
     def complete(self, text: str, reason: str, error: str | None = None) -> Delta:
         """The last report."""
@@ -129,6 +147,7 @@ class Sequence:
             error,
             delta.counters,
             self.preemptions,
+            self.logprobs,
         )
         return delta
 

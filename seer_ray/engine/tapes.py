@@ -10,8 +10,8 @@ from functools import partial
 from typing import NamedTuple
 
 from seer_ray.engine.captured import Capture, CapturedSteps
+from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import Decoder
-from seer_ray.engine.sampler import Needs
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.tape import record
 from seer_ray.models.load import LoadedModel
@@ -41,7 +41,7 @@ class DecodeTapes(CapturedSteps):
         self.replay(form, partial(self.layers, *form))
         if len(self.captured) > KEPT:
             del self.captured[next(iter(self.captured))]
-        self.sample(form.rows, needs)
+        self.sample(form.rows, needs, sequences)
 
     def _form(self, sequences: list[Sequence]) -> Form:
         cache = self.decoder.cache

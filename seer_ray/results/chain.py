@@ -25,6 +25,8 @@ COUNTERS: dict[str, pa.DataType] = {
     "attended_layers": pa.list_(pa.int64()),
 }
 """Columns of ``Counters``."""
+EACH = ("trace", "logprobs")
+"""Columns with an entry a token, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Record:
     attempts: int
     trace: list[bytes]
     """Of these tokens, as far as it is recorded."""
+    logprobs: list[bytes]
+    """Likewise."""
 
 
 @dataclass
@@ -49,6 +53,8 @@ class Chain:
     tokens: array[int] = field(default_factory=lambda: array("i"))
     trace: list[bytes] = field(default_factory=list)
     """What the step of each token attended; ends with the last that is recorded."""
+    logprobs: list[bytes] = field(default_factory=list)
+    """Of each token, where they are asked for."""
     counters: Counters = field(default_factory=Counters)
     attempts: int = 0
     """Workers that had the request."""
@@ -60,16 +66,24 @@ class Chain:
 
     @classmethod
     def of(cls, progress: Progress) -> Self:
-        return cls(array("i", progress.tokens), counters=progress.counters)
+        return cls(array("i", progress.tokens), logprobs=list(progress.logprobs), counters=progress.counters)
 
     @property
     def progress(self) -> Progress:
         """The same for an engine."""
-        return Progress(tuple(self.tokens), self.counters)
+        return Progress(tuple(self.tokens), self.counters, tuple(self.logprobs))
 
-    def extend(self, tokens: Sequence[int], counters: Counters, trace: Sequence[bytes] = ()) -> None:
-        """New tokens, the counters after them, and what their steps attended if that is recorded."""
+    def extend(
+        self,
+        tokens: Sequence[int],
+        counters: Counters,
+        trace: Sequence[bytes] = (),
+        logprobs: Sequence[bytes] = (),
+    ) -> None:
+        """New tokens, the counters after them, and what their steps attended and their log-probabilities if
+        that is wanted."""
         self.trace = self.traced(trace)
+        self.logprobs.extend(logprobs)
         self.tokens.extend(tokens)
         self.counters, self.changed = counters, True
 
@@ -85,6 +99,7 @@ class Chain:
             self.saved, self.crc = length, self._crc(length)
         del self.tokens[length:]
         del self.trace[length:]
+        del self.logprobs[length:]
 
     def apply(self, record: Record) -> bool:
         """Take a record from disk, if it continues what is known."""
@@ -92,7 +107,7 @@ class Chain:
             self.attempts = max(self.attempts, record.attempts)
             return False
         self.cut(record.offset)
-        self.extend(record.tokens, record.counters, record.trace)
+        self.extend(record.tokens, record.counters, record.trace, record.logprobs)
         self.attempts = record.attempts
         self.mark_saved()
         return True
@@ -116,8 +131,10 @@ def encode(chains: dict[str, Chain], run_id: str) -> bytes:
         "crc": pa.array([chain.crc for chain in chains.values()], pa.uint32()),
         "tokens": pa.ListArray.from_arrays(pa.array(ends), pa.array(tokens)),
         "attempts": pa.array([chain.attempts for chain in chains.values()], pa.int32()),
-        "trace": pa.array([chain.trace[chain.saved :] for chain in chains.values()], pa.list_(pa.binary())),
     }
+    for name in EACH:
+        pieces_of = [getattr(chain, name)[chain.saved :] for chain in chains.values()]
+        columns[name] = pa.array(pieces_of, pa.list_(pa.binary()))
     for name, kind in COUNTERS.items():
         columns[name] = pa.array([getattr(chain.counters, name) for chain in chains.values()], kind)
     batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({RUN_ID: run_id.encode()})
@@ -147,8 +164,9 @@ def decode(data: bytes, run_id: str, sealed: bool = True) -> list[Record]:
     if theirs != run_id.encode() and (sealed or theirs is not None):
         raise ValueError("segment of another run")
     fields = {name: table[name].to_pylist() for name in table.column_names if name != "tokens"}
-    # Logs of earlier versions have neither.
-    fields.setdefault("trace", [[]] * table.num_rows)
+    # Logs of earlier versions have none of them.
+    for name in EACH:
+        fields.setdefault(name, [[]] * table.num_rows)
     fields.setdefault("attended_layers", [()] * table.num_rows)
     fields["attended_layers"] = [tuple(layers) for layers in fields["attended_layers"]]
     records = []
@@ -161,7 +179,7 @@ def decode(data: bytes, run_id: str, sealed: bool = True) -> list[Record]:
                 array("i", tokens.values.to_numpy().tobytes()),
                 Counters(**{name: fields[name][row] for name in COUNTERS}),
                 fields["attempts"][row],
-                fields["trace"][row],
+                *(fields[name][row] for name in EACH),
             )
         )
     return records

@@ -23,11 +23,18 @@ class Column:
 
 
 TEXT = pa.large_string()
+_LIKELY = {"token_id": pa.int32(), "token": pa.string(), "logprob": pa.float32()}
+LOGPROB = pa.struct({**_LIKELY, "top": pa.list_(pa.struct(_LIKELY))})
 COLUMNS = (
     Column("problem_id", TEXT, "id of the dataset row"),
     Column("sample", pa.int32(), "number of the completion among those of its problem, from 0"),
-    Column("seed", pa.int64(), "of the job; noise is a function of (seed, problem_id, sample, position)"),
+    Column(
+        "seed",
+        pa.int64(),
+        "of the job, or the row's own; noise is a function of (seed, problem_id, sample, position)",
+    ),
     Column("prompt", TEXT, "rendered by the chat template"),
+    Column("asked", TEXT, "settings of the row's own, as JSON; null: none", nullable=True),
     Column("completion", TEXT, "generated text, with the marks of reasoning and no other special tokens"),
     Column("reasoning", TEXT, "its reasoning, without marks; null: none, or not told apart", nullable=True),
     Column(
@@ -41,6 +48,12 @@ COLUMNS = (
         "inputs",
         TEXT,
         "columns of the dataset's row that task.columns.keep names, as a JSON object; null: it names none",
+        nullable=True,
+    ),
+    Column(
+        "logprobs",
+        pa.list_(LOGPROB),
+        "of each token, by the model alone, with the most likely ones; null: sampling.logprobs is not set",
         nullable=True,
     ),
     Column("finish_reason", TEXT, "stop, length, abort or error"),

@@ -87,10 +87,10 @@ class Race:
 
     def _count(self, session: Session) -> int:
         """Where the last round ends that is whole."""
-        committed, numbers = session.folder.committed(), range(session.config.samples)
-        ids, count = [problem.id for problem in session.problems], self._whole[session.name]
-        while round := ids[count : count + self._size]:
-            if not all((id, number) in committed for id in round for number in numbers):
+        committed, count = session.folder.committed(), self._whole[session.name]
+        while round := session.problems[count : count + self._size]:
+            samples = session.config.samples
+            if not all((p.id, number) in committed for p in round for number in range(p.samples(samples))):
                 break
             count += len(round)
         return count

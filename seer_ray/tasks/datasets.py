@@ -12,10 +12,11 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean, one_line
 from seer_ray.config.options import ColumnsConfig, TaskConfig
+from seer_ray.tasks.asked import COMPLETIONS, URLS, Asked, column_settings, parse_settings
 from seer_ray.tasks.extraction import choice_letter
 from seer_ray.tasks.generators import generate
 from seer_ray.tasks.problem import Problem
-from seer_ray.tasks.prompts import build_messages, check_template
+from seer_ray.tasks.prompts import build_messages, check_template, raw_prompt
 from seer_ray.tasks.sources import Row, WrittenFloat, read_rows
 from seer_ray.tasks.values import as_id, as_text, check_unicode, column_value, has_column
 
@@ -25,7 +26,6 @@ LONGEST_ERROR = 500
 """Characters of what is wrong with a row; it may quote the row."""
 GENERATED = 8
 """Built-in problems, if the task has no limit."""
-BATCH_URL = "/v1/chat/completions"
 
 Fields = dict[str, Any] | ConfigError
 """A row, or what is wrong with it."""
@@ -56,6 +56,10 @@ def load_problems(task: TaskConfig) -> list[Problem]:
         raise ConfigError(f"task.data={task.data}: has no rows")
     first = next((row for _, row in rows if isinstance(row, dict)), {})
     if _is_batch(first):
+        if columns.sampling is not None:
+            raise ConfigError(
+                f"task.columns.sampling={columns.sampling}: a batch has its settings in body; leave it out"
+            )
         rows = [(where, _from_batch(row, columns, where)) for where, row in rows]
         columns = replace(columns, messages=columns.messages or "messages")
     _check_kept(columns, rows, task)
@@ -114,7 +118,9 @@ def _problem(id: str, row: Fields, columns: ColumnsConfig, task: TaskConfig, whe
 
 
 def _asked(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfig, where: str) -> Problem:
-    messages, answer = build_messages(row, columns, task, where), None
+    asked, answer = _settings(row, columns, where), None
+    raw = raw_prompt(row["body"]["prompt"], where) if asked.url == COMPLETIONS else None
+    messages = build_messages(row, columns, task, where) if raw is None else ()
     option = f"task.columns.answer={columns.answer}"
     if columns.answer is not None and (task.grader != "none" or has_column(row, columns.answer)):
         answer = answer_text(column_value(row, columns.answer, option, where), option, where)
@@ -122,10 +128,12 @@ def _asked(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfi
         raise ConfigError(
             f"task.grader=choice: the answer in {where} is {answer!r}, not a letter from A to J"
         )
+    if isinstance(raw, str):
+        check_unicode(raw, "the prompt", where)
     for message in messages:
         check_unicode(message["role"] + message["content"], "the prompt", where)
     check_unicode(answer or "", option, where)
-    return Problem(id, messages, answer, inputs=_kept(row, columns, where))
+    return Problem(id, messages, answer, inputs=_kept(row, columns, where), asked=asked, raw=raw)
 
 
 def _kept(row: dict[str, Any], columns: ColumnsConfig, where: str) -> str | None:
@@ -149,6 +157,26 @@ def _check_kept(columns: ColumnsConfig, rows: list[Row], task: TaskConfig) -> No
             raise ConfigError(
                 f"task.columns.keep={name}: no row of task.data={task.data} has it; there are {there}{near}"
             )
+
+
+def _settings(row: dict[str, Any], columns: ColumnsConfig, where: str) -> Asked:
+    """What the row asks for itself."""
+    if _is_batch(row):
+        url, body = row.get("url", URLS[0]), row["body"]
+        if url not in URLS:
+            raise ConfigError(f"{where}: url={url}: must be {' or '.join(URLS)}")
+        content = "prompt" if url == COMPLETIONS else "messages"
+        if not isinstance(body, dict) or body.get(content) is None:
+            raise ConfigError(
+                f"{where}: not a line of an OpenAI batch: must have custom_id and body.{content}"
+            )
+        if row.get("method", "POST") != "POST":
+            raise ConfigError(f"{where}: method={row['method']}: must be POST")
+        return parse_settings(body, where, "body", url)
+    if columns.sampling is None:
+        return Asked()
+    option = f"task.columns.sampling={columns.sampling}"
+    return column_settings(column_value(row, columns.sampling, option, where), option, where)
 
 
 def answer_text(value: Any, option: str = "task.columns.answer", where: str = "the row") -> str | None:
@@ -191,14 +219,12 @@ def _from_batch(row: Fields, columns: ColumnsConfig, where: str) -> Fields:
     """A line of OpenAI's batch format as a row: id, messages, metadata and, if there is one, the answer."""
     if isinstance(row, ConfigError):
         return row
-    body = row.get("body")
-    if not _is_batch(row) or not isinstance(body, dict) or "messages" not in body:
-        return ConfigError(f"{where}: not a line of an OpenAI batch: must have custom_id and body.messages")
-    if row.get("url", BATCH_URL) != BATCH_URL:
-        return ConfigError(f"{where}: url={row['url']}: must be {BATCH_URL}")
+    if not _is_batch(row):
+        return ConfigError(f"{where}: not a line of an OpenAI batch: must have custom_id and body")
+    body = row["body"] if isinstance(row["body"], dict) else {}
     metadata = body.get("metadata")
     flat = {**body, **(metadata if isinstance(metadata, dict) else {}), **row, "id": row["custom_id"]}
-    flat["messages"] = body["messages"]
+    flat["messages"] = body.get("messages")
     if columns.answer is not None and not has_column(flat, columns.answer):
         flat[columns.answer] = None
     return flat

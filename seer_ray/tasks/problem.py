@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from seer_ray.tasks.asked import Asked
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class Problem:
     """Why the row cannot be asked, with its file and line; None: it can."""
     inputs: str | None = None
     """Columns of the row that the results keep (``task.columns.keep``), as a JSON object; None: none."""
+    asked: Asked = field(default_factory=Asked)
+    """Settings of its own."""
+    raw: str | tuple[int, ...] | None = None
+    """In place of a chat: text, or token ids, that goes to the model as it is."""
+
+    def samples(self, usual: int) -> int:
+        """Completions of it."""
+        return self.asked.samples or usual
 
 
 @dataclass(frozen=True)

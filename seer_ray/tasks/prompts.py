@@ -168,6 +168,24 @@ def _message(item: Any, where: str) -> Message:
     return {"role": item["role"], "content": content}
 
 
+def raw_prompt(value: Any, where: str) -> str | tuple[int, ...]:
+    """The prompt of a line of ``/v1/completions``: text, token ids, or a list of one of them.
+
+    Raises:
+        ConfigError: It is something else, or several.
+    """
+    found = value
+    if isinstance(found, list) and found and not isinstance(found[0], int):
+        if len(found) > 1:
+            raise ConfigError(f"body.prompt: {len(found)} prompts in {where}; give each a line of its own")
+        (found,) = found
+    if isinstance(found, str) and found:
+        return found
+    if isinstance(found, list) and found and all(type(id) is int and id >= 0 for id in found):
+        return tuple(found)
+    raise ConfigError(f"body.prompt: must be text or token ids in {where}")
+
+
 def render(
     problem: Problem, tokenizer: Any, task: TaskConfig, clock: datetime | None = None
 ) -> tuple[str, list[int]]:
@@ -185,7 +203,16 @@ def render(
     Raises:
         ConfigError: The template refuses the chat, or has no thinking switch for ``task.thinking``.
     """
+    if isinstance(problem.raw, str):
+        return problem.raw, list(tokenizer(problem.raw)["input_ids"])
+    if problem.raw is not None:
+        return tokenizer.decode(problem.raw), list(problem.raw)
     # Named templates come as a dict; which one is taken is the tokenizer's choice.
+    for name in problem.asked.template:
+        if name not in str(tokenizer.chat_template):
+            raise ConfigError(
+                f"problem '{problem.id}': {name}: this model's chat template does not know it; take it out"
+            )
     if task.thinking is not None and "enable_thinking" not in str(tokenizer.chat_template):
         raise ConfigError(
             f"task.thinking={str(task.thinking).lower()}: this model's chat template has no thinking switch; "
@@ -208,6 +235,8 @@ def opening(problem: Problem, tokenizer: Any, task: TaskConfig, text: str, clock
         problem, tokenizer, task, clock: As for ``render``.
         text: What ``render`` gave.
     """
+    if problem.raw is not None:
+        return ""
     if not tokenizer.chat_template:
         end = task.prompt.rpartition("}")[2]
         return end if text.endswith(end) else ""
@@ -225,6 +254,7 @@ def _templated(
     problem: Problem, tokenizer: Any, task: TaskConfig, clock: datetime | None, generation_prompt: bool
 ) -> str:
     given: dict[str, Any] = {} if task.thinking is None else {"enable_thinking": task.thinking}
+    given |= problem.asked.template
     if clock is not None and "strftime_now" in str(tokenizer.chat_template):
         given["chat_template"] = stopped(tokenizer.get_chat_template(), clock)
     try:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from seer_ray.tasks.marks import AROUND_ANSWER, KNOWN, Marks, marks_of, pair
+from seer_ray.tasks.stop import find_stop
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,33 @@ class ReasoningParser:
         }
         """Added tokens that marks are made of."""
 
+    def may_think(self, prompt: str) -> tuple[tuple[int, int], bool] | None:
+        """What a completion may begin with before it answers: the tokens that open and close reasoning, and
+        whether it is open already.
+
+        None: the model has no such tokens, or the prompt has closed what it opened.
+
+        Args:
+            prompt: As for ``parse``.
+        """
+        for family in self._marks:
+            opens = [id for id, text in self._tokens.items() if family.open.fullmatch(text)]
+            closes = [id for id, text in self._tokens.items() if family.close.fullmatch(text)]
+            if opens and closes:
+                opened, closed = (
+                    max((match.end() for match in pattern.finditer(prompt)), default=0)
+                    for pattern in (family.open, family.close)
+                )
+                return ((opens[0], closes[0]), opened > closed) if opened >= closed else None
+        return None
+
     def parse(
-        self, tokens: Sequence[int], prompt: str = "", stop: Sequence[str] = (), finished: bool = True
+        self,
+        tokens: Sequence[int],
+        prompt: str = "",
+        stop: Sequence[str] = (),
+        finished: bool = True,
+        least: int = 0,
     ) -> Parsed:
         """A completion by its token ids.
 
@@ -71,14 +97,20 @@ class ReasoningParser:
             prompt: What the chat template puts behind the chat, where the completion goes on.
             stop: Strings of which the first one ends the text.
             finished: The model has ended the completion; False: it was cut off.
+            least: Tokens within which a stop string ends nothing.
         """
         text, places = self._spell(tokens)
-        text = text[: min((at for at in (text.find(s) for s in stop if s) if at >= 0), default=len(text))]
+        if stop:
+            text = text[: find_stop(text, stop, len(self.spell(tokens[:least])))]
         return self._parse(text, prompt, places, finished)
 
     def spell(self, tokens: Sequence[int]) -> str:
         """The text of some token ids, special tokens left out but for those that mark reasoning."""
         return self._spell(tokens)[0]
+
+    def spell_token(self, token: int) -> str:
+        """One token, special or not."""
+        return self._decode([token])
 
     def parse_text(self, text: str, finished: bool = True) -> Parsed:
         """A completion of which only the text is known."""

@@ -105,7 +105,8 @@ def test_what_the_builder_raises_reaches_the_caller() -> None:
 
 def test_merged_deltas_are_one_delta() -> None:
     completion = Completion(make_request("p"), [1, 2, 3], "", "stop")
-    first = merge(None, Delta("p/0", [1], Counters(attended_kv=1)))
-    second = merge(first, Delta("p/0", [2], Counters(attended_kv=2)))
+    first = merge(None, Delta("p/0", [1], Counters(attended_kv=1), logprobs=[b"a"]))
+    second = merge(first, Delta("p/0", [2], Counters(attended_kv=2), logprobs=[b"b"]))
     third = merge(second, Delta("p/0", [3], None, completion))
-    assert third == Delta("p/0", [1, 2, 3], Counters(attended_kv=2), completion)
+    expected = Delta("p/0", [1, 2, 3], Counters(attended_kv=2), completion, logprobs=[b"a", b"b"])
+    assert third == expected

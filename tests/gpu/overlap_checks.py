@@ -14,6 +14,8 @@ from seer_ray.engine import Engine, Request
 
 LAG = 2_000_000
 """Cycles, about a millisecond, that the device waits before each step: the host is far ahead of it."""
+OWN: dict[str, Any] = {"presence_penalty": 0.5, "logit_bias": ((5, 2.0),), "min_new_tokens": 3, "logprobs": 2}
+"""What is not sampled in the graph."""
 
 
 def lagging(engine: Engine) -> Engine:
@@ -39,9 +41,9 @@ def requests(count: int, **sampling: Any) -> list[Request]:
 def overlapping_gives_what_waiting_gives(selector: str, dtype: torch.dtype) -> None:
     """Five chains of known length in five rows are the same steps either way: bit for bit. Twelve that end
     when nobody knew are other steps, so the same tokens in fp32 only."""
-    batches = [requests(5)]
+    batches = [requests(5), requests(5, **OWN)]
     if dtype == torch.float32:
-        batches.append(requests(12, eos_token_ids=tuple(range(0, 260, 13)), stop=("e", "q")))
+        batches.append(requests(12, eos_token_ids=tuple(range(0, 260, 13)), stop=("e", "q"), **OWN))
     for batch in batches:
         found = []
         for overlap in (False, True):
@@ -56,10 +58,13 @@ def overlapping_gives_what_waiting_gives(selector: str, dtype: torch.dtype) -> N
 def nothing_waits_for_the_device(selector: str) -> None:
     """Prompts and steps are launched without an operation that stops the host."""
     engine = make(selector, torch.bfloat16)
-    run(engine, requests(12))  # captures
+    batches = requests(12), requests(12, **OWN, eos_token_ids=(7,))
+    for batch in batches:  # captures
+        run(engine, batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        run(engine, requests(12))
+        for batch in batches:
+            run(engine, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -51,10 +51,11 @@ def append(
     attempts: int,
     offset: int | None = None,
     trace: Sequence[bytes] = (),
+    logprobs: Sequence[bytes] = (),
 ) -> None:
     """New tokens of a chain, maybe in place of those from ``offset`` on."""
     chain = log.chains.setdefault(id, Chain())
     if offset is not None:
         chain.cut(offset)
     chain.attempts = attempts
-    chain.extend(list(tokens), counters, trace)
+    chain.extend(list(tokens), counters, trace, logprobs)

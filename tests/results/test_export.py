@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +60,25 @@ def test_a_batch_comes_back_under_its_own_ids(tmp_path: Path) -> None:
     assert lines[IDS[-1]]["error"] == {"code": "request_failed", "message": "too long"}
 
 
-def test_samples_have_ids_of_their_own_and_the_same_row_the_same_id(tmp_path: Path) -> None:
-    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+def test_samples_are_choices_of_one_line_once_all_are_there(tmp_path: Path) -> None:
+    """Also where the row asks for more than the run; a sample that failed fails its line."""
+    config = replace(CONFIG, samples=2)
+    with RunFolder.open(str(tmp_path / "run"), config) as folder:
         folder.commit(
-            row("p", n, extracted_answer=None, correct=None, finish_reason="length" if n else "abort")
-            for n in (0, 1)
+            row("p", n, extracted_answer=None, correct=n == 0, finish_reason="length" if n else "abort")
+            for n in (1, 0)
         )
+        folder.commit([row("q", 0), row("r", 0, asked='{"n": 1}'), row("s", 0), row("s", 1, error="no")])
         lines = export(folder, tmp_path / "out.jsonl")
         assert lines == export(folder, tmp_path / "again.jsonl")
-    assert [line["custom_id"] for line in lines] == ["p/0", "p/1"]
-    assert len({line["id"] for line in lines}) == 2
-    reasons = [line["response"]["body"]["choices"][0]["finish_reason"] for line in lines]
-    assert reasons == ["stop", "length"]
-    assert "correct" not in lines[0]["response"]["body"]["metadata"]
+    assert [line["custom_id"] for line in lines] == ["p", "r", "s"]
+    assert len({line["id"] for line in lines}) == 3
+    body = lines[0]["response"]["body"]
+    ends = [(choice["index"], choice["finish_reason"]) for choice in body["choices"]]
+    assert ends == [(0, "stop"), (1, "length")]
+    assert body["usage"] == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+    assert body["metadata"] == {"answer": "p", "correct/0": "true", "correct/1": "false"}
+    assert lines[2]["error"]["message"] == "no" and lines[2]["response"] is None
 
 
 @pytest.mark.parametrize(

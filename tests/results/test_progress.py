@@ -46,6 +46,16 @@ def test_a_chain_comes_back_with_its_counters(store: Store) -> None:
     assert known(log) == known(ProgressLog(store, RUN)) == expected
 
 
+def test_log_probabilities_come_back_with_their_tokens(store: Store) -> None:
+    log = ProgressLog(store, RUN)
+    append(log, "p/0", [1, 2, 3], Counters(), 1, logprobs=[b"a", b"b", b"c"])
+    log.flush()
+    append(log, "p/0", [4], Counters(), 2, offset=2, logprobs=[b"d"])
+    log.flush()
+    expected = {"p/0": (Progress((1, 2, 4), logprobs=(b"a", b"b", b"d")), 2)}
+    assert known(log) == known(ProgressLog(store, RUN)) == expected
+
+
 def test_only_what_is_flushed_is_there(store: Store) -> None:
     log = ProgressLog(store, RUN)
     append(log, "p/0", [1], Counters(), 1)

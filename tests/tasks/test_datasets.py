@@ -180,14 +180,17 @@ def test_openai_batch(tmp_path):
     [
         (
             {**batch_line(1), "url": "/v1/embeddings"},
-            "b.jsonl:2: url=/v1/embeddings: must be /v1/chat/completions",
+            {"r1": "b.jsonl:2: url=/v1/embeddings: must be /v1/chat/completions or /v1/completions"},
         ),
-        ({"custom_id": "x", "body": {"input": "a"}}, "b.jsonl:2: not a line of an OpenAI batch"),
-        (ROWS[0], "b.jsonl:2: not a line of an OpenAI batch"),
+        (
+            {"custom_id": "x", "body": {"input": "a"}},
+            {"x": "b.jsonl:2: not a line of an OpenAI batch: must have custom_id and body.messages"},
+        ),
+        (ROWS[0], {"b.jsonl:2": "b.jsonl:2: not a line of an OpenAI batch: must have custom_id and body"}),
     ],
 )
 def test_bad_openai_batch(tmp_path, line, message):
-    assert message in faults(write_jsonl(tmp_path / "b.jsonl", [batch_line(0), line]))["b.jsonl:2"]
+    assert faults(write_jsonl(tmp_path / "b.jsonl", [batch_line(0), line])) == message
 
 
 def test_openai_batch_with_an_id_twice(tmp_path):

@@ -252,3 +252,31 @@ def test_the_text_is_there_whatever_the_marks(pieces):
     if found.answer is not None:
         letters = (found.reasoning or "") + found.answer
         assert letters.count("a") == text.count("a") and letters.count("é") == text.count("é")
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "expected"),
+    [
+        ("qwen3", "", False),
+        ("qwen3", "<think>\n\n</think>\n\n", None),
+        ("deepseek-r1", "<think>\n", True),
+        ("special think", "", False),
+        ("gpt-oss", "", None),
+        ("only a template", "<think>", None),
+    ],
+)
+def test_what_a_completion_may_think_before_its_answer(family, prompt, expected):
+    """The two tokens around it and whether it is open; None: marks are no tokens, or closed by the prompt."""
+    special, added, template, *_ = FAMILIES[family]
+    made = tokenizer(special, added, template)
+    marks = tuple(made.convert_tokens_to_ids(["<think>", "</think>"]))
+    found = ReasoningParser(made).may_think(prompt)
+    assert found == (None if expected is None else (marks, expected))
+
+
+def test_a_stop_string_within_the_least_tokens_ends_nothing():
+    made = tokenizer(added=("<think>", "</think>"))
+    assert parse(made, "a.b.c", stop=["."]).text == "a"
+    assert parse(made, "a.b.c", stop=["."], least=2).text == "a.b"
+    assert parse(made, "<think>.</think>x.y", stop=["."], least=2).text == "<think>.</think>x"
+    assert parse(made, "ab--c", stop=["--"], least=3).text == "ab"
