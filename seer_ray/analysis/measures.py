@@ -8,6 +8,7 @@ from typing import Any
 
 from seer_ray.analysis.reads import reads, tokens_read
 from seer_ray.analysis.rows import Run, Totals, majority, pass_at_k
+from seer_ray.analysis.sequential import Saved
 
 Value = float | int
 PLAN = ("selector", "prompt_tokens", "completion_tokens", "error")
@@ -44,9 +45,23 @@ def no_answer(run: Run) -> float | None:
     return answers.count(None) / len(answers) if run.totals.graded else None
 
 
+def mean_known(column: str) -> Callable[[Run], float | None]:
+    """Mean over the completions of which it is known, where there are any."""
+
+    def found(run: Run) -> float | None:
+        values = [value for value in run.rows.complete[column] if value is not None]
+        return sum(values) / len(values) if values else None
+
+    return found
+
+
+def of_saved(of: Callable[[Saved], int]) -> Callable[[Run], int | None]:
+    """Of a run whose problems are sampled until they are decided."""
+    return lambda run: of(run.saved) if run.saved is not None else None
+
+
 def in_form(run: Run) -> float | None:
-    known = [form for form in run.rows.complete["in_form"] if form is not None]
-    return sum(known) / len(known) if known else None
+    return mean_known("in_form")(run)
 
 
 def strict(run: Run) -> float | None:
@@ -61,8 +76,10 @@ def strict(run: Run) -> float | None:
 
 def chances(run: Run) -> dict[int, list[float]]:
     """pass@k of each problem that has k graded samples, by k: powers of two and all."""
+    first = run.totals.first
     tallies = [
-        [s.counted for s in samples if s.counted is not None] for samples in run.rows.problems.values()
+        [s.counted for s in samples if s.counted is not None and (first is None or s.number < first)]
+        for samples in run.rows.problems.values()
     ]
     counts = [(len(tally), sum(tally)) for tally in tallies if tally]
     if not run.totals.graded:

@@ -21,16 +21,19 @@ from seer_ray.analysis.measures import (
     graded,
     in_form,
     majority_right,
+    mean_known,
     no_answer,
     nominal_read_rate,
     of_all,
     of_complete,
+    of_saved,
     pass_at,
     pass_problems,
     sparse_per_dense,
     strict,
 )
 from seer_ray.analysis.rows import Rows, Run, Totals
+from seer_ray.analysis.sequential import Saved
 from seer_ray.analysis.words import count, in_brief, percent, round_percent, with_interval
 from seer_ray.results.speed import Speed
 
@@ -126,6 +129,15 @@ METRICS = (
            summary=Line("ungraded", lambda n: f"{count(n, 'row')}, not counted above" if n else "")),
     Metric("rows/retried", "rows that more than one worker was given", "rows", ("attempts",),
            of_all("attempts", lambda attempts: sum(n > 1 for n in attempts))),
+    Metric("sequential/decided", "problems decided before all samples were there", "problems", (),
+           of_saved(lambda saved: saved.problems),
+           summary=Line("decided", lambda n: f"{count(n, 'problem')} before all samples were there")),
+    Metric("sequential/saved_samples", "samples not taken, as their problem was decided", "rows", (),
+           of_saved(lambda saved: saved.samples),
+           summary=Line("decided", lambda n: f"{count(n, 'sample')} saved" if n else "")),
+    Metric("sequential/saved_tokens", "of those, had they been as long as the others of their problem",
+           "tokens", (), of_saved(lambda saved: saved.tokens),
+           summary=Line("decided", lambda n: f"about {count(n, 'token')}" if n else "")),
     Metric("accuracy/no_answer_rate", "completions in which no answer was found", "fraction",
            ("extracted_answer", "error"), no_answer,
            summary=Line("no answer", lambda rate: f"{percent(rate)} of the completions"),
@@ -152,6 +164,12 @@ METRICS = (
            of_complete("finish_reason", lambda reasons: reasons.count("length") / len(reasons)),
            summary=Line("length", lambda rate: f"{percent(rate)} cut off at the limit" if rate else ""),
            report=Column("Cut off", round_percent, 1)),
+    Metric("thinking/mean_tokens", "reasoning of a completion without its marks, mean", "tokens",
+           ("thinking_tokens", "error"), mean_known("thinking_tokens"),
+           summary=Line("thinking", lambda n: f"{n:,.0f} tokens on average")),
+    Metric("thinking/forced_rate", "completions whose thinking was ended at sampling.thinking_budget",
+           "fraction", ("thinking_forced", "error"), mean_known("thinking_forced"),
+           summary=Line("thinking", lambda rate: f"{percent(rate)} ended at the budget")),
     Metric("tokens/prompt", "prompts of all rows", "tokens", ("prompt_tokens",), of_all("prompt_tokens")),
     Metric("tokens/completion", "generated, of all rows", "tokens", _LENGTH, of_all("completion_tokens")),
     Metric("time/prefill_s", "prefill, of all rows", "s", ("prefill_s",), of_all("prefill_s", math.fsum)),
@@ -219,7 +237,11 @@ ENGINES = ("prefill_tokens", "preemptions", "waiting", "pages_used", "pages")
 
 
 def summarise(
-    table: pa.Table, speed: Speed | None = None, engines: Mapping[str, float] | None = None
+    table: pa.Table,
+    speed: Speed | None = None,
+    engines: Mapping[str, float] | None = None,
+    first: int | None = None,
+    saved: Saved | None = None,
 ) -> dict[str, Value]:
     """All metrics of completions that are known, under names that MLflow takes.
 
@@ -227,12 +249,14 @@ def summarise(
         table: of the results schema; ``COLUMNS`` suffice. Any subset of a run's rows.
         speed: of the job; None: not measured
         engines: counters of the job's engines
+        first: samples of a problem that count for accuracy, see ``Totals``
+        saved: samples that were not taken; None: all were to be
     """
     columns = {name: table[name].to_pylist() for name in COLUMNS}
-    totals = Totals()
+    totals = Totals(first)
     for values in zip(*(columns[name] for name in Totals.COLUMNS), strict=True):
         totals.add(dict(zip(Totals.COLUMNS, values, strict=True)))
-    run = Run(totals, Rows(columns), speed, engines or {})
+    run = Run(totals, Rows(columns), speed, engines or {}, saved)
     found: dict[str, Value | None] = {}
     for metric in METRICS:
         value = metric.of(run)

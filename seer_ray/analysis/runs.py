@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from seer_ray.analysis import groups, outcomes
+from seer_ray.analysis.grid import SHORT
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.config import works
@@ -52,6 +56,15 @@ class Contender:
     def budget(self) -> int | None:
         """In tokens; None: dense."""
         return None if self.dense else self.options.get(BUDGET)
+
+
+def first_samples(options: Mapping[str, Any]) -> int | None:
+    """Samples of a problem that count for accuracy, from the first; None: all, as all are taken anyway."""
+    return int(options["sequential.every"]) if options.get("sequential.enabled") else None
+
+
+def _counted(rows: pa.Table, first: int | None) -> pa.Table:
+    return rows if first is None else rows.filter(pc.less(rows["sample"], first))
 
 
 def is_dense(options: Mapping[str, Any]) -> bool:
@@ -100,7 +113,10 @@ def load(uris: Sequence[str], where: Mapping[str, str] | None = None) -> list[Co
     folders = [RunFolder.view(uri) for uri, _ in places]
     options = [Identity(folder.config, RunConfig).deciding for folder in folders]
     names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
-    tables = [folder.read((*outcomes.COLUMNS, "inputs")) for folder in folders]
+    tables = [
+        _counted(folder.read((*outcomes.COLUMNS, "inputs")), first_samples(option))
+        for folder, option in zip(folders, options, strict=True)
+    ]
     if where:
         tables = [groups.matching(table, where) for table in tables]
     try:
@@ -182,7 +198,9 @@ def _said(names: Sequence[str], option: Mapping[str, Any]) -> list[str]:
 
 def _short(name: str) -> str:
     """Of an option; entries of mappings are named by layers, which say nothing alone."""
-    return name.removeprefix("selector.") if name.startswith(MAPPINGS) else name.rpartition(".")[2]
+    if name.startswith(MAPPINGS):
+        return name.removeprefix("selector.")
+    return SHORT.get(name, name.rpartition(".")[2])
 
 
 def baseline_of(settings: Sequence[Contender], of: Contender | None = None) -> Contender | None:

@@ -56,6 +56,8 @@ class RunQueue:
         them together without waiting for anything."""
         self.turns: list[tuple[float, float]] = []
         """(tokens, seconds) of each round that was released: what was done until the next one was."""
+        self.held = 0
+        """Requests that others keep back until they know whether they are needed: see ``more``."""
         self._rounds = deque(rounds)
         self._max_attempts = max_attempts
         self._breaker = CircuitBreaker()
@@ -74,7 +76,7 @@ class RunQueue:
 
     @property
     def unfinished(self) -> int:
-        return self.assignments.unfinished + self.unreleased + len(self._suspects)
+        return self.assignments.unfinished + self.unreleased + self.held + len(self._suspects)
 
     @property
     def queued(self) -> int:
@@ -99,6 +101,11 @@ class RunQueue:
         """Lets workers have the next round."""
         self.assignments.add(self._rounds.popleft())
         self.turns.append((0.0, 0.0))
+
+    def more(self, requests: Sequence[Request]) -> None:
+        """Requests that were held back: workers may have them at once."""
+        if self.failure is None:
+            self.assignments.add(requests)
 
     def report(self, worker: str, deltas: Sequence[Delta], seconds: float) -> list[Outcome]:
         """Takes in what a worker did that has been ready for so many seconds; what is done now."""
@@ -148,6 +155,7 @@ class RunQueue:
     def fail(self, reason: str) -> None:
         """Gives everything up. What a worker still says of it is ignored."""
         self.failure = self.failure or reason
+        self.held = 0
         self._rounds.clear()
         self._suspects.clear()
         tokens, self.assignments = self.assignments.new_tokens, Assignments([], self._max_attempts)

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
-from seer_ray.config.options import EngineConfig, PlanConfig, RunConfig, SelectorConfig, options
+from seer_ray.config.options import (
+    EngineConfig,
+    PlanConfig,
+    RunConfig,
+    SamplingConfig,
+    SelectorConfig,
+    SweepConfig,
+    options,
+)
 from seer_ray.config.selectors import SELECTORS, traits_of
 from seer_ray.config.works import anchor_at, layout_of, ratio_of, works
 
@@ -38,6 +46,8 @@ def check(config: Any, prefix: str = "") -> None:
         check_selector(config.selector, config.engine, config.plan)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
         check_marks(config.task.thinking_marks)
+        check_thinking(config.sampling)
+        check_sequential(config)
 
 
 def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
@@ -144,6 +154,31 @@ def check_marks(marks: list[str] | None) -> None:
     if marks and (len(marks) != 2 or not all(marks) or marks[0] == marks[1]):
         raise ConfigError(
             f"task.thinking_marks={marks}: must be two texts that differ, such as [<think>,</think>], or []"
+        )
+
+
+def check_thinking(sampling: SamplingConfig) -> None:
+    """An end of thinking has a budget at which it is forced."""
+    if sampling.thinking_end is not None and sampling.thinking_budget is None:
+        raise ConfigError(
+            f"sampling.thinking_end={sampling.thinking_end!r}: means nothing without sampling.thinking_budget"
+        )
+
+
+def check_sequential(config: RunConfig) -> None:
+    """Samples to save, and answers to decide by."""
+    if not config.sequential.enabled:
+        return
+    every = config.sequential.every
+    if config.samples <= every:
+        raise ConfigError(
+            f"sequential.every={every}: must be below samples={config.samples}, or there is nothing to save"
+        )
+    if config.task.grader == "none":
+        raise ConfigError("sequential.enabled=true: task.grader=none finds no answers to decide by")
+    if isinstance(config, SweepConfig) and config.sweep.racing.enabled:
+        raise ConfigError(
+            "sequential.enabled=true: sweep.racing.enabled decides by all samples of a problem; leave one out"
         )
 
 

@@ -50,6 +50,30 @@ class SamplingConfig:
     )
     stop: list[str] = option([], "strings that end a completion")
     ignore_eos: bool = option(False, "go on to max_new_tokens (benchmarks)")
+    thinking_budget: int | None = option(
+        None, "longest thinking, after which its end is forced; None: no limit", unit="tokens", minimum=0
+    )
+    thinking_end: str | None = option(
+        None,
+        "what is forced there, such as a sentence with the closing mark behind it; None: the closing mark",
+    )
+
+
+@dataclass
+class SequentialConfig:
+    """Stop sampling a problem when its majority answer is decided."""
+
+    enabled: bool = option(False, "sample each problem until its majority answer is decided, samples at most")
+    error: float = option(
+        0.05,
+        "chance that a problem is stopped at an answer that is not the one which the model gives most often; "
+        "0: stopped only where the samples to come cannot change the majority",
+        minimum=0.0,
+        maximum=0.5,
+    )
+    every: int = option(
+        4, "samples of a problem between two looks; accuracy (avg@k) is of the first so many", minimum=1
+    )
 
 
 @dataclass
@@ -263,6 +287,7 @@ class RunConfig(JobConfig):
     selector: SelectorConfig = section(SelectorConfig)
     plan: PlanConfig = section(PlanConfig)
     sampling: SamplingConfig = section(SamplingConfig)
+    sequential: SequentialConfig = section(SequentialConfig)
     engine: EngineConfig = section(EngineConfig)
     cluster: ClusterConfig = section(ClusterConfig, operational=True)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig, RunConfig
+from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Progress, Request, Structure
 from seer_ray.engine.sampling import end_tokens, own_sampling, resolve_sampling
 from seer_ray.models.catalog import check_engine
@@ -47,17 +48,26 @@ def make_prompts(
         ConfigError: No such model, or its chat template refuses every problem.
     """
     tokenizer = load_tokenizer(config.model)
-    prompts = {problem.id: _prompt(problem, tokenizer, config, clock) for problem in problems}
+    thinks = bool(ReasoningParser(tokenizer, config.task.thinking_marks).marks)
+    prompts = {problem.id: _prompt(problem, tokenizer, config, clock, thinks) for problem in problems}
     if all(prompt.error for prompt in prompts.values()):
         raise ConfigError(str(next(iter(prompts.values())).error))
     return prompts, tokenizer
 
 
-def _prompt(problem: Problem, tokenizer: Any, config: RunConfig, clock: datetime | None) -> Prompt:
+def _prompt(
+    problem: Problem, tokenizer: Any, config: RunConfig, clock: datetime | None, thinks: bool
+) -> Prompt:
+    """``thinks``: the model's marks of thinking are known."""
     if problem.error is not None:
         return Prompt(problem, "", (), error=problem.error)
     try:
         check_named(problem, config.model)
+        if (budget := problem.asked.thinking_budget) is not None and not thinks:
+            raise ConfigError(
+                f"problem '{problem.id}': thinking_token_budget={budget}: the marks that this model puts "
+                "around its thinking are not known; give them, such as task.thinking_marks=[<think>,</think>]"
+            )
         text, tokens = render(problem, tokenizer, config.task, clock)
         return Prompt(problem, text, tuple(tokens), opening(problem, tokenizer, config.task, text, clock))
     except ConfigError as error:
@@ -82,6 +92,7 @@ def make_requests(
     tokenizer: Any,
     done: Container[tuple[str, int]],
     log: ProgressLog,
+    thinking: ThinkingRules,
 ) -> list[Request]:
     """All that is not done, the samples of a problem one after the other; also of a problem without a prompt.
 
@@ -98,6 +109,8 @@ def make_requests(
             params = own_sampling(usual, config.sampling, asked.sampling, ends)
         if asked.form is not None:
             params = replace(params, structure=_structure(asked.form, prompt, parser))
+        if thinking.budget is not None or asked.thinking_budget is not None:
+            params = replace(params, thinking=thinking.of(prompt.opening, asked.thinking_budget))
         seed = config.seed if asked.seed is None else asked.seed
         for sample in range(prompt.problem.samples(config.samples)):
             if (problem, sample) in done:

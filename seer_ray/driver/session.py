@@ -14,12 +14,14 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.options import RunConfig
-from seer_ray.driver import told
+from seer_ray.driver import sequential, told
 from seer_ray.driver.dataset import describe, refuse_other_data, refuse_unknown_requests
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.rendered import refuse_other_prompts
 from seer_ray.driver.rows import RowWriter
+from seer_ray.driver.sequential import SequentialSamples
+from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Completion, Request
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
@@ -45,12 +47,18 @@ class Session:
         refuse_other_data(frame.folder, problems, frame.config)
         self.frame, self.problems = frame, problems
         self.config, self.folder = frame.config, frame.folder
-        rows = sum(problem.samples(frame.config.samples) for problem in problems)
-        self.monitor = Monitor(frame.folder, frame.reporter, rows)
-        self.monitor.add(frame.folder.read(Totals.COLUMNS).to_pylist())
+        self._sequential: SequentialSamples | None = None
+        self._first: int | None = None
+        if frame.config.sequential.enabled:
+            self._sequential = SequentialSamples(frame.config.sequential, frame.config.samples)
+            self._first = frame.config.sequential.every
+        total = sum(problem.samples(frame.config.samples) for problem in problems)
+        self.monitor = Monitor(frame.folder, frame.reporter, total, self._first)
+        self.queue: RunQueue | None = None
+        columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
+        self._take(frame.folder.read(list(dict.fromkeys(columns))).to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
         frame.status.say = self.monitor.said
-        self.queue: RunQueue | None = None
         self._rows: RowWriter | None = None
         self._tracked = 0.0
 
@@ -130,13 +138,16 @@ class Session:
 
         config, log, done = self.config, self.folder.progress(), self.folder.committed()
         refuse_other_prompts(self.folder, prompts, clock, bool(done or log.chains))
-        requests = make_requests(reading, prompts, tokenizer, done, log)
+        parser = ReasoningParser(tokenizer, config.task.thinking_marks)
+        thinking = ThinkingRules(config, parser, tokenizer)
+        requests = make_requests(reading, prompts, tokenizer, done, log, thinking)
         self._rows = RowWriter(
             self.folder,
             log,
             config,
             prompts,
-            ReasoningParser(tokenizer, config.task.thinking_marks),
+            parser,
+            thinking,
             self.frame.reporter.note,
             pool,
         )
@@ -145,6 +156,8 @@ class Session:
                 failure = Completion(request, [], "", "error", error)
                 self._rows.add(Outcome(failure, worker=None, attempts=0), plan="")
         requests = [request for request in requests if prompts[request.problem].error is None]
+        if self._sequential is not None:
+            requests = self._sequential.hold(requests)
         self.queue = RunQueue(
             self.name,
             self._rounds(requests, round_problems or len(self.problems)),
@@ -152,6 +165,7 @@ class Session:
             log.chains,
             DecodeOptions(config.engine, config.selector, config.plan),
         )
+        self.queue.held = self._sequential.held if self._sequential is not None else 0
         return self.queue
 
     def add(self, outcome: Outcome) -> None:
@@ -172,7 +186,7 @@ class Session:
         if self.frame.state is not None:
             return
         assert rows is not None and queue is not None
-        self.monitor.add(rows.graded())
+        self._take(rows.graded())
         rows.write()
         self.monitor.tick(queue)
         if time.monotonic() - self._tracked >= self.config.tracking.interval:
@@ -189,9 +203,9 @@ class Session:
         """
         if self._rows is not None and self.queue is not None and self.frame.state is None:
             try:
-                self.monitor.add(self._rows.finish())
+                self._take(self._rows.finish())
             finally:
-                self.monitor.add(self._rows.fresh())
+                self._take(self._rows.fresh())
                 self.monitor.tick(self.queue, last=True)
 
     def close(self) -> None:
@@ -206,7 +220,9 @@ class Session:
         self.monitor.phase("summing up")
         self.folder.compact()
         monitor = self.monitor
-        metrics = summarise(self.folder.read(COLUMNS), monitor.speed, monitor.engines())
+        saved = self._sequential.saved if self._sequential is not None else None
+        rows = self.folder.read(COLUMNS)
+        metrics = summarise(rows, monitor.speed, monitor.engines(), self._first, saved)
         self.folder.write_json(METRICS, metrics)
         self.frame.tracker.log(monitor.metrics() | tracked(metrics), step=monitor.live.done)
         tracker = self.frame.tracker
@@ -215,6 +231,17 @@ class Session:
             tracker.artifact(name)
         tracker.completions(sample_of(self.folder.in_order(), self.config.tracking.traces))
         return metrics
+
+    def _take(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows that are done: counted, and asked whether their problems need more samples."""
+        self.monitor.add(rows)
+        if self._sequential is None:
+            return
+        more = [request for row in rows for request in self._sequential.add(row)]
+        if self.queue is not None:
+            self.queue.more(more)
+            self.queue.held = self._sequential.held if self.queue.failure is None else 0
+        self.monitor.leave_out(self._sequential.saved.samples)
 
     def _rounds(self, requests: Sequence[Request], size: int) -> list[list[Request]]:
         """Requests by the place of their problems in the dataset."""

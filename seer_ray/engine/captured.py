@@ -135,6 +135,9 @@ class CapturedSteps(ABC):
                 complete(tokens, late.nonzero().squeeze(1).to(device), logits, params)
                 found[:, 0] = tokens.cpu()
                 scores = asked.of(tokens).cpu() if asked is not None else None
+            if asked is not None and any(s.thinking is not None for s in sequences):
+                coming = [s.coming(token) for s, token in zip(sequences, found[:, 0].tolist(), strict=True)]
+                scores = asked.of(torch.tensor(coming, device=device)).cpu()
             rows = [Row(token, kv, bool(short)) for token, short, *kv in found.tolist()]
             if asked is not None and scores is not None:
                 for row, spelled in asked.spell(scores).items():
@@ -174,6 +177,8 @@ class CapturedSteps(ABC):
             floats[:, row], drawn = parameters_of(sequence, self.vocabulary)
             at = sequence.cached
             token = sequence.tokens[at] if at < len(sequence.tokens) else UNREAD
+            if token == UNREAD and sequence.thinking is not None and sequence.thinking.next is not None:
+                token = sequence.thinking.next  # whatever the device has sampled
             integers[:, row] = token, at, sequence.slot, *drawn
         self._integers.copy_(integers_host, non_blocking=True)
         self._floats.copy_(floats_host, non_blocking=True)

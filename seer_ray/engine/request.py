@@ -6,6 +6,8 @@ from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from seer_ray.engine.forcing import Thinking
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -50,6 +52,8 @@ class SamplingParams:
     logprobs: int | None = None
     """Log-probabilities of the token and of so many of the most likely ones; None: none."""
     structure: Structure | None = None
+    thinking: Thinking | None = None
+    """Where thinking is ended; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,8 @@ class Runner:
         said: dict[int, bytes] = {}
         if needs.logprobs:
             asked = Logprobs(logits.float(), [row for _, row in ready])
-            said = asked.spell(asked.of(torch.tensor(sampled, device=self.device)).cpu())
+            coming = [row.coming(token) for (_, row), token in zip(ready, sampled, strict=True)]
+            said = asked.spell(asked.of(torch.tensor(coming, device=self.device)).cpu())
         read = step.tokens_read().tolist()
         if watch is not None:
             seen = watch.attended(

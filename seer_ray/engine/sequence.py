@@ -10,6 +10,7 @@ from operator import add
 
 import numpy as np
 
+from seer_ray.engine.forcing import ThinkingState
 from seer_ray.engine.guide import Guide
 from seer_ray.engine.needs import needs_of
 from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
@@ -36,6 +37,9 @@ class Sequence:
         self.limit = limit if max_length is None else min(limit, max_length)
         """Tokens that it has at most, prompt included."""
         self.tokens: list[int] = [*request.prompt, *request.progress.tokens]
+        thinking = request.sampling.thinking
+        self.thinking = None if thinking is None else ThinkingState(thinking, request.progress.tokens)
+        """None: nothing is forced."""
         self.prompt_key = hashlib.blake2b(array("q", request.prompt).tobytes(), digest_size=16).digest()
         self.pages: list[list[int]] = []
         """By cache group, in order of position; page 0 stands for those that were given back."""
@@ -83,13 +87,20 @@ class Sequence:
         """Somebody wants to know what its steps attend."""
         return self._encoder is not None
 
-    def append(self, token: int, logprobs: bytes) -> None:
-        """The next token, and what was asked of it."""
+    def coming(self, sampled: int) -> int:
+        """The next token, where the model would say ``sampled``."""
+        forced = self.thinking.next if self.thinking is not None else None
+        return sampled if forced is None else forced
+
+    def append(self, sampled: int, logprobs: bytes) -> int:
+        """The next token, which is given back, and what was asked of it."""
+        token = sampled if self.thinking is None else self.thinking.take(sampled)
         self.tokens.append(token)
         if logprobs:
             self.logprobs.append(logprobs)
         if self.guide is not None:
             self.guide.take(token)
+        return token
 
     def record(self, attended: np.ndarray) -> None:
         """What the step of the next token attended, bool ``[blocks, layers, kv_heads]``."""

@@ -12,14 +12,16 @@ from seer_ray.analysis.comparison import ComparedRun, Comparison, compare
 from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.metrics import columns_of
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Answer, Keeps
+from seer_ray.analysis.runs import first_samples
 from seer_ray.config.errors import one_line
 from seer_ray.config.options import RunConfig
 from seer_ray.report import style
+from seer_ray.report.drawing import Plot, colour
 from seer_ray.report.embed import Embedded, embed
 from seer_ray.report.headline import headline
 from seer_ray.report.origin import origin
 from seer_ray.report.pages import render
-from seer_ray.report.plots import Plot, colour, draw
+from seer_ray.report.plots import draw
 from seer_ray.report.written import FILE, write_page
 from seer_ray.results.store import Store
 
@@ -175,6 +177,11 @@ def _notes(comparison: Comparison, embedded: Embedded) -> list[str]:
         f"Accuracy is the share of right samples (avg@k); errors count as wrong, missing samples not at all. "
         f"Intervals: {confidence}, clustered by problem. KV read is counted from the selections themselves.",
     ]
+    for first in sorted({f for one in comparison.runs if (f := first_samples(one.setting.options))}):
+        notes.append(
+            f"Where problems were sampled until they were decided, accuracy, lengths and reads are those of "
+            f"their first {first} samples: later ones are there because of what the earlier ones showed."
+        )
     jobs = {one.setting.job for one in comparison.runs}
     if len(jobs) > 1:
         notes.append("The settings come from several jobs: their tokens per second are not compared.")

@@ -30,6 +30,8 @@ class Measured:
     """Of its rows."""
     rate: float | None
     """Tokens per second. None: not measured, or unsteady."""
+    finished: bool = False
+    """It came to its end."""
 
     @property
     def length(self) -> float:
@@ -132,7 +134,8 @@ def _point(
 ) -> PointEstimate:
     mine = own[point.slug]
     done = mine.rows if mine else 0
-    left = 0 if point.slug in plans.failed else total - done
+    over = mine is not None and mine.finished and point.config.sequential.enabled
+    left = 0 if over or point.slug in plans.failed else total - done
     others = [measured for measured in own.values() if measured]
     selector = point.config.selector.name
     alike = [measured for config, measured in beside if config.selector.name == selector]
@@ -172,7 +175,8 @@ def _measure(uri: str) -> Measured | None:
     lengths = folder.read(["completion_tokens"])["completion_tokens"].to_pylist()
     speed = Speed.of(folder.read_json(STATUS))
     rate = speed.tokens_per_s if speed and not speed.unsteady else None
-    return Measured(len(lengths), sum(lengths), rate) if lengths else None
+    finished = folder.metrics() is not None
+    return Measured(len(lengths), sum(lengths), rate, finished) if lengths else None
 
 
 def _beside(config: RunConfig, uri: str) -> list[tuple[RunConfig, Measured]]:

@@ -48,6 +48,7 @@ class Asked:
     model: str | None = None
     samples: int | None = None
     seed: int | None = None
+    thinking_budget: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """By field of ``SamplingParams``; ``stop_token_ids`` and ``ignore_eos`` beside them."""
     template: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +90,7 @@ OTHERS: dict[str, tuple[str, Parse]] = {
     "model": ("model", text),
     "n": ("samples", whole(1)),
     "seed": ("seed", whole(-(2**63), 2**63 - 1)),
+    "thinking_token_budget": ("thinking_budget", whole(0)),
 }
 TEMPLATE = TEMPLATE_VALUES, EFFORT = "chat_template_kwargs", "reasoning_effort"
 ONLY: dict[str, tuple[Any, ...]] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import kv_memory, make_engine, outcome, request, tokens
+from engines import kv_memory, make_engine, outcome, request, thinking, tokens
 from tape import HOST, Capture, unasked
 
 from seer_ray.engine import Completion, Counters, Engine, Progress, Request, captured, sampler
@@ -286,3 +286,17 @@ def test_warm_up_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.warm_up()
     assert engine.stats()["new_tokens"] == 0 and not engine.busy
     assert run(engine, requests()) == run(engine_with(False), requests())
+
+
+def test_forced_tokens_are_given_to_the_steps_ahead() -> None:
+    """They are known a step before they are due: nothing is computed twice."""
+    items = []
+    for n, way in enumerate(({}, {"temperature": 0.9}, {"repetition_penalty": 1.3})):
+        for item in requests(**way):
+            params = replace(item.sampling, thinking=thinking(4, 7, 8, 9) if n else None)
+            items.append(replace(item, id=f"{n}-{item.id}", sampling=params))
+    waiting, overlapping = both(items)
+    assert device(overlapping).rows == device(waiting).rows == overlapping.stats()["new_tokens"]
+    done = run(engine_with(True), items)
+    for id, ((chain, *_), _) in done.items():
+        assert (chain[4:7] == [7, 8, 9]) is not id.startswith("0-")

@@ -20,9 +20,10 @@ from seer_ray.analysis.comparison import attended_by_layer, compare
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine.trace import Trace, TraceEncoder
 from seer_ray.report import style
+from seer_ray.report.drawing import colour
 from seer_ray.report.embed import fit, natural
 from seer_ray.report.html import Report, make_report
-from seer_ray.report.plots import colour, draw
+from seer_ray.report.plots import draw
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import open_store
 
@@ -149,6 +150,20 @@ def test_every_plot_is_there_as_png_and_svg_in_the_page(report: Report, tmp_path
         assert targets <= set(re.findall(r'\bid="([^"]+)"', inlined))
     ids = re.findall(r'\bid="([^"]+)"', report.html)
     assert len(ids) == len(set(ids)), "ids are unique on the page"
+
+
+def test_thinking_budgets_are_a_map_and_lines(tmp_path: Path) -> None:
+    for selector, skill in (("dense", 0.8), ("quest", 0.7)):
+        for thinking in (60, 90, 1000):
+            make_run(tmp_path, selector, 48, skill=skill * thinking / (thinking + 40), thinking=thinking)
+    comparison = compare([str(path) for path in sorted(tmp_path.iterdir())])
+    plots = {plot.name: plot for plot in draw(comparison)}
+    assert plots.keys() >= {"accuracy-by-thinking", "both-budgets"} and "accuracy-by-budget" not in plots
+    both = plots["both-budgets"].svg
+    assert all(f">{text}</text>" in both for text in ("dense", "quest 48", "60", "90", "1,000"))
+    for run in comparison.runs:
+        assert run.accuracy and f"{100 * run.accuracy.value:.1f}" in both
+    ElementTree.fromstring(style.inline(both, "both-budgets").replace("xlink:href", "href"))
 
 
 def test_a_selector_has_one_colour_everywhere(report: Report) -> None:
