@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from seer_ray.kernels import cpu, gpu
+from seer_ray.kernels.norm import rms_norm
 from seer_ray.kernels.quantise import KV, quantise, tensors
 from seer_ray.kernels.rotary import rotate
+
+
+class Norms(NamedTuple):
+    """RMSNorms of the channels of each head, see ``kernels.norm``."""
+
+    q: torch.Tensor
+    """Weight, ``[head_dim]``."""
+    k: torch.Tensor
+    eps: float
 
 
 def append(k: torch.Tensor, v: torch.Tensor, kv: KV, pages: torch.Tensor, offsets: torch.Tensor) -> None:
@@ -60,3 +72,32 @@ def rotate_append(
         return cpu.rotate_append(q, k, v, cos, sin, kv, pages, offsets)
     append(rotate(k, cos, sin), v, kv, pages, offsets)
     return rotate(q, cos, sin)
+
+
+def normalise_rotate_append(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    norms: Norms | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    kv: KV,
+    pages: torch.Tensor,
+    offsets: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``rotate_append`` behind the norms of q and k.
+
+    Args:
+        norms: None: there are none, or they are done.
+        others: see ``rotate_append``.
+
+    Returns:
+        Queries before and after rotation, ``[tokens, q_heads, head_dim]``.
+    """
+    if norms is not None and gpu.takes(kv) and norms.q.dtype == norms.k.dtype == q.dtype:
+        from seer_ray.kernels import triton_append
+
+        return triton_append.normalise_rotate_append(q, k, v, norms, cos, sin, kv, pages, offsets)
+    if norms is not None:
+        q, k = rms_norm(q, norms.q, norms.eps), rms_norm(k, norms.k, norms.eps)
+    return q, rotate_append(q, k, v, cos, sin, kv, pages, offsets)

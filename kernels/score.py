@@ -12,8 +12,7 @@ def score(
 ) -> torch.Tensor:
     """Largest dot product of a block's summary with the query features of its group, in fp32.
 
-    Covers the gate (one feature vector per KV head: the gate query) and Quest (one per query head: the
-    positive and negative parts of q against the block's elementwise max and min).
+    The gate has one feature vector per KV head, its query; Quest, see ``bound``, one per query head.
 
     Args:
         features: ``[rows, kv_heads, vectors, width]``.
@@ -32,6 +31,35 @@ def score(
     if cpu.takes(summary, features.shape[2], block, 0):
         return cpu.score(features, summary, page_table, lengths, block)
     return reference(features, summary, page_table, lengths, block)
+
+
+def bound(
+    q: torch.Tensor,
+    summary: torch.Tensor,
+    page_table: torch.Tensor,
+    lengths: torch.Tensor,
+    block: int,
+    scale: float,
+) -> torch.Tensor:
+    """Quest's bound of the attention logits of a block: ``score`` by the parts of q that are positive and
+    negative, against the block's elementwise max and min.
+
+    Args:
+        q: rotated, ``[rows, kv_heads, group, head_dim]``.
+        summary: max, then min, ``[pages, kv_heads, 2 * head_dim]``.
+        page_table, lengths, block: see ``score``.
+        scale: of the logits.
+
+    Returns:
+        As ``score``.
+    """
+    if gpu.takes(summary):
+        from seer_ray.kernels import triton_score
+
+        return triton_score.bound(q, summary, page_table, lengths, block, scale)
+    wide = q.float() * scale
+    features = torch.cat((wide.clamp(min=0), wide.clamp(max=0)), dim=-1)
+    return score(features, summary, page_table, lengths, block)
 
 
 def reference(

@@ -1,7 +1,7 @@
-"""Rotary embedding and the write of K and V in Triton: ``rotate_append`` on a GPU.
+"""Rotary embedding and the write of K and V in Triton: ``rotate_append`` on a GPU, with norms before it.
 
-Rounds where the torch definition rounds, so it is equal to it bit for bit; for that, no product is fused with
-a sum. A cache in 8 bits gets the same numbers and scales as by ``quantise``.
+Rounds where the torch definition rounds, so rotation is equal to it bit for bit; for that, no product is
+fused with a sum. A cache in 8 bits gets the numbers and scales of ``quantise``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from seer_ray.kernels.append import Norms
 from seer_ray.kernels.launch import power_of_two
 from seer_ray.kernels.quantise import KV, LEAST, TOP, tensors
 
@@ -25,6 +26,21 @@ def rotate_append(
     offsets: torch.Tensor,
 ) -> torch.Tensor:
     """See ``kernels.append``. Allocates its result from torch's caching allocator."""
+    return normalise_rotate_append(q, k, v, None, cos, sin, kv, pages, offsets)[1]
+
+
+def normalise_rotate_append(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    norms: Norms | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    kv: KV,
+    pages: torch.Tensor,
+    offsets: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See ``kernels.append``. Allocates its results from torch's caching allocator."""
     tokens, q_heads, dim = q.shape
     heads, block = kv.shape[1], kv.shape[3]
     group = q_heads // heads
@@ -32,6 +48,7 @@ def rotate_append(
     pages, offsets = pages.contiguous(), offsets.contiguous()
     numbers, scales = tensors(kv)
     out = torch.empty(tokens, q_heads, dim, dtype=q.dtype, device=q.device)
+    normal = q if norms is None else torch.empty_like(out)
     rotate_append_head[(heads, tokens)](
         q,
         k,
@@ -42,7 +59,11 @@ def rotate_append(
         numbers if scales is None else scales,
         pages,
         offsets,
+        q if norms is None else norms.q,
+        q if norms is None else norms.k,
+        normal,
         out,
+        0.0 if norms is None else norms.eps,
         q.stride(0),
         q.stride(1),
         k.stride(0),
@@ -58,10 +79,11 @@ def rotate_append(
         BLOCK=block,
         TOP=TOP.get(kv.dtype),
         LEAST=LEAST,
+        NORM=norms is not None,
         num_warps=1,
         enable_fp_fusion=False,
     )
-    return out
+    return normal, out
 
 
 @triton.jit
@@ -72,6 +94,20 @@ def _turn(x, turned, cos, sin):
     straight = (x.to(tl.float32) * cos).to(x.dtype)
     across = (turned.to(tl.float32) * sin).to(x.dtype)
     return (straight.to(tl.float32) + across.to(tl.float32)).to(x.dtype)
+
+
+@triton.jit
+def _normal(low, high, weight_low, weight_high, eps, HALF: tl.constexpr, AXIS: tl.constexpr):
+    """RMSNorm of vectors in two halves, zeros beyond them; see ``kernels.norm``."""
+    wide_low = low.to(tl.float32)
+    wide_high = high.to(tl.float32)
+    squares = tl.sum(wide_low * wide_low, AXIS, keep_dims=True) + tl.sum(
+        wide_high * wide_high, AXIS, keep_dims=True
+    )
+    inverse = 1.0 / tl.sqrt(squares / (2 * HALF) + eps)
+    low = (wide_low * inverse).to(low.dtype).to(tl.float32) * weight_low.to(tl.float32)
+    high = (wide_high * inverse).to(high.dtype).to(tl.float32) * weight_high.to(tl.float32)
+    return low, high
 
 
 @triton.jit
@@ -105,7 +141,11 @@ def rotate_append_head(
     scales_ptr,
     pages_ptr,
     offsets_ptr,
+    q_norm_ptr,
+    k_norm_ptr,
+    normal_ptr,
     out_ptr,
+    eps,
     q_token,
     q_head,
     k_token,
@@ -121,6 +161,7 @@ def rotate_append_head(
     BLOCK: tl.constexpr,
     TOP: tl.constexpr,
     LEAST: tl.constexpr,
+    NORM: tl.constexpr,
 ):
     head = tl.program_id(0)
     heads = tl.num_programs(0)
@@ -137,8 +178,14 @@ def rotate_append_head(
     slot = (page * heads + head) * (2 * BLOCK) + offset
     to = kv_ptr + slot * (2 * HALF) + channel
     k_ptr += token * k_token + head * k_head + channel
-    low = tl.load(k_ptr, mask=inside)
-    high = tl.load(k_ptr + HALF, mask=inside)
+    low = tl.load(k_ptr, mask=inside, other=0.0)
+    high = tl.load(k_ptr + HALF, mask=inside, other=0.0)
+    if NORM:
+        weight_low = tl.load(k_norm_ptr + channel, mask=inside, other=0.0)
+        weight_high = tl.load(k_norm_ptr + HALF + channel, mask=inside, other=0.0)
+        wide_low, wide_high = _normal(low, high, weight_low, weight_high, eps, HALF, 0)
+        low = wide_low.to(low.dtype)
+        high = wide_high.to(high.dtype)
     turned_low = _turn(low, -high, cos_low, sin_low)
     turned_high = _turn(high, low, cos_high, sin_high)
     _keep(turned_low, turned_high, to, scales_ptr + slot, inside, HALF, TOP, LEAST)
@@ -151,8 +198,17 @@ def rotate_append_head(
     member = tl.arange(0, GROUP_PADDED)
     mask = (member < GROUP)[:, None] & inside[None, :]
     q_head_ptr = q_ptr + token * q_token + (head * GROUP + member)[:, None] * q_head + channel[None, :]
-    low = tl.load(q_head_ptr, mask=mask)
-    high = tl.load(q_head_ptr + HALF, mask=mask)
-    out = out_ptr + ((token * heads + head) * GROUP + member)[:, None] * (2 * HALF) + channel[None, :]
+    low = tl.load(q_head_ptr, mask=mask, other=0.0)
+    high = tl.load(q_head_ptr + HALF, mask=mask, other=0.0)
+    to = ((token * heads + head) * GROUP + member)[:, None] * (2 * HALF) + channel[None, :]
+    if NORM:
+        weight_low = tl.load(q_norm_ptr + channel, mask=inside, other=0.0)[None, :]
+        weight_high = tl.load(q_norm_ptr + HALF + channel, mask=inside, other=0.0)[None, :]
+        wide_low, wide_high = _normal(low, high, weight_low, weight_high, eps, HALF, 1)
+        low = wide_low.to(low.dtype)
+        high = wide_high.to(high.dtype)
+        tl.store(normal_ptr + to, low, mask=mask)
+        tl.store(normal_ptr + to + HALF, high, mask=mask)
+    out = out_ptr + to
     tl.store(out, _turn(low, -high, cos_low[None, :], sin_low[None, :]), mask=mask)
     tl.store(out + HALF, _turn(high, low, cos_high[None, :], sin_high[None, :]), mask=mask)

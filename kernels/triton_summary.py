@@ -1,4 +1,5 @@
-"""Summaries of pages that their current token fills, in Triton: what a decode step does for its selectors.
+"""Summaries of pages that their current token fills, in Triton: what a decode step does for its selectors,
+with the gate's query of the same rows.
 
 Every step launches a program for each row and KV head; all but those of a full page end at once. So whether a
 page is full is decided on the device, and a row's summary does not depend on its batch mates. The definitions
@@ -6,6 +7,8 @@ are the selectors' own: ``AttnGate.compress_pages`` on keys that are turned back
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -45,6 +48,19 @@ def extremes(kv: KV, summary: torch.Tensor, pages: torch.Tensor, positions: torc
     )
 
 
+class Asking(NamedTuple):
+    """Of the gate's query."""
+
+    q_nope: torch.Tensor
+    """Before rotation, ``[rows, q_heads, head_dim]``."""
+    weight: torch.Tensor
+    """fp32 ``[kv_heads, group, head_dim, gate_dim]``."""
+    norm: torch.Tensor | None
+    """Weight of the RMSNorm behind the projection, ``[gate_dim]``."""
+    rotary: tuple[torch.Tensor, torch.Tensor] | None
+    """The gate's table rows of the current positions, fp32 ``[rows, gate_dim]``."""
+
+
 def compress(
     kv: KV,
     summary: torch.Tensor,
@@ -56,8 +72,9 @@ def compress(
     norm: torch.Tensor | None,
     eps: float,
     gate_rotary: tuple[torch.Tensor, torch.Tensor] | None,
-) -> None:
-    """The gate's compressed keys of the full pages, in place.
+    asking: Asking | None = None,
+) -> torch.Tensor | None:
+    """The gate's compressed keys of the full pages, in place, and the gate's query in the same launch.
 
     Args:
         kv, pages, positions: see ``extremes``.
@@ -66,13 +83,23 @@ def compress(
         weight: of the gate's k branch, fp32 ``[kv_heads, pools * head_dim, gate_dim]``.
         pools: whether max, min and average are among the inputs.
         norm: weight of the RMSNorm behind the projection, ``[gate_dim]``, or None.
-        eps: of that norm.
+        eps: of that norm, and of the query's.
         gate_rotary: the gate's table rows of the pages' first positions, fp32 ``[rows, gate_dim]``, or None.
+        asking: None: no query.
+
+    Returns:
+        The query, ``[rows, kv_heads, gate_dim]`` in fp32; see ``AttnGate.gate_query``.
     """
     heads, block, dim = kv.shape[1], kv.shape[3], kv.shape[4]
     numbers, scales = tensors(kv)
     gate_dim = weight.shape[2]
     cos, sin = gate_rotary if gate_rotary is not None else rotary
+    q = query = q_weight = q_norm = q_cos = q_sin = weight
+    if asking is not None:
+        query = torch.empty(len(pages), heads, gate_dim, dtype=torch.float32, device=kv.device)
+        q = asking.q_nope if asking.q_nope.stride(2) == 1 else asking.q_nope.contiguous()
+        q_weight, q_norm = asking.weight, weight if asking.norm is None else asking.norm
+        q_cos, q_sin = asking.rotary if asking.rotary is not None else rotary
     compress_page[(heads, len(pages))](
         numbers,
         numbers if scales is None else scales,
@@ -84,7 +111,17 @@ def compress(
         weight if norm is None else norm,
         cos,
         sin,
+        q,
+        q_weight,
+        q_norm,
+        q_cos,
+        q_sin,
+        query,
         eps,
+        gate_dim**-0.5,
+        q.stride(0),
+        q.stride(1),
+        GROUP=0 if asking is None else q.shape[1] // heads,
         MAX=pools[0],
         MIN=pools[1],
         AVG=pools[2],
@@ -99,6 +136,7 @@ def compress(
         TILE=max(1, min(power_of_two(block), TILE_NUMBERS // power_of_two(dim // 2))),
         num_warps=WARPS if dim * gate_dim <= 128 * 128 else 2 * WARPS,
     )
+    return None if asking is None else query
 
 
 @triton.jit
@@ -147,6 +185,41 @@ def _half_products(low, high, weight_ptr, HALF, GATE_HALF, inner, outer):
 
 
 @triton.jit
+def _ask(q_ptr, q_head, weight_ptr, GROUP: tl.constexpr, HALF: tl.constexpr, GATE_HALF, inner, outer):
+    """The projection of a group's queries, summed."""
+    low_sum = tl.zeros([outer.shape[0]], tl.float32)
+    high_sum = tl.zeros([outer.shape[0]], tl.float32)
+    for member in range(GROUP):
+        low = tl.load(q_ptr + member * q_head + inner, mask=inner < HALF, other=0.0).to(tl.float32)
+        high = tl.load(q_ptr + member * q_head + HALF + inner, mask=inner < HALF, other=0.0).to(tl.float32)
+        part = weight_ptr + member * (4 * HALF * GATE_HALF)
+        low_sum += _half_products(low, high, part, HALF, GATE_HALF, inner, outer)
+        high_sum += _half_products(low, high, part + GATE_HALF, HALF, GATE_HALF, inner, outer)
+    return low_sum, high_sum
+
+
+@triton.jit
+def _normal(low, high, norm_ptr, eps, HALF, channel):
+    """RMSNorm of a vector in two halves, zeros beyond them."""
+    squares = tl.sum(low * low, 0) + tl.sum(high * high, 0)
+    inverse = 1.0 / tl.sqrt(squares / (2 * HALF) + eps)
+    inside = channel < HALF
+    low *= inverse * tl.load(norm_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+    high *= inverse * tl.load(norm_ptr + HALF + channel, mask=inside, other=0.0).to(tl.float32)
+    return low, high
+
+
+@triton.jit
+def _turn(low, high, cos_ptr, sin_ptr, HALF, inside):
+    """Rotation of a vector in two halves."""
+    low_cos = tl.load(cos_ptr, mask=inside, other=0.0)
+    low_sin = tl.load(sin_ptr, mask=inside, other=0.0)
+    high_cos = tl.load(cos_ptr + HALF, mask=inside, other=0.0)
+    high_sin = tl.load(sin_ptr + HALF, mask=inside, other=0.0)
+    return low * low_cos - high * low_sin, high * high_cos + low * high_sin
+
+
+@triton.jit
 def compress_page(
     kv_ptr,
     scales_ptr,
@@ -159,7 +232,17 @@ def compress_page(
     norm_ptr,
     gate_cos_ptr,
     gate_sin_ptr,
+    q_ptr,
+    q_weight_ptr,
+    q_norm_ptr,
+    q_cos_ptr,
+    q_sin_ptr,
+    query_ptr,
     eps,
+    query_scale,
+    q_row,
+    q_head,
+    GROUP: tl.constexpr,
     MAX: tl.constexpr,
     MIN: tl.constexpr,
     AVG: tl.constexpr,
@@ -176,12 +259,29 @@ def compress_page(
     head = tl.program_id(0)
     row = tl.program_id(1)
     heads = tl.num_programs(0)
+    inner = tl.arange(0, HALF_PADDED)
+    outer = tl.arange(0, GATE_HALF_PADDED)
+    inside = outer < GATE_HALF
+    if GROUP > 0:
+        q_ptr += row.to(tl.int64) * q_row + head * GROUP * q_head
+        q_weight_ptr += head * GROUP * (4 * HALF * GATE_HALF)
+        ask_low, ask_high = _ask(q_ptr, q_head, q_weight_ptr, GROUP, HALF, GATE_HALF, inner, outer)
+        if NORM:
+            ask_low, ask_high = _normal(ask_low, ask_high, q_norm_ptr, eps, GATE_HALF, outer)
+        if ROTARY:
+            turns = row * (2 * GATE_HALF) + outer
+            ask_low, ask_high = _turn(
+                ask_low, ask_high, q_cos_ptr + turns, q_sin_ptr + turns, GATE_HALF, inside
+            )
+        query_ptr += (row * heads + head).to(tl.int64) * (2 * GATE_HALF)
+        tl.store(query_ptr + outer, ask_low * query_scale, mask=inside)
+        tl.store(query_ptr + GATE_HALF + outer, ask_high * query_scale, mask=inside)
+
     position = tl.load(positions_ptr + row)
     if (position + 1) % BLOCK != 0:
         return
     page = tl.load(pages_ptr + row).to(tl.int64)
 
-    inner = tl.arange(0, HALF_PADDED)
     first_slot = (page * heads + head) * (2 * BLOCK)
     keys = kv_ptr + first_slot * (2 * HALF)
     max_low = tl.full([HALF_PADDED], float("-inf"), tl.float32)
@@ -222,7 +322,6 @@ def compress_page(
             sum_low += tl.sum(tl.where(live, low, 0.0), 0)
             sum_high += tl.sum(tl.where(live, high, 0.0), 0)
 
-    outer = tl.arange(0, GATE_HALF_PADDED)
     first = weight_ptr + head * ((MAX + MIN + AVG) * 4 * HALF * GATE_HALF)
     y_low = tl.zeros([GATE_HALF_PADDED], tl.float32)
     y_high = tl.zeros([GATE_HALF_PADDED], tl.float32)
@@ -240,21 +339,11 @@ def compress_page(
         y_low += _half_products(sum_low, sum_high, first, HALF, GATE_HALF, inner, outer)
         y_high += _half_products(sum_low, sum_high, first + GATE_HALF, HALF, GATE_HALF, inner, outer)
 
-    inside = outer < GATE_HALF
     if NORM:
-        squares = tl.sum(y_low * y_low, 0) + tl.sum(y_high * y_high, 0)
-        inverse = 1.0 / tl.sqrt(squares / (2 * GATE_HALF) + eps)
-        y_low *= inverse * tl.load(norm_ptr + outer, mask=inside, other=0.0).to(tl.float32)
-        y_high *= inverse * tl.load(norm_ptr + GATE_HALF + outer, mask=inside, other=0.0).to(tl.float32)
+        y_low, y_high = _normal(y_low, y_high, norm_ptr, eps, GATE_HALF, outer)
     if ROTARY:
         at = row * (2 * GATE_HALF) + outer
-        low_cos = tl.load(gate_cos_ptr + at, mask=inside, other=0.0)
-        low_sin = tl.load(gate_sin_ptr + at, mask=inside, other=0.0)
-        high_cos = tl.load(gate_cos_ptr + at + GATE_HALF, mask=inside, other=0.0)
-        high_sin = tl.load(gate_sin_ptr + at + GATE_HALF, mask=inside, other=0.0)
-        straight = y_low
-        y_low = y_low * low_cos - y_high * low_sin
-        y_high = y_high * high_cos + straight * high_sin
+        y_low, y_high = _turn(y_low, y_high, gate_cos_ptr + at, gate_sin_ptr + at, GATE_HALF, inside)
     out = summary_ptr + (page * heads + head) * (2 * GATE_HALF) + outer
     tl.store(out, y_low.to(summary_ptr.dtype.element_ty), mask=inside)
     tl.store(out + GATE_HALF, y_high.to(summary_ptr.dtype.element_ty), mask=inside)

@@ -13,17 +13,23 @@ from unittest.mock import patch
 import torch
 from paged_case import Case, error, kept_as, limit
 from prefill_checks import gpu_cases as prefill_cases
+from row_checks import (
+    add_norm_is_its_definition,
+    bound_is_its_definition,
+    norms_before_rotation,
+    silu_product_is_its_definition,
+)
 
 from seer_ray.kernels import gpu, triton_append, triton_attend, triton_score, triton_select, triton_target
 from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
 from seer_ray.kernels import target as target_module
 from seer_ray.kernels.append import append
-from seer_ray.kernels.quantise import TOP
+from seer_ray.kernels.quantise import KV, TOP
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable
-from seer_ray.selectors.base import CurrentPages, Selector
+from seer_ray.selectors.base import CurrentPages, Query, Selector, StepView
 from seer_ray.selectors.quest import Quest
 from seer_ray.selectors.seer import Seer
 
@@ -272,19 +278,46 @@ def fill_is_its_definition(
         ).requires_grad_(False)
         made.reset_parameters(draw)
         if made.use_qk_norm:
-            made.attngate_knorm.weight.uniform_(0.5, 2.0, generator=draw)
+            for norm in (made.attngate_knorm, made.attngate_qnorm):
+                norm.weight.uniform_(0.5, 2.0, generator=draw)
         selector = Seer(made.to(device))
     summary = torch.full((9, heads, selector.summary_width), 7.0, dtype=dtype)
     kv, found, expected = kept_as(kv.to(device), kv_dtype), summary.to(device), summary.clone().to(device)
     current = CurrentPages(pages.to(device), positions.to(device), block)
     with patch.object(gpu, "takes", lambda tensor: True):
         selector.fill(kv, found, current, rope.to(device))
+    if isinstance(selector, Seer):
+        _asks(selector, kv, found.clone(), current, rope.to(device), draw)
     Selector.fill(selector, kv, expected, current, rope.to(device))
     untouched = [0, 1, 3, 5, 7, 8]
     assert (found[untouched] == 7).all()
     close = 1e-5 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(found[1:].float(), expected[1:].float(), rtol=close, atol=close)
     assert (found[[4, 2, 6]] != 7).any(-1).all()
+
+
+def _asks(
+    selector: Seer,
+    kv: KV,
+    summary: torch.Tensor,
+    current: CurrentPages,
+    rope: RopeTable,
+    draw: torch.Generator,
+) -> None:
+    """The query of a step is the gate's, and pages that are full are summarised as by ``fill``."""
+    rows, heads, dim = len(current.pages), kv.shape[1], kv.shape[4]
+    q = torch.randn(rows, 2 * heads, dim, generator=draw).to(summary.dtype).to(summary.device)
+    table = torch.zeros(rows, 9, dtype=torch.int64, device=q.device)
+    view = StepView(current.positions, current.positions + 1, table, current.block)
+    filled, asked = summary.clone(), []
+    with (
+        patch.object(gpu, "takes", lambda tensor: True),
+        patch.object(selector, "_scores", lambda query, *_: asked.append(query)),
+    ):
+        selector.step(Query(q, q, kv, summary, 1.0), view, current, rope)
+    assert torch.equal(summary, filled)
+    expected = selector.gate.gate_query(q, current.positions)
+    torch.testing.assert_close(asked[0], expected, rtol=2e-5, atol=2e-5)
 
 
 # -- target ----------------------------------------------------------------------------------------------
@@ -402,6 +435,12 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
             add(score_is_its_definition, dtype, vectors, dim, rows=6, heads=8, width=600)
         for dim, group in ((64, 3), (80, 4), (96, 1), (128, 4), (128, 8), (256, 16)):
             add(append_is_its_definition, dtype, dim, group, tokens=37)
+            add(norms_before_rotation, dtype, dim, group, tokens=37)
+        for width in (576, 2560, 4096, 5120, 8192):
+            add(add_norm_is_its_definition, dtype, width, rows=37)
+            add(silu_product_is_its_definition, dtype, 3 * width, rows=37)
+        for group, dim in ((1, 64), (4, 128), (5, 80), (8, 256)):
+            add(bound_is_its_definition, dtype, group, dim)
         for dim, block in ((64, 64), (80, 32), (128, 64), (256, 128)):
             add(fill_is_its_definition, "quest", dtype, dim=dim, block=block, heads=8)
             add(fill_is_its_definition, "seer", dtype, dim=dim, gate_dim=128, block=block, heads=8)

@@ -133,6 +133,9 @@ class ChunkPages:
 class PrefillPass:
     """Chunks of one or several prompts, packed without padding; each attends to its own past."""
 
+    normalises = True
+    """See ``models.step``."""
+
     def __init__(self, decoder: Decoder, parts: list[Part], device: torch.device) -> None:
         self.decoder, self._parts = decoder, parts
         block = decoder.cache.block
@@ -205,6 +208,9 @@ class RowPages:
 
 class DecodePass:
     """One token of each row. Padding rows stand at position 0 of the dummy page."""
+
+    normalises = True
+    """See ``models.step``."""
 
     def __init__(
         self,

@@ -9,13 +9,15 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel
 
-from seer_ray.kernels.norm import rms_norm
+from seer_ray.kernels import gpu
+from seer_ray.kernels.append import Norms
+from seer_ray.kernels.norm import add_norm, rms_norm
 from seer_ray.models.families import family_of
 from seer_ray.models.group import ALONE, Group
 from seer_ray.models.hosted import host
 from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.plan import SELECTING
-from seer_ray.models.projection import feed_forward, project
+from seer_ray.models.projection import feed_forward, join_products, project
 from seer_ray.models.recurrence import States
 from seer_ray.models.rope import RopeTable, still
 from seer_ray.models.step import Attention, HostedStep, Step
@@ -36,6 +38,7 @@ def patch_attention(model: PreTrainedModel) -> None:
     decoder: Any = model.model
     for layer in decoder.layers:
         attention = layer.self_attn
+        join_products(layer)
         if getattr(attention.forward, "func", None) is not _forward:
             attention.forward = partial(_forward, attention, attention.forward)
 
@@ -54,9 +57,13 @@ def _forward(
     lead = hidden_states.shape[:-1]
     projections = project(hidden_states, attention.q_proj, attention.k_proj, attention.v_proj)
     q, k, v = (part.view(lead.numel(), -1, attention.head_dim) for part in projections)
+    norms = None
     if hasattr(attention, "q_norm"):
-        q, k = _norm(attention.q_norm, q), _norm(attention.k_norm, k)
-    out = step.attend(attention.layer_idx, Attention(q, k, v, attention.scaling))
+        if gpu.takes(q) and getattr(step, "normalises", False):
+            norms = Norms(attention.q_norm.weight, attention.k_norm.weight, attention.q_norm.variance_epsilon)
+        else:
+            q, k = _norm(attention.q_norm, q), _norm(attention.k_norm, k)
+    out = step.attend(attention.layer_idx, Attention(q, k, v, attention.scaling, norms=norms))
     return project(out.reshape(*lead, -1), attention.o_proj)[0], None
 
 
@@ -73,8 +80,8 @@ def forward_tokens(model: Any, tokens: torch.Tensor, step: Step) -> torch.Tensor
     """
     if family_of(model.config).hosted:
         return host(model).hidden(tokens, cast(HostedStep, step))
-    hidden = run_layers(model, embed(model, tokens), step, range(len(model.model.layers)))
-    return normalise(model, hidden)
+    hidden, delta = _layers(model, embed(model, tokens), step, range(len(model.model.layers)))
+    return _add_norm(model.model.norm, hidden, delta)[1].squeeze(0)
 
 
 def embed(model: Any, tokens: torch.Tensor) -> torch.Tensor:
@@ -88,9 +95,8 @@ def run_layers(model: Any, hidden: torch.Tensor, step: Step, some: range) -> tor
     """Hidden states ``[1, tokens, hidden]`` through some layers; see ``forward_tokens``."""
     if family_of(model.config).hosted:
         return host(model).layers(hidden, cast(HostedStep, step), some)
-    for layer in model.model.layers[some.start : some.stop]:
-        hidden = _decoder_layer(layer, hidden, step)
-    return hidden
+    hidden, delta = _layers(model, hidden, step, some)
+    return hidden if delta is None else hidden + delta
 
 
 def normalise(model: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -107,11 +113,18 @@ def output_projection(model: Any, layer: int) -> Any:
     return model.model.layers[layer].self_attn.o_proj
 
 
-def _decoder_layer(layer: Any, hidden: torch.Tensor, step: Step) -> torch.Tensor:
-    """That of every architecture that is ours, spelled out for our own norm and products."""
-    attended, _ = layer.self_attn(_norm(layer.input_layernorm, hidden), step=step)
-    hidden = hidden + attended
-    return hidden + feed_forward(layer.mlp, _norm(layer.post_attention_layernorm, hidden))
+def _layers(
+    model: Any, hidden: torch.Tensor, step: Step, some: range
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The decoder layers of every architecture that is ours, spelled out for our own norm and products: what
+    leaves them is the sum of both. A sum is left to the norm behind it."""
+    delta: torch.Tensor | None = None
+    for layer in model.model.layers[some.start : some.stop]:
+        hidden, normal = _add_norm(layer.input_layernorm, hidden, delta)
+        attended, _ = layer.self_attn(normal, step=step)
+        hidden, normal = _add_norm(layer.post_attention_layernorm, hidden, attended)
+        delta = feed_forward(layer.mlp, normal)
+    return hidden, delta
 
 
 def logits_of(model: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -136,6 +149,10 @@ def rope_tables(model: Any, positions: int) -> list[RopeTable]:
             table = rotation.table(positions) if rotation is not None else still(positions, hosting.heads[2])
             made[rotation] = table.to(device)
     return [made[rotation] for rotation in hosting.rotations]
+
+
+def _add_norm(module: Any, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    return add_norm(x, delta, module.weight, module.variance_epsilon)
 
 
 def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:

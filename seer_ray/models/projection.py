@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers.activations import SiLUActivation
 
-from seer_ray.kernels.projection import Weight, mlp, projections
+from seer_ray.kernels import gpu
+from seer_ray.kernels.projection import Weight, join, joint, mlp, projections
 from seer_ray.models.group import Group
 
 GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
@@ -54,6 +55,24 @@ def feed_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
         if weights is not None and type(act) in (SiLUActivation, nn.SiLU) and not _called(act):
             return _whole(parts["down_proj"], mlp(x, *weights))
     return module(x)
+
+
+def join_products(layer: Any) -> None:
+    """Makes q, k and v of a decoder layer parts of one weight, gate and up of another: a GPU multiplies with
+    each at once. Idempotent; modules, names and values stay."""
+    attention, inner = layer.self_attn, layer.mlp._modules
+    together = [[attention.q_proj, attention.k_proj, attention.v_proj]]
+    if inner.keys() == GATED:
+        together.append([inner["gate_proj"], inner["up_proj"]])
+    for modules in together:
+        with torch.no_grad():
+            weights = _weights(*modules)
+        if weights is None or not gpu.takes(weights[0][0]) or joint(weights) is not None:
+            continue
+        for module, (weight, bias) in zip(modules, join([(w.data, b) for w, b in weights]), strict=True):
+            module.weight.data = weight
+            if bias is not None:
+                module.bias.data = bias.data
 
 
 def _whole(layer: Any, y: torch.Tensor) -> torch.Tensor:

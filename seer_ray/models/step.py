@@ -6,11 +6,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from seer_ray.kernels.append import Norms
 from seer_ray.models.recurrence import Run
 
 
 class Attention(NamedTuple):
-    """Queries, keys and values of the packed tokens in a layer, normalised, before rotation."""
+    """Queries, keys and values of the packed tokens in a layer, before rotation."""
 
     q: torch.Tensor
     """``[tokens, q_heads, head_dim]``"""
@@ -22,6 +23,8 @@ class Attention(NamedTuple):
     """Of the logits."""
     sinks: torch.Tensor | None = None
     """See ``kernels.attend``; given by models that have them."""
+    norms: Norms | None = None
+    """Of q and k, which are not normalised yet; given to steps that say that they do it (``normalises``)."""
 
 
 class Step(Protocol):

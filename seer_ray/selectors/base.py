@@ -131,6 +131,12 @@ class Selector(ABC):
         full = FullKeys(kv[current.pages, :, 0], *current.tables(rope), current.first)
         summary[current.target] = self.summarise(full).to(summary.dtype)
 
+    def step(self, query: Query, view: StepView, current: CurrentPages, rope: RopeTable) -> torch.Tensor:
+        """``fill``, then ``scores``: all that a decode step asks for."""
+        if query.summary is not None:
+            self.fill(query.kv, query.summary, current, rope)
+        return self.scores(query, view)
+
     @abstractmethod
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         """``[rows, kv_heads, max_pages]`` fp32, larger is better; only complete blocks matter."""

@@ -6,7 +6,7 @@ import torch
 
 from seer_ray.kernels import gpu
 from seer_ray.kernels.quantise import KV
-from seer_ray.kernels.score import score
+from seer_ray.kernels.score import bound
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.rope import RopeTable
@@ -42,7 +42,5 @@ class Quest(Selector):
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
         assert query.summary is not None
-        rows, _, dim = query.q.shape
-        grouped = (query.q.float() * query.scale).view(rows, self.kv_heads, -1, dim)
-        features = torch.cat((grouped.clamp(min=0), grouped.clamp(max=0)), dim=-1)
-        return score(features, query.summary, view.page_table, view.lengths, view.block)
+        grouped = query.q.unflatten(1, (self.kv_heads, -1))
+        return bound(grouped, query.summary, view.page_table, view.lengths, view.block, query.scale)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from seer_ray.kernels import gpu
@@ -37,27 +39,52 @@ class Seer(Selector):
         return self.gate.compress_pages(k_nope.to(self.gate.dtype), full.first)
 
     def fill(self, kv: KV, summary: torch.Tensor, current: CurrentPages, rope: RopeTable) -> None:
-        gate = self.gate
-        if not (gpu.takes(kv) and gate.dtype == torch.float32):
+        if not self._launches(kv):
             super().fill(kv, summary, current, rope)
             return
         from seer_ray.kernels import triton_summary
 
-        triton_summary.compress(
-            kv,
-            summary,
-            current.pages,
-            current.positions,
-            (rope.cos, rope.sin),
-            gate.attngate_linear_k.weight,
-            gate.pooled,
-            gate.attngate_knorm.weight if gate.use_qk_norm else None,
-            NORM_EPS,
-            current.rotary(gate.rope) if gate.rope is not None else None,
+        triton_summary.compress(kv, summary, **self._compressing(current, rope))
+
+    def step(self, query: Query, view: StepView, current: CurrentPages, rope: RopeTable) -> torch.Tensor:
+        gate = self.gate
+        if not self._launches(query.kv) or gate.q_pooling != "Qproj" or query.summary is None:
+            return super().step(query, view, current, rope)
+        from seer_ray.kernels import triton_summary
+
+        asking = triton_summary.Asking(
+            query.q_nope,
+            gate.attngate_linear_q.weight,
+            gate.attngate_qnorm.weight if gate.use_qk_norm else None,
+            view.rotary(gate.rope) if gate.rope is not None else None,
         )
+        told = self._compressing(current, rope)
+        asked = triton_summary.compress(query.kv, query.summary, **told, asking=asking)
+        assert asked is not None
+        return self._scores(asked, query, view)
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
-        assert query.summary is not None
         table = view.rotary(self.gate.rope) if self.gate.rope is not None else None
-        gate_query = self.gate.gate_query(query.q_nope, view.positions, table)  # [rows, kv_heads, gate_dim]
+        return self._scores(self.gate.gate_query(query.q_nope, view.positions, table), query, view)
+
+    def _scores(self, gate_query: torch.Tensor, query: Query, view: StepView) -> torch.Tensor:
+        """``gate_query [rows, kv_heads, gate_dim]``"""
+        assert query.summary is not None
         return score(gate_query.unsqueeze(2), query.summary, view.page_table, view.lengths, view.block)
+
+    def _launches(self, kv: KV) -> bool:
+        return gpu.takes(kv) and self.gate.dtype == torch.float32
+
+    def _compressing(self, current: CurrentPages, rope: RopeTable) -> dict[str, Any]:
+        """What the kernel of ``fill`` wants to know beside cache and summaries."""
+        gate = self.gate
+        return {
+            "pages": current.pages,
+            "positions": current.positions,
+            "rotary": (rope.cos, rope.sin),
+            "weight": gate.attngate_linear_k.weight,
+            "pools": gate.pooled,
+            "norm": gate.attngate_knorm.weight if gate.use_qk_norm else None,
+            "eps": NORM_EPS,
+            "gate_rotary": current.rotary(gate.rope) if gate.rope is not None else None,
+        }

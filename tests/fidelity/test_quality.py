@@ -67,7 +67,7 @@ class Maps:
         forward_tokens(model, torch.tensor(tokens(length)), self)
 
     def attend(self, layer: int, asked: Attention) -> Tensor:
-        q, k, v, scale, _ = asked
+        q, k, v, scale, *_ = asked
         q, k, v = (x.double() for x in (rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin), v))
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         logits = torch.einsum("thd,shd->hts", q, k) * scale

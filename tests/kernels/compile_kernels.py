@@ -21,11 +21,13 @@ from seer_ray.kernels import (
     triton_append,
     triton_attend,
     triton_prefill,
+    triton_rows,
     triton_score,
     triton_select,
     triton_summary,
     triton_target,
 )
+from seer_ray.kernels.append import Norms
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, TOP, Quantised
 
@@ -93,7 +95,7 @@ class Compiled:
             "copies_ahead": max(
                 map(int, re.findall(r"async_wait .*?num = (\d+)", built.asm["ttgir"])), default=0
             ),
-            "products": len(re.findall(r"mma\.sync|wgmma\.mma_async", built.asm["ptx"])),
+            "products": len(re.findall(r"mma\.sync|wgmma\.mma_async|tcgen05\.mma", built.asm["ptx"])),
         }
 
 
@@ -144,15 +146,23 @@ def attend(
     )
 
 
-def score(arch: int, dtype: torch.dtype, vectors: int, width: int) -> dict[str, Any]:
-    arguments = (
-        empty(16, 8, vectors, width, dtype=torch.float32),
-        empty(9000, 8, width, dtype=dtype),
-        empty(16, 512, dtype=torch.int64),
-        empty(16, dtype=torch.int64),
-        64,
-    )
+def score(arch: int, dtype: torch.dtype, vectors: int, width: int, bound: bool = False) -> dict[str, Any]:
+    features = empty(16, 8, vectors, width, dtype=dtype if bound else torch.float32)
+    summary = empty(9000, 8, 2 * width if bound else width, dtype=dtype)
+    arguments = (features, summary, empty(16, 512, dtype=torch.int64), empty(16, dtype=torch.int64), 64)
+    if bound:
+        return compiled(triton_score, "score_chunk", arch, lambda: triton_score.bound(*arguments, 0.1))
     return compiled(triton_score, "score_chunk", arch, lambda: triton_score.score(*arguments))
+
+
+def add_norm(arch: int, dtype: torch.dtype, width: int) -> dict[str, Any]:
+    x, weight = empty(16, width, dtype=dtype), empty(width, dtype=dtype)
+    return compiled(triton_rows, "add_norm_row", arch, lambda: triton_rows.add_norm(x, x, weight, 1e-6))
+
+
+def silu_product(arch: int, dtype: torch.dtype, inner: int) -> dict[str, Any]:
+    both = empty(16, 2 * inner, dtype=dtype)
+    return compiled(triton_rows, "silu_product_tile", arch, lambda: triton_rows.silu_product(both))
 
 
 def select(arch: int, width: int, threshold: float | None) -> dict[str, Any]:
@@ -171,13 +181,15 @@ def select(arch: int, width: int, threshold: float | None) -> dict[str, Any]:
 
 
 def append(
-    arch: int, dtype: torch.dtype, dim: int, group: int, kept: torch.dtype | None = None
+    arch: int, dtype: torch.dtype, dim: int, group: int, kept: torch.dtype | None = None, norm: bool = False
 ) -> dict[str, Any]:
     rows, heads = 16, 8
+    weight = empty(dim, dtype=dtype)
     arguments = (
         empty(rows, heads * group, dim, dtype=dtype),
         empty(rows, heads, dim, dtype=dtype),
         empty(rows, heads, dim, dtype=dtype),
+        Norms(weight, weight, 1e-6) if norm else None,
         empty(rows, dim, dtype=torch.float32),
         empty(rows, dim, dtype=torch.float32),
         cache(heads, 64, dim, kept or dtype),
@@ -185,7 +197,10 @@ def append(
         empty(rows, dtype=torch.int64),
     )
     return compiled(
-        triton_append, "rotate_append_head", arch, lambda: triton_append.rotate_append(*arguments)
+        triton_append,
+        "rotate_append_head",
+        arch,
+        lambda: triton_append.normalise_rotate_append(*arguments),
     )
 
 
@@ -215,8 +230,15 @@ def prefill(
 
 
 def fill(
-    arch: int, dtype: torch.dtype, dim: int, block: int, kind: str, kept: torch.dtype | None = None
+    arch: int,
+    dtype: torch.dtype,
+    dim: int,
+    block: int,
+    kind: str,
+    kept: torch.dtype | None = None,
+    group: int = 0,
 ) -> dict[str, Any]:
+    """``group``: query heads of a KV head, where the gate's query is made as well."""
     rows, heads, gate_dim = 16, 8, 128
     kv = cache(heads, block, dim, kept or dtype)
     current = (empty(rows, dtype=torch.int64), empty(rows, dtype=torch.int64))
@@ -229,12 +251,14 @@ def fill(
     gate_table = (empty(rows, gate_dim, dtype=torch.float32),) * 2
     weight = empty(heads, 3 * dim, gate_dim, dtype=torch.float32)
     norm, summary = empty(gate_dim, dtype=torch.float32), empty(9000, heads, gate_dim, dtype=dtype)
-    pools = (True, True, True)
+    told = (*current, table, weight, (True, True, True), norm, 1e-6, gate_table)
+    asking = None
+    if group:
+        query_weight = empty(heads, group, dim, gate_dim, dtype=torch.float32)
+        q_nope = empty(rows, heads * group, dim, dtype=dtype)
+        asking = triton_summary.Asking(q_nope, query_weight, norm, gate_table)
     return compiled(
-        triton_summary,
-        "compress_page",
-        arch,
-        lambda: triton_summary.compress(kv, summary, *current, table, weight, pools, norm, 1e-6, gate_table),
+        triton_summary, "compress_page", arch, lambda: triton_summary.compress(kv, summary, *told, asking)
     )
 
 
@@ -261,6 +285,12 @@ def cases() -> list[tuple[Any, ...]]:
         (attend, 80, bf16, 128, 4, 16),
         *((score, 90, bf16, vectors, width) for vectors, width in ((1, 128), (4, 256))),
         (score, 80, bf16, 1, 128),
+        *((score, arch, bf16, 4, 128, True) for arch in (80, 90)),
+        *((add_norm, arch, bf16, width) for arch in (80, 90) for width in (4096, 5120)),
+        *((silu_product, arch, bf16, 12288) for arch in (80, 90)),
+        *((append, arch, bf16, 128, 4, None, True) for arch in (80, 90)),
+        *((fill, arch, bf16, 128, 64, "seer", None, 4) for arch in (80, 90)),
+        (fill, 90, bf16, 64, 64, "seer", None, 3),
         *((select, 90, width, share) for width in (2048, 4096) for share in (None, 0.01)),
         (select, 80, 2048, None),
         (select, 80, 4096, 0.01),
@@ -281,6 +311,18 @@ def cases() -> list[tuple[Any, ...]]:
         (prefill, 80, bf16, 128, 1, 64),
         *((prefill, 80, bf16, 80, 5, block) for block in (16, 32)),
         (prefill, 80, bf16, 256, 4, 16, True),
+        # The newest architecture: what a step launches.
+        (attend, 100, bf16, 128, 4, 64),
+        (prefill, 100, bf16, 128, 4, 64),
+        (score, 100, bf16, 1, 128),
+        (select, 100, 2048, None),
+        (select, 100, 4096, 0.01),
+        (target, 100, bf16, 128, 4, 64, "max"),
+        (add_norm, 100, bf16, 4096),
+        (silu_product, 100, bf16, 12288),
+        (append, 100, bf16, 128, 4, None, True),
+        (fill, 100, bf16, 128, 64, "seer", None, 4),
+        (fill, 100, bf16, 128, 64, "quest"),
         # Windows and sinks.
         *((attend, arch, bf16, 64, 8, 64, None, True) for arch in (80, 90)),
         *((prefill, arch, bf16, 64, 8, 64, False, None, True) for arch in (80, 90)),

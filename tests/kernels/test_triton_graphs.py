@@ -24,9 +24,9 @@ def test_completions(selector: str, kernel: str, monkeypatch: pytest.MonkeyPatch
     launched: list[int] = []
     right = getattr(triton_summary, kernel)
 
-    def watched(*arguments: Any) -> None:
+    def watched(*arguments: Any, **named: Any) -> Any:
         launched.append(len(arguments))
-        right(*arguments)
+        return right(*arguments, **named)
 
     monkeypatch.setattr(triton_summary, kernel, watched)
     monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype == torch.float32)

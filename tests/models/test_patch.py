@@ -27,7 +27,7 @@ class Dense:
         self.layers: list[int] = []
 
     def attend(self, layer: int, asked: Attention) -> torch.Tensor:
-        q, k, v, scale, _ = asked
+        q, k, v, scale, *_ = asked
         self.layers.append(layer)
         q, k = rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin)
         group = q.shape[1] // k.shape[1]

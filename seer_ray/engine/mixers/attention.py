@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.engine.passes import DecodePass, Decoder, FullPages, PrefillPass
-from seer_ray.kernels.append import rotate_append
+from seer_ray.kernels.append import normalise_rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
@@ -26,8 +26,9 @@ class PagedAttention:
 
     def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
         kv, spec, own = self.kv, self.spec, step.groups[self.group]
-        q, k, v, scale, sinks = asked
-        rotated = rotate_append(q, k, v, *step.rotary(self.rope), kv, own.pages, step.offsets)
+        q, k, v, scale, sinks, norms = asked
+        rotary = step.rotary(self.rope)
+        q, rotated = normalise_rotate_append(q, k, v, norms, *rotary, kv, own.pages, step.offsets)
         if self.selector is None or spec.blocks is None:
             return prefill(rotated, kv, own.chunks, scale, sinks=sinks)
         self._summarise(step.full)
@@ -41,28 +42,24 @@ class PagedAttention:
 
     def decode(self, step: DecodePass, asked: Attention) -> torch.Tensor:
         kv, selector, spec, own = self.kv, self.selector, self.spec, step.groups[self.group]
-        q, k, v, scale, sinks = asked
-        rotated = rotate_append(q, k, v, *step.rotary(self.rope), kv, own.pages, step.offsets)
+        q, k, v, scale, sinks, norms = asked
+        rotary = step.rotary(self.rope)
+        q, rotated = normalise_rotate_append(q, k, v, norms, *rotary, kv, own.pages, step.offsets)
         if selector is None or spec.blocks is None:
             page_ids, counts = own.ids, own.counts
         else:
-            self._summarise_filled(step)
-            view = own.view
-            scores = selector.scores(Query(q, rotated, kv, self.summary, scale), view)
+            view, query = own.view, Query(q, rotated, kv, self.summary, scale)
+            if isinstance(step.full, CurrentPages):
+                scores = selector.step(query, view, step.full, self.rope)
+            else:
+                for index in range(len(step.full.pages)):  # rows that fill a page together share no product
+                    self._summarise(step.full, slice(index, index + 1))
+                scores = selector.scores(query, view)
             page_ids, counts = select(
                 scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
             )
         step.note(self.layer, page_ids, counts)
         return attend(rotated, kv, page_ids, counts, step.tails, scale, sinks=sinks)
-
-    def _summarise_filled(self, step: DecodePass) -> None:
-        full = step.full
-        if isinstance(full, CurrentPages):
-            if self.selector is not None and self.summary is not None:
-                self.selector.fill(self.kv, self.summary, full, self.rope)
-        else:  # one by one: rows that fill a page together share no product
-            for index in range(len(full.pages)):
-                self._summarise(full, slice(index, index + 1))
 
     def _summarise(self, full: FullPages, some: slice = slice(None)) -> None:
         if self.selector is not None and self.summary is not None and len(full.pages):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
-from seer_ray.kernels.append import rotate_append
+from seer_ray.kernels.append import normalise_rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
 from seer_ray.models.step import Attention
@@ -21,14 +21,16 @@ class SlidingAttention:
         self.window = decoder.cache.groups[group].window
 
     def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
-        q, k, v, scale, sinks = asked
+        q, k, v, scale, sinks, norms = asked
         own = step.groups[self.group]
-        rotated = rotate_append(q, k, v, *step.rotary(self.rope), self.kv, own.pages, step.offsets)
+        rotary = step.rotary(self.rope)
+        _, rotated = normalise_rotate_append(q, k, v, norms, *rotary, self.kv, own.pages, step.offsets)
         return prefill(rotated, self.kv, own.chunks, scale, window=self.window, sinks=sinks)
 
     def decode(self, step: DecodePass, asked: Attention) -> torch.Tensor:
-        q, k, v, scale, sinks = asked
+        q, k, v, scale, sinks, norms = asked
         own = step.groups[self.group]
-        rotated = rotate_append(q, k, v, *step.rotary(self.rope), self.kv, own.pages, step.offsets)
+        rotary = step.rotary(self.rope)
+        _, rotated = normalise_rotate_append(q, k, v, norms, *rotary, self.kv, own.pages, step.offsets)
         step.note(self.layer, own.ids, own.counts)
         return attend(rotated, self.kv, own.ids, own.counts, step.tails, scale, own.skips, sinks)

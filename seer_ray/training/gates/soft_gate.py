@@ -71,7 +71,7 @@ class SoftPass:
 
     def attend(self, layer: int, asked: Attention) -> Tensor:
         """See ``models.step``."""
-        q, k, v, scale, sinks = asked
+        q, k, v, scale, sinks, _ = asked
         soft, out = self.soft, []
         q_rotated, k_rotated = (self.ropes[layer].rotate(x, self.position) for x in (q, k))
         gate = soft.gates.get(layer)

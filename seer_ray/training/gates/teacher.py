@@ -52,7 +52,7 @@ class Teacher:
 
     def attend(self, layer: int, asked: Attention) -> Tensor:
         """See ``models.step``."""
-        q, k, v, scale, sinks = asked
+        q, k, v, scale, sinks, _ = asked
         q_rotated, k_rotated = (self.ropes[layer].rotate(x, self.position) for x in (q, k))
         taught, window = layer in self.layers, self.shape.reach(layer)
         out, targets = torch.empty_like(q, dtype=v.dtype), []
