@@ -69,7 +69,7 @@ def decode_here(stop: int | None, prompts: dict[str, Any]) -> Callable[..., None
         prompts: filled by the first that needs them.
     """
 
-    def decode(session: Session, build: object) -> None:
+    def decode(session: Session, build: object, checked: object) -> None:
         if not prompts:
             prompts["made"] = make_prompts(session.config, session.problems)
         clock = clock_of(session.folder)

@@ -55,7 +55,7 @@ def test_of_a_run_that_ends_well(
 def test_of_a_run_that_fails_and_goes_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(session: Session, build: object) -> None:
+    def fail(session: Session, build: object, checked: object) -> None:
         raise RuntimeError(f"refused: {PASSWORD}, {session.config.cluster.address}, {TOKEN}, {STORED}")
 
     monkeypatch.setattr(run_driver, "_decode", fail)

@@ -29,7 +29,7 @@ class MeasureView(View[MeasureLive, S]):
             yield live.phase
 
     def urgent(self, live: MeasureLive, phase: str) -> bool:
-        return not live.total and live.phase != phase
+        return not live.done and live.phase != phase
 
     def conclude(self, console: Console, summary: S) -> None:
         common = {item.name for item in dataclasses.fields(JobSummary)}
