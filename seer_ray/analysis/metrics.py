@@ -103,6 +103,16 @@ def _complete(column: str, of: Callable[[list[Any]], Value]) -> Callable[[Run], 
     return lambda run: of(run.rows.complete[column]) if run.rows.complete[column] else None
 
 
+def _thought(column: str) -> Callable[[Run], Value | None]:
+    """Mean over the completions of which it is known, where there are any."""
+
+    def found(run: Run) -> float | None:
+        values = [value for value in run.rows.complete[column] if value is not None]
+        return sum(values) / len(values) if values else None
+
+    return found
+
+
 def _engine_rate(counter: str, scale: float = 1.0) -> Callable[[Run], float | None]:
     """Of a counter, a second of decode steps."""
 
@@ -218,6 +228,12 @@ METRICS = (
            _complete("finish_reason", lambda reasons: reasons.count("length") / len(reasons)),
            summary=Line("length", lambda rate: f"{percent(rate)} cut off at the limit" if rate else ""),
            report=Column("Cut off", round_percent, 1)),
+    Metric("thinking/mean_tokens", "reasoning of a completion without its marks, mean", "tokens",
+           ("thinking_tokens", "error"), _thought("thinking_tokens"),
+           summary=Line("thinking", lambda n: f"{n:,.0f} tokens on average")),
+    Metric("thinking/forced_rate", "completions whose thinking was ended at sampling.thinking_budget",
+           "fraction", ("thinking_forced", "error"), _thought("thinking_forced"),
+           summary=Line("thinking", lambda rate: f"{percent(rate)} ended at the budget")),
     Metric("tokens/prompt", "prompts of all rows", "tokens", ("prompt_tokens",), _all("prompt_tokens")),
     Metric("tokens/completion", "generated, of all rows", "tokens", _LENGTH, _all("completion_tokens")),
     Metric("time/prefill_s", "prefill, of all rows", "s", ("prefill_s",), _all("prefill_s", math.fsum)),

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
-from seer_ray.config.options import EngineConfig, PlanConfig, RunConfig, SelectorConfig, options
+from seer_ray.config.options import (
+    EngineConfig,
+    PlanConfig,
+    RunConfig,
+    SamplingConfig,
+    SelectorConfig,
+    options,
+)
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.config.works import anchor_at, layout_of, ratio_of, works
 
@@ -35,6 +42,7 @@ def check(config: Any, prefix: str = "") -> None:
         check_selector(config.selector, config.engine, config.plan)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
         check_marks(config.task.thinking_marks)
+        check_thinking(config.sampling)
 
 
 def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
@@ -140,6 +148,14 @@ def check_marks(marks: list[str] | None) -> None:
     if marks and (len(marks) != 2 or not all(marks) or marks[0] == marks[1]):
         raise ConfigError(
             f"task.thinking_marks={marks}: must be two texts that differ, such as [<think>,</think>], or []"
+        )
+
+
+def check_thinking(sampling: SamplingConfig) -> None:
+    """An end of thinking has a budget at which it is forced."""
+    if sampling.thinking_end is not None and sampling.thinking_budget is None:
+        raise ConfigError(
+            f"sampling.thinking_end={sampling.thinking_end!r}: means nothing without sampling.thinking_budget"
         )
 
 

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from seer_ray.config.options import JobConfig, options
 
 MEANT = {"n": "line break", "t": "tab"}
-WHERE = ("sampling.stop", "task.prompt", "task.system", "task.few_shot", "task.thinking_marks")
+WHERE = (
+    "sampling.stop",
+    "sampling.thinking_end",
+    "task.prompt",
+    "task.system",
+    "task.few_shot",
+    "task.thinking_marks",
+)
 
 _TYPED = re.compile(r"(?<!\\)\\([nt][A-Za-z]*)")
 _LATEX = re.compile(

@@ -183,6 +183,13 @@ class SamplingConfig:
     )
     stop: list[str] = option([], "strings that end a completion")
     ignore_eos: bool = option(False, "go on to max_new_tokens (benchmarks)")
+    thinking_budget: int | None = option(
+        None, "longest thinking, after which its end is forced; None: no limit", unit="tokens", minimum=0
+    )
+    thinking_end: str | None = option(
+        None,
+        "what is forced there, such as a sentence with the closing mark behind it; None: the closing mark",
+    )
 
 
 @dataclass

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
+from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Progress, Request
 from seer_ray.engine.sampling import resolve_sampling
 from seer_ray.models.catalog import check_engine
@@ -66,15 +68,19 @@ def make_requests(
     tokenizer: Any,
     done: Container[tuple[str, int]],
     log: ProgressLog,
+    thinking: ThinkingRules,
 ) -> list[Request]:
     """All that is not done, the samples of a problem one after the other; also of a problem without a prompt.
 
     Raises:
         ConfigError: No such model.
     """
-    params = resolve_sampling(config.model, config.sampling, tokenizer)
+    plain = resolve_sampling(config.model, config.sampling, tokenizer)
     engine, requests = config.engine, []
     for place, (problem, prompt) in enumerate(prompts.items()):
+        params = plain
+        if thinking.budget is not None:
+            params = replace(plain, thinking=thinking.of(prompt.opening))
         for sample in range(config.samples):
             if (problem, sample) in done:
                 continue

@@ -11,6 +11,7 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
 from seer_ray.config.secrets import hidden, redacted
+from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
@@ -34,6 +35,7 @@ class RowWriter:
         config: The job's.
         prompts: By problem id.
         parser: Token ids to text, reasoning and answer.
+        thinking: Counts thinking tokens.
         note: Told, in a line each, what a person should know.
         pool: What grades; None: a pool of its own.
 
@@ -48,11 +50,12 @@ class RowWriter:
         config: RunConfig,
         prompts: Mapping[str, Prompt],
         parser: ReasoningParser,
+        thinking: ThinkingRules,
         note: Callable[[str], None],
         pool: Grader | None = None,
     ) -> None:
         self._folder, self._log, self._config = folder, log, config
-        self._prompts, self._parser, self._note = prompts, parser, note
+        self._prompts, self._parser, self._thinking, self._note = prompts, parser, thinking, note
         self._pool: Grader = pool or GradingPool(config.task)
         self._ungraded: dict[str, Row] = {}
         self._fresh: list[Row] = []
@@ -175,6 +178,7 @@ class RowWriter:
         said = self._parser.parse(
             completion.tokens, prompt.opening, request.sampling.stop, completion.finish_reason == "stop"
         )
+        thought, forced = self._thinking.count(prompt.opening, completion.tokens)
         return {
             "problem_id": request.problem,
             "sample": request.sample,
@@ -188,6 +192,8 @@ class RowWriter:
             "reference": prompt.problem.answer,
             "prompt_tokens": len(request.prompt),
             "completion_tokens": len(completion.tokens),
+            "thinking_tokens": None if failed else thought,
+            "thinking_forced": None if failed else forced,
             "attended_kv": counters.attended_kv,
             "available_kv": counters.available_kv,
             "attended_kv_layers": list(counters.attended_layers) or None,

@@ -19,6 +19,7 @@ from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.rendered import refuse_other_prompts
 from seer_ray.driver.rows import RowWriter
+from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Completion, Request
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
@@ -118,13 +119,16 @@ class Session:
 
         config, log, done = self.config, self.folder.progress(), self.folder.committed()
         refuse_other_prompts(self.folder, prompts, clock, bool(done or log.chains))
-        requests = make_requests(reading, prompts, tokenizer, done, log)
+        parser = ReasoningParser(tokenizer, config.task.thinking_marks)
+        thinking = ThinkingRules(config, parser, tokenizer)
+        requests = make_requests(reading, prompts, tokenizer, done, log, thinking)
         self._rows = RowWriter(
             self.folder,
             log,
             config,
             prompts,
-            ReasoningParser(tokenizer, config.task.thinking_marks),
+            parser,
+            thinking,
             self.frame.reporter.note,
             pool,
         )

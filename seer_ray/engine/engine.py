@@ -216,12 +216,15 @@ class Engine:
         """Wait for a step and take its tokens. ``self._flight`` is the step after it, if that is launched."""
         before = self.runner.bytes_read
         for sequence, row in self.runner.collect(flight):
-            sequence.tokens.append(row.token)
+            thinking = sequence.thinking
+            token = row.token if thinking is None else thinking.take(row.token)
+            sequence.tokens.append(token)
             self._counters["new_tokens"] += 1
             done = self._finish_reason(sequence) is not None
             # It has computed a token too many, or one that is none: nobody sees it. Its page is written again
             # or given to others by steps after that one.
-            if (done or row.late) and self._flight is not None and self._flight.drop(sequence):
+            late = row.late and token == row.token  # else that step was given what was forced
+            if (done or late) and self._flight is not None and self._flight.drop(sequence):
                 sequence.cached -= 1
                 if not done and self.runner.cache.states is not None:  # they have moved on with a wrong token
                     self.scheduler.recompute(sequence)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from seer_ray.engine.forcing import Thinking
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -20,6 +22,8 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     eos_token_ids: tuple[int, ...] = ()
+    thinking: Thinking | None = None
+    """Where thinking is ended; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

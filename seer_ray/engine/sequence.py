@@ -10,6 +10,7 @@ from operator import add
 
 import numpy as np
 
+from seer_ray.engine.forcing import ThinkingState
 from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
 from seer_ray.engine.trace import TraceEncoder
 
@@ -34,6 +35,9 @@ class Sequence:
         self.limit = limit if max_length is None else min(limit, max_length)
         """Tokens that it has at most, prompt included."""
         self.tokens: list[int] = [*request.prompt, *request.progress.tokens]
+        thinking = request.sampling.thinking
+        self.thinking = None if thinking is None else ThinkingState(thinking, request.progress.tokens)
+        """None: nothing is forced."""
         self.prompt_key = hashlib.blake2b(array("q", request.prompt).tobytes(), digest_size=16).digest()
         self.pages: list[list[int]] = []
         """By cache group, in order of position; page 0 stands for those that were given back."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.engine.trace import Trace
-from seer_ray.report.plots import colour
+from seer_ray.report.drawing import colour
 from seer_ray.results.entry import Key
 
 MAPS_PART = 0.4

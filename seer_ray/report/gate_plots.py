@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.report import style
-from seer_ray.report.plots import Plot
+from seer_ray.report.drawing import Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,9 @@ from seer_ray.analysis.metrics import columns_of
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Answer, Keeps
 from seer_ray.config.errors import one_line
 from seer_ray.report import style
+from seer_ray.report.drawing import Plot, colour
 from seer_ray.report.embed import Embedded, embed
-from seer_ray.report.plots import Plot, colour, draw
+from seer_ray.report.plots import draw
 from seer_ray.results.store import Store
 
 FILE, PLOTS = "report.html", "plots"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,32 +9,19 @@ import numpy as np
 from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.analysis.recommend import cost
 from seer_ray.report import style
+from seer_ray.report.drawing import Plot, axes_of, colour, interval, interval_points, legend
+from seer_ray.report.thinking_plots import accuracy_by_thinking, both_budgets, grid_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A finished plot."""
-
-    name: str
-    title: str
-    caption: str
-    """How it was measured."""
-    svg: str
-    png: bytes
-
-
-def colour(run: ComparedRun) -> str:
-    """The same in every plot and on the page, by selector."""
-    return style.colour(run.selector)
 
 
 def draw(comparison: Comparison) -> list[Plot]:
     """All plots for which there is data."""
     makers = (
         accuracy_by_budget,
+        accuracy_by_thinking,
+        both_budgets,
         accuracy_by_reads,
         accuracy_by_time,
         differences,
@@ -50,13 +34,13 @@ def draw(comparison: Comparison) -> list[Plot]:
 
 
 def accuracy_by_budget(comparison: Comparison) -> Plot | None:
-    """Accuracy against budget with intervals, dense as a band."""
+    """Accuracy against budget with intervals, dense as a band; of one thinking budget only."""
     known = [s for s in comparison.runs if s.accuracy]
     dense = [s for s in known if s.setting.budget is None]
     sparse = [s for s in known if s.setting.budget is not None]
-    if not sparse or len(known) < 2:
+    if not sparse or len(known) < 2 or grid_of(comparison) is not None:
         return None
-    with _axes() as (axes, finish):
+    with axes_of() as (axes, finish):
         for one in dense:
             assert one.accuracy
             axes.axhline(100 * one.accuracy.value, color=colour(one), linewidth=1.4, label=one.name)
@@ -68,14 +52,14 @@ def accuracy_by_budget(comparison: Comparison) -> Plot | None:
             # Side by side, or the bars of one budget hide each other.
             aside = 2 ** (0.05 * (place - (len(families) - 1) / 2))
             budgets = [float(s.setting.budget or 0) * aside for s in family]
-            _interval_points(axes, family, budgets, label=selector, line=True)
+            interval_points(axes, family, budgets, label=selector, line=True)
         axes.set_xscale("log", base=2)
         ticks = sorted({float(s.setting.budget or 0) for s in sparse})
         axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.minorticks_off()
         axes.set(xlabel="budget, KV tokens per head and step", ylabel="accuracy, %")
-        _legend(axes)
-        caption = f"avg@k with {_interval(comparison)}. The band is that of dense attention."
+        legend(axes)
+        caption = f"avg@k with {interval(comparison)}. The band is that of dense attention."
         return finish("accuracy-by-budget", "Accuracy against budget", caption)
 
 
@@ -88,13 +72,13 @@ def accuracy_by_reads(comparison: Comparison) -> Plot | None:
         return None
     reads = {name: 100 * value / whole for name, value in costs.items() if value}
     front = {name for r in comparison.recommendations[:1] for name in r.front_attended}
-    with _axes() as (axes, finish):
+    with axes_of() as (axes, finish):
         if not _front(axes, comparison, reads, front):
             return None
         axes.set(xlabel="KV read by a chain, % of what a dense one reads", ylabel="accuracy, %")
         caption = (
             "KV reads are counted from the selections, over whole chains: a setting that makes them longer "
-            f"pays for it. {_interval(comparison, first=True)}."
+            f"pays for it. {interval(comparison, first=True)}."
         )
         return finish("accuracy-by-reads", "Accuracy against KV read", caption)
 
@@ -106,11 +90,11 @@ def accuracy_by_time(comparison: Comparison) -> Plot | None:
     costs = {s.name: cost(s.setting).seconds for s in comparison.runs}
     seconds = {name: value for name, value in costs.items() if value}
     front = {name for r in comparison.recommendations[:1] for name in r.front_seconds}
-    with _axes() as (axes, finish):
+    with axes_of() as (axes, finish):
         if not _front(axes, comparison, seconds, front):
             return None
         axes.set(xlabel="seconds of decoding a chain, all workers together", ylabel="accuracy, %")
-        caption = f"Time as this job measured it, for all settings. {_interval(comparison, first=True)}."
+        caption = f"Time as this job measured it, for all settings. {interval(comparison, first=True)}."
         return finish("accuracy-by-time", "Accuracy against time", caption)
 
 
@@ -125,9 +109,9 @@ def _front(axes: Axes, comparison: Comparison, costs: dict[str, float], front: s
         dashes = (0, (4, 3))
         axes.plot(xs, ys, color=style.MUTED, linewidth=1, linestyle=dashes, label="Pareto front", zorder=1)
     for selector, family in _families(known).items():
-        _interval_points(axes, family, [costs[s.name] for s in family], label=selector, line=False)
+        interval_points(axes, family, [costs[s.name] for s in family], label=selector, line=False)
     axes.set_xlim(left=0)
-    _legend(axes)
+    legend(axes)
     return True
 
 
@@ -136,7 +120,7 @@ def differences(comparison: Comparison) -> Plot | None:
     known = [s for s in comparison.runs if s.assessment]
     if not known:
         return None
-    with _axes(height=1.3 + 0.32 * len(known)) as (axes, finish):
+    with axes_of(height=1.3 + 0.32 * len(known)) as (axes, finish):
         axes.axvspan(-100 * comparison.margin, 0, color=style.LOOKS["oracle"][0], alpha=0.10, linewidth=0)
         axes.axvline(0, color=style.MUTED, linewidth=1)
         for row, one in enumerate(known):
@@ -158,7 +142,7 @@ def speed(comparison: Comparison) -> Plot | None:
     jobs = {s.setting.job for s in known}
     if len(known) < 2 or len(jobs) > 1:
         return None
-    with _axes(height=1.3 + 0.32 * len(known)) as (axes, finish):
+    with axes_of(height=1.3 + 0.32 * len(known)) as (axes, finish):
         rates = [s.setting.speed.tokens_per_s for s in known if s.setting.speed]
         axes.barh(range(len(known)), rates, height=0.6, color=[colour(s) for s in known], alpha=0.85)
         for row, (one, rate) in enumerate(zip(known, rates, strict=True)):
@@ -176,7 +160,7 @@ def drift(comparison: Comparison) -> Plot | None:
     known = [s for s in comparison.runs if s.assessment and s.assessment.drift]
     if not known:
         return None
-    with _axes(height=1.3 + 0.32 * len(known)) as (axes, finish):
+    with axes_of(height=1.3 + 0.32 * len(known)) as (axes, finish):
         axes.axvline(0, color=style.MUTED, linewidth=1)
         for row, one in enumerate(known):
             assert one.assessment and one.assessment.drift
@@ -195,7 +179,7 @@ def lengths(comparison: Comparison) -> Plot | None:
     known = [s for s in comparison.runs if np.isfinite(s.setting.outcomes.tokens).any()]
     if not known:
         return None
-    with _axes() as (axes, finish):
+    with axes_of() as (axes, finish):
         shades = _shades(known)
         for one in known:
             tokens = np.sort(one.setting.outcomes.tokens[~np.isnan(one.setting.outcomes.tokens)])
@@ -205,7 +189,7 @@ def lengths(comparison: Comparison) -> Plot | None:
             )
         axes.set(xlabel="tokens", ylabel="chains that are longer, %", ylim=(0, 102))
         axes.set_xlim(left=0)
-        _legend(axes)
+        legend(axes)
         return finish(
             "lengths", "Length of the chains", "Of all completions, those that were cut off included."
         )
@@ -216,7 +200,7 @@ def layers(comparison: Comparison) -> Plot | None:
     known = [s for s in comparison.runs if s.layers]
     if not known:
         return None
-    with _axes() as (axes, finish):
+    with axes_of() as (axes, finish):
         shades = _shades(known)
         for one in known:
             assert one.layers
@@ -232,23 +216,10 @@ def layers(comparison: Comparison) -> Plot | None:
             )
         axes.set(xlabel="layer", ylabel="KV read, %", ylim=(0, 104))
         style.whole_ticks(axes)
-        _legend(axes)
+        legend(axes)
         return finish(
             "layers", "KV read by layer", "Of what dense attention reads, counted from the selections."
         )
-
-
-Finish = Callable[[str, str, str], Plot]
-
-
-@contextmanager
-def _axes(height: float = 3.5) -> Iterator[tuple[Axes, Finish]]:
-    with style.figure(height=height) as (made, axes):
-
-        def finish(name: str, title: str, caption: str) -> Plot:
-            return Plot(name, title, caption, style.svg(made), style.png(made))
-
-        yield axes, finish
 
 
 def _families(runs: list[ComparedRun]) -> dict[str, list[ComparedRun]]:
@@ -273,23 +244,6 @@ def _shades(runs: list[ComparedRun]) -> dict[str, float]:
     return found
 
 
-def _interval_points(axes: Axes, family: list[ComparedRun], xs: list[float], label: str, line: bool) -> None:
-    values = np.array([100 * s.accuracy.value for s in family if s.accuracy])
-    low = np.array([100 * s.accuracy.low for s in family if s.accuracy])
-    high = np.array([100 * s.accuracy.high for s in family if s.accuracy])
-    axes.errorbar(
-        xs,
-        values,
-        yerr=np.nan_to_num([values - low, high - values]),
-        color=style.colour(family[0].selector),
-        marker=style.marker(family[0].selector),
-        linestyle="-" if line else "",
-        elinewidth=1.1,
-        capsize=2.5,
-        label=label,
-    )
-
-
 def _bar(axes: Axes, row: int, value: float, low: float, high: float, one: ComparedRun) -> None:
     if np.isfinite(low):
         axes.plot([low, high], [row, row], color=colour(one), linewidth=2, solid_capstyle="round")
@@ -300,18 +254,3 @@ def _rows(axes: Axes, names: list[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(False, axis="y")
-
-
-def _legend(axes: Axes) -> None:
-    """Above the axes, where it covers nothing."""
-    handles, labels = axes.get_legend_handles_labels()
-    if len(handles) > 1:
-        columns = 3 if len(handles) > 5 else len(handles)
-        whole = axes.get_figure(root=True)
-        assert whole is not None
-        whole.legend(handles, labels, loc="outside upper left", ncols=columns)
-
-
-def _interval(comparison: Comparison, first: bool = False) -> str:
-    text = f"{100 * comparison.confidence:g} % intervals, clustered by problem"
-    return f"Bars: {text}" if first else text

@@ -25,6 +25,7 @@ DARK = {INK: "#e6eaf0", MUTED: "#9aa7b6", GRID: "#323b47", PAPER: "#151a21"}
 
 LOOKS = {name: (*traits.colours, traits.marker) for name, traits in SELECTORS.items()}
 """Colour on light and on dark paper, and marker, of every selector."""
+MAP = "#2f9fd8"
 OTHERS = (("#2f9fd8", "#7fd0ff", "P"), ("#b8860b", "#f0c24a", "h"), ("#7a5fb5", "#b6a0ec", "*"))
 DARK |= {light: dark for light, dark, _ in (*LOOKS.values(), *OTHERS)}
 
@@ -71,6 +72,13 @@ def marker(selector: str) -> str:
 
 def _look(selector: str) -> tuple[str, str, str]:
     return LOOKS.get(selector) or OTHERS[sum(selector.encode()) % len(OTHERS)]
+
+
+def shades() -> Any:
+    """Colours of maps, from nothing up: ink is read on all of them, on light and on dark paper."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    return LinearSegmentedColormap.from_list("shades", [to_rgba(MAP, 0.0), to_rgba(MAP, 0.5)])
 
 
 @contextmanager

@@ -44,6 +44,19 @@ COLUMNS = (
     Column("grade_error", TEXT, "why the grader failed", nullable=True),
     Column("prompt_tokens", pa.int32(), "length of the prompt", "tokens"),
     Column("completion_tokens", pa.int32(), "length of token_ids", "tokens"),
+    Column(
+        "thinking_tokens",
+        pa.int32(),
+        "tokens of the reasoning, without marks; null: the model's marks are not known",
+        "tokens",
+        nullable=True,
+    ),
+    Column(
+        "thinking_forced",
+        pa.bool_(),
+        "its end was forced at sampling.thinking_budget; null: there is no budget",
+        nullable=True,
+    ),
     Column("attended_kv", pa.int64(), "KV read, summed over steps, layers and KV heads", "tokens"),
     Column(
         "available_kv",

@@ -17,15 +17,23 @@ class Marks:
     """A model whose vocabulary or chat template has one of these uses the marks."""
     nests: bool = True
     """False: a mark begins a section of its own, and ends the one before."""
+    begins: tuple[str, ...] = ()
+    """What ``open`` matches, as the models write it."""
+    ends: tuple[str, ...] = ()
+    """What ``close`` matches likewise, the usual one first."""
 
 
 def pair(open: str, close: str) -> Marks:
     """Marks that are fixed texts."""
-    return Marks(re.compile(re.escape(open)), re.compile(re.escape(close)), (open, close))
+    return Marks(
+        re.compile(re.escape(open)), re.compile(re.escape(close)), (open, close), True, (open,), (close,)
+    )
 
 
-def _sections(header: str, reasoning: str, answer: str, sign: str) -> Marks:
-    return Marks(re.compile(header + reasoning), re.compile(header + answer), (sign,), nests=False)
+def _sections(header: str, reasoning: str, answer: str, sign: str, begin: str, end: str) -> Marks:
+    return Marks(
+        re.compile(header + reasoning), re.compile(header + answer), (sign,), False, (begin,), (end,)
+    )
 
 
 KNOWN = (
@@ -51,15 +59,24 @@ KNOWN = (
         re.compile(r"Here(?: is|'s) my thought process:"),
         re.compile(r"Here(?: is|'s) my response:"),
         ("Here is my thought process", "Here's my thought process"),
+        begins=("Here is my thought process:", "Here's my thought process:"),
+        ends=("Here is my response:", "Here's my response:"),
     ),
     _sections(  # gpt-oss: the channels of harmony
         r"(?:<\|(?:end|call)\|>)?(?:<\|start\|>assistant)?(?: to=[^<\s]*)?<\|channel\|>",
         r"(?:analysis|commentary)\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
         r"final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
         "<|channel|>",
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
     ),
     _sections(  # Solar Open
-        r"(?:<\|end\|>)?(?:<\|begin\|>assistant)?", r"<\|think\|>", r"<\|content\|>", "<|content|>"
+        r"(?:<\|end\|>)?(?:<\|begin\|>assistant)?",
+        r"<\|think\|>",
+        r"<\|content\|>",
+        "<|content|>",
+        "<|think|>",
+        "<|end|><|begin|>assistant<|content|>",
     ),
 )
 

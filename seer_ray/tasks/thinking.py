@@ -45,17 +45,18 @@ class ReasoningParser:
 
     def __init__(self, tokenizer: Any = None, marks: Sequence[str] | None = None) -> None:
         self._tokenizer = tokenizer
-        added, self._special = _added_tokens(tokenizer)
-        self._marks: tuple[Marks, ...]
+        added, self._special = added_tokens(tokenizer)
+        self.marks: tuple[Marks, ...]
+        """That the model has a sign of, or that were given."""
         self._others: tuple[Marks, ...] = ()
         if marks is not None:
-            self._marks = (pair(*marks),) if marks else ()
+            self.marks = (pair(*marks),) if marks else ()
         else:
             template = getattr(tokenizer, "chat_template", None) or ""
             sources = template.values() if isinstance(template, dict) else [template]
-            self._marks = KNOWN if tokenizer is None else marks_of("\n".join(sources), added.values())
-            self._others = tuple(known for known in KNOWN if known not in self._marks)
-        patterns = [p.pattern.replace("\\", "") for m in self._marks for p in (m.open, m.close)]
+            self.marks = KNOWN if tokenizer is None else marks_of("\n".join(sources), added.values())
+            self._others = tuple(known for known in KNOWN if known not in self.marks)
+        patterns = [p.pattern.replace("\\", "") for m in self.marks for p in (m.open, m.close)]
         self._tokens = {
             id: text for id, text in added.items() if text.strip() and any(text in p for p in patterns)
         }
@@ -152,7 +153,7 @@ class ReasoningParser:
         others = [m for m in self._others if m.open.match(whole, first) or m.open.search(whole, 0, begin)]
         found = [
             _Mark(match.start(), match.end(), closes, family)
-            for family in (*self._marks, *others)
+            for family in (*self.marks, *others)
             for closes, pattern in ((False, family.open), (True, family.close))
             for match in pattern.finditer(whole)
             if self._is_mark(match, begin, starts, places)
@@ -186,7 +187,7 @@ class ReasoningParser:
         return text + whole[at:end]
 
 
-def _added_tokens(tokenizer: Any) -> tuple[dict[int, str], frozenset[int]]:
+def added_tokens(tokenizer: Any) -> tuple[dict[int, str], frozenset[int]]:
     """The vocabulary's added tokens, and which of them are special."""
     if tokenizer is None:
         return {}, frozenset()

@@ -16,6 +16,7 @@ from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
 from seer_ray.driver.decode import _save
 from seer_ray.driver.rows import RowWriter
+from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Completion, Counters
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grade, Grader
@@ -41,12 +42,14 @@ class Case:
             name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2), "<think>" if name == "f" else "")
             for name in "abcdef"
         }
+        parser = ReasoningParser(tokenizer or tiny_tokenizer())
         self.writer = RowWriter(
             self.folder,
             self.log,
             self.config,
             prompts,
-            ReasoningParser(tokenizer or tiny_tokenizer()),
+            parser,
+            ThinkingRules(self.config, parser, tokenizer or tiny_tokenizer()),
             self.notes.append,
             pool,
         )

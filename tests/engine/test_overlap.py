@@ -17,6 +17,7 @@ from tape import HOST, Capture, unasked
 from seer_ray.engine import Completion, Counters, Engine, Progress, Request, captured, sampler
 from seer_ray.engine.captured import Step
 from seer_ray.engine.flight import Flight, Mark, Readback
+from seer_ray.engine.forcing import Ending, Thinking, ThinkingMarks
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.sequence import Sequence
 
@@ -286,3 +287,19 @@ def test_warm_up_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.warm_up()
     assert engine.stats()["new_tokens"] == 0 and not engine.busy
     assert run(engine, requests()) == run(engine_with(False), requests())
+
+
+def test_forced_tokens_are_given_to_the_steps_ahead() -> None:
+    """They are known a step before they are due: nothing is computed twice."""
+    close = Ending("C", ((7, 8, 9),))
+    thinking = Thinking({}, (ThinkingMarks(("O",), (close,), close),), 0, 4)
+    items = []
+    for n, way in enumerate(({}, {"temperature": 0.9}, {"repetition_penalty": 1.3})):
+        for item in requests(**way):
+            params = replace(item.sampling, thinking=thinking if n else None)
+            items.append(replace(item, id=f"{n}-{item.id}", sampling=params))
+    waiting, overlapping = both(items)
+    assert device(overlapping).rows == device(waiting).rows == overlapping.stats()["new_tokens"]
+    done = run(engine_with(True), items)
+    for id, ((chain, *_), _) in done.items():
+        assert (chain[4:7] == [7, 8, 9]) is not id.startswith("0-")

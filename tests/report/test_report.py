@@ -20,9 +20,10 @@ from seer_ray.analysis.comparison import attended_by_layer, compare
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine.trace import Trace, TraceEncoder
 from seer_ray.report import style
+from seer_ray.report.drawing import colour
 from seer_ray.report.embed import fit, natural
 from seer_ray.report.html import Report, make_report
-from seer_ray.report.plots import colour, draw
+from seer_ray.report.plots import draw
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import open_store
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
@@ -12,8 +12,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.grid import shown, thinking_grid
 from seer_ray.analysis.metrics import columns_of, known
-from seer_ray.analysis.words import count, duration, percent, with_error
+from seer_ray.analysis.words import count, duration, percent, round_percent, with_error
 from seer_ray.cli.display.follow import View, bar, print_places
 from seer_ray.status.live import PointLive, SweepLive, SweepSummary
 from seer_ray.status.pulse import JobStatus
@@ -113,6 +114,7 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
             console.print(Text(f"{point['slug']} failed: {point['error']}", "red"), soft_wrap=True)
     note = "± is the standard error; tokens/s in the time that the workers had for the point"
     console.print(Text(note, "dim"), "")
+    print_grid(console, summary)
     if summary.saved:
         console.print(Text(f"{summary.saved[0].upper()}{summary.saved[1:]}."), "")
     for line in (summary.recommendation or "").splitlines():
@@ -121,6 +123,31 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
         console.print()
     places = [("results", f"{summary.folder}/points/*/completions/*.parquet")]
     print_places(console, summary, [*places, *([("report", summary.report)] if summary.report else [])])
+
+
+def print_grid(console: Console, summary: SweepSummary) -> None:
+    """Accuracy by thinking budget and by what attention reads, where there are several thinking budgets."""
+    points = [(p["slug"], p.get("overrides", {}), known(p["metrics"])) for p in summary.points if p["metrics"]]
+    grid = thinking_grid(points)
+    if grid is None:
+        return
+    table = _table("thinking budget", *map(shown, grid.budgets), "")
+    for name, row in grid.rows.items():
+        table.add_row(Text(name, "bold"), *(_thought(row.get(budget, {})) for budget in grid.budgets))
+    note = "accuracy; below it the thinking tokens of a chain, and how many chains the budget cut short"
+    console.print(table, Text(note, "dim"), "")
+
+
+def _thought(metrics: Mapping[str, float]) -> str:
+    """A cell of the grid, in two lines."""
+    if "accuracy/avg" not in metrics:
+        return ""
+    said = with_error(metrics["accuracy/avg"], metrics.get("accuracy/stderr"))
+    if (tokens := metrics.get("thinking/mean_tokens")) is not None:
+        said += f"\n{tokens:,.0f}"
+        if (rate := metrics.get("thinking/forced_rate")) is not None:
+            said += f", {round_percent(rate)}"
+    return said
 
 
 def print_estimate(console: Console, estimate: Any) -> None:
