@@ -14,7 +14,7 @@ from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.metrics import Value
 from seer_ray.analysis.paired import pair
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Assessment, Recommendation, recommend
-from seer_ray.analysis.runs import Contender, baseline_of, expand, load
+from seer_ray.analysis.runs import Contender, baseline_of, expand, first_samples, load
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.results.folder import RunFolder
 
@@ -138,7 +138,7 @@ def _compared(setting: Contender, assessment: Assessment | None, confidence: flo
         setting=setting,
         folder=folder,
         accuracy=estimates.accuracy(setting.outcomes, confidence),
-        metrics=metrics.summarise(rows, setting.speed),
+        metrics=metrics.summarise(rows, setting.speed, first=first_samples(setting.options)),
         layers=attended_by_layer(rows),
         assessment=assessment,
     )

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from seer_ray.analysis.reads import reads, tokens_read
 from seer_ray.analysis.rows import Rows, Run, Totals, majority, pass_at_k
+from seer_ray.analysis.sequential import Saved
 from seer_ray.analysis.words import count, percent, round_percent, with_error
 from seer_ray.results.speed import Speed
 
@@ -130,8 +131,10 @@ def _no_answer(run: Run) -> float | None:
 
 def _chances(run: Run) -> dict[int, list[float]]:
     """pass@k of each problem that has k graded samples, by k: powers of two and all."""
+    first = run.totals.first
     tallies = [
-        [s.counted for s in samples if s.counted is not None] for samples in run.rows.problems.values()
+        [s.counted for s in samples if s.counted is not None and (first is None or s.number < first)]
+        for samples in run.rows.problems.values()
     ]
     counts = [(len(tally), sum(tally)) for tally in tallies if tally]
     if not run.totals.graded:
@@ -156,6 +159,11 @@ def _majority(run: Run) -> dict[int, Value]:
     if not run.totals.graded or not verdicts:
         return {}
     return {max(map(len, problems)): sum(verdicts) / len(verdicts)}
+
+
+def _saved(of: Callable[[Saved], int]) -> Callable[[Run], int | None]:
+    """Of a run whose problems are sampled until they are decided."""
+    return lambda run: of(run.saved) if run.saved is not None else None
 
 
 def _nominal_read_rate(run: Run) -> float | None:
@@ -208,6 +216,15 @@ METRICS = (
            summary=Line("ungraded", lambda n: f"{count(n, 'row')}, not counted above" if n else "")),
     Metric("rows/retried", "rows that more than one worker was given", "rows", ("attempts",),
            _all("attempts", lambda attempts: sum(n > 1 for n in attempts))),
+    Metric("sequential/decided", "problems decided before all samples were there", "problems", (),
+           _saved(lambda saved: saved.problems),
+           summary=Line("decided", lambda n: f"{count(n, 'problem')} before all samples were there")),
+    Metric("sequential/saved_samples", "samples not taken, as their problem was decided", "rows", (),
+           _saved(lambda saved: saved.samples),
+           summary=Line("decided", lambda n: f"{count(n, 'sample')} saved" if n else "")),
+    Metric("sequential/saved_tokens", "of those, had they been as long as the others of their problem",
+           "tokens", (), _saved(lambda saved: saved.tokens),
+           summary=Line("decided", lambda n: f"about {count(n, 'token')}" if n else "")),
     Metric("accuracy/no_answer_rate", "completions in which no answer was found", "fraction",
            ("extracted_answer", "error"), _no_answer,
            summary=Line("no answer", lambda rate: f"{percent(rate)} of the completions"),
@@ -299,7 +316,11 @@ GAUGES = {
 
 
 def summarise(
-    table: pa.Table, speed: Speed | None = None, engines: Mapping[str, float] | None = None
+    table: pa.Table,
+    speed: Speed | None = None,
+    engines: Mapping[str, float] | None = None,
+    first: int | None = None,
+    saved: Saved | None = None,
 ) -> dict[str, Value]:
     """All metrics of completions that are known, under names that MLflow takes.
 
@@ -307,12 +328,14 @@ def summarise(
         table: of the results schema; ``COLUMNS`` suffice. Any subset of a run's rows.
         speed: of the job; None: not measured
         engines: counters of the job's engines
+        first: samples of a problem that count for accuracy, see ``Totals``
+        saved: samples that were not taken; None: all were to be
     """
     columns = {name: table[name].to_pylist() for name in COLUMNS}
-    totals = Totals()
+    totals = Totals(first)
     for values in zip(*(columns[name] for name in Totals.COLUMNS), strict=True):
         totals.add(dict(zip(Totals.COLUMNS, values, strict=True)))
-    run = Run(totals, Rows(columns), speed, engines or {})
+    run = Run(totals, Rows(columns), speed, engines or {}, saved)
     found: dict[str, Value | None] = {}
     for metric in METRICS:
         value = metric.of(run)

@@ -23,6 +23,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from seer_ray.analysis.clustered import ClusteredMean
+from seer_ray.analysis.sequential import Saved
 from seer_ray.results.speed import Speed
 
 
@@ -32,6 +33,7 @@ class Totals:
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "problem_id",
+        "sample",
         "correct",
         "error",
         "prompt_tokens",
@@ -41,9 +43,13 @@ class Totals:
     )
     """That are read of a row."""
 
+    first: int | None = None
+    """Samples of a problem that count for accuracy, from the first; None: all. Where a problem is sampled
+    until it is decided, its later samples are there because of what the earlier ones showed."""
     accuracy: ClusteredMean = field(default_factory=ClusteredMean)
     """Of rows that were graded, 1 or 0, and of errors, 0."""
     graded: int = 0
+    """Of those that count for accuracy."""
     errors: int = 0
     rows: int = 0
     """That have a completion; so in all that follow."""
@@ -55,13 +61,16 @@ class Totals:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """A committed row; what ``COLUMNS`` names is read."""
+        counts = self.first is None or row["sample"] < self.first
         if row["error"] is not None:
             self.errors += 1
-            self.accuracy.add(row["problem_id"], 0.0)
+            if counts:
+                self.accuracy.add(row["problem_id"], 0.0)
             return
         if row["correct"] is not None:
-            self.graded += 1
-            self.accuracy.add(row["problem_id"], float(row["correct"]))
+            self.graded += counts
+            if counts:
+                self.accuracy.add(row["problem_id"], float(row["correct"]))
         prompt, length = row["prompt_tokens"], row["completion_tokens"]
         self.rows += 1
         self.tokens += length
@@ -130,6 +139,8 @@ class Run:
     speed: Speed | None = None
     engines: Mapping[str, float] = field(default_factory=dict)
     """Counters of the engines, over all of the job's sessions."""
+    saved: Saved | None = None
+    """Samples that were not taken; None: all were to be."""
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

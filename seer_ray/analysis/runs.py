@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from seer_ray.analysis import outcomes
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
@@ -54,6 +57,15 @@ class Contender:
         return None if self.dense else self.options.get(BUDGET)
 
 
+def first_samples(options: Mapping[str, Any]) -> int | None:
+    """Samples of a problem that count for accuracy, from the first; None: all, as all are taken anyway."""
+    return int(options["sequential.every"]) if options.get("sequential.enabled") else None
+
+
+def _counted(rows: pa.Table, first: int | None) -> pa.Table:
+    return rows if first is None else rows.filter(pc.less(rows["sample"], first))
+
+
 def is_dense(options: Mapping[str, Any]) -> bool:
     """Whether a run with these options, by dotted name, reads the whole KV in every layer."""
     layers = {name: value for name, value in options.items() if name.startswith("selector.layers.")}
@@ -96,7 +108,10 @@ def load(uris: Sequence[str]) -> list[Contender]:
     folders = [RunFolder.view(uri) for uri, _ in places]
     options = [Identity(folder.config, RunConfig).deciding for folder in folders]
     names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
-    tables = [folder.read(outcomes.COLUMNS) for folder in folders]
+    tables = [
+        _counted(folder.read(outcomes.COLUMNS), first_samples(option))
+        for folder, option in zip(folders, options, strict=True)
+    ]
     try:
         aligned = outcomes.align(dict(zip(names, tables, strict=True)))
     except MisalignedError as error:

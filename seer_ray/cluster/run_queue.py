@@ -54,6 +54,8 @@ class RunQueue:
         self.seconds = 0.0
         """Of the engines' steps for this run, over the number of workers: what it would have taken all of
         them together without waiting for anything."""
+        self.held = 0
+        """Requests that others keep back until they know whether they are needed: see ``more``."""
         self._rounds = deque(rounds)
         self._max_attempts = max_attempts
         self._breaker = CircuitBreaker()
@@ -72,7 +74,7 @@ class RunQueue:
 
     @property
     def unfinished(self) -> int:
-        return self.assignments.unfinished + self.unreleased + len(self._suspects)
+        return self.assignments.unfinished + self.unreleased + self.held + len(self._suspects)
 
     @property
     def queued(self) -> int:
@@ -96,6 +98,11 @@ class RunQueue:
     def release(self) -> None:
         """Lets workers have the next round."""
         self.assignments.add(self._rounds.popleft())
+
+    def more(self, requests: Sequence[Request]) -> None:
+        """Requests that were held back: workers may have them at once."""
+        if self.failure is None:
+            self.assignments.add(requests)
 
     def report(self, worker: str, deltas: Sequence[Delta], seconds: float) -> list[Outcome]:
         """Takes in what a worker did that has been ready for so many seconds; what is done now."""
@@ -145,6 +152,7 @@ class RunQueue:
     def fail(self, reason: str) -> None:
         """Gives everything up. What a worker still says of it is ignored."""
         self.failure = self.failure or reason
+        self.held = 0
         self._rounds.clear()
         self._suspects.clear()
         tokens, self.assignments = self.assignments.new_tokens, Assignments([], self._max_attempts)

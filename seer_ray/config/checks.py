@@ -14,6 +14,7 @@ from seer_ray.config.options import (
     RunConfig,
     SamplingConfig,
     SelectorConfig,
+    SweepConfig,
     options,
 )
 from seer_ray.config.selectors import SELECTORS
@@ -43,6 +44,7 @@ def check(config: Any, prefix: str = "") -> None:
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
         check_marks(config.task.thinking_marks)
         check_thinking(config.sampling)
+        check_sequential(config)
 
 
 def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
@@ -156,6 +158,23 @@ def check_thinking(sampling: SamplingConfig) -> None:
     if sampling.thinking_end is not None and sampling.thinking_budget is None:
         raise ConfigError(
             f"sampling.thinking_end={sampling.thinking_end!r}: means nothing without sampling.thinking_budget"
+        )
+
+
+def check_sequential(config: RunConfig) -> None:
+    """Samples to save, and answers to decide by."""
+    if not config.sequential.enabled:
+        return
+    every = config.sequential.every
+    if config.samples <= every:
+        raise ConfigError(
+            f"sequential.every={every}: must be below samples={config.samples}, or there is nothing to save"
+        )
+    if config.task.grader == "none":
+        raise ConfigError("sequential.enabled=true: task.grader=none finds no answers to decide by")
+    if isinstance(config, SweepConfig) and config.sweep.racing.enabled:
+        raise ConfigError(
+            "sequential.enabled=true: sweep.racing.enabled decides by all samples of a problem; leave one out"
         )
 
 

@@ -193,6 +193,23 @@ class SamplingConfig:
 
 
 @dataclass
+class SequentialConfig:
+    """Stop sampling a problem when its majority answer is decided."""
+
+    enabled: bool = option(False, "sample each problem until its majority answer is decided, samples at most")
+    error: float = option(
+        0.05,
+        "chance that a problem is stopped at an answer that is not the one which the model gives most often; "
+        "0: stopped only where the samples to come cannot change the majority",
+        minimum=0.0,
+        maximum=0.5,
+    )
+    every: int = option(
+        4, "samples of a problem between two looks; accuracy (avg@k) is of the first so many", minimum=1
+    )
+
+
+@dataclass
 class EngineConfig:
     block_size: int = option(64, "page of the KV cache = block of the selection", unit="tokens", minimum=1)
     max_batch: int = option(16, "sequences decoded together", minimum=1, bits=True)
@@ -380,6 +397,7 @@ class RunConfig(JobConfig):
     selector: SelectorConfig = section(SelectorConfig)
     plan: PlanConfig = section(PlanConfig)
     sampling: SamplingConfig = section(SamplingConfig)
+    sequential: SequentialConfig = section(SequentialConfig)
     engine: EngineConfig = section(EngineConfig)
     cluster: ClusterConfig = section(ClusterConfig, operational=True)
 

@@ -25,9 +25,16 @@ WINDOW = 15.0
 class Monitor:
     """Keeps ``live`` and shows it."""
 
-    def __init__(self, folder: RunFolder, reporter: Reporter, total: int) -> None:
+    def __init__(self, folder: RunFolder, reporter: Reporter, total: int, first: int | None = None) -> None:
+        """
+        Args:
+            folder: Of the run.
+            reporter: Is shown it.
+            total: Rows.
+            first: Samples of a problem that count for accuracy; None: all.
+        """
         self.live = LiveStats(total=total)
-        self.totals = Totals()
+        self.totals = Totals(first)
         before = folder.read_json(STATUS) or {}
         self._before = float(before.get(SECONDS, 0.0)), int(before.get(TOKENS, 0))
         self._seconds = 0.0
@@ -56,6 +63,11 @@ class Monitor:
         if self.live.done > before:
             self.live.errors = self.totals.errors
             vars(self.live).update(live_fields(self.totals))
+
+    def leave_out(self, samples: int) -> None:
+        """So many rows, in all, are not needed."""
+        self.live.total += self.live.saved - samples
+        self.live.saved = samples
 
     def tick(self, queue: RunQueue, last: bool = False) -> None:
         """Called often; updates what depends on time and shows it now and then, and the last time.

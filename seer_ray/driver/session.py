@@ -14,11 +14,13 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.options import RunConfig
+from seer_ray.driver import sequential
 from seer_ray.driver.dataset import describe, refuse_other_data
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.rendered import refuse_other_prompts
 from seer_ray.driver.rows import RowWriter
+from seer_ray.driver.sequential import SequentialSamples
 from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Completion, Request
 from seer_ray.results.base import CONFIG, METRICS
@@ -43,11 +45,18 @@ class Session:
         refuse_other_data(frame.folder, problems, frame.config)
         self.frame, self.problems = frame, problems
         self.config, self.folder = frame.config, frame.folder
-        self.monitor = Monitor(frame.folder, frame.reporter, len(problems) * frame.config.samples)
-        self.monitor.add(frame.folder.read(Totals.COLUMNS).to_pylist())
+        self._sequential: SequentialSamples | None = None
+        self._first: int | None = None
+        if frame.config.sequential.enabled:
+            self._sequential = SequentialSamples(frame.config.sequential, frame.config.samples)
+            self._first = frame.config.sequential.every
+        total = len(problems) * frame.config.samples
+        self.monitor = Monitor(frame.folder, frame.reporter, total, self._first)
+        self.queue: RunQueue | None = None
+        columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
+        self._take(frame.folder.read(list(dict.fromkeys(columns))).to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
         frame.status.say = self.monitor.said
-        self.queue: RunQueue | None = None
         self._rows: RowWriter | None = None
         self._tracked = 0.0
 
@@ -137,6 +146,8 @@ class Session:
                 failure = Completion(request, [], "", "error", error)
                 self._rows.add(Outcome(failure, worker=None, attempts=0), plan="")
         requests = [request for request in requests if prompts[request.problem].error is None]
+        if self._sequential is not None:
+            requests = self._sequential.hold(requests)
         self.queue = RunQueue(
             self.name,
             self._rounds(requests, round_problems or len(self.problems)),
@@ -144,6 +155,7 @@ class Session:
             log.chains,
             DecodeOptions(config.engine, config.selector, config.plan),
         )
+        self.queue.held = self._sequential.held if self._sequential is not None else 0
         return self.queue
 
     def add(self, outcome: Outcome) -> None:
@@ -164,7 +176,7 @@ class Session:
         if self.frame.state is not None:
             return
         assert rows is not None and queue is not None
-        self.monitor.add(rows.graded())
+        self._take(rows.graded())
         rows.write()
         self.monitor.tick(queue)
         if time.monotonic() - self._tracked >= self.config.tracking.interval:
@@ -180,9 +192,9 @@ class Session:
         """
         if self._rows is not None and self.queue is not None and self.frame.state is None:
             try:
-                self.monitor.add(self._rows.finish())
+                self._take(self._rows.finish())
             finally:
-                self.monitor.add(self._rows.fresh())
+                self._take(self._rows.fresh())
                 self.monitor.tick(self.queue, last=True)
 
     def close(self) -> None:
@@ -197,12 +209,25 @@ class Session:
         self.monitor.phase("summing up")
         self.folder.compact()
         monitor = self.monitor
-        metrics = summarise(self.folder.read(COLUMNS), monitor.speed, monitor.engines())
+        saved = self._sequential.saved if self._sequential is not None else None
+        rows = self.folder.read(COLUMNS)
+        metrics = summarise(rows, monitor.speed, monitor.engines(), self._first, saved)
         self.folder.write_json(METRICS, metrics)
         self.frame.tracker.log(monitor.metrics() | metrics, step=monitor.live.done)
         for name in (CONFIG, METRICS):
             self.frame.tracker.artifact(name)
         return metrics
+
+    def _take(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows that are done: counted, and asked whether their problems need more samples."""
+        self.monitor.add(rows)
+        if self._sequential is None:
+            return
+        more = [request for row in rows for request in self._sequential.add(row)]
+        if self.queue is not None:
+            self.queue.more(more)
+            self.queue.held = self._sequential.held if self.queue.failure is None else 0
+        self.monitor.leave_out(self._sequential.saved.samples)
 
     def _rounds(self, requests: Sequence[Request], size: int) -> list[list[Request]]:
         """Requests by the place of their problems in the dataset."""

@@ -24,6 +24,8 @@ class LiveStats:
     """Chains in the workers."""
     queued: int = 0
     """Chains that wait for a worker."""
+    saved: int = 0
+    """Samples that are not taken, as their problem is decided (``sequential``); not in ``total``."""
     new_tokens: int = 0
     """Tokens generated in this session."""
     tokens_per_s: float = 0.0

@@ -28,6 +28,8 @@ class Measured:
     """Of its rows."""
     rate: float | None
     """Tokens per second."""
+    finished: bool = False
+    """It came to its end."""
 
     @property
     def length(self) -> float:
@@ -121,7 +123,8 @@ def _point(
 ) -> PointEstimate:
     mine = own[point.slug]
     done = mine.rows if mine else 0
-    left = 0 if point.slug in plans.failed else total - done
+    over = mine is not None and mine.finished and point.config.sequential.enabled
+    left = 0 if over or point.slug in plans.failed else total - done
     others = [measured for measured in own.values() if measured]
     selector = point.config.selector.name
     alike = [measured for config, measured in beside if config.selector.name == selector]
@@ -161,7 +164,8 @@ def _measure(uri: str) -> Measured | None:
     lengths = folder.read(["completion_tokens"])["completion_tokens"].to_pylist()
     speed = Speed.of(folder.read_json(STATUS))
     rate = speed.tokens_per_s if speed else None
-    return Measured(len(lengths), sum(lengths), rate) if lengths else None
+    finished = folder.metrics() is not None
+    return Measured(len(lengths), sum(lengths), rate, finished) if lengths else None
 
 
 def _beside(config: SweepConfig, uri: str) -> list[tuple[RunConfig, Measured]]:

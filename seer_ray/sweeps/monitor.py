@@ -123,7 +123,7 @@ class Board:
         with self._mutex:
             for slug, session in self._sessions.items():
                 entry, live = self._entries[slug], session.monitor.live
-                entry["rows"] = live.done
+                entry["rows"], entry["total"] = live.done, live.total
                 if session.frame.state is not None:
                     entry["state"] = session.frame.state
                 elif (

@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from seer_ray.config.checks import check_sequential
 from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity, escaped
@@ -79,7 +80,9 @@ def expand(
     of_all = [item for item in fixed if _section(item) not in ("name", "sweep")]
     run = None if base is None else _run(base, None)
     configs = [compose([*of_all, *items], RunConfig, run) for items in wanted]
-    return _spelled_out(sweep, _with_baselines(configs) if sweep.sweep.baseline else configs)
+    made = _spelled_out(sweep, _with_baselines(configs) if sweep.sweep.baseline else configs)
+    check_sequential(made)
+    return made
 
 
 def points_of(sweep: SweepConfig) -> list[Point]:

@@ -31,7 +31,7 @@ def said(thinking: Thinking, text: str) -> tuple[str, int, bool]:
     """What becomes of a chain that would say ``text``, its thinking tokens, and whether they were cut."""
     state, out = ThinkingState(thinking), bytearray()
     for token in text.encode():
-        while state.next is not None:
+        while state.next not in (None, token):
             out.append(state.take(ord("?")))
         out.append(state.take(token))
     while state.next is not None:
@@ -50,7 +50,7 @@ def said(thinking: Thinking, text: str) -> tuple[str, int, bool]:
         # A natural end stops the count; what looks like a mark and is none is thinking.
         (4, True, "abc</think>defghi", "abc</think>defghi", 3, True),
         (11, True, "abc</think>defghi", "abc</think>defghi", 3, False),
-        (9, True, "a<b</thin", "a<b</thin</think>", 9, True),
+        (9, True, "a<b</thin", "a<b</think>", 3, True),
         # Cut in the middle of its own end: gone on with, and the end is not thinking.
         (5, True, "abc</", "abc</think>", 3, True),
         (5, True, "abcd</think>e", "abcd</think>e", 4, True),
@@ -74,7 +74,7 @@ def test_where_thinking_ends(
 
 def test_what_is_forced_may_be_a_sentence() -> None:
     thinking = spelled(4, forced="think it is time.</think>")
-    assert said(thinking, "abcdefg") == ("abcdthink it is time.</think>efg", 4, True)
+    assert said(thinking, "ABCDEFG") == ("ABCDthink it is time.</think>EFG", 4, True)
     assert said(thinking, "abct") == ("abctthink it is time.</think>", 4, True)
     assert said(thinking, "ab</t") == ("ab</think>t", 2, True)
 

@@ -56,6 +56,8 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
     )
     said = summary_lines(live_values(live))
     chains = Text(f"{live.running:,} running · {live.queued:,} waiting")
+    if live.saved:
+        chains.append(f" · {live.saved:,} not needed")
     if live.errors:
         chains.append(f" · {count(live.errors, 'error')}", "red")
     workers = f"{live.workers_ready} of {max(live.workers_wanted, live.workers_ready)} ready"
@@ -81,6 +83,7 @@ def live_line(live: LiveStats) -> str:
         f"accuracy {graded}" if graded else "",
         f"{percent(live.sparsity)} of KV skipped" if live.sparsity is not None else "",
         f"{live.running} running, {live.queued} waiting" if live.running or live.queued else "",
+        f"{live.saved} not needed" if live.saved else "",
         f"{live.workers_ready}/{count(live.workers_wanted, 'worker')}" if live.workers_wanted else "",
         count(live.errors, "error") if live.errors else "",
         f"about {duration(live.eta_s)} left" if live.eta_s is not None else "",

@@ -127,8 +127,8 @@ def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
 
 def print_grid(console: Console, summary: SweepSummary) -> None:
     """Accuracy by thinking budget and by what attention reads, where there are several thinking budgets."""
-    points = [(p["slug"], p.get("overrides", {}), known(p["metrics"])) for p in summary.points if p["metrics"]]
-    grid = thinking_grid(points)
+    points = [point for point in summary.points if point["metrics"]]
+    grid = thinking_grid((p["slug"], p.get("overrides", {}), known(p["metrics"])) for p in points)
     if grid is None:
         return
     table = _table("thinking budget", *map(shown, grid.budgets), "")
