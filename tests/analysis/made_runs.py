@@ -42,6 +42,7 @@ def make_run(
     skill: float = 0.7,
     record: int = 0,
     evil: str = EVIL,
+    thinking: int | None = None,
 ) -> Path:
     """A finished run. Problem 1 has ``evil`` in its id, prompt and chain; problem 2 has an error; sample 1
     of problem 3 has no answer and was cut off.
@@ -50,12 +51,18 @@ def make_run(
         folder: where run folders are
         skill: chance that a sample is right, more for problems of a low number
         record: sample 0 of so many problems has its selection recorded
+        thinking: budget of its thinking, beside runs of other budgets
     """
     config = make_config(folder, selector, budget, problems, samples)
+    if thinking is not None:
+        config.name, config.sampling.thinking_budget = f"{config.name}-{thinking}", thinking
     rows, recordings = [], {}
     for number in range(problems):
         for sample in range(samples):
             rows.append(row := _row(config, number, sample, skill, evil))
+            if thinking is not None:
+                thought = row["completion_tokens"] - 10
+                row |= {"thinking_tokens": min(thought, thinking), "thinking_forced": thought >= thinking}
             if sample == 0 and number < record:
                 recordings[row["problem_id"], sample] = _recording(config, row)
     metrics = {

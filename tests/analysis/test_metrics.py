@@ -13,6 +13,7 @@ from results.sample import row
 from seer_ray.analysis.clustered import ClusteredMean, ratio
 from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise
 from seer_ray.analysis.rows import Rows, Run, Sample, Totals, majority, pass_at_k
+from seer_ray.analysis.sequential import Saved
 from seer_ray.results import schema
 from seer_ray.results.speed import Speed
 
@@ -251,3 +252,24 @@ def test_stderr_is_the_spread_of_repeated_experiments() -> None:
     assert np.mean(claimed) == pytest.approx(np.std(means), rel=0.1)
     naive = math.sqrt(0.25 / 320)
     assert np.std(means) > 1.8 * naive
+
+
+def test_where_samples_are_taken_until_it_is_decided() -> None:
+    """Accuracy and pass@k are of those samples that all problems have, the majority is of all."""
+    rows = [row("a", n, correct=n > 1, extracted_answer="1" if n > 1 else str(n + 5)) for n in range(6)]
+    rows += [row("b", n, correct=True, extracted_answer="2") for n in range(2)]
+    found = summarise(table(*rows), first=2, saved=Saved(1, 4, 12))
+    assert (found["accuracy/avg"], found["accuracy/pass_at_2"]) == (0.5, 0.5)
+    assert "accuracy/pass_at_4" not in found and found["accuracy/majority_at_6"] == 1.0
+    assert {name: value for name, value in found.items() if name.startswith("sequential/")} == {
+        "sequential/decided": 1,
+        "sequential/saved_samples": 4,
+        "sequential/saved_tokens": 12,
+    }
+
+
+def test_thinking_tokens_where_they_are_known() -> None:
+    rows = [row("a", 0, thinking_tokens=10, thinking_forced=True), row("a", 1, thinking_tokens=30)]
+    found = summarise(table(*rows, row("b"), failed("b", 1)))
+    assert (found["thinking/mean_tokens"], found["thinking/forced_rate"]) == (20, 1)
+    assert not [name for name in summarise(table(row("b"))) if name.startswith("thinking/")]

@@ -142,6 +142,8 @@ def test_a_summary_tells_the_metrics():
             "finish_reason": reason,
             "prompt_tokens": 10,
             "completion_tokens": tokens,
+            "thinking_tokens": tokens // 2,
+            "thinking_forced": tokens == 500,
             "attended_kv": 25,
             "available_kv": 100,
             "queued_s": 0.0,
@@ -169,4 +171,5 @@ def test_a_summary_tells_the_metrics():
     assert found["ungraded"] == "1 row, not counted above"
     assert found["no answer"] == "25.0 % of the completions"
     assert found["length"] == "250 tokens on average, 500 at most · 25.0 % cut off at the limit"
+    assert found["thinking"] == "125 tokens on average · 25.0 % ended at the budget"
     assert found["attention"] == "45 KV tokens read per head and step · 75.0 % skipped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -11,7 +12,9 @@ import time
 import types
 
 import pytest
+from rich.console import Console
 
+from seer_ray.cli.display.sweep import print_grid
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import SweepConfig, TrackingConfig
@@ -92,6 +95,34 @@ def test_done(invoke, job):
         "quest-256 · 2/4 rows · 50.0 ± 12.5 % right · 25.0 % of KV read · 42 tokens/s · running"
         in result.stderr
     )
+
+
+def test_two_budgets_are_a_grid() -> None:
+    """In 80 columns; nothing of the kind where there is one thinking budget."""
+
+    def point(slug: str, thinking: int | None, accuracy: float, tokens: float) -> dict:
+        metrics = {"accuracy/avg": accuracy, "accuracy/stderr": 0.01, "thinking/mean_tokens": tokens}
+        forced = {} if thinking is None else {"thinking/forced_rate": 0.5}
+        overrides = {"sampling.thinking_budget": thinking}
+        return {"slug": slug, "overrides": overrides, "metrics": metrics | forced, "baseline": ""}
+
+    points = [
+        point(
+            f"{name}-thinking_budget={'null' if thinking is None else thinking}", thinking, accuracy, tokens
+        )
+        for name, loss in (("dense", 0), ("seer-208", 0.1))
+        for thinking, accuracy, tokens in ((None, 0.9, 1500.0), (256, 0.5, 250.5), (1024, 0.75, 800.0))
+        for accuracy in [accuracy - loss]
+    ]
+    out = io.StringIO()
+    print_grid(Console(width=80, file=out), SweepSummary("x", "runs/x", points=points))
+    lines = [line.split("  ") for line in out.getvalue().splitlines() if line.strip()]
+    words = [[word.strip() for word in line if word.strip()] for line in lines]
+    assert ["thinking budget", "256", "1,024", "no limit"] in words
+    assert ["seer-208", "40.0 ± 1.0 %", "65.0 ± 1.0 %", "80.0 ± 1.0 %"] in words
+    assert words.count(["250, 50 %", "800, 50 %", "1,500"]) == 2
+    print_grid(Console(width=80, file=(alone := io.StringIO())), SweepSummary("x", "y", points=points[:1]))
+    assert alone.getvalue() == ""
 
 
 def test_a_failed_point_is_exit_code_1(invoke, job):

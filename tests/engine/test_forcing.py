@@ -76,7 +76,7 @@ def test_what_is_forced_may_be_a_sentence() -> None:
     thinking = spelled(4, forced="think it is time.</think>")
     assert said(thinking, "ABCDEFG") == ("ABCDthink it is time.</think>EFG", 4, True)
     assert said(thinking, "abct") == ("abctthink it is time.</think>", 4, True)
-    assert said(thinking, "ab</t") == ("ab</think>t", 2, True)
+    assert said(thinking, "AB</THE") == ("AB</think>THE", 2, True)
 
 
 def test_a_chain_says_where_it_stands() -> None:

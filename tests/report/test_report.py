@@ -152,6 +152,20 @@ def test_every_plot_is_there_as_png_and_svg_in_the_page(report: Report, tmp_path
     assert len(ids) == len(set(ids)), "ids are unique on the page"
 
 
+def test_thinking_budgets_are_a_map_and_lines(tmp_path: Path) -> None:
+    for selector, skill in (("dense", 0.8), ("quest", 0.7)):
+        for thinking in (60, 90, 1000):
+            make_run(tmp_path, selector, 48, skill=skill * thinking / (thinking + 40), thinking=thinking)
+    comparison = compare([str(path) for path in sorted(tmp_path.iterdir())])
+    plots = {plot.name: plot for plot in draw(comparison)}
+    assert plots.keys() >= {"accuracy-by-thinking", "both-budgets"} and "accuracy-by-budget" not in plots
+    both = plots["both-budgets"].svg
+    assert all(f">{text}</text>" in both for text in ("dense", "quest 48", "60", "90", "1,000"))
+    for run in comparison.runs:
+        assert run.accuracy and f"{100 * run.accuracy.value:.1f}" in both
+    ElementTree.fromstring(style.inline(both, "both-budgets").replace("xlink:href", "href"))
+
+
 def test_a_selector_has_one_colour_everywhere(report: Report) -> None:
     by_selector: dict[str, set[str]] = {}
     for one in report.comparison.runs:

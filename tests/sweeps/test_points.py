@@ -51,6 +51,16 @@ def test_a_baseline_for_each_thing_that_is_compared() -> None:
     assert baselines("selector=quest,window", "sweep.baseline=false") == {QUEST: "", WINDOW: ""}
 
 
+def test_two_budgets() -> None:
+    """A baseline for each thinking budget, as it decides every row."""
+    found = baselines("sampling.thinking_budget=256,null", "selector.budget=208,416")
+    assert found == {
+        f"{name}-thinking_budget={budget}": f"dense-thinking_budget={budget}"
+        for budget in ("256", "null")
+        for name in ("dense", "seer-208", "seer-416")
+    }
+
+
 def test_points_by_name_and_named_sweeps() -> None:
     points = "sweep.points=['selector=quest selector.budget=512',{selector:window}]"
     assert slugs(points) == ["dense", "quest-512", WINDOW]
