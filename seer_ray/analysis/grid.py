@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 THINKING = "sampling.thinking_budget"
-_IN_NAMES = re.compile(r"[ -]thinking_budget=\w+")
+SHORT = {THINKING: "think"}
+"""Options by shorter names, in those of points and settings: tables have them in every line."""
+_IN_NAMES = re.compile(rf"[ -]{SHORT[THINKING]}=\w+")
 
 T = TypeVar("T")
 

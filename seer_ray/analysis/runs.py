@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seer_ray.analysis import outcomes
+from seer_ray.analysis.grid import SHORT
 from seer_ray.analysis.outcomes import MisalignedError, Outcomes
 from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.config import works
@@ -191,7 +192,9 @@ def _said(names: Sequence[str], option: Mapping[str, Any]) -> list[str]:
 
 def _short(name: str) -> str:
     """Of an option; entries of mappings are named by layers, which say nothing alone."""
-    return name.removeprefix("selector.") if name.startswith(MAPPINGS) else name.rpartition(".")[2]
+    if name.startswith(MAPPINGS):
+        return name.removeprefix("selector.")
+    return SHORT.get(name, name.rpartition(".")[2])
 
 
 def baseline_of(settings: Sequence[Contender], of: Contender | None = None) -> Contender | None:

@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from seer_ray.analysis.grid import SHORT
 from seer_ray.config.checks import check_sequential
 from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
@@ -273,6 +274,6 @@ def _slug(config: RunConfig, changes: Mapping[str, Any]) -> str:
     for name, value in changes.items():
         silent = name in told or (_reads_all(config) and (name.startswith(SELECTION) or name == BLOCK))
         if not silent and not (value is None and name.startswith("plan.")):
-            parts.append(f"{name.rpartition('.')[2]}={show(value)}")
+            parts.append(f"{SHORT.get(name, name.rpartition('.')[2])}={show(value)}")
     safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._=]+", "_", part)).strip("_.")[:40] for part in parts]
     return "-".join(part for part in safe if part)[:100]

@@ -107,9 +107,7 @@ def test_two_budgets_are_a_grid() -> None:
         return {"slug": slug, "overrides": overrides, "metrics": metrics | forced, "baseline": ""}
 
     points = [
-        point(
-            f"{name}-thinking_budget={'null' if thinking is None else thinking}", thinking, accuracy, tokens
-        )
+        point(f"{name}-think={'null' if thinking is None else thinking}", thinking, accuracy, tokens)
         for name, loss in (("dense", 0), ("seer-208", 0.1))
         for thinking, accuracy, tokens in ((None, 0.9, 1500.0), (256, 0.5, 250.5), (1024, 0.75, 800.0))
         for accuracy in [accuracy - loss]

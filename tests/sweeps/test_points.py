@@ -55,7 +55,7 @@ def test_two_budgets() -> None:
     """A baseline for each thinking budget, as it decides every row."""
     found = baselines("sampling.thinking_budget=256,null", "selector.budget=208,416")
     assert found == {
-        f"{name}-thinking_budget={budget}": f"dense-thinking_budget={budget}"
+        f"{name}-think={budget}": f"dense-think={budget}"
         for budget in ("256", "null")
         for name in ("dense", "seer-208", "seer-416")
     }
