@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -81,8 +82,8 @@ def _spelled(marks: Sequence[Marks], tokenizer: Any, given: str | None) -> Think
         closes = [speller.ending(text) for text in one.ends]
         forced = closes[0]
         if given is not None and any(text in given for text in one.ends):
+            # Always the whole of it: its first letters may be those of any word.
             whole = speller.ending(given)
-            # Forced from its beginning on: its first letters may be those of any word.
             forced = replace(whole, rests=whole.rests[:1])
         found.append(ThinkingMarks(tuple(map(speller.letters, one.begins)), tuple(closes), forced))
     texts = {text for one in found for text in (*one.opens, *(close.letters for close in one.closes))}
@@ -96,7 +97,12 @@ class _Speller:
         self._tokenizer = tokenizer
         added, _ = added_tokens(tokenizer)
         self._added = {id: chr(ADDED + place) for place, id in enumerate(sorted(added))}
-        self._ids = {text: id for text, id in tokenizer.get_vocab().items() if id not in self._added}
+        self._texts = {text: id for id, text in added.items() if text}
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """All other tokens; marks are mostly made without them."""
+        return {text: id for text, id in self._tokenizer.get_vocab().items() if id not in self._added}
 
     def letters(self, text: str) -> str:
         return "".join(letters for _, letters in self._pieces(text))
@@ -113,13 +119,25 @@ class _Speller:
         return Ending(letters, tuple(rests))
 
     def _pieces(self, text: str) -> list[tuple[int, str]]:
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        names = self._tokenizer.convert_ids_to_tokens(ids)
-        pieces = [(id, self._added.get(id, name)) for id, name in zip(ids, names, strict=True)]
-        if pieces and pieces[0][1].startswith("▁") and not text.startswith(" "):
-            # Some tokenizers put a space before every text.
-            pieces[0] = pieces[0][0], pieces[0][1][1:]
-        return [(id, letters) for id, letters in pieces if letters]
+        """Tokens and their letters. Some tokenizers read added tokens out of no text, so they are told apart
+        here."""
+        pieces: list[tuple[int, str]] = []
+        for part in self._split(text):
+            if (id := self._texts.get(part)) is not None:
+                pieces.append((id, self._added[id]))
+                continue
+            ids = self._tokenizer(part, add_special_tokens=False)["input_ids"]
+            names = self._tokenizer.convert_ids_to_tokens(ids)
+            if names[0].startswith("▁") and not part.startswith(" "):
+                names[0] = names[0][1:]  # some put a space before every text
+            pieces += [(id, letters) for id, letters in zip(ids, names, strict=True) if letters]
+        return pieces
+
+    def _split(self, text: str) -> list[str]:
+        """Its added tokens, and what stands between them."""
+        added = sorted((re.escape(token) for token in self._texts), key=len, reverse=True)
+        parts = re.split(f"({'|'.join(added)})", text) if added else [text]
+        return [part for part in parts if part]
 
     def _cut(self, letters: str) -> tuple[int, ...] | None:
         """Tokens that spell the rest of a token, the longest first; None: there are none."""

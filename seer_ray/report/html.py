@@ -13,6 +13,7 @@ from seer_ray.analysis.comparison import ComparedRun, Comparison, compare
 from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.metrics import columns_of
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Answer, Keeps
+from seer_ray.analysis.runs import first_samples
 from seer_ray.config.errors import one_line
 from seer_ray.report import style
 from seer_ray.report.drawing import Plot, colour
@@ -223,6 +224,11 @@ def _notes(comparison: Comparison, embedded: Embedded) -> list[str]:
         f"Accuracy is the share of right samples (avg@k); errors count as wrong, missing samples not at all. "
         f"Intervals: {confidence}, clustered by problem. KV read is counted from the selections themselves.",
     ]
+    for first in sorted({f for one in comparison.runs if (f := first_samples(one.setting.options))}):
+        notes.append(
+            f"Where problems were sampled until they were decided, accuracy, lengths and reads are those of "
+            f"their first {first} samples: later ones are there because of what the earlier ones showed."
+        )
     jobs = {one.setting.job for one in comparison.runs}
     if len(jobs) > 1:
         notes.append("The settings come from several jobs: their tokens per second are not compared.")

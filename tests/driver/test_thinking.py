@@ -115,3 +115,26 @@ def test_a_model_whose_marks_are_not_known(name: str) -> None:
     assert rules(made).count("", ids(made, f"{opening}7")) == (None, None)
     with pytest.raises(ConfigError, match=r"sampling.thinking_budget=9: .*task.thinking_marks"):
         rules(made, 9)
+
+
+class Blind:
+    """A tokenizer that reads its control tokens out of no text, as that of mistral-common."""
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        return self._made(text, split_special_tokens=True, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+
+def test_control_tokens_that_no_text_gives() -> None:
+    made = tokenizer(("[THINK]", "[/THINK]"))
+    close = made.convert_tokens_to_ids("[/THINK]")
+    assert close not in ids(Blind(made), "[/THINK]")
+    whole = ids(made, "[THINK]7[/THINK]It is 8.")
+    assert rules(Blind(made)).count("", whole) == (1, None)
+    thinking = rules(Blind(made), 2).of("[THINK]")
+    assert thinking is not None and thinking.marks[0].forced.rests == ((close,),)
