@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from seer_ray.analysis.comparison import ComparedRun, Comparison
@@ -25,12 +27,14 @@ def accuracy_by_thinking(comparison: Comparison) -> Plot | None:
         return None
     with axes_of() as (axes, finish):
         drawn = 0
-        for place, (name, row) in enumerate(grid.rows.items()):
+        before = Counter[str]()  # lines of one selector have its colour, each fainter than the last
+        for name, row in grid.rows.items():
             runs = [row[budget] for budget in sorted(row, key=rank) if TOKENS in row[budget].metrics]
             if runs:
-                shade = 1 - 0.6 * place / max(1, len(grid.rows) - 1)
                 tokens = [float(run.metrics[TOKENS]) for run in runs]
+                shade = 0.7 ** before[runs[0].selector]
                 interval_points(axes, runs, tokens, label=name, line=True, alpha=shade)
+                before[runs[0].selector] += 1
                 drawn += len(runs)
         if drawn < 2:
             return None
