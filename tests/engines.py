@@ -13,6 +13,7 @@ from tiny import FAMILIES, make_tiny, tiny_tokenizer
 
 from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Completion, Engine, Request, SamplingParams
+from seer_ray.engine.forcing import Ending, Thinking, ThinkingMarks
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
@@ -76,6 +77,12 @@ def request(id: str, prompt: Iterable[int], new: int = 20, **sampling: Any) -> R
     """Greedy unless ``sampling`` says otherwise; ``problem/sample`` as id gives both."""
     problem, _, sample = id.partition("/")
     return Request(id, tuple(prompt), SamplingParams(new, **sampling), 7, problem, int(sample or 0))
+
+
+def thinking(budget: int, *close: int) -> Thinking:
+    """Opened by the prompt; ended by these tokens, which only a budget puts there."""
+    ending = Ending("C", (close,))
+    return Thinking({}, (ThinkingMarks(("O",), (ending,), ending),), 0, budget)
 
 
 def around_pages(*sampling: dict[str, Any]) -> list[Request]:

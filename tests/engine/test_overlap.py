@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from engines import kv_memory, make_engine, outcome, request, tokens
+from engines import kv_memory, make_engine, outcome, request, thinking, tokens
 from tape import HOST, Capture, unasked
 
 from seer_ray.engine import Completion, Counters, Engine, Progress, Request, captured, sampler
 from seer_ray.engine.captured import Step
 from seer_ray.engine.flight import Flight, Mark, Readback
-from seer_ray.engine.forcing import Ending, Thinking, ThinkingMarks
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.sequence import Sequence
 
@@ -291,12 +290,10 @@ def test_warm_up_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_forced_tokens_are_given_to_the_steps_ahead() -> None:
     """They are known a step before they are due: nothing is computed twice."""
-    close = Ending("C", ((7, 8, 9),))
-    thinking = Thinking({}, (ThinkingMarks(("O",), (close,), close),), 0, 4)
     items = []
     for n, way in enumerate(({}, {"temperature": 0.9}, {"repetition_penalty": 1.3})):
         for item in requests(**way):
-            params = replace(item.sampling, thinking=thinking if n else None)
+            params = replace(item.sampling, thinking=thinking(4, 7, 8, 9) if n else None)
             items.append(replace(item, id=f"{n}-{item.id}", sampling=params))
     waiting, overlapping = both(items)
     assert device(overlapping).rows == device(waiting).rows == overlapping.stats()["new_tokens"]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from engines import outcome, request, run, tokens
+from engines import outcome, request, run, thinking, tokens
 from gpu.graph_checks import SAMPLING, make
 from triton_checks import Check
 
@@ -29,9 +29,16 @@ def lagging(engine: Engine) -> Engine:
 
 
 def requests(count: int, **sampling: Any) -> list[Request]:
+    """The thinking of every third one is ended by force."""
     lengths = (1, 15, 16, 17, 33, 63, 64, 100, 5, 31, 32, 48)[:count]
     return [
-        request(f"{n}/0", tokens(length, seed=n), 12 + 5 * n, **(SAMPLING[n % len(SAMPLING)] | sampling))
+        request(
+            f"{n}/0",
+            tokens(length, seed=n),
+            12 + 5 * n,
+            thinking=None if n % 3 else thinking(4, 7, 8, 9),
+            **(SAMPLING[n % len(SAMPLING)] | sampling),
+        )
         for n, length in enumerate(lengths)
     ]
 
