@@ -158,12 +158,10 @@ class CapturedSteps(ABC):
         for row, sequence in enumerate(sequences):
             floats[:, row], drawn = parameters_of(sequence, self.vocabulary)
             at = sequence.cached
-            token: int | None = None
-            if at < len(sequence.tokens):
-                token = sequence.tokens[at]
-            elif sequence.thinking is not None:
+            token = sequence.tokens[at] if at < len(sequence.tokens) else UNREAD
+            if token == UNREAD and sequence.thinking is not None and sequence.thinking.next is not None:
                 token = sequence.thinking.next  # whatever the device has sampled
-            integers[:, row] = UNREAD if token is None else token, at, sequence.slot, *drawn
+            integers[:, row] = token, at, sequence.slot, *drawn
         self._integers.copy_(integers_host, non_blocking=True)
         self._floats.copy_(floats_host, non_blocking=True)
 

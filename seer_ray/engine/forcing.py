@@ -113,14 +113,14 @@ class ThinkingState:
     def _open(self) -> None:
         text = "".join(self._tail)
         found = [
-            (at, -len(mark), place)
+            (at, -len(mark), place)  # the first, and of two at one place the longer one
             for place, marks in enumerate(self._thinking.marks)
             for mark in marks.opens
             if (at := text.find(mark)) >= 0
         ]
         if found:
-            at, length, self._inside = min(found)
-            self._keep(at - length)
+            at, minus_length, self._inside = min(found)
+            self._keep(at - minus_length)
 
     def _close(self, inside: int) -> None:
         text = "".join(self._tail)
