@@ -113,6 +113,13 @@ def check_pytest(arguments: list[str]) -> None:
         flag = arguments.index("-m")
         assert arguments[flag + 1] in markers
         del arguments[flag : flag + 2]
+    if "-n" in arguments:
+        flag = arguments.index("-n")
+        assert arguments[flag + 1].isdigit()
+        del arguments[flag : flag + 2]
+    if "--long" in arguments:
+        assert "--long" in (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+        arguments.remove("--long")
     assert all((ROOT / path).exists() for path in arguments)
 
 
