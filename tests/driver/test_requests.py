@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import IM_END, make_tiny, tiny_tokenizer
+from tiny import IM_END, make_tiny, save_tiny, tiny_tokenizer
 from tokenizers import AddedToken
 
 from seer_ray.config.options import ColumnsConfig, ModelConfig, RunConfig, SamplingConfig, TaskConfig
 from seer_ray.driver.dataset import digest
 from seer_ray.driver.requests import make_prompts, make_requests
+from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine import Request, Structure
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.store import open_store
 from seer_ray.tasks.datasets import load_problems
+from seer_ray.tasks.thinking import ReasoningParser
 
 THINK = ("<think>", "</think>")
 
@@ -49,7 +51,8 @@ def requests_of(config: RunConfig, folder: Path) -> dict[str, list[Request]]:
     store = open_store(str(folder))
     store.make_folder("progress")
     found: dict[str, list[Request]] = {}
-    for request in make_requests(config, prompts, tokenizer, set(), ProgressLog(store, "0")):
+    thinking = ThinkingRules(config, ReasoningParser(tokenizer, config.task.thinking_marks), tokenizer)
+    for request in make_requests(config, prompts, tokenizer, set(), ProgressLog(store, "0"), thinking):
         found.setdefault(request.problem, []).append(request)
     return found
 
@@ -93,6 +96,34 @@ def test_a_form_begins_behind_the_reasoning(tmp_path: Path, model: Path) -> None
     raw, opened = requests_of(batch, tmp_path).values()
     assert raw[0].sampling.structure == Structure("regex", "a+", "guided_regex")
     assert opened[0].sampling.structure == Structure("regex", "a+", "guided_regex", (260, 261), True)
+
+
+def test_a_budget_of_thinking_of_a_row(tmp_path: Path, model: Path) -> None:
+    rows = [
+        {"question": "a?", "how": None},
+        {"question": "b?", "how": {"thinking_token_budget": 0}},
+    ]
+    config = config_of(tmp_path, model, rows)
+    usual, b = requests_of(config, tmp_path).values()
+    assert usual[0].sampling.thinking is None
+    assert b[0].sampling.thinking is not None and b[0].sampling.thinking.budget == 0
+    config.sampling.thinking_budget = 7
+    usual, b = requests_of(config, tmp_path).values()
+    assert usual[0].sampling.thinking is not None and usual[0].sampling.thinking.budget == 7
+    assert b[0].sampling.thinking is not None and b[0].sampling.thinking.budget == 0
+
+
+def test_a_budget_of_thinking_for_a_model_without_marks(tmp_path: Path) -> None:
+    """Is a row that cannot be asked."""
+    plain, tokenizer = save_tiny(tmp_path / "plain", "qwen3"), tiny_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.save_pretrained(plain)
+    rows = [{"question": "a?", "how": None}, {"question": "b?", "how": {"thinking_token_budget": 5}}]
+    config = config_of(tmp_path, plain, rows)
+    prompts, _ = make_prompts(config, load_problems(config.task))
+    good, refused = prompts.values()
+    assert good.error is None
+    assert "thinking_token_budget=5: the marks that this model puts around its thinking" in str(refused.error)
 
 
 def test_settings_make_another_dataset_and_names_do_not(tmp_path: Path, model: Path) -> None:

@@ -131,7 +131,17 @@ def test_the_other_keys():
 
 def test_every_key_is_tried_here_and_null_is_as_good_as_absent():
     tried = {key for body, *_ in (*HONOURED, *FORMS) for key in body}
-    tried |= {"model", "n", "seed", "chat_template_kwargs", "reasoning_effort", "best_of", *ONLY, *LABELS}
+    tried |= {
+        "model",
+        "n",
+        "seed",
+        "thinking_token_budget",
+        "chat_template_kwargs",
+        "reasoning_effort",
+        "best_of",
+        *ONLY,
+        *LABELS,
+    }
     assert set(KEYS) <= tried
     assert asked(dict.fromkeys(KEYS)) == Asked()
     defaults = {key: ways[0] for key, ways in ONLY.items()} | dict.fromkeys(LABELS, "x") | {"best_of": 1}
