@@ -45,6 +45,7 @@ OF_A_BODY = {
     ("stop_token_ids",): "end tokens beside the model's",
     ("n", "best_of"): "`samples`; both must be the same",
     ("seed",): "`seed`",
+    ("thinking_token_budget",): "`sampling.thinking_budget`",
     ("logprobs", "top_logprobs"): "`sampling.logprobs`: a flag and a number, or a number alone",
     ("model",): "nothing: must be the run's model, by its name or the last part of it",
     ("chat_template_kwargs", "reasoning_effort"): "values for the chat template, which must know them",
