@@ -10,31 +10,26 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.schema import NAMES
 from seer_ray.results.store import write_file
 
-COLUMNS = tuple(
-    name
-    for name in (
-        "problem_id",
-        "sample",
-        "asked",
-        "completion",
-        "reasoning",
-        "answer",
-        "logprobs",
-        "finish_reason",
-        "extracted_answer",
-        "reference",
-        "correct",
-        "prompt_tokens",
-        "completion_tokens",
-        "thinking_tokens",
-        "model",
-        "error",
-        "finished_at",
-    )
-    if name in NAMES  # thinking is counted by those that have a column for it
+COLUMNS = (
+    "problem_id",
+    "sample",
+    "asked",
+    "completion",
+    "reasoning",
+    "answer",
+    "logprobs",
+    "finish_reason",
+    "extracted_answer",
+    "reference",
+    "correct",
+    "prompt_tokens",
+    "completion_tokens",
+    "thinking_tokens",
+    "model",
+    "error",
+    "finished_at",
 )
 FINISH = {"stop": "stop", "length": "length"}
 """Reasons of ours that OpenAI's API has too."""

@@ -102,7 +102,8 @@ def test_two_budgets_are_a_grid() -> None:
     """In 80 columns; nothing of the kind where there is one thinking budget."""
 
     def point(slug: str, thinking: int | None, accuracy: float, tokens: float) -> dict:
-        metrics = {"accuracy/avg": accuracy, "accuracy/stderr": 0.01, "thinking/mean_tokens": tokens}
+        ends = {"accuracy/low": accuracy - 0.025, "accuracy/high": accuracy + 0.025}
+        metrics = {"accuracy/avg": accuracy, **ends, "thinking/mean_tokens": tokens}
         forced = {} if thinking is None else {"thinking/forced_rate": 0.5}
         overrides = {"sampling.thinking_budget": thinking}
         return {"slug": slug, "overrides": overrides, "metrics": metrics | forced, "baseline": ""}
@@ -118,7 +119,7 @@ def test_two_budgets_are_a_grid() -> None:
     lines = [line.split("  ") for line in out.getvalue().splitlines() if line.strip()]
     words = [[word.strip() for word in line if word.strip()] for line in lines]
     assert ["thinking budget", "256", "1,024", "no limit"] in words
-    assert ["seer-208", "40.0 ± 1.0 %", "65.0 ± 1.0 %", "80.0 ± 1.0 %"] in words
+    assert ["seer-208", "40.0 (37–43)", "65.0 (62–68)", "80.0 (77–83)"] in words
     assert words.count(["250, 50 %", "800, 50 %", "1,500"]) == 2
     print_grid(Console(width=80, file=(alone := io.StringIO())), SweepSummary("x", "y", points=points[:1]))
     assert alone.getvalue() == ""
