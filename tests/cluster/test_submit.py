@@ -132,7 +132,7 @@ def test_a_job_on_a_cluster(cluster: tuple[str, str], tmp_path: Path) -> None:
     assert "WebSocket" not in log and "Uploading" not in log, "what Ray says of its own work"
     assert "starting Ray" in seer_ray(f"run cluster.address={address}", "near")
     log = seer_ray(f"submit sweep --address {dashboard} selector.name=dense,window", "sweep", "points/dense")
-    assert "x dense" in log and f"seer-ray compare {tmp_path}/runs/sweep" in log
+    assert "right %" in log and f"seer-ray compare {tmp_path}/runs/sweep" in log
 
 
 class FakeClient:
