@@ -12,7 +12,14 @@ from results.sample import row
 from scipy import stats
 
 from seer_ray.analysis.clustered import ClusteredMean, ratio
-from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise, summary_lines
+from seer_ray.analysis.metrics import (
+    COLUMNS,
+    METRICS,
+    live_fields,
+    summarise,
+    summary_lines,
+    tracked,
+)
 from seer_ray.analysis.rows import Rows, Run, Sample, Totals, majority, pass_at_k
 from seer_ray.analysis.sequential import Saved
 from seer_ray.results import schema
@@ -295,3 +302,18 @@ def test_thinking_tokens_where_they_are_known() -> None:
     found = summarise(table(*rows, row("b"), failed("b", 1)))
     assert (found["thinking/mean_tokens"], found["thinking/forced_rate"]) == (20, 1)
     assert not [name for name in summarise(table(row("b"))) if name.startswith("thinking/")]
+
+
+def test_mlflow_is_told_nothing_twice() -> None:
+    found = {
+        "accuracy/avg": 0.5,
+        "accuracy/avg_without_errors": 0.5,
+        "accuracy/pass_at_1": 0.5,
+        "accuracy/pass_at_4": 0.75,
+        "accuracy/majority_at_1": 0.5,
+        "kv/sparsity": 0.9,
+        "kv/read_rate": 0.1,
+        "rows/errors": 0,
+    }
+    assert set(tracked(found)) == {"accuracy/avg", "accuracy/pass_at_4", "kv/sparsity", "rows/errors"}
+    assert "accuracy/avg_without_errors" in tracked(found | {"rows/errors": 2})
