@@ -109,8 +109,9 @@ def timeless(page: str) -> dict[str, Any]:
     for row in rows:
         assert "<td" in row.pop(heads.index("Tokens / s"))
     text = re.sub(r"<tbody>.*?</tbody>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"decode [\d.]+x dense", "", text)
-    text = re.sub(r"<b>[\d.]+x</b><span>decoding speed", "", text)
+    text = re.sub(r"(, )?decode [\d.]+x dense \([^)]*\)", "", text)
+    text = re.sub(r"; speed: [^;<]*?(?=;|\.\s|\.<)", "", text)
+    text = re.sub(r"<b>[\d.,]+x?</b><span>(decoding speed against dense|tokens per second)</span>", "", text)
     return {"data": data, "maps": maps(page), "plots": plots, "rows": rows, "text": text}
 
 
