@@ -30,12 +30,9 @@ EVERYWHERE = ("results", "tracking")
 JOBS: list[Any] = [kind.config for kind in KINDS]
 NAMED = ("name", "unit", "what it is")
 LIVE = {
-    "live/done": ("rows", "done, errors included"),
-    "live/errors": ("rows", "errors among them"),
     "live/running": ("chains", "in the workers"),
     "live/queued": ("chains", "waiting for a worker"),
     "live/workers": ("workers", "ready"),
-    "live/new_tokens": ("tokens", "generated in this session"),
     "live/tokens_per_s": ("tokens/s", "over the last while, all workers together"),
 }
 """Gauges that are no metric of a finished run -> unit, meaning."""
@@ -182,7 +179,7 @@ def metric_table() -> str:
 
 def live_table() -> str:
     """What MLflow is told while the job runs."""
-    known = LIVE | {m.live.tracked: (m.unit, m.meaning) for m in METRICS if m.live}
+    known = LIVE | {m.name: (m.unit, m.meaning) for m in METRICS}
     return table(NAMED, ([code(name), *known[name]] for name in GAUGES))
 
 

@@ -27,16 +27,6 @@ Words = Callable[..., str]
 
 
 @dataclass(frozen=True)
-class Live:
-    """Where a metric is told while the job runs."""
-
-    field: str
-    """Of ``LiveStats``, and so of ``status.json``."""
-    tracked: str
-    """Its name in MLflow."""
-
-
-@dataclass(frozen=True)
 class Line:
     """A line of a run's summary on the terminal, or a part of one: parts of one label stand side by side."""
 
@@ -72,8 +62,10 @@ class Metric:
     of: Callable[[Run], Value | Mapping[int, Value] | None]
     stderr: str = ""
     """Name of the metric that is its standard error."""
-    live: Live | None = None
-    """Only of what ``Totals`` sums up."""
+    live: str = ""
+    """Field of ``LiveStats`` and ``status.json``, while the job runs: only of what ``Totals`` sums up."""
+    twin: bool = False
+    """Says what another one says: not told to MLflow, whose page has a chart for each."""
     summary: Line | None = None
     sweep: Column | None = None
     """In the table of a sweep's points."""
@@ -177,10 +169,10 @@ _PLAN = ("selector", "prompt_tokens", "completion_tokens", "error")
 METRICS = (
     Metric("accuracy/avg", "right samples (avg@k); errors count as wrong", "fraction", _GRADE,
            _graded(lambda totals: totals.accuracy.mean), stderr="accuracy/stderr",
-           live=Live("accuracy", "live/accuracy"),
+           live="accuracy",
            summary=Line("accuracy", with_error), sweep=Column("accuracy", with_error, 1)),
     Metric("accuracy/stderr", "standard error of accuracy/avg, clustered by problem", "fraction", _GRADE,
-           _graded(lambda totals: totals.accuracy.stderr), live=Live("accuracy_se", "live/accuracy_stderr")),
+           _graded(lambda totals: totals.accuracy.stderr), live="accuracy_se"),
     Metric("accuracy/avg_without_errors", "right among graded samples", "fraction", _GRADE,
            _graded(lambda totals: totals.accuracy.total / totals.graded)),
     Metric("accuracy/pass_at_{k}", "chance that one of k samples is right, over problems that have k",
@@ -245,17 +237,17 @@ METRICS = (
     Metric("kv/available", "KV that dense attention would read", "tokens", _KV,
            _complete("available_kv", sum)),
     Metric("kv/attended_per_token", "kv/attended over generated tokens", "tokens", (*_KV, *_LENGTH),
-           lambda run: run.totals.attended / run.totals.tokens if run.totals.tokens else None),
+           lambda run: run.totals.attended / run.totals.tokens if run.totals.tokens else None, twin=True),
     Metric("kv/mean_attended", "KV read per layer, KV head and decode step", "tokens",
            (*_KV, *_LENGTH, "prompt_tokens"), lambda run: run.totals.mean_attended,
-           live=Live("mean_attended", "live/mean_attended"),
+           live="mean_attended",
            summary=Line("attention", lambda n: f"{n:,.0f} KV tokens read per head and step")),
     Metric("kv/sparsity", "1 - kv/attended / kv/available", "fraction", _KV,
-           lambda run: run.totals.sparsity, live=Live("sparsity", "live/sparsity"),
+           lambda run: run.totals.sparsity, live="sparsity",
            summary=Line("attention", lambda sparsity: f"{percent(sparsity)} skipped")),
     Metric("kv/read_rate", "kv/attended over kv/available: reads relative to dense, measured", "fraction",
            _KV,
-           lambda run: None if run.totals.sparsity is None else 1 - run.totals.sparsity,
+           lambda run: None if run.totals.sparsity is None else 1 - run.totals.sparsity, twin=True,
            sweep=Column("KV read", percent, 2)),
     Metric("kv/nominal_read_rate",
            "reads relative to dense that the layers' budgets allow at the lengths there were", "fraction",
@@ -271,15 +263,17 @@ METRICS = (
 COLUMNS = tuple(dict.fromkeys((*Totals.COLUMNS, *(name for metric in METRICS for name in metric.columns))))
 """What ``summarise`` reads of a table of completions."""
 GAUGES = {
-    "live/done": "done",
-    "live/errors": "errors",
     "live/running": "running",
     "live/queued": "queued",
     "live/workers": "workers_ready",
-    "live/new_tokens": "new_tokens",
     "live/tokens_per_s": "tokens_per_s",
-} | {metric.live.tracked: metric.live.field for metric in METRICS if metric.live}
-"""What MLflow is told while the job runs -> field of ``LiveStats``."""
+    "rows/total": "done",
+    "rows/errors": "errors",
+} | {metric.name: metric.live for metric in METRICS if metric.live}
+"""What MLflow is told while the job runs -> field of ``LiveStats``. Metrics of a finished run have their
+names from the first row on: the last value is the final one."""
+ENGINES = ("prefill_tokens", "preemptions", "waiting", "pages_used", "pages")
+"""Counters of the engines that MLflow is told while the job runs: what no metric says."""
 
 
 def summarise(
@@ -310,13 +304,23 @@ def summarise(
 def live_fields(totals: Totals) -> dict[str, Any]:
     """Metrics of a job that runs, by the field of ``LiveStats``. None: not known yet."""
     run = Run(totals)
-    return {metric.live.field: metric.of(run) for metric in METRICS if metric.live}
+    return {metric.live: metric.of(run) for metric in METRICS if metric.live}
 
 
 def live_values(live: Any) -> dict[str, Value]:
     """Metrics that a ``LiveStats`` holds, by name."""
-    found = {metric.name: getattr(live, metric.live.field) for metric in METRICS if metric.live}
+    found = {metric.name: getattr(live, metric.live) for metric in METRICS if metric.live}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def tracked(values: Values) -> dict[str, Value]:
+    """What MLflow is told of the metrics of a finished run: none that another one says."""
+    twins = {metric.name for metric in METRICS if metric.twin}
+    # Of one sample, what accuracy/avg says.
+    twins |= {metric.name.format(k=1) for metric in METRICS if "{k}" in metric.name}
+    if not values.get("rows/errors"):
+        twins.add("accuracy/avg_without_errors")
+    return {name: value for name, value in values.items() if name not in twins}
 
 
 def known(values: Mapping[str, Any]) -> dict[str, Value]:

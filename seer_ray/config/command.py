@@ -39,7 +39,7 @@ def command_line(config: RunConfig, *changes: str) -> str:
 
 
 def training_command(config: Any, job: str) -> str:
-    """The command of a training job with these options.
+    """The command of a job with these options, all spelled out.
 
     Args:
         config: the job's; where it runs, writes and reports is left out
@@ -52,7 +52,7 @@ def training_command(config: Any, job: str) -> str:
         for name, value, _ in options(config)
         if value != usual[name] and name != "name" and not name.startswith(places)
     ]
-    return shlex.join(["seer-ray", job, *words])
+    return shlex.join(["seer-ray", *job.split(), *words])
 
 
 def typed(value: Any) -> str:

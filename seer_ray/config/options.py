@@ -324,6 +324,9 @@ class TrackingConfig:
     )
     experiment: str = option("seer-ray", "MLflow experiment")
     interval: float = option(5.0, "live metrics this often", unit="s", minimum=0.1)
+    traces: int = option(
+        20, "chains of a run that MLflow gets as traces, spread over its problems", minimum=0
+    )
 
 
 @dataclass

@@ -11,16 +11,33 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.sources import is_path
 from seer_ray.tracking.tracker import Dataset
 
 FILE = "dataset.json"
+_MESSAGE = {name: {"type": "string", "required": True} for name in ("role", "content")}
+COLUMNS = {
+    "id": {"type": "string", "required": True},
+    "messages": {"type": "array", "items": {"type": "object", "properties": _MESSAGE}, "required": True},
+    "answer": {"type": "string", "required": False},
+}
+"""Of a ``Problem``, as MLflow's schemas have them."""
 
 
 def describe(problems: Sequence[Problem], config: RunConfig) -> Dataset:
     """The dataset as MLflow shows it."""
     task = config.task
     source = task.data or f"built-in problems: {task.generator.name}, {task.generator.steps} steps"
-    return Dataset(task.name, digest(problems), source, len(problems))
+    return Dataset(task.name, digest(problems), source, len(problems), _kind(task.data), COLUMNS)
+
+
+def _kind(data: str | None) -> str:
+    """What MLflow calls such a source."""
+    if data is None:
+        return "code"
+    if "://" in data:
+        return data.partition("://")[0]
+    return "local" if is_path(data) else "hugging_face"
 
 
 def digest(problems: Sequence[Problem]) -> str:

@@ -14,7 +14,9 @@ from seer_ray.config.errors import Interrupted, one_line
 from seer_ray.config.options import JobConfig, options
 from seer_ray.config.reveal import reveal
 from seer_ray.config.secrets import redacted
+from seer_ray.driver import told
 from seer_ray.driver.stopping import StopRequest
+from seer_ray.results import provenance
 from seer_ray.results.base import Folder
 from seer_ray.results.store import join, shown
 from seer_ray.status.live import JobSummary, NullReporter, Reporter
@@ -80,7 +82,9 @@ class Frame(Generic[C, F]):
 
     def begin(self, dataset: Dataset | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Something is going to happen: tells the tracker, with all options or other parameters."""
-        self.tracker.start(self.name, dict(params if params is not None else params_of(self.config)), dataset)
+        session = provenance.note(self.folder, self.config)
+        given = dict(params if params is not None else params_of(self.config))
+        self.tracker.start(self.name, given, dataset, told.tags(self.config, session, dataset))
         self.begun = True
 
     def end(self, state: State, error: BaseException | str | None = None) -> None:

@@ -17,6 +17,7 @@ from seer_ray.config.errors import ConfigError, NothingToShow
 from seer_ray.config.options import PlanConfig
 from seer_ray.config.paths import with_absolute_paths
 from seer_ray.config.works import is_dense, needs_gates
+from seer_ray.driver import told
 from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
@@ -72,6 +73,7 @@ def _decode(session: Session, build: Builder) -> None:
     config, stop = session.config, session.frame.stop
     sources = look(config.model, session.folder, gated=needs_gates(config.selector, config.plan))
     refuse_other_sources(session.folder, sources.contents)
+    session.frame.tracker.tag(told.size(sources.model))
     reading = replace(config, model=sources.model)
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")

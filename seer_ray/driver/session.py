@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from seer_ray.analysis.metrics import COLUMNS, summarise
+from seer_ray.analysis.metrics import COLUMNS, ENGINES, summarise, summary_lines, tracked
 from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.options import RunConfig
+from seer_ray.driver import told
 from seer_ray.driver.dataset import describe, refuse_other_data
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
@@ -25,6 +26,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grader
 from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tasks.thinking import ReasoningParser
+from seer_ray.tracking.completions import sample_of
 
 
 class Session:
@@ -165,7 +167,8 @@ class Session:
         self.monitor.tick(queue)
         if time.monotonic() - self._tracked >= self.config.tracking.interval:
             self._tracked = time.monotonic()
-            engines = {f"engine/{name}": value for name, value in (stats() if stats else queue.stats).items()}
+            said = stats() if stats else queue.stats
+            engines = {f"engine/{name}": said[name] for name in ENGINES if name in said}
             self.frame.tracker.log(self.monitor.metrics() | engines, step=self.monitor.live.done)
 
     def save(self) -> None:
@@ -195,9 +198,12 @@ class Session:
         monitor = self.monitor
         metrics = summarise(self.folder.read(COLUMNS), monitor.speed, monitor.engines())
         self.folder.write_json(METRICS, metrics)
-        self.frame.tracker.log(monitor.metrics() | metrics, step=monitor.live.done)
+        self.frame.tracker.log(monitor.metrics() | tracked(metrics), step=monitor.live.done)
+        tracker = self.frame.tracker
+        tracker.tag({told.NOTE: told.note(self.config, summary_lines(metrics))})
         for name in (CONFIG, METRICS):
-            self.frame.tracker.artifact(name)
+            tracker.artifact(name)
+        tracker.completions(sample_of(self.folder.in_order(), self.config.tracking.traces))
         return metrics
 
     def _rounds(self, requests: Sequence[Request], size: int) -> list[list[Request]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +36,20 @@ def digest_of(file: BinaryIO, size: int) -> str:
             file.seek((size - SAMPLE) * part // (SAMPLES - 1))
             content.update(file.read(SAMPLE))
     return content.hexdigest()[:16]
+
+
+def parameters(folder: Path) -> int | None:
+    """How many numbers a folder's weights have, by the headers of its files; None: they are not here, or not
+    whole."""
+    total = 0
+    try:
+        for path in weight_files(folder):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            total += sum(math.prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, MemoryError):
+        return None
+    return total or None
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -100,7 +100,11 @@ class Folder:
         Raises:
             ConfigError: no such folder there, or a torn one.
         """
-        store = open_store(uri)
+        return cls.at(open_store(uri))
+
+    @classmethod
+    def at(cls, store: Store) -> Self:
+        """The same, of files that are open. Raises ConfigError."""
         try:
             about = cls._read_mark(store)
         except OSError as error:

@@ -95,6 +95,15 @@ class RunFolder(Folder):
         self.committed()
         return self._ledger.read(columns)
 
+    def pick(self, keys: Iterable[Key], columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows of some keys, in the order of their commits. Holds one part at a time.
+
+        Raises:
+            ConfigError: a part is missing or cannot be read; names it and the remedy.
+        """
+        self.committed()
+        return self._ledger.pick(keys, columns)
+
     def write_selection(self, key: Key, recording: Recording) -> None:
         """Which blocks a chain attended, before its row is committed. May be written again until then."""
         self._writing().check()

@@ -155,6 +155,24 @@ class Ledger:
             except FileNotFoundError:
                 self.load()
 
+    def pick(self, keys: Iterable[Key], columns: Sequence[str]) -> pa.Table:
+        """The rows of some keys, in order of commit: reads one part after the other, of those that hold them.
+
+        Raises:
+            ConfigError: a part cannot be read.
+        """
+        wanted = set(keys)
+        while True:
+            tables = [schema.schema(self.metadata).empty_table().select(columns)]
+            try:
+                for stem, entry in self.live.items():
+                    places = [place for place, key in enumerate(entry.keys) if key in wanted]
+                    if places:
+                        tables.append(self._concat([stem], list(columns)).take(places))
+                return pa.concat_tables(tables)
+            except FileNotFoundError:
+                self.load()
+
     def _look(self) -> dict[str, Verdict]:
         """Read the entries that are there now; the parts that have lost theirs, or are of another run."""
         stems = self._stems()

@@ -179,7 +179,7 @@ class Board:
         """For MLflow: of the sweep as a whole."""
         states = [entry["state"] for entry in self._entries.values()]
         return {
-            "live/done": self.live.done,
+            "rows/total": self.live.done,
             "live/workers": self.live.workers_ready,
             "sweep/points": len(states),
             "sweep/points_done": states.count("done") + states.count("stopped early"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from seer_ray.analysis.comparison import Comparison
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import cluster_nodes, place_workers
@@ -17,6 +18,7 @@ from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import ModelConfig, PlanConfig, RunConfig, SelectorConfig, SweepConfig
 from seer_ray.config.paths import with_absolute_paths
 from seer_ray.config.works import needs_gates
+from seer_ray.driver import told
 from seer_ray.driver.dataset import describe
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
@@ -28,6 +30,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import join
 from seer_ray.results.sweep import INDEX, POINTS, SweepFolder, point_uri
 from seer_ray.status.live import NullReporter, Reporter, SweepLive, SweepSummary
+from seer_ray.sweeps import figures
 from seer_ray.sweeps.monitor import Board
 from seer_ray.sweeps.points import Point, points_of
 from seer_ray.sweeps.race import Race
@@ -155,6 +158,9 @@ class Sweep:
         self.board.phase("starting Ray")
         config = sessions[0].config
         reading = self._sources(sessions)
+        size = told.size(reading.model)
+        for tracker in (self.frame.tracker, *(session.frame.tracker for session in sessions)):
+            tracker.tag(size)
         with (
             connected(config.cluster, self.reporter.note) as watch,
             self.frame.stop.listening(),
@@ -291,6 +297,8 @@ class Sweep:
         self.board.save_all()
         if self.frame.begun:
             self.frame.tracker.log(self.board.metrics(), step=self.board.live.done)
+            if found.comparison is not None:
+                self._tell(found.comparison)
             for name in (CONFIG, INDEX, *found.artifacts):
                 self.frame.tracker.artifact(name)
         points = []
@@ -306,6 +314,13 @@ class Sweep:
             report=found.report,
             next_commands=found.next_commands,
         )
+
+    def _tell(self, comparison: Comparison) -> None:
+        tracker = self.frame.tracker
+        tracker.log(figures.figures(comparison), step=self.board.live.done)
+        for budget, accuracies in figures.curves(comparison).items():
+            tracker.log(accuracies, step=budget)
+        tracker.tag({told.NOTE: told.note(self.config, figures.lines(comparison))})
 
 
 class PointReporter(NullReporter):

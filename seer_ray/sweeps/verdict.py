@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from seer_ray.analysis.comparison import compare
+from seer_ray.analysis.comparison import Comparison, compare
 from seer_ray.analysis.recommend import MARGIN
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SweepConfig
@@ -26,6 +26,8 @@ class Verdict:
     artifacts: list[str] = field(default_factory=list)
     """Files in the sweep folder."""
     next_commands: list[str] = field(default_factory=list)
+    comparison: Comparison | None = None
+    """None: there is nothing to compare."""
 
 
 def verdict(uri: str, folder: SweepFolder, config: SweepConfig, note: Callable[[str], None]) -> Verdict:
@@ -44,6 +46,7 @@ def verdict(uri: str, folder: SweepFolder, config: SweepConfig, note: Callable[[
     except (ConfigError, ValueError) as error:
         note(f"no recommendation: {error}")
         return found
+    found.comparison = comparison
     if judged := comparison.recommendations:
         folder.write_json(FILE, [dataclasses.asdict(one) for one in judged])
         found.artifacts.append(FILE)

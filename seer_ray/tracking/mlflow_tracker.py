@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,11 +17,14 @@ from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import TrackingConfig
 from seer_ray.config.secrets import redacted, revealed
 from seer_ray.results.base import TRACKING, Folder
+from seer_ray.results.provenance import versions
 from seer_ray.results.store import shown
 from seer_ray.tracking import address
+from seer_ray.tracking.connect import fingerprint, reason
 from seer_ray.tracking.pump import Pump
-from seer_ray.tracking.sender import PARENT_TAG, RUN_TAG, VALUE_LENGTH, Sender, fingerprint, reason
+from seer_ray.tracking.sender import PARENT_TAG, RUN_TAG, VALUE_LENGTH, Sender
 from seer_ray.tracking.spool import Event, Spool
+from seer_ray.tracking.system import SystemMetrics
 from seer_ray.tracking.tracker import Dataset, NullTracker, Status, Tracker
 
 log = logging.getLogger(__name__)
@@ -66,7 +71,7 @@ def catch_up(*folders: Folder, to: TrackingConfig | None = None, patience: float
         spool = Spool(_spool_folder(folder), folder.run_id)
         uri = _address(folder, spool, to)
         if uri and (spool.unsent() or (fingerprint(uri) != spool.sent().target and spool.read(0, 1))):
-            senders.setdefault(uri, []).append(Sender(spool, folder.store, uri))
+            senders.setdefault(uri, []).append(Sender(spool, folder, uri))
     for uri, those in senders.items():
         pump = Pump(those, partial(_warn, uri, "updates of before are kept until it does"))
         pump.start()
@@ -122,6 +127,7 @@ class MLflowTracker:
         self.folder, self.experiment, self.uri, self.parent = folder, experiment, uri, parent
         self.spool = Spool(_spool_folder(folder), folder.run_id)
         self._pump: Pump | None = None
+        self._system = SystemMetrics(self.log, float(folder.about.get("created_at", 0.0)))
         self._warned = self._finished = False
 
     @property
@@ -135,30 +141,49 @@ class MLflowTracker:
         """MLflow's id of the run, once it is known."""
         return self.spool.sent().run_id
 
-    def start(self, name: str, params: Mapping[str, Any], dataset: Dataset | None = None) -> None:
+    def start(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        dataset: Dataset | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         pump = self.parent._pump if self.parent else Pump([], self._report)
         if pump is None:
             return
         try:
             self.spool.open_to_append()
-            pump.add(Sender(self.spool, self.folder.store, self.uri))
+            pump.add(Sender(self.spool, self.folder, self.uri))
         except OSError as error:
             self._cannot_write(error)
             return
         self._pump = pump
-        tags = {RUN_TAG: self.folder.run_id, "seer_ray.run": str(self.folder.path or self.folder.uri)}
-        if self.parent is not None:
-            tags[PARENT_TAG] = self.parent.folder.run_id
         self._append(
             "start",
             name=name,
             experiment=self.experiment,
             params={option: str(value)[:VALUE_LENGTH] for option, value in params.items()},
             dataset=asdict(dataset) if dataset else None,
-            tags=tags,
+            tags=self._own_tags() | dict(tags or {}),
         )
         if self.parent is None:
             pump.start()
+            self._system.start()
+
+    def _own_tags(self) -> dict[str, str]:
+        """By which the run is found again, and what MLflow's page shows of every run."""
+        tags = {
+            RUN_TAG: self.folder.run_id,
+            "seer_ray.run": str(self.folder.path or self.folder.uri),
+            "mlflow.source.name": "seer-ray",
+            "mlflow.source.type": "JOB",
+            **{f"version.{package}": said for package, said in versions().items()},
+        }
+        if self.parent is not None:
+            tags[PARENT_TAG] = self.parent.folder.run_id
+        with contextlib.suppress(OSError, KeyError):
+            tags["mlflow.user"] = getpass.getuser()
+        return tags
 
     def log(self, metrics: Mapping[str, float | None], step: int, timestamp: float | None = None) -> None:
         values = {name: float(value) for name, value in metrics.items() if value is not None}
@@ -168,7 +193,15 @@ class MLflowTracker:
     def artifact(self, name: str) -> None:
         self._append("artifact", name=name)
 
+    def tag(self, tags: Mapping[str, str]) -> None:
+        if tags:
+            self._append("tags", tags=dict(tags))
+
+    def completions(self, traced: Sequence[tuple[str, int]]) -> None:
+        self._append("completions", traced=[list(key) for key in traced])
+
     def finish(self, status: Status = "FINISHED") -> None:
+        self._system.stop()
         self._append("finish", status=status)
         if self._pump is None:
             return

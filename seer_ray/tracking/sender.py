@@ -1,25 +1,25 @@
-"""From the spool to MLflow. The only file that imports mlflow, and only when there is something to send."""
+"""From the spool to MLflow, which is imported only when there is something to send."""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
-import hashlib
 import json
 import logging
-import os
 import re
 import tempfile
-import warnings
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from seer_ray.config.errors import one_line
-from seer_ray.config.secrets import has_secret, hidden, redacted
-from seer_ray.results.store import Store, shown
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.secrets import has_secret, redacted
+from seer_ray.results.base import Folder
+from seer_ray.results.folder import RunFolder
+from seer_ray.results.store import shown
+from seer_ray.tracking import completions
 from seer_ray.tracking.address import sqlite_file
-from seer_ray.tracking.database import make, remedy
+from seer_ray.tracking.connect import connect, fingerprint, reason
 from seer_ray.tracking.spool import Event, Sent, Spool
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,12 @@ PARENT_TAG = "seer_ray.parent_run_id"
 READ_AHEAD = 200
 PER_BATCH, PARAMS_PER_BATCH, VALUE_LENGTH = 1000, 100, 6000
 """MLflow's limits: metrics in a batch, params in a batch, characters of a param."""
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # The spool tries again, so MLflow itself (120 s, seven times) need not.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-}
+TAG_LENGTH = 5000
+"""Characters of a tag, of an older MLflow."""
+NEVER = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow answers to an update that it will never take."""
+LACKING = ("ENDPOINT_NOT_FOUND", "NOT_FOUND", "NOT_IMPLEMENTED", "FEATURE_DISABLED")
+"""What one answers that does not know such updates: an older one, or one without a database."""
 
 
 class Sender:
@@ -47,9 +45,18 @@ class Sender:
     metrics, params and datasets, and the run is found again by its tag.
     """
 
-    def __init__(self, spool: Spool, store: Store, uri: str) -> None:
-        self.spool, self.store, self.uri = spool, store, uri
+    def __init__(self, spool: Spool, folder: Folder, uri: str) -> None:
+        self.spool, self.store, self.uri = spool, folder.store, uri
         self.sent = Sent()
+        self._run_id = folder.run_id
+        self._others: dict[str, Callable[[Event], None]] = {
+            "artifact": self._artifact,
+            "tags": self._tags,
+            "completions": self._completions,
+            "finish": self._finish,
+        }
+        self._lacks: set[str] = set()
+        """Kinds of updates that this MLflow does not know."""
         self._ready = False
         self._client: Any = None
 
@@ -80,7 +87,7 @@ class Sender:
             return False
         first, offset = events[0]
         kind = first.get("kind") if first else None
-        if first is None or kind not in ("start", "metrics", "artifact", "finish"):
+        if first is None or kind not in ("start", "metrics", *self._others):
             log.warning("%s: a line that cannot be read is left out", self.spool.path)
         elif kind == "start":
             if not self._start(first):
@@ -90,7 +97,7 @@ class Sender:
         elif kind == "metrics":
             offset = self._metrics(events)
         else:
-            self._send(self._artifact if kind == "artifact" else self._finish, first)
+            self._send(self._others[kind], first)
         self.sent.offset = offset
         self.spool.save(self.sent)
         return True
@@ -98,7 +105,7 @@ class Sender:
     @property
     def client(self) -> Any:
         if self._client is None:
-            self._client = _connect(self.uri)
+            self._client = connect(self.uri)
         return self._client
 
     def _send(self, action: Any, *arguments: Any) -> None:
@@ -107,10 +114,31 @@ class Sender:
 
         try:
             action(*arguments)
+        except ConfigError as error:  # rows that are gone or torn
+            log.warning("%s; MLflow misses an update", error)
         except MlflowException as error:
-            if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            if error.error_code not in NEVER:
                 raise
             log.warning("MLflow at %s does not take an update: %s", shown(self.uri), reason(error, self.uri))
+
+    def _optional(self, kind: str, action: Callable[[], None]) -> None:
+        """What an MLflow may not know: without it a run is still told."""
+        from mlflow.exceptions import MlflowException
+
+        if kind in self._lacks:
+            return
+        try:
+            action()
+        except (MlflowException, NotImplementedError, AttributeError, ImportError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in LACKING:
+                raise
+            self._lacks.add(kind)
+            log.warning(
+                "MLflow at %s cannot take a %s (%s); one of version 3.1 or newer, with a database, can",
+                shown(self.uri),
+                kind,
+                reason(error, self.uri),
+            )
 
     def _start(self, event: Event) -> bool:
         """Make the run or go on with it. False: it is gone, all is to be told again from the first line."""
@@ -127,7 +155,7 @@ class Sender:
             self.client.update_run(run_id, status="RUNNING")
         self._params(run_id, run.data.params, event["params"])
         if event["dataset"]:
-            self._dataset(run_id, event["dataset"])
+            self._optional("dataset", lambda: self._dataset(run_id, event["dataset"]))
         return True
 
     def _get_run(self, run_id: str) -> Any:
@@ -155,7 +183,7 @@ class Sender:
             experiment,
             start_time=event["time"],
             run_name=event["name"],
-            tags={**_versions(), **tags, **nested},
+            tags={name: value[:TAG_LENGTH] for name, value in {**tags, **nested}.items()},
         )
         return run.info.run_id
 
@@ -195,11 +223,13 @@ class Sender:
     def _dataset(self, run_id: str, dataset: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        columns = [{"name": name, **kind} for name, kind in dataset.get("columns", {}).items()]
         entity = Dataset(
             name=dataset["name"][:500],
             digest=dataset["digest"][:36],
-            source_type="local",
-            source=json.dumps({"uri": dataset["source"]}),
+            source_type=dataset.get("kind", "local"),
+            source=json.dumps({"uri": dataset["source"], "path": dataset["source"]}),
+            schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
             profile=json.dumps({"num_rows": dataset["rows"]}),
         )
         self.client.log_inputs(
@@ -234,43 +264,43 @@ class Sender:
             copy.write_bytes(self.store.read(event["name"]))
             self.client.log_artifact(self.sent.run_id, str(copy), folder)
 
+    def _tags(self, event: Event) -> None:
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(name, value[:TAG_LENGTH]) for name, value in event["tags"].items()]
+        self.client.log_batch(self.sent.run_id, tags=tags)
+
+    def _completions(self, event: Event) -> None:
+        folder = RunFolder.at(self.store)
+        traced = {(str(problem), int(sample)) for problem, sample in event["traced"]}
+        listed = set(completions.sample_of(folder.in_order(), completions.MOST_ROWS))
+        rows = redacted(folder.pick(listed | traced, completions.COLUMNS).to_pylist())
+        some = [row for row in rows if completions.key(row) in listed]
+        self._optional("table", lambda: self._table(some))
+        for row in rows:
+            if completions.key(row) in traced:
+                self._optional("trace", partial(self._trace, row))
+
+    def _table(self, rows: list[completions.Row]) -> None:
+        """In the form of ``mlflow.log_table``, which appends to what is there: this does not."""
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, completions.FILE)
+            file.write_text(completions.table(rows), encoding="utf-8")
+            self.client.log_artifact(self.sent.run_id, str(file))
+        said = json.dumps([{"path": completions.FILE, "type": "table"}])
+        self.client.set_tag(self.sent.run_id, "mlflow.loggedArtifacts", said)
+
+    def _trace(self, row: completions.Row) -> None:
+        from mlflow.tracing.client import TracingClient
+
+        assert self.sent.run_id is not None
+        client = TracingClient(self.uri)
+        info, spans = completions.trace(row, self._run_id, self.sent.run_id, self._experiment_id)
+        client._upload_trace_data(client.start_trace(info), spans)
+
+    @cached_property
+    def _experiment_id(self) -> str:
+        return str(self.client.get_run(self.sent.run_id).info.experiment_id)
+
     def _finish(self, event: Event) -> None:
         self.client.set_terminated(self.sent.run_id, event["status"], event["time"])
-
-
-def fingerprint(uri: str) -> str:
-    """What an address is called on disk; the same with another password."""
-    return hashlib.sha256(redacted(uri).encode()).hexdigest()[:16]
-
-
-def reason(error: Exception, uri: str) -> str:
-    """An error of MLflow's in a few words, without a password that it may quote."""
-    text = hidden(str(error).replace(uri, shown(uri)))
-    then = remedy(text, path) if (path := sqlite_file(uri)) else ""
-    if cause := re.search(r"\(Caused by \w+\([\"'](.*)[\"']\)\)", text, re.DOTALL):
-        text = cause[1].rpartition(": ")[2]
-    return one_line(Exception(text or type(error).__name__), 160) + then
-
-
-def _connect(uri: str) -> Any:
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-
-    # Its troubles are ours to report, in one line; its migrations and hints are nobody's.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
-    if path := sqlite_file(uri):
-        make(path)
-    return mlflow.MlflowClient(uri)
-
-
-def _versions() -> dict[str, str]:
-    tags = {"mlflow.source.name": "seer-ray", "mlflow.source.type": "JOB"}
-    with contextlib.suppress(OSError, KeyError):
-        tags["mlflow.user"] = getpass.getuser()
-    for package in ("seer-ray", "torch", "transformers", "ray", "pyarrow"):
-        with contextlib.suppress(PackageNotFoundError):
-            tags[f"version.{package}"] = version(package)
-    return tags

@@ -160,7 +160,7 @@ def test_live_metrics_are_the_final_ones() -> None:
     live = live_fields(totals)
     for metric in METRICS:
         if metric.live:
-            assert live[metric.live.field] == found[metric.name]
+            assert live[metric.live] == found[metric.name]
     counts: dict[str, list[int]] = {}
     for r in rows:
         if r.get("error") or r["correct"] is not None:

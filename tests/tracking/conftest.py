@@ -39,9 +39,9 @@ class Database:
 
     @property
     def client(self) -> Any:
-        from seer_ray.tracking.sender import _connect
+        from seer_ray.tracking.connect import connect
 
-        return _connect(self.uri)
+        return connect(self.uri)
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,9 @@ from seer_ray.config.options import RunConfig, TrackingConfig
 from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import mlflow_tracker, pump
+from seer_ray.tracking.connect import reason
 from seer_ray.tracking.database import make
 from seer_ray.tracking.mlflow_tracker import MLflowTracker, catch_up, open_tracker
-from seer_ray.tracking.sender import reason
 from seer_ray.tracking.spool import Sent
 from seer_ray.tracking.tracker import Dataset, NullTracker
 

@@ -1,0 +1,77 @@
+"""How busy this machine is: by MLflow's own monitors, told like any other metric."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+SWITCH, INTERVAL = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
+"""MLflow's variables: whether (here unless it is ``false``), and seconds between two samples."""
+USUAL = 10.0
+
+
+class SystemMetrics:
+    """CPU, memory, disk, network and GPUs of the machine that the driver runs on, on a thread.
+
+    Args:
+        log: takes (metrics, step), from any thread.
+        origin: of the steps, which are seconds: when the job was made, in seconds since the epoch.
+    """
+
+    def __init__(self, log: Callable[[dict[str, float | None], int], None], origin: float) -> None:
+        self._log, self._origin = log, origin
+        self._monitors: list[Any] = []
+        self._mutex, self._stopped = threading.Lock(), threading.Event()
+
+    def start(self) -> None:
+        """Unless it is switched off."""
+        if os.environ.get(SWITCH, "true").lower() in ("true", "1"):
+            threading.Thread(target=self._run, name="system metrics", daemon=True).start()
+
+    def stop(self) -> None:
+        """One last sample; nothing is logged after it."""
+        self._stopped.set()
+        self._sample()
+        with self._mutex:
+            self._monitors = []
+
+    def _run(self) -> None:
+        try:
+            interval = float(os.environ.get(INTERVAL) or USUAL)
+            found = _monitors()
+        except (ImportError, ValueError):  # no psutil, a variable that is no number
+            return
+        with self._mutex:
+            self._monitors = [] if self._stopped.is_set() else found
+        while not self._stopped.wait(interval):
+            self._sample()
+
+    def _sample(self) -> None:
+        with self._mutex:
+            metrics: dict[str, float | None] = {}
+            for monitor in self._monitors:
+                with contextlib.suppress(Exception):  # a disk or a network that is gone
+                    monitor.collect_metrics()
+                    metrics |= {
+                        f"system/{name}": value for name, value in monitor.aggregate_metrics().items()
+                    }
+                    monitor.clear_metrics()
+            if metrics:
+                self._log(metrics, max(0, round(time.time() - self._origin)))
+
+
+def _monitors() -> list[Any]:
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    found: list[Any] = []
+    for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
+        with contextlib.suppress(Exception):  # there is no GPU, or no network
+            found.append(kind())
+    return found
