@@ -14,7 +14,6 @@ from pyarrow import parquet
 from seer_ray.config.training import GatesEvalConfig
 from seer_ray.driver.measure import MeasureSummary, Measuring, begin, conclude, measuring
 from seer_ray.fidelity.evaluate import Evaluation, check_evaluation, evaluate, flat
-from seer_ray.report.gate_plots import draw_gates
 from seer_ray.status.live import MeasureLive, Reporter
 
 VALUES = ("recall", "mass", "of_oracle", "worst_of_oracle", "kl", "top1")
@@ -63,11 +62,6 @@ def main(
 
 def _write(frame: Measuring, summary: GatesSummary, found: Evaluation) -> None:
     store = frame.folder.store
-    store.make_folder("plots")
-    for plot in draw_gates(summary.layers, summary.table, list(summary.gates)):
-        store.write(f"plots/{plot.name}.png", plot.png)
-        store.write(f"plots/{plot.name}.svg", plot.svg.encode())
-        summary.files += [f"plots/{plot.name}.png", f"plots/{plot.name}.svg"]
     for name, rows in (("layers", found.figures.layers), ("outputs", found.figures.outputs)):
         if rows:
             store.write(f"{name}.parquet", _parquet(rows))

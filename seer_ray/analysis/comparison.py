@@ -82,6 +82,7 @@ def compare(uris: Sequence[str], margin: float = MARGIN, confidence: float = CON
     settings = [setting for setting in load(uris) if setting.outcomes.present.any()]
     if not settings:
         raise ConfigError(f"{uris[0]}: has no rows yet; give the run's command again to go on with it")
+    _refuse_strangers(settings)
     groups: dict[str, list[Contender]] = {}
     baselines = {setting.name: setting for setting in settings if setting.dense}
     for setting in settings:
@@ -94,6 +95,20 @@ def compare(uris: Sequence[str], margin: float = MARGIN, confidence: float = CON
     assessed = {a.name: a for recommendation in recommendations for a in recommendation.assessments}
     runs = [_compared(setting, assessed.get(setting.name), confidence) for setting in settings]
     return Comparison(tuple(runs), tuple(recommendations), margin, confidence)
+
+
+def _refuse_strangers(settings: Sequence[Contender]) -> None:
+    """Raises ConfigError: there are settings that share no problem with any of the others."""
+    rows = [setting.outcomes.present.any(1) for setting in settings]
+    shared, left = rows[0], list(range(1, len(rows)))
+    while near := [place for place in left if (rows[place] & shared).any()]:
+        shared = np.logical_or.reduce([shared, *(rows[place] for place in near)])
+        left = [place for place in left if place not in near]
+    if left:
+        raise ConfigError(
+            f"{settings[left[0]].folder}: has no problem in common with {settings[0].folder}; "
+            "give each a report of its own"
+        )
 
 
 def against(

@@ -271,12 +271,13 @@ def report(
     size: Annotated[float, typer.Option(help="of texts and maps in the page, in MB, about")] = 24.0,
 ) -> None:
     """One HTML page that needs no network: which setting to take, plots, every problem, every chain."""
-    from seer_ray.report.html import make_report
+    from seer_ray.report.make import make_page
     from seer_ray.results.store import open_store
     from seer_ray.status.find import find_run
 
     uris = [find_run(run) for run in runs]
-    made = make_report(uris, title, margin / 100, confidence / 100, int(size * 1e6))
+    how = {"margin": margin / 100, "confidence": confidence / 100, "limit": int(size * 1e6)}
+    made = make_page(uris, title, **how)
     store = open_store(output or (uris[0] if len(uris) == 1 else "report"))
     for name in made.write(store):
         typer.echo(store.locate(name))

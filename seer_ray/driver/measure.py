@@ -14,12 +14,11 @@ from typing import Any, Protocol
 from seer_ray.config.training import HeldOutConfig
 from seer_ray.corpora.documents import Document
 from seer_ray.driver.frame import Frame, framed
+from seer_ray.report.job import FIGURES_FILE, write_job_report
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.job import JobFolder
 from seer_ray.status.live import JobSummary, MeasureLive, Reporter
 from seer_ray.tracking.tracker import Dataset
-
-REPORT = "figures.json"
 
 Measuring = Frame[HeldOutConfig, JobFolder]
 
@@ -96,9 +95,11 @@ def begin(frame: Measuring, found: Measured) -> dict[str, Any]:
 
 
 def conclude(frame: Measuring, summary: MeasureSummary, metrics: dict[str, float]) -> None:
-    """Into the folder and the tracking: the summary, with its files, and the main figures."""
-    summary.files.append(REPORT)
-    frame.folder.store.write(REPORT, json.dumps(dataclasses.asdict(summary), indent=1).encode())
+    """Into the folder and the tracking: the summary, with its files, the main figures, and a page of them."""
+    summary.files.append(FIGURES_FILE)
+    frame.folder.store.write(FIGURES_FILE, json.dumps(dataclasses.asdict(summary), indent=1).encode())
     frame.folder.conclude(metrics)
+    if frame.config.results.report:
+        summary.files += write_job_report(frame.folder, frame.reporter.note)
     for name in (CONFIG, *summary.files):
         frame.tracker.artifact(name)

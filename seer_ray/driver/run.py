@@ -22,8 +22,8 @@ from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
 from seer_ray.driver.sources import look, note_sources, refuse_other_sources
-from seer_ray.report.html import FILE as REPORT
 from seer_ray.report.html import write_report
+from seer_ray.report.written import FILE as REPORT
 from seer_ray.results.store import join
 from seer_ray.status.live import Summary
 

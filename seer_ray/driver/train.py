@@ -13,6 +13,7 @@ from seer_ray.corpora.identity import training_contents
 from seer_ray.driver.frame import Frame, framed
 from seer_ray.driver.sources import look, note_sources, refuse_other_sources
 from seer_ray.models.identity import Contents
+from seer_ray.report.job import write_job_report
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.history import FILE as HISTORY
 from seer_ray.results.job import JobFolder
@@ -108,5 +109,6 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
     if not result.finished:
         raise Interrupted(f"interrupted at step {result.step} of {config.train.steps}")
     folder.conclude(result.metrics)
-    for name in (CONFIG, METRICS, HISTORY, f"{product}/README.md"):
+    pages = write_job_report(folder, frame.reporter.note) if config.results.report else []
+    for name in (CONFIG, METRICS, HISTORY, f"{product}/README.md", *pages):
         frame.tracker.artifact(name)

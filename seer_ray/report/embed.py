@@ -14,6 +14,7 @@ import numpy as np
 
 from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.engine.trace import Trace
+from seer_ray.report.inputs import inputs_of
 from seer_ray.report.plots import colour
 from seer_ray.results.entry import Key
 
@@ -90,7 +91,8 @@ def _page_data(
     longest: int,
 ) -> dict[str, Any]:
     prompts: dict[str, int] = {}
-    problems: list[dict[str, Any]] = [{"id": problem} for problem in order]
+    inputs = inputs_of(one.folder for one in comparison.runs)
+    problems: list[dict[str, Any]] = [{"id": problem, "in": inputs.get(problem, {})} for problem in order]
     settings = []
     for one, rows in zip(comparison.runs, chains, strict=True):
         columns: dict[str, list[Any]] = {

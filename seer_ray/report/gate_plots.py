@@ -27,13 +27,43 @@ def draw_gates(layers: Sequence[Row], table: Sequence[Row], gates: Sequence[str]
     layers, table = ([row for row in rows if row["positions"] == "all"] for rows in (layers, table))
     look = Look(gates, [row["selector"] for row in table])
     budgets = list(dict.fromkeys(row["budget"] for row in table))
-    plots = [by_layer([row for row in layers if row["budget"] == b], b, look) for b in budgets]
+    drawn = {budget: [row for row in layers if row["budget"] == budget] for budget in budgets}
+    plots = [by_layer(rows, budget, look) for budget, rows in drawn.items() if rows]
     if len(budgets) > 1:
         plots.append(by_reads(table, look))
     measured = [row for row in table if row["kl"] is not None]
     if measured:
         plots += [agreement(measured, look), divergence(measured, look)]
     return plots
+
+
+def draw_shares(layers: Sequence[Row], plans: Sequence[str]) -> list[Plot]:
+    """What each layer loses when it is sparse alone, and what every plan lets it read.
+
+    Args:
+        layers: ``layer``, ``kl``, and of each plan a mapping with ``read``
+        plans: their names
+    """
+    if not layers:
+        return []
+    places = [row["layer"] for row in layers]
+    with style.figure(7.2, 3.2) as (made, axes):
+        axes.bar(places, [row["kl"] for row in layers], color=style.LOOKS["seer"][0])
+        axes.set(xlabel="layer", ylabel="KL with it sparse alone, nats")
+        style.whole_ticks(axes)
+        caption = "KL of the next token to that of dense attention, this layer alone reading a selection."
+        alone = Plot("kl-alone", "What each layer loses", caption, style.svg(made), style.png(made))
+    with style.figure(7.2, 3.2) as (made, axes):
+        for name, (colour, _, marker) in zip(plans, [*style.LOOKS.values(), *style.OTHERS], strict=False):
+            reads = [row[name]["read"] for row in layers]
+            axes.plot(places, reads, color=colour, marker=marker, markersize=4, label=name)
+        axes.set(xlabel="layer", ylabel="KV tokens read")
+        axes.set_ylim(bottom=0)
+        style.whole_ticks(axes)
+        axes.legend(ncols=2)
+        caption = "Per head and step. All plans read the same on average."
+        spent = Plot("reads-by-layer", "What each layer reads", caption, style.svg(made), style.png(made))
+    return [alone, spent]
 
 
 class Look:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 
@@ -14,15 +13,19 @@ from seer_ray.analysis.estimates import Estimate
 from seer_ray.analysis.metrics import columns_of
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Answer, Keeps
 from seer_ray.config.errors import one_line
+from seer_ray.config.options import RunConfig
 from seer_ray.report import style
 from seer_ray.report.embed import Embedded, embed
+from seer_ray.report.headline import headline
+from seer_ray.report.origin import origin
+from seer_ray.report.pages import render
 from seer_ray.report.plots import Plot, colour, draw
+from seer_ray.report.written import FILE, write_page
 from seer_ray.results.store import Store
 
-FILE, PLOTS = "report.html", "plots"
 LIMIT = 24 << 20
 """Bytes of texts and maps in a page, about."""
-SCRIPTS = ("page.js", "problems.js", "viewer.js", "map.js", "start.js")
+SCRIPTS = ("filters.js", "problems.js", "map.js", "viewer.js", "start.js")
 _KEEPS = {Keeps.YES: "yes", Keeps.NO: "no", Keeps.UNKNOWN: "unknown"}
 _ANSWERS = {Answer.TAKE: "take", Answer.NONE: "none", Answer.MORE: "more"}
 
@@ -37,15 +40,7 @@ class Report:
 
     def write(self, store: Store, file: str = FILE) -> list[str]:
         """The page and the plots beside it, in ``plots/``. Returns the names of all files."""
-        store.make_folder()
-        store.make_folder(PLOTS)
-        files: dict[str, bytes] = {}
-        for plot in self.plots:
-            files[f"{PLOTS}/{plot.name}.png"] = plot.png
-            files[f"{PLOTS}/{plot.name}.svg"] = plot.svg.encode()
-        for name, data in (files | {file: self.html.encode()}).items():
-            store.write(name, data)
-        return [file, *files]
+        return write_page(store, file, self.html, self.plots)
 
 
 def make_report(
@@ -79,27 +74,16 @@ def report_of(comparison: Comparison, title: str, limit: int = LIMIT) -> Report:
 
 def page(comparison: Comparison, plots: Sequence[Plot], title: str, limit: int = LIMIT) -> str:
     """The HTML file. All text is escaped but what is made here: styles, scripts and plots."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    pages = Environment(
-        loader=PackageLoader("seer_ray.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     embedded = embed(comparison, limit)
     compared = any(run.assessment for run in comparison.runs)
-    return pages.get_template("report.html").render(
+    return render(
+        "report.html",
+        SCRIPTS,
         title=title,
         about=_about(comparison),
-        colours=style.css_variables(),
-        css=Markup(_asset("report.css")),
-        js=Markup("\n".join(map(_asset, SCRIPTS))),
         recommendations=comparison.recommendations,
         answers=_ANSWERS,
-        tiles=_tiles(comparison),
+        figures=headline(comparison),
         heads=_heads(compared),
         runs=comparison.runs,
         chosen={recommendation.choice for recommendation in comparison.recommendations},
@@ -108,14 +92,10 @@ def page(comparison: Comparison, plots: Sequence[Plot], title: str, limit: int =
         colour=colour,
         cells=lambda run: _cells(run, compared),
         plots=plots,
-        inline=lambda plot: Markup(style.inline(plot.svg, plot.name)),
+        facts=origin({run.name: run.folder for run in comparison.runs}, RunConfig),
         notes=_notes(comparison, embedded),
         embedded=embedded,
     )
-
-
-def _asset(name: str) -> str:
-    return resources.files("seer_ray.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _about(comparison: Comparison) -> str:
@@ -132,33 +112,6 @@ def _about(comparison: Comparison) -> str:
     if len(comparison.runs) > 1:
         parts.append(f"{len(comparison.runs)} settings")
     return " · ".join(parts)
-
-
-def _tiles(comparison: Comparison) -> list[tuple[str, str]]:
-    """Of the run, or of the setting that is recommended; none of a sweep without one."""
-    choices = [r.choice for r in comparison.recommendations if r.choice]
-    names = {one.name: one for one in comparison.runs}
-    one = names[choices[0]] if choices else comparison.runs[0]
-    if not choices and len(names) > 1:
-        return []
-    tiles = []
-    if one.accuracy:
-        known = np.isfinite(one.accuracy.low)
-        spread = f", {100 * one.accuracy.low:.1f} to {100 * one.accuracy.high:.1f} %" if known else ""
-        tiles.append((words.percent(one.accuracy.value), f"accuracy{spread}"))
-    if one.assessment:
-        tiles.append((words.points(one.assessment.difference.value), "points against dense, paired"))
-    if one.attended_share:
-        tiles.append((words.round_percent(one.attended_share), "of the KV read"))
-    if reads := one.metrics.get("kv/mean_attended"):
-        tiles.append((f"{reads:,.0f}", "KV tokens per head and step"))
-    if one.speedup:
-        tiles.append((f"{one.speedup:.2f}x", "decoding speed against dense"))
-    elif one.setting.speed:
-        tiles.append((f"{one.setting.speed.tokens_per_s:,.0f}", "tokens per second"))
-    if (length := one.metrics.get("length/mean_tokens")) is not None:
-        tiles.append((f"{length:,.0f}", "tokens a chain, on average"))
-    return tiles
 
 
 Cell = tuple[str, str]

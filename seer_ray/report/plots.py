@@ -214,7 +214,7 @@ def lengths(comparison: Comparison) -> Plot | None:
 def layers(comparison: Comparison) -> Plot | None:
     """Attended over available KV of each layer."""
     known = [s for s in comparison.runs if s.layers]
-    if not known:
+    if all(s.setting.dense for s in known):  # all of it, in every layer
         return None
     with _axes() as (axes, finish):
         shades = _shades(known)

@@ -10,8 +10,8 @@ from seer_ray.analysis.comparison import Comparison, compare
 from seer_ray.analysis.recommend import MARGIN
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import SweepConfig
-from seer_ray.report.html import FILE as REPORT
 from seer_ray.report.html import write_report
+from seer_ray.report.written import FILE as REPORT
 from seer_ray.results.sweep import SweepFolder
 
 FILE = "recommendation.json"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from seer_ray.analysis.metrics import summarise
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.trace import Trace, TraceEncoder
+from seer_ray.results import schema
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.selections import Recording
 
@@ -91,7 +94,10 @@ def _row(config: RunConfig, number: int, sample: int, skill: float, evil: str) -
     bad, cut = number == 2, number == 3 and sample == 1
     if number == 1:
         text = evil + text
-    return {
+    subject = ("algebra", "geometry")[number % 2]
+    inputs = {"subject": subject, "level": 1 + number % 3, "page": number}
+    kept = {"inputs": json.dumps(inputs)} if "inputs" in schema.NAMES else {}
+    return kept | {
         "problem_id": evil if number == 1 else f"p{number}",
         "sample": sample,
         "seed": 0,
@@ -141,6 +147,15 @@ def _recording(config: RunConfig, row: dict[str, Any]) -> Recording:
         entries.append(encoder.add(seen if config.selector.name != "dense" else np.ones_like(seen)))
     prompt = [f"w{i} " for i in range(row["prompt_tokens"])]
     return Recording(Trace(row["prompt_tokens"], entries), prompt, pieces)
+
+
+def keep_inputs(patch: pytest.MonkeyPatch) -> None:
+    """Rows have columns of the dataset."""
+    if "inputs" not in schema.NAMES:
+        patch.setattr(
+            schema, "COLUMNS", (*schema.COLUMNS, schema.Column("inputs", schema.TEXT, "", "", True))
+        )
+        patch.setattr(schema, "NAMES", (*schema.NAMES, "inputs"))
 
 
 def make_sweep(folder: Path, problems: int = 12, record: int = 2) -> list[Path]:

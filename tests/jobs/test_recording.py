@@ -12,7 +12,7 @@ from jobs.conftest import MakeConfig
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import RunConfig
 from seer_ray.jobs import run as run_job
-from seer_ray.report.html import FILE as REPORT
+from seer_ray.report.written import FILE as REPORT
 from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats, NullReporter
 

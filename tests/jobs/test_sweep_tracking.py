@@ -12,6 +12,7 @@ from jobs.sweeps import folder, rows, run, states
 from mlflow import MlflowClient
 from mlflow_server import Mode, Server
 
+from seer_ray.analysis.metrics import tracked
 from seer_ray.config.options import SweepConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.tracking import mlflow_tracker
@@ -76,20 +77,20 @@ def check_complete(base: SweepConfig) -> None:
     parent = found["sw"]
     assert parent.data.metrics["sweep/points_done"] == 3
     assert {found[slug].data.tags["mlflow.parentRunId"] for slug in POINTS} == {parent.info.run_id}
-    for name, tracked in found.items():
+    for name, known in found.items():
         told: dict[str, set[tuple[float, int, int]]] = {}
         for event in events(base, name):
             for metric, value in event["values"].items() if event["kind"] == "metrics" else ():
                 told.setdefault(metric, set()).add((value, event["step"], event["time"]))
-        assert set(told) == set(tracked.data.metrics)
-        for metric in ("live/done", "live/workers"):
-            history = client.get_metric_history(tracked.info.run_id, metric)
+        assert set(told) == set(known.data.metrics)
+        for metric in ("rows/total", "live/workers"):
+            history = client.get_metric_history(known.info.run_id, metric)
             assert {(point.value, point.step, point.timestamp) for point in history} == told[metric]
-        artifacts = {artifact.path for artifact in client.list_artifacts(tracked.info.run_id)}
+        artifacts = {artifact.path for artifact in client.list_artifacts(known.info.run_id)}
         assert artifacts >= {"config.yaml", "sweep.json" if name == "sw" else "metrics.json"}
     for slug in POINTS:
         final, child = folders(base)[slug].read_json("metrics.json"), found[slug].data
-        assert final == {name: pytest.approx(child.metrics[name]) for name in final}
+        assert tracked(final) == {name: pytest.approx(child.metrics[name]) for name in tracked(final)}
         assert final["rows/total"] == 6 and child.params["selector.name"] in slug
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from analysis.made_runs import EVIL, make_sweep
+from analysis.made_runs import EVIL, keep_inputs, make_sweep
 
 from seer_ray.report.html import make_report
 from seer_ray.results.store import open_store
@@ -23,8 +23,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the pat
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    runs = [str(path) for path in make_sweep(folder / "runs")]
-    make_report(runs, title=EVIL).write(open_store(str(folder)))
+    with pytest.MonkeyPatch.context() as patch:
+        keep_inputs(patch)
+        runs = [str(path) for path in make_sweep(folder / "runs")]
+        make_report(runs, title=EVIL).write(open_store(str(folder)))
     return folder / "report.html"
 
 
@@ -114,15 +116,58 @@ def test_right_wrong_and_disagreeing_follow_the_dots(page: Any) -> None:
         assert ids(page) == [name for name, signs in dots.items() if holds(signs)], outcome
 
 
+def test_columns_of_the_dataset_are_filters(page: Any) -> None:
+    names = page.locator("#inputs label").all_inner_texts()
+    assert [name.split("\n")[0] for name in names] == ["subject", "level"], "not the one of as many values"
+    whole = page.locator("#shares").inner_text()
+    page.select_option("[data-input=subject]", "geometry")
+    page.select_option("[data-input=level]", "2")
+    assert ids(page)[1:] == ["p7"] and page.locator("#count").inner_text() == "2 of 12 problems"
+    some = page.locator("#shares").inner_text()
+    assert some != whole and "% of 4" in some and "% of 24" in whole
+
+
+def test_a_problem_opens_on_a_sparse_setting_with_dense_beside_it(page: Any) -> None:
+    page.get_by_role("button", name="p0", exact=True).click()
+    one, other = page.locator("[data-side=one]"), page.locator("[data-side=other]")
+    assert one.locator(".side-name").inner_text().startswith("quest 96, sample 0")
+    assert other.locator(".side-name").inner_text().startswith("dense, sample 0")
+    assert one.locator("canvas").is_visible() and other.locator("canvas").is_visible()
+    same = [side.locator(".same").text_content() for side in (one, other)]
+    texts = [side.locator(".chain").text_content().replace("⟂ here they part ", "") for side in (one, other)]
+    assert same[0] == same[1] and all(text.startswith(same[0]) for text in texts)
+    assert texts[0][len(same[0])] != texts[1][len(same[0])], "the very place"
+    assert f"same for {len(same[0])} characters" in page.locator("#parting").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert other.locator(".side-name").inner_text().startswith("dense, sample 0")
+    page.select_option("#beside", "")
+    assert not other.is_visible() and page.locator("#parting").inner_text() == ""
+
+
+def test_the_address_names_the_chain(page: Any) -> None:
+    page.get_by_role("button", name="p4", exact=True).click()
+    where = page.evaluate("location.hash")
+    assert where == "#chain/p4/quest%2096/0/dense/0" == page.locator("#link").get_attribute("href")
+    page.keyboard.press("Escape")
+    assert page.evaluate("location.hash") == ""
+    page.evaluate("location.hash = '#chain/p5/seer%2048/1'")
+    page.wait_for_selector("#viewer[open]")
+    assert page.locator("#viewer-title").inner_text() == "p5"
+    assert "seer 48, sample 1" in page.locator("#facts").inner_text()
+    page.reload()
+    page.wait_for_selector("#viewer[open]")
+    assert page.locator("#viewer-title").inner_text() == "p5"
+
+
 def test_viewer_marks_the_answer_and_goes_on(page: Any) -> None:
     open_chain(page, "p4")
     viewer = page.locator("#viewer")
     assert page.locator("#viewer-title").inner_text() == "p4"
     answer = page.locator("#facts div", has_text="answer").locator("dd").first.inner_text()
-    marked = page.locator("#chain mark.answer")
+    marked = page.locator("[data-side=one] .chain mark.answer")
     assert marked.count() == 1 and marked.inner_text() == answer
-    assert page.locator("#chain").inner_text().endswith(f"\\boxed{{{answer}}}.")
-    assert not page.locator("#map").is_visible()
+    assert page.locator("[data-side=one] .chain").inner_text().endswith(f"\\boxed{{{answer}}}.")
+    assert not page.locator("[data-side=one] .map").is_visible()
     page.keyboard.press("ArrowRight")
     assert page.locator("#viewer-title").inner_text() == "p5"
     page.keyboard.press("ArrowLeft")
@@ -134,7 +179,7 @@ def test_viewer_marks_the_answer_and_goes_on(page: Any) -> None:
 
 def test_a_chain_that_is_html_is_text(page: Any) -> None:
     page.locator("#table tbody tr").first.locator(".dot").nth(1).click()
-    assert page.locator("#chain").inner_text().startswith("</script><script>window.evil = 1")
+    assert page.locator("[data-side=one] .chain").inner_text().startswith("</script><script>window.evil = 1")
     assert page.locator("#viewer img, #viewer script").count() == 0
     assert EVIL in page.locator("#prompt pre").text_content()
 
@@ -142,14 +187,14 @@ def test_a_chain_that_is_html_is_text(page: Any) -> None:
 def test_searched_words_are_marked_in_the_chain(page: Any) -> None:
     page.fill("#search", "x1 answer")
     open_chain(page, "p5")
-    assert page.locator("#chain mark.found").count() > 1
+    assert page.locator("[data-side=one] .chain mark.found").count() > 1
 
 
 def cells(page: Any) -> list[str]:
     """Colours of the map's canvas along its middle."""
     return page.evaluate(
         """() => {
-          const canvas = document.getElementById("canvas"), {width, height} = canvas;
+          const canvas = document.querySelector("[data-side=one] canvas"), {width, height} = canvas;
           const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
           context.drawImage(canvas, 0, 0);
           return [...Array(60).keys()].map((i) => context.getImageData(
@@ -160,15 +205,16 @@ def cells(page: Any) -> list[str]:
 
 def test_map_shows_layers_heads_steps_and_zooms(page: Any) -> None:
     open_chain(page, "p0", place=4)  # quest 48
-    page.wait_for_function("document.querySelectorAll('#layer option').length > 1")
-    canvas, tip = page.locator("#canvas"), page.locator("#tip")
-    assert page.locator("#layer option").count() == 7 and page.locator("#head option").count() == 3
+    page.wait_for_function("document.querySelectorAll('[data-side=one] [data-map=layer] option').length > 1")
+    canvas, tip = page.locator("[data-side=one] canvas"), page.locator("[data-side=one] .tip")
+    assert page.locator("[data-side=one] [data-map=layer] option").count() == 7
+    assert page.locator("[data-side=one] [data-map=head] option").count() == 3
     everything = cells(page)
     assert len(set(everything)) > 2
-    page.select_option("#layer", "0")
+    page.select_option("[data-side=one] [data-map=layer]", "0")
     assert len(set(cells(page))) < len(set(everything)), "the first layer is dense: one colour"
-    page.select_option("#layer", "3")
-    page.select_option("#head", "1")
+    page.select_option("[data-side=one] [data-map=layer]", "3")
+    page.select_option("[data-side=one] [data-map=head]", "1")
     one_head = cells(page)
     assert one_head != everything
     canvas.hover(position={"x": 700, "y": 60})
@@ -191,13 +237,13 @@ def test_the_map_counts_as_the_trace_does(page: Any, page_file: Path) -> None:
 
     trace = RunFolder.view(str(page_file.parent / "runs" / "quest-48")).read_selection(("p0", 0)).trace
     open_chain(page, "p0", place=4)
-    page.wait_for_function("document.querySelectorAll('#layer option').length > 1")
-    page.locator("#canvas").focus()
+    page.wait_for_function("document.querySelectorAll('[data-side=one] [data-map=layer] option').length > 1")
+    page.locator("[data-side=one] canvas").focus()
     page.keyboard.press("ArrowRight")
     for step, seen in enumerate(trace.steps()):
         if step in (1, 2, 3):
             assert seen is not None
-            said = page.locator("#tip").inner_text()
+            said = page.locator("[data-side=one] .tip").inner_text()
             assert f"Step {step} made" in said
             assert f"read {seen.any((1, 2)).sum()} of {len(seen)} blocks" in said
             assert f"read by {seen[0].sum()} of 12 heads" in said
@@ -213,6 +259,8 @@ def test_both_themes_fit_wide_and_narrow(browser: Any, page_file: Path, scheme: 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     light = "getComputedStyle(document.querySelector('.wide')).backgroundColor"
     ink = "getComputedStyle(document.querySelector('svg.plot text')).fill"
+    hints = page.locator(".scrolls:visible").count()
+    assert hints == (2 if width == 400 else 0), "a table that goes on to the right says so"
     before = page.evaluate(light), page.evaluate(ink)
     assert (before[0] == "rgb(255, 255, 255)") == (scheme == "light")
     page.click("#theme")

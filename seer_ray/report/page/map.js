@@ -48,44 +48,52 @@ function ranges(numbers) {
   return parts.length > 24 ? `${parts.slice(0, 24).join(", ")}, …` : parts.join(", ");
 }
 
-const MARGIN = { left: 46, bottom: 24, top: 8, right: 10 };
+const MARGIN = { left: 62, bottom: 40, top: 8, right: 10 };
 
 class AttentionMap {
-  constructor() {
-    this.canvas = $("canvas");
-    this.idle = $("tip").textContent;
+  constructor(root) {
+    this.root = root;
+    this.canvas = root.querySelector("canvas");
+    this.tip = root.querySelector(".tip");
+    [this.layer, this.head] = ["layer", "head"].map((name) => root.querySelector(`[data-map="${name}"]`));
+    this.idle = this.tip.textContent;
     this.map = null;
-    for (const id of ["layer", "head"]) $(id).addEventListener("input", () => this.recount());
-    for (const button of document.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => this.zoom(+button.dataset.zoom));
+    for (const select of [this.layer, this.head]) select.addEventListener("input", () => this.recount());
+    for (const button of root.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => this.zoom(+button.dataset.zoom));
     this.canvas.addEventListener("wheel", (event) => { event.preventDefault(); this.zoom(Math.exp(-event.deltaY / 300), event.offsetX, event.offsetY); }, { passive: false });
     this.canvas.addEventListener("dblclick", () => this.zoom(0));
     this.canvas.addEventListener("pointerdown", (event) => { this.drag = { x: event.offsetX, y: event.offsetY, view: { ...this.view } }; this.canvas.setPointerCapture(event.pointerId); });
     this.canvas.addEventListener("pointerup", () => { this.drag = null; });
     this.canvas.addEventListener("pointercancel", () => { this.drag = null; });
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
-    this.canvas.addEventListener("pointerleave", () => { this.cursor = null; $("tip").textContent = this.idle; this.draw(); });
+    this.canvas.addEventListener("pointerleave", () => { this.cursor = null; this.tip.textContent = this.idle; this.draw(); });
     this.canvas.addEventListener("keydown", (event) => this.key(event));
     document.addEventListener("themechange", () => this.paint());
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
-  async show(map, colour) {
+  // A recorded chain, and the step at which it parts from another; null: none.
+  async show(map, colour, parting = null) {
+    const same = this.map === map;
     this.map = map;
-    this.image = null;
+    this.parting = parting;
+    this.root.hidden = !map;
+    if (same && map && this.counts) { this.draw(); return; }
+    this.image = this.counts = null;
     if (!map) return;
     this.colour = colour;
     const flips = await inflate($(`map-${map.map}`).textContent);
     if (this.map !== map) return; // another chain was opened meanwhile
     this.flips = flips;
     const numbers = (n) => [...Array(n).keys()].map((i) => new Option(i, i));
-    $("layer").replaceChildren(new Option("all", ""), ...numbers(map.layers));
-    $("head").replaceChildren(new Option(map.merged ? "merged" : "all", ""), ...(map.merged ? [] : numbers(map.heads)));
+    this.layer.replaceChildren(new Option("all", ""), ...numbers(map.layers));
+    this.head.replaceChildren(new Option(map.merged ? "merged" : "all", ""), ...(map.merged ? [] : numbers(map.heads)));
     this.recount();
     this.zoom(0);
   }
 
   recount() {
-    this.counts = count(this.map, this.flips, $("layer").value, $("head").value);
+    this.counts = count(this.map, this.flips, this.layer.value, this.head.value);
     this.paint();
   }
 
@@ -168,7 +176,7 @@ class AttentionMap {
   tell(step, block) {
     const { map, counts } = this, row = counts.rows[step], token = step * map.stride, blocks = blocksAt(map, step);
     this.cursor = { step, block };
-    const tip = $("tip"), say = (text) => tip.append(text), strong = (text) => tip.append(make("b", "", text));
+    const tip = this.tip, say = (text) => tip.append(text), strong = (text) => tip.append(make("b", "", text));
     tip.replaceChildren();
     strong(`Step ${token}`);
     say(" made ");
@@ -208,6 +216,11 @@ class AttentionMap {
     context.setLineDash([4, 4]);
     context.strokeRect(MARGIN.left - 1, line, width + 2, 0);
     context.setLineDash([]);
+    if (this.parting !== null) {
+      const x = MARGIN.left + (this.parting / this.map.stride - view.x) * sx;
+      context.strokeStyle = colourOf("--bad");
+      context.strokeRect(x, MARGIN.top, 0, height);
+    }
     if (this.cursor) {
       context.strokeStyle = colourOf("--ink");
       context.strokeRect(MARGIN.left + (this.cursor.step - view.x) * sx - 0.5, MARGIN.top + (this.cursor.block - view.y) * sy - 0.5, Math.max(3, sx + 1), Math.max(3, sy + 1));
@@ -220,6 +233,12 @@ class AttentionMap {
     for (const tick of ticks(view.y, view.h, height / 34)) context.fillText(tick, MARGIN.left - 6, MARGIN.top + (tick + 0.5 - view.y) * sy);
     context.textAlign = "center";
     for (const tick of ticks(view.x, view.w, width / 90)) context.fillText((tick * this.map.stride).toLocaleString("en"), MARGIN.left + (tick + 0.5 - view.x) * sx, MARGIN.top + height + 12);
+    context.fillText("step: the token that was made", MARGIN.left + width / 2, MARGIN.top + height + 30);
+    context.save();
+    context.translate(11, MARGIN.top + height / 2);
+    context.rotate(-Math.PI / 2);
+    context.fillText(`block of ${this.map.block} tokens`, 0, 0);
+    context.restore();
     if (line > MARGIN.top + 18 && line < MARGIN.top + height) {
       context.textAlign = "right";
       const text = "prompt ↑", wide = context.measureText(text).width, right = MARGIN.left + width - 6;
@@ -242,10 +261,9 @@ function ticks(start, length, wanted) {
 
 // A colour variable as rgb(), of the theme that holds now.
 function colourOf(name) {
-  $("tip").style.color = `var(${name})`;
-  const colour = getComputedStyle($("tip")).color;
-  $("tip").style.color = "";
-  return colour;
+  const probe = $("probe");
+  probe.style.color = `var(${name})`;
+  return getComputedStyle(probe).color;
 }
 
 // White space that can be seen.

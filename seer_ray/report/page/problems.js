@@ -48,11 +48,11 @@ const ORDERS = {
 };
 
 // Problems that pass the filters, in order.
-function select(report, { search, setting, outcome, sort }) {
+function select(report, { search, setting, outcome, sort, inputs }) {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   const of = (problem) => within(problem, setting);
   return report.problems
-    .filter((p) => of(p).length && OUTCOMES[outcome](of(p)) && words.every((word) => haystack(p).includes(word)))
+    .filter((p) => of(p).length && hasInputs(p, inputs) && OUTCOMES[outcome](of(p)) && words.every((word) => haystack(p).includes(word)))
     .sort((a, b) => ORDERS[sort](a, b, of) || a.index - b.index);
 }
 
@@ -75,14 +75,17 @@ function sharedStart(problems) {
 }
 
 class Problems {
-  constructor(report, open) {
+  // `open` takes a chain; `compare` a problem.
+  constructor(report, open, compare) {
     this.report = report;
     this.open = open;
+    this.compare = compare;
     this.shown = [];
     this.skip = sharedStart(report.problems);
     this.limit = PAGE;
     $("setting").append(new Option("all settings", ""), ...report.settings.map((s, i) => new Option(s.name, i)));
     if (report.settings.length === 1) $("setting").closest("label").hidden = true;
+    drawInputs(report);
     $("filters").addEventListener("input", () => { this.limit = PAGE; this.draw(); });
     $("filters").addEventListener("submit", (event) => event.preventDefault());
     $("more").addEventListener("click", () => { this.limit += 5 * PAGE; this.draw(); });
@@ -90,7 +93,7 @@ class Problems {
   }
 
   choices() {
-    return { search: $("search").value, setting: $("setting").value, outcome: $("outcome").value, sort: $("sort").value };
+    return { search: $("search").value, setting: $("setting").value, outcome: $("outcome").value, sort: $("sort").value, inputs: chosenInputs() };
   }
 
   draw() {
@@ -103,13 +106,18 @@ class Problems {
     document.querySelector("#table tbody").replaceChildren(...this.shown.slice(0, this.limit).map((p) => this.row(p, columns)));
     $("more").hidden = this.shown.length <= this.limit;
     const all = this.report.problems.length;
+    $("shares").textContent = sharesOf(this.shown, columns);
     $("count").textContent = this.shown.length === all ? `${all} problems` : `${this.shown.length} of ${all} problems`;
   }
 
   row(problem, columns) {
     const row = make("tr");
     const name = make("td", "problem");
-    name.append(make("span", "id", problem.id), make("small", "", (this.skip ? "… " : "") + problem.prompt.slice(this.skip, this.skip + 300)));
+    const id = make("button", "id", problem.id);
+    id.type = "button";
+    id.title = "Compare its chains";
+    id.addEventListener("click", () => this.compare(problem));
+    name.append(id, make("small", "", (this.skip ? "… " : "") + problem.prompt.slice(this.skip, this.skip + 300)));
     row.append(name, make("td", "answer", problem.ref ?? "–"));
     for (const [, index] of columns) {
       const cell = make("td"), dots = make("div", "dots");

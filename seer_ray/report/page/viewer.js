@@ -1,4 +1,4 @@
-// One chain: prompt, text with its answer marked, facts, and the other chains of the problem.
+// A chain: prompt, text with its answer marked, facts, the other chains of the problem, and one beside it.
 
 // Where the answer stands: its last occurrence that is not a part of a longer word or number; else the last box.
 function answerSpan(text, answer) {
@@ -40,47 +40,124 @@ function marked(text, span, words) {
   return pieces;
 }
 
+// Where two texts part, in characters; null: they are the same.
+function partingOf(one, other) {
+  const least = Math.min(one.length, other.length);
+  let at = 0;
+  while (at < least && one[at] === other[at]) at++;
+  return at === least && one.length === other.length ? null : at;
+}
+
+// The step of a recorded chain whose token holds a character of its text; null: it is not recorded.
+function stepAt(map, character) {
+  if (!map) return null;
+  let length = 0;
+  const step = map.tokens.findIndex((token) => (length += token.length) > character);
+  return step < 0 ? map.tokens.length : step;
+}
+
+const words = () => $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+
+// The place of a chain, and of the one beside it, in the address of the page.
+const PLACE = "#chain/";
+const placeOf = (report, chain) => [report.problems[chain.problem].id, report.settings[chain.setting].name, chain.sample].map(encodeURIComponent).join("/");
+
 class Viewer {
   constructor(report, problems) {
     this.report = report;
-    this.map = new AttentionMap();
     this.problems = problems;
-    this.chain = null;
+    this.chain = this.other = null;
+    this.sides = ["one", "other"].map((name) => {
+      const root = document.querySelector(`[data-side="${name}"]`);
+      return { root, map: new AttentionMap(root.querySelector(".map")) };
+    });
     $("close").addEventListener("click", () => $("viewer").close());
+    $("viewer").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
     $("viewer").addEventListener("click", (event) => { if (event.target === $("viewer")) $("viewer").close(); });
     for (const button of document.querySelectorAll("[data-go]")) button.addEventListener("click", () => this.go(+button.dataset.go));
+    $("beside").addEventListener("input", () => this.open(this.chain, this.report.problems[this.chain.problem].chains[+$("beside").value] ?? null));
+    $("link").addEventListener("click", () => navigator.clipboard?.writeText(location.href).then(() => { $("link").textContent = "Copied"; }, () => {}));
     $("viewer").addEventListener("keydown", (event) => {
       if (event.target.closest("select, canvas") || event.altKey || event.ctrlKey || event.metaKey) return;
       if (event.key === "ArrowLeft") this.go(-1);
       if (event.key === "ArrowRight") this.go(1);
     });
+    addEventListener("hashchange", () => this.follow());
   }
 
-  // The chain of the same setting and sample of the problem before or after, as the table stands.
+  // The same settings and samples of the problem before or after, as the table stands.
   go(step) {
     const shown = this.problems().shown;
     const at = shown.findIndex((p) => p.index === this.chain.problem);
     const next = shown[at + step];
     if (!next) return;
-    const same = next.chains.find((c) => c.setting === this.chain.setting && c.sample === this.chain.sample);
-    const kin = next.chains.find((c) => c.setting === this.chain.setting);
-    this.open(same || kin || next.chains[0]);
+    const like = (chain) => next.chains.find((c) => c.setting === chain.setting && c.sample === chain.sample) || next.chains.find((c) => c.setting === chain.setting);
+    this.open(like(this.chain) || next.chains[0], this.other && like(this.other));
   }
 
-  open(chain) {
+  // A problem: a sparse chain, one with a map if there is any, and the dense one of the same sample beside it.
+  compare(problem) {
+    const sparse = problem.chains.filter((c) => !this.report.settings[c.setting].dense);
+    const chain = sparse.find((c) => c.map) || sparse[0] || problem.chains[0];
+    const dense = problem.chains.find((c) => c !== chain && this.report.settings[c.setting].dense && c.sample === chain.sample);
+    this.open(chain, dense);
+  }
+
+  // What the address names, if it names a chain.
+  follow() {
+    if (!location.hash.startsWith(PLACE)) return;
+    const named = location.hash.slice(PLACE.length).split("/").map(decodeURIComponent);
+    const problem = this.report.problems.find((p) => p.id === named[0]);
+    const find = (setting, sample) => problem?.chains.find((c) => this.report.settings[c.setting].name === setting && c.sample === +sample);
+    const chain = find(named[1], named[2]);
+    if (chain && !(chain === this.chain && $("viewer").open)) this.open(chain, named.length > 3 ? find(named[3], named[4]) : null);
+  }
+
+  open(chain, other = null) {
     this.chain = chain;
-    const problem = this.report.problems[chain.problem], setting = this.report.settings[chain.setting];
+    this.other = other === chain ? null : other || null;
+    const problem = this.report.problems[chain.problem];
     $("viewer-title").textContent = problem.id;
     $("viewer-title").title = problem.id;
     this.drawPicks(problem);
-    this.drawFacts(chain, problem, setting);
-    const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    document.querySelector("#prompt pre").replaceChildren(...marked(chain.prompt, null, words));
-    $("chain").replaceChildren(...marked(chain.text, answerSpan(chain.text, chain.answer), words));
+    this.drawBeside(problem);
+    this.drawFacts(chain, problem);
+    document.querySelector("#prompt pre").replaceChildren(...marked(chain.prompt, null, words()));
     if (!$("viewer").open) $("viewer").showModal();
     $("viewer").scrollTop = 0;
-    $("map").hidden = !chain.map;
-    this.map.show(chain.map, setting.colour);
+    const parting = this.other ? partingOf(chain.text, this.other.text) : null;
+    $("sides").classList.toggle("two", Boolean(this.other));
+    $("parting").textContent = !this.other ? "" : parting === null ? "The two chains are the same." : parting === 0 ? "The two chains differ from the first character on." : `The two chains are the same for ${parting.toLocaleString("en")} characters; from there on each stands in full.`;
+    this.drawSide(this.sides[0], chain, parting);
+    this.drawSide(this.sides[1], this.other, parting);
+    const place = PLACE + placeOf(this.report, chain) + (this.other ? `/${placeOf(this.report, this.other).split("/").slice(1).join("/")}` : "");
+    history.replaceState(null, "", place);
+    $("link").href = place;
+    $("link").textContent = "Link";
+  }
+
+  drawSide(side, chain, parting) {
+    side.root.hidden = !chain;
+    if (!chain) { side.map.show(null); return; }
+    const setting = this.report.settings[chain.setting];
+    side.root.querySelector(".side-name").textContent = `${setting.name}, sample ${chain.sample}: ${WORDS[chain.verdict]}`;
+    const span = answerSpan(chain.text, chain.answer), text = side.root.querySelector(".chain");
+    if (parting === null) text.replaceChildren(...marked(chain.text, span, words()));
+    else {
+      const same = make("span", "same", chain.text.slice(0, parting)), here = make("span", "here", "⟂ here they part ");
+      const rest = span && span[0] >= parting ? span.map((at) => at - parting) : null;
+      text.replaceChildren(same, here, ...marked(chain.text.slice(parting), rest, words()));
+      text.scrollTop = Math.max(0, here.offsetTop - text.offsetTop - 60);
+    }
+    side.map.show(chain.map, setting.colour, parting === null ? null : stepAt(chain.map, parting));
+  }
+
+  drawBeside(problem) {
+    const options = problem.chains.map((c, index) => new Option(`${this.report.settings[c.setting].name}, sample ${c.sample}`, index));
+    const shown = options.filter((_, index) => problem.chains[index] !== this.chain);
+    $("beside").replaceChildren(new Option("nothing", ""), ...shown);
+    $("beside").value = this.other ? problem.chains.indexOf(this.other) : "";
+    $("beside").closest("label").hidden = problem.chains.length < 2;
   }
 
   drawPicks(problem) {
@@ -94,7 +171,7 @@ class Viewer {
       for (const chain of chains) {
         const button = dot(chain, this.report);
         button.setAttribute("aria-pressed", chain === this.chain);
-        button.addEventListener("click", () => this.open(chain));
+        button.addEventListener("click", () => this.open(chain, this.other));
         group.append(button);
       }
       return group;
@@ -102,15 +179,16 @@ class Viewer {
     $("picks").replaceChildren(...picks.filter(Boolean));
   }
 
-  drawFacts(chain, problem, setting) {
+  drawFacts(chain, problem) {
     const facts = [
-      ["setting", `${setting.name}, sample ${chain.sample}`],
+      ["setting", `${this.report.settings[chain.setting].name}, sample ${chain.sample}`],
       ["grade", WORDS[chain.verdict], chain.verdict],
       ["answer", chain.answer ?? "none"],
       ["reference", problem.ref ?? "none"],
       ["length", `${chain.tokens.toLocaleString("en")} tokens${chain.finish === "length" ? ", cut off" : ""}`],
       ["KV read", chain.share === null ? "–" : `${(100 * chain.share).toFixed(1)} %`],
       ["decoding", `${chain.seconds.toLocaleString("en")} s`],
+      ...Object.entries(problem.in),
     ];
     if (chain.error) facts.push(["error", chain.error, "error"]);
     $("facts").replaceChildren(...facts.map(([name, value, kind]) => {

@@ -1,0 +1,208 @@
+"""The page of a job that trains or measures: figures, plots, tables, and how they were made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from seer_ray.analysis.words import count
+from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
+from seer_ray.report.gate_plots import draw_gates, draw_shares
+from seer_ray.report.headline import FIGURES, Figure
+from seer_ray.report.origin import origin
+from seer_ray.report.pages import render
+from seer_ray.report.plots import Plot
+from seer_ray.report.training_plots import LAYER, draw_training
+from seer_ray.report.written import FILE, write_page
+from seer_ray.results.history import read_history
+from seer_ray.results.job import JobFolder
+from seer_ray.results.store import Store
+
+FIGURES_FILE = "figures.json"
+"""Of a job that measures: its summary."""
+CONFIGS = {kind.command: kind for kind in (PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig)}
+EXPLAINED = (
+    "KV: tokens read per head and step. Mass: attention probability inside the blocks read; of oracle: as a "
+    "share of what the oracle keeps; worst: of its worst layer. Recall: of the oracle's blocks. KL in nats "
+    "and top-1, the same next token as dense: every token sparse in every layer."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page: the first column names the row."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows of a job."""
+
+    about: str
+    figures: list[Figure] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """A page that is made, and not yet written."""
+
+    html: str
+    plots: list[Plot]
+
+    def write(self, store: Store, file: str = FILE) -> list[str]:
+        """The page and the plots beside it. Returns the names of all files."""
+        return write_page(store, file, self.html, self.plots)
+
+
+def make_job_report(folder: JobFolder, title: str | None = None) -> JobReport:
+    """The page of a job, finished or not.
+
+    Args:
+        title: None: the folder's name
+
+    Raises:
+        ConfigError: nothing was recorded or measured yet, or it is torn.
+    """
+    content = MAKERS[folder.job](folder)
+    html = render(
+        "job.html",
+        ("job.js",),
+        title=title or str(folder.config.get("name") or folder.job),
+        about=content.about,
+        figures=content.figures[:FIGURES],
+        plots=content.plots,
+        tables=content.tables,
+        facts=origin({"job": folder}, CONFIGS[folder.job]),
+        notes=content.notes,
+    )
+    return JobReport(html, content.plots)
+
+
+def write_job_report(folder: JobFolder, note: Callable[[str], None]) -> list[str]:
+    """The page in the job's own folder: the names of its files. A job does not fail for it."""
+    try:
+        return make_job_report(folder).write(folder.store)
+    except Exception as error:
+        note(f"no report ({type(error).__name__}: {one_line(error)}); what it would show is all there")
+        return []
+
+
+def _training(folder: JobFolder) -> Content:
+    records = read_history(folder.store)
+    if not records:
+        raise ConfigError(
+            f"{folder.uri}: nothing is recorded yet; give the job's command again to go on with it"
+        )
+    last: dict[str, float] = {}
+    for record in records:
+        last |= record
+    losses = [name for name in ("eval/loss", "train/loss") if name in last]
+    held_out = [
+        name for name in last if name.startswith("eval/") and LAYER not in name and name not in losses
+    ]
+    figures = [(f"{last[name]:.4g}", f"{name}, last") for name in (*losses[:1], *held_out)]
+    if "train/tokens" in last:
+        figures.insert(1, (f"{last['train/tokens']:,.0f}", "tokens learned from"))
+    layers = sorted({name for name in last if LAYER in name})
+    tables = [_plain("Last values", {n: v for n, v in last.items() if LAYER not in n and n != "step"})]
+    if layers:
+        tables.append(_plain("By layer, last values", {name: last[name] for name in layers}))
+    return Content(f"{folder.job} · {last['step']:,.0f} steps", figures, draw_training(records), tables)
+
+
+def _plain(title: str, values: Mapping[str, float]) -> Table:
+    return Table(title, ("metric", "value"), [(name, f"{value:,.6g}") for name, value in values.items()])
+
+
+def _gates(folder: JobFolder) -> Content:
+    said = _figures(folder)
+    rows = [row for row in said["table"] if row["positions"] == "all"]
+    gates = [row for row in rows if row["selector"] in said["gates"]]
+    best = max(gates or rows, key=lambda row: row["mass"])
+    figures = [
+        (
+            _share(best["mass"]),
+            f"of the attention mass kept by {best['selector']} at a budget of {best['budget']}",
+        ),
+        (_share(best["of_oracle"]), "of what the oracle keeps"),
+        (_share(best["top1"]), "of the next tokens as with dense attention"),
+    ]
+    heads = ("budget, selector", "KV", "mass", "of oracle", "worst", "recall", "KL", "top-1")
+    tables = []
+    for kind in dict.fromkeys(row["positions"] for row in said["table"]):
+        some = [row for row in said["table"] if row["positions"] == kind]
+        tables.append(Table(f"Positions: {kind}", heads, [_gate_row(row) for row in some]))
+    for source, kind in dict.fromkeys((row["source"], row["positions"]) for row in said["sources"]):
+        some = [row for row in said["sources"] if (row["source"], row["positions"]) == (source, kind)]
+        tables.append(Table(f"{source}, positions: {kind}", heads, [_gate_row(row) for row in some]))
+    sets = [f"{label}: {where}" for label, where in said["gates"].items()]
+    plots = draw_gates(said["layers"], said["table"], list(said["gates"]))
+    known = [figure for figure in figures if figure[0]]
+    return Content(_measured(said), known, plots, tables, [EXPLAINED, *sets])
+
+
+def _gate_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    worst = _share(row["worst_of_oracle"])
+    return (
+        f"{row['budget']}, {row['selector']}",
+        f"{row['read']:,.0f}",
+        *(_share(row[name]) for name in ("mass", "of_oracle")),
+        f"{worst} (layer {row['worst_layer']})" if worst else "",
+        _share(row["recall"]),
+        "" if row["kl"] is None else f"{row['kl']:.4f}",
+        _share(row["top1"]),
+    )
+
+
+def _shares(folder: JobFolder) -> Content:
+    said = _figures(folder)
+    plans, names = said["plans"], [plan["name"] for plan in said["plans"]]
+    best = min(plans, key=lambda plan: plan["kl"])
+    figures = [
+        (f"{best['kl']:.4f}", f"KL expected of {best['name']}, nats"),
+        (f"{plans[0]['kl']:.4f}", f"of {plans[0]['name']}"),
+        (f"{best['read']:,.0f}", "KV tokens read per head and step, on average"),
+    ]
+    rows = [
+        (f"layer {row['layer']}", f"{row['kl']:.5f}", *(f"{row[name]['read']:,.0f}" for name in names))
+        for row in said["layers"]
+    ]
+    total = [("mean", "", *(f"{plan['read']:,.0f}" for plan in plans))]
+    total.append(("KL", "", *(f"{plan['kl']:.5f}" for plan in plans)))
+    tables = [Table("KV tokens read by layer", ("", "KL with it sparse alone", *names), [*rows, *total])]
+    notes = ["KL of the next token in nats; that of a plan is the sum of its layers', which is expected."]
+    return Content(_measured(said), figures, draw_shares(said["layers"], names), tables, notes)
+
+
+def _figures(folder: JobFolder) -> dict[str, Any]:
+    found = folder.store.read_json(FIGURES_FILE, "measure again")
+    if found is None:
+        raise ConfigError(f"{folder.uri}: nothing is measured yet; give the job's command again")
+    return found
+
+
+def _measured(said: Mapping[str, Any]) -> str:
+    documents = f"{count(said['documents'], 'document')}, {said['tokens']:,} tokens"
+    return f"{said['model']} · {documents} · blocks of {said['block_size']}"
+
+
+def _share(value: float | None) -> str:
+    """In percent; empty: not known."""
+    return "" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+MAKERS: dict[str, Callable[[JobFolder], Content]] = {
+    PretrainConfig.command: _training,
+    DistillConfig.command: _training,
+    GatesEvalConfig.command: _gates,
+    GatesSharesConfig.command: _shares,
+}
