@@ -262,14 +262,14 @@ METRICS = (
 
 COLUMNS = tuple(dict.fromkeys((*Totals.COLUMNS, *(name for metric in METRICS for name in metric.columns))))
 """What ``summarise`` reads of a table of completions."""
-GAUGES = {
+GAUGES = {metric.name: metric.live for metric in METRICS if metric.live} | {
+    "rows/total": "done",
+    "rows/errors": "errors",
     "live/running": "running",
     "live/queued": "queued",
     "live/workers": "workers_ready",
     "live/tokens_per_s": "tokens_per_s",
-    "rows/total": "done",
-    "rows/errors": "errors",
-} | {metric.name: metric.live for metric in METRICS if metric.live}
+}
 """What MLflow is told while the job runs -> field of ``LiveStats``. Metrics of a finished run have their
 names from the first row on: the last value is the final one."""
 ENGINES = ("prefill_tokens", "preemptions", "waiting", "pages_used", "pages")

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from seer_ray.config.training import HeldOutConfig
 from seer_ray.corpora.documents import Document
+from seer_ray.driver import told
 from seer_ray.driver.frame import Frame, framed
 from seer_ray.report.job import FIGURES_FILE, write_job_report
 from seer_ray.results.base import CONFIG, METRICS
@@ -99,6 +100,7 @@ def conclude(frame: Measuring, summary: MeasureSummary, metrics: dict[str, float
     summary.files.append(FIGURES_FILE)
     frame.folder.store.write(FIGURES_FILE, json.dumps(dataclasses.asdict(summary), indent=1).encode())
     frame.folder.conclude(metrics)
+    frame.tracker.tag({told.NOTE: told.note(frame.config, {"model": summary.model, **told.figures(metrics)})})
     if frame.config.results.report:
         summary.files += write_job_report(frame.folder, frame.reporter.note)
     for name in (CONFIG, *summary.files):

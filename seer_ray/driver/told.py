@@ -14,6 +14,7 @@ from seer_ray.tracking.tracker import Dataset
 
 NOTE = "mlflow.note.content"
 """The tag that is the description, in Markdown."""
+MOST_LINES = 20
 EVALUATION = {"mlflow.runType": "genai_evaluate"}
 """What MLflow's page of evaluations lists."""
 
@@ -64,7 +65,13 @@ def size(model: ModelConfig) -> dict[str, str]:
     """The model's parameters as a tag, where its weights are here as safetensors."""
     folder = find(model.name, f"model.name={model.name}", model.revision)
     count = parameters(folder) if folder.is_dir() else None
-    return {} if count is None else {"model.parameters": f"{count:,}"}
+    return {} if count is None else {"parameters": f"{count:,}"}
+
+
+def figures(metrics: Mapping[str, float]) -> dict[str, str]:
+    """The first of a job's final metrics for its description, by name."""
+    known = [(name, value) for name, value in metrics.items() if "/layer_" not in name]
+    return {name: f"{value:,.4g}" for name, value in known[:MOST_LINES]}
 
 
 def _source(dataset: Dataset | None) -> dict[str, str]:

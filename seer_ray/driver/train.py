@@ -10,6 +10,7 @@ from seer_ray.cluster.connect import connected
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.corpora.identity import training_contents
+from seer_ray.driver import told
 from seer_ray.driver.frame import Frame, framed
 from seer_ray.driver.sources import look, note_sources, refuse_other_sources
 from seer_ray.models.identity import Contents
@@ -109,6 +110,7 @@ def _work(frame: Frame[Any, JobFolder], launch: Launch, product: str) -> None:
     if not result.finished:
         raise Interrupted(f"interrupted at step {result.step} of {config.train.steps}")
     folder.conclude(result.metrics)
+    frame.tracker.tag({told.NOTE: told.note(config, told.figures(result.metrics))})
     pages = write_job_report(folder, frame.reporter.note) if config.results.report else []
     for name in (CONFIG, METRICS, HISTORY, f"{product}/README.md", *pages):
         frame.tracker.artifact(name)

@@ -39,15 +39,17 @@ def _undecided(comparison: Comparison) -> list[Figure]:
     figures: list[Figure | None] = []
     if len(dense) == 1:
         figures.append(_accuracy(dense[0], "accuracy, dense"))
-    best = max(others or known, key=lambda one: one.accuracy.value if one.accuracy else 0.0, default=None)
+    best = max(others or known, key=_merit, default=None)
     if best is not None:
-        name = f" of {best.name}"
-        figures += [
-            _accuracy(best, f"accuracy{name}, the highest"),
-            _difference(best),
-            _reads(best, f"of the KV read by {best.name}"),
-        ]
+        figures.append(_accuracy(best, f"accuracy of {best.name}, the highest"))
+        figures += [_reads(best, f"of the KV read by {best.name}"), _length(best)]
     return [figure for figure in figures if figure][:FIGURES]
+
+
+def _merit(one: ComparedRun) -> tuple[float, float]:
+    """Accuracy; of two that are alike, the one that reads less."""
+    assert one.accuracy is not None
+    return one.accuracy.value, -(one.attended_share or 1.0)
 
 
 def _accuracy(one: ComparedRun, label: str) -> Figure | None:

@@ -96,7 +96,7 @@ def _sampling(options: Mapping[str, Any]) -> str:
     given = {
         name.removeprefix("sampling."): value
         for name, value in options.items()
-        if name.startswith("sampling.") and value not in (None, [], {}, "")
+        if name.startswith("sampling.") and value is not False and value not in (None, [], {}, "")
     }
     given |= {name: options[name] for name in ("samples", "seed") if name in options}
     return ", ".join(f"{name}={value}" for name, value in given.items())

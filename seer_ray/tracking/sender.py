@@ -274,12 +274,12 @@ class Sender:
         folder = RunFolder.at(self.store)
         traced = {(str(problem), int(sample)) for problem, sample in event["traced"]}
         listed = set(completions.sample_of(folder.in_order(), completions.MOST_ROWS))
-        rows = redacted(folder.pick(listed | traced, completions.COLUMNS).to_pylist())
-        some = [row for row in rows if completions.key(row) in listed]
+        rows = folder.pick(listed | traced, completions.COLUMNS).to_pylist()
+        some = [redacted(row) for row in rows if completions.key(row) in listed]
         self._optional("table", lambda: self._table(some))
         for row in rows:
             if completions.key(row) in traced:
-                self._optional("trace", partial(self._trace, row))
+                self._optional("trace", partial(self._trace, redacted(row)))
 
     def _table(self, rows: list[completions.Row]) -> None:
         """In the form of ``mlflow.log_table``, which appends to what is there: this does not."""

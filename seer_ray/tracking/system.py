@@ -12,6 +12,8 @@ from typing import Any
 SWITCH, INTERVAL = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 """MLflow's variables: whether (here unless it is ``false``), and seconds between two samples."""
 USUAL = 10.0
+PATIENCE = 2.0
+"""Seconds that an ending job waits for the last sample."""
 
 
 class SystemMetrics:
@@ -26,42 +28,49 @@ class SystemMetrics:
         self._log, self._origin = log, origin
         self._monitors: list[Any] = []
         self._mutex, self._stopped = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Unless it is switched off."""
         if os.environ.get(SWITCH, "true").lower() in ("true", "1"):
-            threading.Thread(target=self._run, name="system metrics", daemon=True).start()
+            self._thread = threading.Thread(target=self._run, name="system metrics", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """One last sample; nothing is logged after it."""
         self._stopped.set()
-        self._sample()
+        if self._thread is not None:
+            self._thread.join(PATIENCE)  # it may be at MLflow's import
         with self._mutex:
             self._monitors = []
 
     def _run(self) -> None:
         try:
             interval = float(os.environ.get(INTERVAL) or USUAL)
-            found = _monitors()
+            monitors = _monitors()
         except (ImportError, ValueError):  # no psutil, a variable that is no number
             return
         with self._mutex:
-            self._monitors = [] if self._stopped.is_set() else found
-        while not self._stopped.wait(interval):
-            self._sample()
+            if self._stopped.is_set():
+                return
+            self._monitors = monitors
+        self._collect()  # of the CPU the first is a zero: it is since the one before, of the same thread
+        last = False
+        while not last:
+            last = self._stopped.wait(interval)
+            if metrics := self._collect():
+                self._log(metrics, max(0, round(time.time() - self._origin)))
 
-    def _sample(self) -> None:
+    def _collect(self) -> dict[str, float | None]:
         with self._mutex:
             metrics: dict[str, float | None] = {}
             for monitor in self._monitors:
                 with contextlib.suppress(Exception):  # a disk or a network that is gone
                     monitor.collect_metrics()
-                    metrics |= {
-                        f"system/{name}": value for name, value in monitor.aggregate_metrics().items()
-                    }
+                    found = monitor.aggregate_metrics()
+                    metrics |= {f"system/{name}": value for name, value in found.items()}
                     monitor.clear_metrics()
-            if metrics:
-                self._log(metrics, max(0, round(time.time() - self._origin)))
+            return metrics
 
 
 def _monitors() -> list[Any]:

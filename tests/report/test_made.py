@@ -89,9 +89,7 @@ def test_runs_without_a_problem_in_common_are_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path, "quest", 48, 3, 2)
     with RunFolder.open(str(tmp_path / "other"), config) as folder:
         folder.commit(map(renamed, RunFolder.view(str(one)).read().to_pylist()))
-    with pytest.raises(
-        ConfigError, match=r"other: has no problem in common with .*dense; give each"
-    ):
+    with pytest.raises(ConfigError, match=r"other: has no problem in common with .*dense; give each"):
         make_report([str(one), str(tmp_path / "other")])
 
 
@@ -147,6 +145,7 @@ def test_the_page_of_an_evaluation_of_gates(tmp_path: Path) -> None:
             "selector": selector,
             "read": read,
             "mass": 0.9,
+            "mass_se": 0.01,
             "of_oracle": 0.95,
             "worst_of_oracle": 0.9,
             "worst_layer": 1,

@@ -130,7 +130,7 @@ def test_columns_of_the_dataset_are_filters(page: Any) -> None:
 def test_a_problem_opens_on_a_sparse_setting_with_dense_beside_it(page: Any) -> None:
     page.get_by_role("button", name="p0", exact=True).click()
     one, other = page.locator("[data-side=one]"), page.locator("[data-side=other]")
-    assert one.locator(".side-name").inner_text().startswith("quest 96, sample 0")
+    assert one.locator(".side-name").inner_text().startswith("quest 48, sample 0")
     assert other.locator(".side-name").inner_text().startswith("dense, sample 0")
     assert one.locator("canvas").is_visible() and other.locator("canvas").is_visible()
     same = [side.locator(".same").text_content() for side in (one, other)]
@@ -147,7 +147,7 @@ def test_a_problem_opens_on_a_sparse_setting_with_dense_beside_it(page: Any) -> 
 def test_the_address_names_the_chain(page: Any) -> None:
     page.get_by_role("button", name="p4", exact=True).click()
     where = page.evaluate("location.hash")
-    assert where == "#chain/p4/quest%2096/0/dense/0" == page.locator("#link").get_attribute("href")
+    assert where == "#chain/p4/quest%2048/0/dense/0" == page.locator("#link").get_attribute("href")
     page.keyboard.press("Escape")
     assert page.evaluate("location.hash") == ""
     page.evaluate("location.hash = '#chain/p5/seer%2048/1'")

@@ -11,23 +11,30 @@ from typing import Any
 import pytest
 from analysis.made_runs import EVIL, make_run
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from mlflow.tracing.client import TracingClient
 from tracking.conftest import Database
 
 from seer_ray.results.folder import RunFolder
-from seer_ray.tracking import system
+from seer_ray.tracking import mlflow_tracker, system
 from seer_ray.tracking.completions import sample_of
 from seer_ray.tracking.mlflow_tracker import MLflowTracker
 from seer_ray.tracking.spool import Sent
 from seer_ray.tracking.system import SystemMetrics
 
 SECRET = "https://user:hunter2hunter2@example.org/x"
-TRACED = [("p0", 0), ("p2", 0), ("p3", 1), (EVIL, 1)]
+TRACED = [("p0", 0), ("p2", 0), ("p3", 1), (EVIL + SECRET, 1)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    run = make_run(tmp_path_factory.mktemp("runs"), "quest", 48, problems=6, evil=EVIL + SECRET)
+@pytest.fixture(autouse=True)
+def all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That MLflow needs, on a machine that has other work."""
+    monkeypatch.setattr(mlflow_tracker, "GRACE", 300.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    run = make_run(tmp_path / "runs", "quest", 48, problems=6, evil=EVIL + SECRET)
     return RunFolder.view(str(run))
 
 
@@ -47,7 +54,7 @@ def traces(database: Database, experiment: str) -> dict[str, Any]:
 
 
 def test_table_and_traces(database: Database, folder: RunFolder, tmp_path: Path) -> None:
-    run_id = tell(folder, database, "told", [(p, s) for p, s in TRACED if p != EVIL])
+    run_id = tell(folder, database, "told", TRACED[:3])
     run = database.client.get_run(run_id)
     (said,) = json.loads(run.data.tags["mlflow.loggedArtifacts"])
     assert said == {"path": "completions.json", "type": "table"}
@@ -69,7 +76,7 @@ def test_table_and_traces(database: Database, folder: RunFolder, tmp_path: Path)
     assert (decode.end_time_ns - decode.start_time_ns) / 1e9 == pytest.approx(whole["decode_s"])
     grades = {one.name: one.value for one in one.info.assessments}
     assert grades == {"expected_response": "0", "correct": whole["correct"]}
-    assert str(found["p2/0"].info.state) == "TraceState.ERROR"
+    assert found["p2/0"].info.state == "ERROR"
 
 
 def test_told_twice_they_are_there_once(database: Database, folder: RunFolder) -> None:
@@ -78,7 +85,7 @@ def test_told_twice_they_are_there_once(database: Database, folder: RunFolder) -
     job.spool.save(Sent(**{**job.spool.sent().__dict__, "offset": 0}))
     tell(folder, database, "twice", TRACED)
     found = traces(database, "twice")
-    assert len(found) == len(TRACED)
+    assert set(found) == {"p0/0", "p2/0", "p3/1"}, "an id with a password in it is not kept, so not found"
     assert all(len(trace.info.assessments) <= 2 for trace in found.values())
 
 
@@ -89,7 +96,7 @@ def test_a_server_without_traces_is_told_the_rest(
 
     def start_trace(self: Any, info: Any) -> None:
         asked.append(info)
-        raise MlflowException("no such endpoint", error_code=404)
+        raise MlflowException("no such endpoint", error_code=ENDPOINT_NOT_FOUND)
 
     monkeypatch.setattr(TracingClient, "start_trace", start_trace)
     with caplog.at_level(logging.WARNING, "seer_ray"):

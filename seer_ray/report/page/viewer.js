@@ -75,7 +75,10 @@ class Viewer {
     $("viewer").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
     $("viewer").addEventListener("click", (event) => { if (event.target === $("viewer")) $("viewer").close(); });
     for (const button of document.querySelectorAll("[data-go]")) button.addEventListener("click", () => this.go(+button.dataset.go));
-    $("beside").addEventListener("input", () => this.open(this.chain, this.report.problems[this.chain.problem].chains[+$("beside").value] ?? null));
+    $("beside").addEventListener("input", () => {
+      const chosen = $("beside").value;
+      this.open(this.chain, chosen === "" ? null : this.report.problems[this.chain.problem].chains[+chosen]);
+    });
     $("link").addEventListener("click", () => navigator.clipboard?.writeText(location.href).then(() => { $("link").textContent = "Copied"; }, () => {}));
     $("viewer").addEventListener("keydown", (event) => {
       if (event.target.closest("select, canvas") || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -95,12 +98,18 @@ class Viewer {
     this.open(like(this.chain) || next.chains[0], this.other && like(this.other));
   }
 
-  // A problem: a sparse chain, one with a map if there is any, and the dense one of the same sample beside it.
+  // A problem: its most telling sparse chain, and the dense one of the same sample beside it.
   compare(problem) {
-    const sparse = problem.chains.filter((c) => !this.report.settings[c.setting].dense);
-    const chain = sparse.find((c) => c.map) || sparse[0] || problem.chains[0];
-    const dense = problem.chains.find((c) => c !== chain && this.report.settings[c.setting].dense && c.sample === chain.sample);
-    this.open(chain, dense);
+    const dense = problem.chains.filter((c) => this.report.settings[c.setting].dense);
+    const twin = (chain) => dense.find((c) => c !== chain && c.sample === chain.sample);
+    const telling = (chain) => {
+      const other = twin(chain);
+      const differs = (what) => Boolean(other) && other[what] !== chain[what];
+      return (chain.map ? 8 : 0) + (differs("verdict") ? 4 : 0) + (differs("text") ? 2 : 0) + 1 - (chain.share ?? 1);
+    };
+    const sparse = problem.chains.filter((c) => !dense.includes(c));
+    const chain = sparse.length ? sparse.reduce((best, c) => (telling(c) > telling(best) ? c : best)) : problem.chains[0];
+    this.open(chain, twin(chain));
   }
 
   // What the address names, if it names a chain.
