@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import threading
 import warnings
 from typing import Any
 
@@ -24,6 +25,8 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 
+_loading = threading.Lock()
+
 
 def fingerprint(uri: str) -> str:
     """What an address is called on disk; the same with another password."""
@@ -39,16 +42,24 @@ def reason(error: Exception, uri: str) -> str:
     return one_line(Exception(text or type(error).__name__), 160) + then
 
 
-def connect(uri: str) -> Any:
-    """A client of MLflow, which takes seconds to import; an SQLite file is made whole before."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    import mlflow
+def load() -> Any:
+    """The package, which takes seconds to import. Two threads that do that at once wait for each other's
+    modules: one does, and the other waits for it."""
+    with _loading:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        import mlflow
 
-    # Its troubles are ours to report, in one line; its migrations and hints are nobody's.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+        # Its troubles are ours to report, in one line; its migrations and hints are nobody's.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+        return mlflow
+
+
+def connect(uri: str) -> Any:
+    """A client of MLflow; an SQLite file is made whole before."""
+    mlflow = load()
     if path := sqlite_file(uri):
         make(path)
     return mlflow.MlflowClient(uri)

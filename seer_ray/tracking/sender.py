@@ -19,7 +19,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import shown
 from seer_ray.tracking import completions
 from seer_ray.tracking.address import sqlite_file
-from seer_ray.tracking.connect import connect, fingerprint, reason
+from seer_ray.tracking.connect import connect, fingerprint, load, reason
 from seer_ray.tracking.spool import Event, Sent, Spool
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Sender:
         events = self.spool.read(self.sent.offset, READ_AHEAD)
         if not events:
             return False
+        load()
         first, offset = events[0]
         kind = first.get("kind") if first else None
         if first is None or kind not in ("start", "metrics", *self._others):

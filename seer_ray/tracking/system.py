@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from seer_ray.tracking.connect import load
+
 SWITCH, INTERVAL = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 """MLflow's variables: whether (here unless it is ``false``), and seconds between two samples."""
 USUAL = 10.0
@@ -74,6 +76,7 @@ class SystemMetrics:
 
 
 def _monitors() -> list[Any]:
+    load()
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
