@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
+ALL = 0.9995
+"""Of the attention mass, as good as all."""
 
 
 def draw_gates(layers: Sequence[Row], table: Sequence[Row], gates: Sequence[str]) -> list[Plot]:
@@ -28,7 +30,9 @@ def draw_gates(layers: Sequence[Row], table: Sequence[Row], gates: Sequence[str]
     look = Look(gates, [row["selector"] for row in table])
     budgets = list(dict.fromkeys(row["budget"] for row in table))
     drawn = {budget: [row for row in layers if row["budget"] == budget] for budget in budgets}
-    plots = [by_layer(rows, budget, look) for budget, rows in drawn.items() if rows]
+    # A budget that holds whole documents keeps everything: there is nothing to see.
+    seen = {budget: rows for budget, rows in drawn.items() if any(row["mass"] < ALL for row in rows)}
+    plots = [by_layer(rows, budget, look) for budget, rows in seen.items()]
     if len(budgets) > 1:
         plots.append(by_reads(table, look))
     measured = [row for row in table if row["kl"] is not None]
@@ -47,20 +51,20 @@ def draw_shares(layers: Sequence[Row], plans: Sequence[str]) -> list[Plot]:
     if not layers:
         return []
     places = [row["layer"] for row in layers]
-    with style.figure(7.2, 3.2) as (made, axes):
+    with style.figure() as (made, axes):
         axes.bar(places, [row["kl"] for row in layers], color=style.LOOKS["seer"][0])
         axes.set(xlabel="layer", ylabel="KL with it sparse alone, nats")
         style.whole_ticks(axes)
         caption = "KL of the next token to that of dense attention, this layer alone reading a selection."
         alone = Plot("kl-alone", "What each layer loses", caption, style.svg(made), style.png(made))
-    with style.figure(7.2, 3.2) as (made, axes):
+    with style.figure() as (made, axes):
         for name, (colour, _, marker) in zip(plans, [*style.LOOKS.values(), *style.OTHERS], strict=False):
             reads = [row[name]["read"] for row in layers]
             axes.plot(places, reads, color=colour, marker=marker, markersize=4, label=name)
         axes.set(xlabel="layer", ylabel="KV tokens read")
         axes.set_ylim(bottom=0)
         style.whole_ticks(axes)
-        axes.legend(ncols=2)
+        made.legend(loc="outside upper left", ncols=3)
         caption = "Per head and step. All plans read the same on average."
         spent = Plot("reads-by-layer", "What each layer reads", caption, style.svg(made), style.png(made))
     return [alone, spent]
@@ -93,7 +97,7 @@ class Look:
 
 def by_layer(rows: Sequence[Row], budget: str, look: Look) -> Plot:
     """Attention mass kept in every layer."""
-    with style.figure(7.2, 3.6) as (made, axes):
+    with style.figure() as (made, axes):
         for selector in look.order:
             own = sorted((row for row in rows if row["selector"] == selector), key=lambda row: row["layer"])
             ys = [100 * row["mass"] for row in own]
@@ -109,7 +113,7 @@ def by_layer(rows: Sequence[Row], budget: str, look: Look) -> Plot:
 
 def by_reads(rows: Sequence[Row], look: Look) -> Plot:
     """Attention mass kept against what is read."""
-    with style.figure(7.2, 3.6) as (made, axes):
+    with style.figure() as (made, axes):
         _lines(axes, rows, "mass", look, 100)
         axes.set(xlabel="KV tokens read per head and step", ylabel="attention mass kept, %")
         caption = "Mean over layers, query heads and rows; reads are counted from the selections."
@@ -118,7 +122,7 @@ def by_reads(rows: Sequence[Row], look: Look) -> Plot:
 
 def agreement(rows: Sequence[Row], look: Look) -> Plot:
     """Next tokens that stay what they are."""
-    with style.figure(7.2, 3.6) as (made, axes):
+    with style.figure() as (made, axes):
         _lines(axes, rows, "top1", look, 100)
         axes.set(xlabel="KV tokens read per head and step", ylabel="same next token as dense, %")
         caption = (
@@ -129,7 +133,7 @@ def agreement(rows: Sequence[Row], look: Look) -> Plot:
 
 def divergence(rows: Sequence[Row], look: Look) -> Plot:
     """KL of the next-token distributions."""
-    with style.figure(7.2, 3.6) as (made, axes):
+    with style.figure() as (made, axes):
         _lines(axes, rows, "kl", look, 1)
         axes.set(xlabel="KV tokens read per head and step", ylabel="KL(dense || sparse), nats")
         if min(row["kl"] for row in rows) > 0:
@@ -141,8 +145,7 @@ def divergence(rows: Sequence[Row], look: Look) -> Plot:
 
 
 def _finish(made: Figure, axes: Axes, name: str, title: str, caption: str) -> Plot:
-    axes.set_title(title, fontweight="bold")
-    axes.legend(ncols=2)
+    made.legend(loc="outside upper left", ncols=3)
     return Plot(name, title, caption, style.svg(made), style.png(made))
 
 

@@ -113,10 +113,26 @@ def _training(folder: JobFolder) -> Content:
     if "train/tokens" in last:
         figures.insert(1, (f"{last['train/tokens']:,.0f}", "tokens learned from"))
     layers = sorted({name for name in last if LAYER in name})
-    tables = [_plain("Last values", {n: v for n, v in last.items() if LAYER not in n and n != "step"})]
+    tables = [
+        _plain(
+            "Last values",
+            {n: v for n, v in last.items() if LAYER not in n and n not in ("step", "time/eta_s")},
+        )
+    ]
     if layers:
-        tables.append(_plain("By layer, last values", {name: last[name] for name in layers}))
+        tables.append(_by_layer({name: last[name] for name in layers}))
     return Content(f"{folder.job} · {last['step']:,.0f} steps", figures, draw_training(records), tables)
+
+
+def _by_layer(values: Mapping[str, float]) -> Table:
+    """Metrics whose names end with their layer."""
+    kinds = list(dict.fromkeys(name.partition(LAYER)[0] for name in values))
+    layers = sorted({name.partition(LAYER)[2] for name in values})
+    rows = []
+    for layer in layers:
+        found = [values.get(f"{kind}{LAYER}{layer}") for kind in kinds]
+        rows.append((f"layer {layer}", *("" if value is None else f"{value:,.4g}" for value in found)))
+    return Table("By layer, last values", ("", *kinds), rows)
 
 
 def _plain(title: str, values: Mapping[str, float]) -> Table:
@@ -126,8 +142,9 @@ def _plain(title: str, values: Mapping[str, float]) -> Table:
 def _gates(folder: JobFolder) -> Content:
     said = _figures(folder)
     rows = [row for row in said["table"] if row["positions"] == "all"]
-    gates = [row for row in rows if row["selector"] in said["gates"]]
-    best = max(gates or rows, key=lambda row: row["mass"])
+    gates = [row for row in rows if row["selector"] in said["gates"]] or rows
+    least = min(row["read"] for row in gates)  # the smallest budget tells gates apart
+    best = max((row for row in gates if row["read"] <= 1.05 * least), key=lambda row: row["mass"])
     figures = [
         (
             _share(best["mass"]),
@@ -169,7 +186,7 @@ def _shares(folder: JobFolder) -> Content:
     best = min(plans, key=lambda plan: plan["kl"])
     figures = [
         (f"{best['kl']:.4f}", f"KL expected of {best['name']}, nats"),
-        (f"{plans[0]['kl']:.4f}", f"of {plans[0]['name']}"),
+        (f"{plans[0]['kl']:.4f}", f"KL expected of {plans[0]['name']}, nats"),
         (f"{best['read']:,.0f}", "KV tokens read per head and step, on average"),
     ]
     rows = [

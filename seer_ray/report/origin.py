@@ -58,7 +58,7 @@ def _facts(folder: Folder, kind: type[JobConfig]) -> Iterable[tuple[str, str]]:
     found = {
         "Command": "\n".join(dict.fromkeys(session["command"] for session in sessions)),
         "Model": _model(options, _note(folder, SOURCES).get("sources", {})),
-        "Gates": options.get("model.gates"),
+        "Gates": _gates(options),
         "Sampling": _sampling(options),
         "Prompt": _prompt(options),
         "Grader": options.get("task.grader"),
@@ -90,6 +90,15 @@ def _model(options: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
     ]
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     return f"{name}, {files[0]}{more}" if files else str(name)
+
+
+def _gates(options: Mapping[str, Any]) -> str:
+    """Those that are measured, or those of the model."""
+    named = {name: value for name, value in options.items() if name.startswith("sets.")}
+    if named:
+        return "\n".join(f"{name.removeprefix('sets.')}: {value}" for name, value in named.items())
+    sets = options.get("sets") or options.get("model.gates") or ""
+    return "\n".join(map(str, sets)) if isinstance(sets, list) else str(sets)
 
 
 def _sampling(options: Mapping[str, Any]) -> str:
