@@ -6,7 +6,6 @@ import numpy as np
 
 from seer_ray.analysis import words
 from seer_ray.analysis.comparison import ComparedRun, Comparison
-from seer_ray.analysis.estimates import Estimate
 
 FIGURES = 3
 
@@ -64,7 +63,7 @@ def _accuracy(one: ComparedRun, label: str) -> Figure | None:
 def _difference(one: ComparedRun) -> Figure | None:
     if one.assessment is None:
         return None
-    found: Estimate = one.assessment.difference
+    found = one.assessment.difference
     ends = f", {words.points(found.low)} to {words.points(found.high)}"
     return f"{words.points(found.value)} points", f"change in accuracy against dense, paired{ends}"
 

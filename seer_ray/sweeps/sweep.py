@@ -158,9 +158,9 @@ class Sweep:
         self.board.phase("starting Ray")
         config = sessions[0].config
         reading = self._sources(sessions)
-        size = told.size(reading.model)
+        weights = told.size(reading.model)
         for tracker in (self.frame.tracker, *(session.frame.tracker for session in sessions)):
-            tracker.tag(size)
+            tracker.tag(weights)
         with (
             connected(config.cluster, self.reporter.note) as watch,
             self.frame.stop.listening(),

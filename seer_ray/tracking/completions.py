@@ -190,12 +190,12 @@ def _assessments(row: Row, digest: bytes) -> list[Any]:
     found: list[Any] = []
     source = AssessmentSource(source_type="CODE", source_id="seer-ray grader")
     when = _nanoseconds(row["finished_at"]) // 10**6
-    times = {"create_time_ms": when, "last_update_time_ms": when}
+    times: Any = {"create_time_ms": when, "last_update_time_ms": when}
     if row["reference"] is not None:
         found.append(Expectation("expected_response", row["reference"], source=source, **times))
     if row["correct"] is not None or row["grade_error"]:
         why = row["grade_error"] or f"answer found: {row['extracted_answer'] or 'none'}"
-        fault = {"error": why} if row["correct"] is None else {"value": bool(row["correct"])}
+        fault: Any = {"error": why} if row["correct"] is None else {"value": bool(row["correct"])}
         found.append(Feedback("correct", source=source, rationale=why, **fault, **times))
     for place, one in enumerate(found):
         one.assessment_id = f"a-{hashlib.sha256(digest + bytes([100 + place])).hexdigest()[:32]}"
