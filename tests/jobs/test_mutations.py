@@ -160,7 +160,7 @@ def test_the_folders_are_what_they_are_meant_to_be(made: Folders) -> None:
         str(path.relative_to(made["stopped own"])).split("/")[0] for path in files_of(made["stopped own"])
     }
     assert names == {
-        *("run.json", "config.yaml", "dataset.json", "prompts.json", "status.json"),
+        *("run.json", "config.yaml", "dataset.json", "prompts.json", "provenance.json", "status.json"),
         *("completions", "ledger", "progress", "selections", "tracking"),
     }
 
