@@ -105,7 +105,8 @@ class Viewer {
     const telling = (chain) => {
       const other = twin(chain);
       const differs = (what) => Boolean(other) && other[what] !== chain[what];
-      return (chain.map ? 8 : 0) + (differs("verdict") ? 4 : 0) + (differs("text") ? 2 : 0) + 1 - (chain.share ?? 1);
+      const more = differs("text") ? 1 + partingOf(chain.text, other.text) / (chain.text.length || 1) : 1 - (chain.share ?? 1);
+      return (chain.map ? 8 : 0) + (differs("verdict") ? 4 : 0) + more; // parting late, or reading little
     };
     const sparse = problem.chains.filter((c) => !dense.includes(c));
     const chain = sparse.length ? sparse.reduce((best, c) => (telling(c) > telling(best) ? c : best)) : problem.chains[0];
@@ -136,7 +137,7 @@ class Viewer {
     $("viewer").scrollTop = 0;
     const parting = this.other ? partingOf(chain.text, this.other.text) : null;
     $("sides").classList.toggle("two", Boolean(this.other));
-    $("parting").textContent = !this.other ? "" : parting === null ? "The two chains are the same." : parting === 0 ? "The two chains differ from the first character on." : `The two chains are the same for ${parting.toLocaleString("en")} characters; from there on each stands in full.`;
+    $("parting").textContent = !this.other ? "" : parting === null ? "The two chains are the same." : parting === 0 ? "The two chains differ from the first character on." : `The two chains are the same for ${parting.toLocaleString("en")} character${parting === 1 ? "" : "s"}; from there on each stands in full.`;
     this.drawSide(this.sides[0], chain, parting);
     this.drawSide(this.sides[1], this.other, parting);
     const place = PLACE + placeOf(this.report, chain) + (this.other ? `/${placeOf(this.report, this.other).split("/").slice(1).join("/")}` : "");
