@@ -147,7 +147,7 @@ def test_a_problem_opens_on_a_sparse_setting_with_dense_beside_it(page: Any) -> 
 def test_the_address_names_the_chain(page: Any) -> None:
     page.get_by_role("button", name="p4", exact=True).click()
     where = page.evaluate("location.hash")
-    assert where == "#chain/p4/quest%2048/0/dense/0" == page.locator("#link").get_attribute("href")
+    assert where == "#chain/p4/quest%2096/0/dense/0" == page.locator("#link").get_attribute("href")
     page.keyboard.press("Escape")
     assert page.evaluate("location.hash") == ""
     page.evaluate("location.hash = '#chain/p5/seer%2048/1'")

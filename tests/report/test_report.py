@@ -103,7 +103,7 @@ def test_summary_and_table_say_what_the_comparison_found(report: Report) -> None
     (recommendation,) = report.comparison.recommendations
     assert recommendation.sentence.split(":")[0] in html
     for one in report.comparison.runs:
-        assert f">{one.name}</span>" in html
+        assert f"</span>{one.name}</span>" in html
         assert one.accuracy is not None
         assert f"{100 * one.accuracy.value:.1f} %<small>{100 * one.accuracy.low:.1f} to" in html
     assert "12 problems · 2 samples each · 5 settings" in html

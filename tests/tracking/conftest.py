@@ -16,7 +16,9 @@ from pathlib import Path
 from seer_ray.config.options import TrackingConfig
 from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
+from seer_ray.tracking import mlflow_tracker
 from seer_ray.tracking.mlflow_tracker import open_tracker
+mlflow_tracker.GRACE = 300.0
 assert "mlflow" not in sys.modules, "mlflow takes seconds to import"
 with RunFolder.open("run", RunConfig(seed=0)) as folder:
     tracker = open_tracker(folder, TrackingConfig())
