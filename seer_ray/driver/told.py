@@ -70,7 +70,7 @@ def size(model: ModelConfig) -> dict[str, str]:
 
 def figures(metrics: Mapping[str, float]) -> dict[str, str]:
     """The first of a job's final metrics for its description, by name."""
-    known = [(name, value) for name, value in metrics.items() if "/layer_" not in name]
+    known = [(n, value) for n, value in metrics.items() if "/layer_" not in n and not n.startswith("time/")]
     return {name: f"{value:,.4g}" for name, value in known[:MOST_LINES]}
 
 

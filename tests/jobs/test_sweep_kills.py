@@ -101,7 +101,9 @@ def timeless(page: str) -> dict[str, Any]:
     plots = dict(re.findall(r"<figure><h3>([^<]*)</h3>(.*?)</figure>", page, re.DOTALL))
     for about_time in ("Accuracy against time", "Speed"):
         del plots[about_time]
-    text = re.sub(r"<figure>.*</figure>|<script.*?</script>", "", page, flags=re.DOTALL)
+    # When and by which command it was made is another matter.
+    made = r'<section id="made">.*?</section>'
+    text = re.sub(rf"<figure>.*</figure>|<script.*?</script>|{made}", "", page, flags=re.DOTALL)
     heads = re.findall(r"<th[^>]*>([^<]*)</th>", text)
     rows = [re.findall(r"<td.*?</td>", row) for row in re.findall(r"<tr.*?</tr>", text)[1:]]
     for row in rows:
