@@ -18,6 +18,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Before transformers is imported anywhere: a test that would reach for the hub fails instead of hanging.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests count what MLflow is told; the load of the machine comes when it comes.
+os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 # Before triton is imported anywhere. With a GPU, tests/gpu runs the same checks on it.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -46,12 +46,6 @@ class Database:
         return connect(self.uri)
 
 
-@pytest.fixture(autouse=True)
-def no_system_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests count updates; those of the machine come when they come."""
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-
-
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
     folder = tmp_path_factory.mktemp("mlflow")
