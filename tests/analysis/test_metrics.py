@@ -11,7 +11,7 @@ import pytest
 from results.sample import row
 
 from seer_ray.analysis.clustered import ClusteredMean, ratio
-from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise
+from seer_ray.analysis.metrics import COLUMNS, METRICS, live_fields, summarise, tracked
 from seer_ray.analysis.rows import Rows, Run, Sample, Totals, majority, pass_at_k
 from seer_ray.results import schema
 from seer_ray.results.speed import Speed
@@ -251,3 +251,18 @@ def test_stderr_is_the_spread_of_repeated_experiments() -> None:
     assert np.mean(claimed) == pytest.approx(np.std(means), rel=0.1)
     naive = math.sqrt(0.25 / 320)
     assert np.std(means) > 1.8 * naive
+
+
+def test_mlflow_is_told_nothing_twice() -> None:
+    found = {
+        "accuracy/avg": 0.5,
+        "accuracy/avg_without_errors": 0.5,
+        "accuracy/pass_at_1": 0.5,
+        "accuracy/pass_at_4": 0.75,
+        "accuracy/majority_at_1": 0.5,
+        "kv/sparsity": 0.9,
+        "kv/read_rate": 0.1,
+        "rows/errors": 0,
+    }
+    assert set(tracked(found)) == {"accuracy/avg", "accuracy/pass_at_4", "kv/sparsity", "rows/errors"}
+    assert "accuracy/avg_without_errors" in tracked(found | {"rows/errors": 2})

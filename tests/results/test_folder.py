@@ -72,6 +72,16 @@ def test_a_row_is_committed_once(uri: str) -> None:
         assert folder.committed() == {("a", 0)}
 
 
+def test_some_rows_are_picked_from_the_parts_that_hold_them(uri: str) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        for part in (("a", "b"), ("c",), ("d", "e")):
+            folder.commit([row(problem, 0) for problem in part])
+        found = RunFolder.view(uri).pick([("e", 0), ("a", 0), ("gone", 0)], ["problem_id", "completion"])
+        assert found.column_names == ["problem_id", "completion"]
+        assert found["problem_id"].to_pylist() == ["a", "e"]
+        assert folder.pick([], ["sample"]).num_rows == 0
+
+
 def test_compaction_leaves_one_part(uri: str) -> None:
     with RunFolder.open(uri, CONFIG) as folder:
         for sample in range(5):
