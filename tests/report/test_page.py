@@ -149,7 +149,7 @@ def test_the_address_names_the_chain(page: Any) -> None:
     where = page.evaluate("location.hash")
     assert where == "#chain/p4/quest%2096/0/dense/0" == page.locator("#link").get_attribute("href")
     page.keyboard.press("Escape")
-    assert page.evaluate("location.hash") == ""
+    page.wait_for_function("location.hash === ''")
     page.evaluate("location.hash = '#chain/p5/seer%2048/1'")
     page.wait_for_selector("#viewer[open]")
     assert page.locator("#viewer-title").inner_text() == "p5"
