@@ -38,7 +38,7 @@ class Decoder:
     def __init__(self, steps: int = 0) -> None:
         self.steps = steps
 
-    def __call__(self, session: Session, build: object) -> None:
+    def __call__(self, session: Session, build: object, checked: object) -> None:
         clock = clock_of(session.folder)
         made = make_prompts(session.config, session.problems, clock)
         queue = session.prepare(session.config, *made, clock, pool=HereGrader())
