@@ -74,11 +74,18 @@ def refuse_other_data(folder: RunFolder, problems: Sequence[Problem], config: Ru
 def refuse_unknown_requests(problems: Sequence[Problem], config: RunConfig) -> None:
     """
     Raises:
-        ConfigError: A chain that is to be recorded is of no problem, or of no sample.
+        ConfigError: A chain that is to be recorded is of no problem, or of no sample; or rows have samples of
+            their own where samples are taken until a problem is decided.
     """
+    own = next((problem for problem in problems if problem.asked.samples is not None), None)
+    if config.sequential.enabled and own is not None:
+        raise ConfigError(
+            f"sequential.enabled=true: problem '{own.id}' asks for n={own.asked.samples} samples; "
+            "take n out, or leave the option"
+        )
     if not config.engine.record_requests:
         return
-    known = {f"{problem.id}/{sample}" for problem in problems for sample in range(config.samples)}
+    known = {f"{problem.id}/{n}" for problem in problems for n in range(problem.samples(config.samples))}
     for name in config.engine.record_requests:
         if name not in known:
             near = did_you_mean(name, known)

@@ -41,7 +41,8 @@ def test_what_is_said_is_what_the_engine_finds(family: str, tmp_path: Path) -> N
     shape = attention_shape(model)
     assert said.layers == list(shape.mixers) == [spec.mixer for spec in runner.plan.layers]
     pages = {
-        group.window: size for group, size in zip(runner.cache.groups, runner.capacity.page_bytes, strict=True)
+        group.window: size
+        for group, size in zip(runner.cache.groups, runner.capacity.page_bytes, strict=True)
     }
     assert said.kv_bytes_per_token * BLOCK == pages.pop(None, 0)
     assert said.window_bytes * BLOCK == sum(size * reach for reach, size in pages.items())
