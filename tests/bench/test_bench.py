@@ -236,7 +236,13 @@ def test_steps_of_distillation(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--length 100: must be at least two blocks, 128 tokens" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[*TINY, "--budgets", "128"], DISTILL], ids=["kernels", "distill"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param([*TINY, "--budgets", "128"], id="kernels", marks=pytest.mark.long),
+        pytest.param(DISTILL, id="distill"),
+    ],
+)
 def test_it_needs_neither_ray_nor_mlflow_nor_hydra(arguments: list[str]) -> None:
     script = (
         "import sys\n"

@@ -118,6 +118,7 @@ def test_a_port_of_somebody_else_is_refused_at_once(says: bytes, monkeypatch: py
         thread.join()
 
 
+@pytest.mark.long
 def test_ray_on_its_own_machine_only() -> None:
     """Ray listens on all interfaces unless told otherwise; a cluster's own address is found reachable."""
     code = (

@@ -172,7 +172,7 @@ def test_a_stopped_run_goes_on_where_it_was(made: Folders, tmp_path: Path) -> No
 
 
 def test_some_mutations(made: Folders, tmp_path: Path) -> None:
-    run_mutations(made, tmp_path, 5 * len(KINDS), seed=1)
+    run_mutations(made, tmp_path, 2 * len(KINDS), seed=1)
 
 
 @pytest.mark.slow

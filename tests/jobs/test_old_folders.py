@@ -67,6 +67,7 @@ def test_a_sweep(here: Path) -> None:
         assert all(row["token_ids"] == tokens(*key, 20) for key, row in after.items())
 
 
+@pytest.mark.long
 def test_a_training(here: Path) -> None:
     steps = len((here / "runs/tr/metrics.jsonl").read_text().splitlines())
     summary = pretrain.main(options("runs/tr"))

@@ -94,7 +94,10 @@ def check_complete(base: SweepConfig) -> None:
         assert final["rows/total"] == 6 and child.params["selector.name"] in slug
 
 
-@pytest.mark.parametrize("mode", ["silent", "slow", "read-only", "broken"])
+LONG: list[Any] = [pytest.param(mode, marks=pytest.mark.long) for mode in ("slow", "read-only")]
+
+
+@pytest.mark.parametrize("mode", ["silent", "broken", *LONG])
 def test_a_server_that_behaves_badly(base: SweepConfig, server: Server, mode: Mode) -> None:
     track(base, server.uri, mode)
     server.mode, before = mode, server.answered

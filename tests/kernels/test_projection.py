@@ -19,7 +19,13 @@ SIZES = [(1, 1), (5, 3), (63, 7), (100, 111), (576, 192), (1536, 65)]
 SHAPES = pytest.mark.parametrize("inputs, outputs", SIZES)
 
 
-@pytest.fixture(params=["", "-march=x86-64-v3", "-march=x86-64"], ids=["native", "avx2", "sse2"])
+@pytest.fixture(
+    params=[
+        pytest.param("", id="native"),
+        pytest.param("-march=x86-64-v3", id="avx2"),
+        pytest.param("-march=x86-64", id="sse2", marks=pytest.mark.long),
+    ]
+)
 def slack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
     """The products compiled for this CPU and for narrower ones, and the error that they may have, as multiple
     of torch's: fewer sums run beside each other there, so each is longer."""

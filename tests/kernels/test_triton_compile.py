@@ -15,11 +15,12 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 
 @pytest.fixture(scope="module")
-def compiled() -> dict[str, dict[str, Any]]:
+def compiled(long: bool) -> dict[str, dict[str, Any]]:
     """Kernels by case. In a process of its own, where kernels are not interpreted."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     script = Path(__file__).with_name("compile_kernels.py")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
+    command = [sys.executable, str(script), *(["--long"] if long else [])]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     return {line["case"]: line["kernels"] for line in lines}

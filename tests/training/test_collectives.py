@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from training.toy import Toy
@@ -40,6 +41,7 @@ def test_gradients_averaged_over_two_processes_are_those_of_one(tmp_path):
     assert [r["train/tokens"] for r in records if "train/tokens" in r][-1] == result.tokens == 64
 
 
+@pytest.mark.long
 def test_two_processes_stop_together_and_go_on_together(tmp_path):
     (first_step, _), (second_step, _) = spawn(tmp_path / "halves", stop_at=4)
     assert first_step == second_step == 5
