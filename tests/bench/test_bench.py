@@ -240,7 +240,7 @@ def test_steps_of_distillation(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     [
         pytest.param([*TINY, "--budgets", "128"], id="kernels", marks=pytest.mark.long),
-        pytest.param(DISTILL, id="distill"),
+        pytest.param(DISTILL, id="distill", marks=pytest.mark.long),
     ],
 )
 def test_it_needs_neither_ray_nor_mlflow_nor_hydra(arguments: list[str]) -> None:

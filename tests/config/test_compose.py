@@ -75,7 +75,7 @@ def test_models_with_gates_use_them_unless_something_else_is_asked_for(overrides
     ("job", "group"), [(job, group) for job in JOBS for group in groups_of(job)], ids=str
 )
 def test_every_choice_of_every_group_composes(job, group):
-    for name in choices(group):
+    for name in choices(group)[: None if job is RunConfig else 4]:  # they are the same files
         config = compose([f"{group}={name}"], job=job)
         assert from_yaml(to_yaml(config), job=job) == config
         assert run_name(config)

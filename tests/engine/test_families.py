@@ -127,7 +127,9 @@ def test_a_budget_is_kept_in_the_layers_that_select(family: str) -> None:
         assert (read > 0) == (kept[spec.mixer] > 0)
 
 
-@pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
+@pytest.mark.parametrize(
+    "exact", [pytest.param(False, id="fast", marks=pytest.mark.long), pytest.param(True, id="exact")]
+)
 @pytest.mark.parametrize("family", ["qwen3_next", "falcon_h1", "lfm2", "gpt_oss"])
 def test_how_a_chain_is_run_does_not_matter(family: str, exact: bool) -> None:
     """Samples of one prompt, more than there are rows; with preemptions; continued from its first tokens."""

@@ -120,8 +120,15 @@ def step(family: str, selector: str, layers: int, monkeypatch: pytest.MonkeyPatc
     return launches.seen
 
 
-@pytest.mark.parametrize("family", ["qwen3", "llama"])
-@pytest.mark.parametrize(("selector", "most"), [("dense", 11), ("quest", 13), ("seer", 13)])
+LLAMA: list[Any] = [
+    pytest.param("llama", *of, marks=pytest.mark.long) for of in (("quest", 13), ("seer", 13))
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "selector", "most"),
+    [("qwen3", "dense", 11), ("qwen3", "quest", 13), ("qwen3", "seer", 13), ("llama", "dense", 11), *LLAMA],
+)
 def test_launches_of_a_layer(family: str, selector: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     two, four = (step(family, selector, layers, monkeypatch) for layers in (2, 4))
     layer = {name: (count - two[name]) / 2 for name, count in four.items() if count != two[name]}

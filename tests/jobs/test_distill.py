@@ -27,6 +27,7 @@ class Notes(NullReporter):
         self.notes.append(message)
 
 
+@pytest.mark.long  # test_hybrid_gates.py goes the same way
 def test_run_distill_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of the data begins where the command is given."""
     save_tiny(tmp_path / "model", "qwen3")

@@ -102,6 +102,7 @@ def test_other_settings_and_other_folders_are_refused(whole, tmp_path):
         pretrain.main(config(tmp_path, "job"))
 
 
+@pytest.mark.long
 def test_a_training_that_diverges_names_the_step(tmp_path):
     wild = config(tmp_path, "job", "train={lr: 1.0e+38, clip: null, warmup: 0}")
     with pytest.raises(JobError, match=r"^step \d: the (loss|gradient norm) is (nan|inf); lower train\.lr"):

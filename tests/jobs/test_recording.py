@@ -77,6 +77,7 @@ def test_recording_changes_no_row_so_it_may_begin_with_a_resumption(config: RunC
     assert min(folder.read_selection(key).trace.recorded for key in folder.recorded()) < TOKENS
 
 
+@pytest.mark.long
 def test_a_report_is_written_at_the_end_and_costs_no_job(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_the_config_of_the_folder_is_the_sweep(base: SweepConfig) -> None:
     assert folder(base).config_yaml == to_yaml(config)
 
 
+@pytest.mark.long  # test_race.py does it with a model
 def test_racing_stops_what_is_surely_worse(base: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody grades the fake chains; here racing is told that the window's are worse than dense."""
     asked: list[tuple[set[str], float]] = []

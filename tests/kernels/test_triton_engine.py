@@ -15,7 +15,10 @@ from engines import eager, make_engine, outcome, request, run, tokens  # noqa: E
 from seer_ray.kernels import gpu, triton_attend, triton_prefill  # noqa: E402
 
 
-@pytest.mark.parametrize(("selector", "kv_dtype"), [("dense", "auto"), ("seer", "auto"), ("quest", "int8")])
+@pytest.mark.parametrize(
+    ("selector", "kv_dtype"),
+    [pytest.param("dense", "auto", marks=pytest.mark.long), ("seer", "auto"), ("quest", "int8")],
+)
 def test_completions(selector: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts that end before, at and after the end of a page; two pages of budget."""
 
