@@ -79,7 +79,7 @@ def part_of(driver: int, name: str) -> int:
     [("gcs_server", "the head of the Ray cluster"), ("raylet", "Ray's raylet on this machine")],
 )
 def test_a_part_of_ray_that_dies_alone(tmp_path: Path, letters: MakeConfig, part: str, said: str) -> None:
-    config = letters(ids="abcdefghij", tokens=150)
+    config = letters(ids="abcdefghij", tokens=500)  # for longer than it takes to notice
     config.cluster.address, config.engine.max_batch, config.results.part_interval = "local", 2, 0.0
     job = Job(tmp_path, config)
     process, deadline = job.start("build_slow"), time.monotonic() + PATIENCE
