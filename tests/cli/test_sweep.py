@@ -14,7 +14,7 @@ import types
 import pytest
 from rich.console import Console
 
-from seer_ray.cli.display.sweep import print_grid
+from seer_ray.cli.display.sweep import print_grid, print_sweep_summary
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import SweepConfig, TrackingConfig
@@ -123,6 +123,22 @@ def test_two_budgets_are_a_grid() -> None:
     assert words.count(["250, 50 %", "800, 50 %", "1,500"]) == 2
     print_grid(Console(width=80, file=(alone := io.StringIO())), SweepSummary("x", "y", points=points[:1]))
     assert alone.getvalue() == ""
+
+
+@pytest.mark.parametrize(("width", "whole"), [(80, False), (120, True)])
+def test_a_table_leaves_out_what_has_no_room(width: int, whole: bool) -> None:
+    metrics = {"accuracy/avg": 0.938, "accuracy/low": 0.78, "accuracy/high": 0.99, "kv/read_rate": 0.678}
+    metrics |= {"kv/nominal_read_rate": 0.688, "speed/tokens_per_s": 12626.0, "length/mean_tokens": 31269.0}
+    names = ("quest-2048-nosink-think=4096", "quest-2048-nosink-think=16384")
+    point = {"state": "done", "overrides": {}, "metrics": metrics, "baseline": ""}
+    points = [{"slug": name, **point} for name in names]
+    summary = SweepSummary("x", "runs/x", points=points)
+    print_sweep_summary(Console(width=width, file=(out := io.StringIO())), summary)
+    (head,) = (line for line in out.getvalue().splitlines() if line.startswith("point "))
+    assert ("nominal" in head, "tokens/s" in head) == (whole, True)
+    for name in names:
+        (row,) = (line for line in out.getvalue().splitlines() if line.startswith(f"{name} "))
+        assert "93.8 (78–99)" in row and "67.8 %" in row and "12,626" in row
 
 
 def test_a_failed_point_is_exit_code_1(invoke, job):

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.grid import shown, thinking_grid
-from seer_ray.analysis.metrics import columns_of, known
+from seer_ray.analysis.metrics import Column, Metric, columns_of, known
 from seer_ray.analysis.words import count, duration, in_brief, percent, round_percent
 from seer_ray.cli.display.follow import View, bar, print_places
 from seer_ray.status.live import PointLive, SweepLive, SweepSummary
@@ -22,6 +22,8 @@ from seer_ray.status.pulse import JobStatus
 UNITS = ("", " rows", " % right", " of KV read", " tokens/s", "")
 """Of ``cells``, where no head says what they are."""
 STYLES = {"done": "green", "stopped early": "green", "failed": "red", "running": "cyan"}
+NARROW = ("kv/nominal_read_rate", "length/mean_tokens")
+"""Columns that a table leaves out first where it is too wide."""
 
 
 class SweepView(View[SweepLive, SweepSummary]):
@@ -106,10 +108,7 @@ def cells(point: PointLive) -> list[Text]:
 
 def print_sweep_summary(console: Console, summary: SweepSummary) -> None:
     """What a sweep came to, where it is, and what to try next."""
-    table = _table("point", *(column.head for _, column in columns_of("sweep")), "")
-    for point in summary.points:
-        table.add_row(*_result(point))
-    console.print(Text(f"\n{summary.name}\n", "bold"), table)
+    console.print(Text(f"\n{summary.name}\n", "bold"), _results(console, summary))
     for point in summary.points:
         if point["state"] == "failed":
             console.print(Text(f"{point['slug']} failed: {point['error']}", "red"), soft_wrap=True)
@@ -199,9 +198,22 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _result(point: dict[str, Any]) -> list[str | Text]:
-    """A line of the summary's table: what a point came to."""
+def _results(console: Console, summary: SweepSummary) -> Table:
+    """What the points came to, without the columns that a narrow terminal has no room for."""
+    columns, wide = columns_of("sweep"), console.options.update(max_width=1000)
+    for left_out in ("", *NARROW):
+        columns = [(metric, column) for metric, column in columns if metric.name != left_out]
+        table = _table("point", *(column.head for _, column in columns), "")
+        for point in summary.points:
+            table.add_row(*_result(point, columns))
+        if console.measure(table, options=wide).maximum <= console.width:
+            break
+    return table
+
+
+def _result(point: dict[str, Any], columns: Sequence[tuple[Metric, Column]]) -> list[str | Text]:
+    """A line of the summary's table."""
     own = known(point["metrics"])
-    cells = [metric.said(column.words, own) for metric, column in columns_of("sweep")]
+    cells = [metric.said(column.words, own) for metric, column in columns]
     state = "" if point["state"] == "done" else point["state"]
     return [Text(point["slug"], "bold"), *cells, Text(state, STYLES.get(state, "dim"))]
