@@ -25,8 +25,8 @@ from seer_ray.config.options import RunConfig
 from seer_ray.results.folder import RunFolder
 
 PROBLEMS, SAMPLES, LONGEST = 12, 2, 500
-LONG, SHORT = (5, 0, 6, 5), (2, 0)
-"""Workers killed in each session, before its driver is; 0: that one is killed while it starts."""
+WORKER_KILLS = (5, 0, 6, 5)
+"""In each session, before its driver is killed; 0: that one is killed while it starts."""
 PACE = 0.1
 """Seconds that an engine rests after a step, while there are processes to be killed."""
 MOST_LOST = 50
@@ -36,11 +36,12 @@ PATIENCE = 240.0
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_kills(tmp_path: Path, long: bool) -> None:
-    """Twenty of them, where there is time: some minutes."""
+def test_twenty_kills(tmp_path: Path) -> None:
+    """Few of them, in a model with states as well, are in the next test."""
     model = save_tiny(tmp_path / "model", "qwen3", max_position_embeddings=2048)
-    survive(tmp_path, model, LONG if long else SHORT, LONGEST if long else LONGEST // 2)
+    survive(tmp_path, model, WORKER_KILLS, LONGEST)
 
 
 @pytest.mark.slow
