@@ -23,10 +23,17 @@ class Dispatcher:
         queues: Of the runs.
         pool: The workers.
         note: Told, in a line each, what a person should know.
+        clock: Seconds, from any moment on.
     """
 
-    def __init__(self, queues: Sequence[RunQueue], pool: WorkerPool, note: Callable[[str], None]) -> None:
-        self.queues, self.pool, self._note = queues, pool, note
+    def __init__(
+        self,
+        queues: Sequence[RunQueue],
+        pool: WorkerPool,
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.queues, self.pool, self._note, self._clock = queues, pool, note, clock
         self._round = 0
         self._order: list[RunQueue] = []  # of those whose next round is still to be released in this turn
         self._on: dict[str, RunQueue] = {}
@@ -73,14 +80,14 @@ class Dispatcher:
                     f"Ray has made its workers nicer by {event.built.niceness}: whatever else runs there "
                     f"slows them down; start the cluster with {NICENESS}=0"
                 )
-            self._ready_since[event.worker] = time.monotonic()
+            self._ready_since[event.worker] = self._clock()
             self._waiting[event.worker] = (event.built.room, False)
             if event.built.note is not None and event.built.note not in self._noted:
                 self._noted.add(event.built.note)
                 self._note(f"{event.worker}: {event.built.note}")
         elif isinstance(event, Reported):
             report, queue = event.report, self._on[event.worker]
-            lived = time.monotonic() - self._ready_since[event.worker]
+            lived = self._clock() - self._ready_since[event.worker]
             self._waiting[event.worker] = (report.room, report.busy)
             if report.refused is not None:
                 queue.fail(report.refused)

@@ -40,6 +40,7 @@ class RowWriter:
         thinking: Counts thinking tokens.
         note: Told, in a line each, what a person should know.
         pool: What grades; None: a pool of its own.
+        clock: Seconds, from any moment on.
 
     Raises:
         ConfigError: There is no such grader.
@@ -55,9 +56,11 @@ class RowWriter:
         thinking: ThinkingRules,
         note: Callable[[str], None],
         pool: Grader | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._log, self._config = folder, log, config
         self._prompts, self._parser, self._thinking, self._note = prompts, parser, thinking, note
+        self._clock = clock
         self._pool: Grader = pool or GradingPool(config.task)
         self._ungraded: dict[str, Row] = {}
         self._fresh: list[Row] = []
@@ -106,7 +109,7 @@ class RowWriter:
             NotWritten: The disk or the object store refused for too long.
             FolderGone: There is no folder any more.
         """
-        results, now = self._config.results, time.monotonic()
+        results, now = self._config.results, self._clock()
         try:
             while self._waiting and (everything or now >= self._due or self._full()):
                 self._commit(dict(list(self._waiting.items())[: results.part_rows]))
@@ -149,7 +152,7 @@ class RowWriter:
         row = self._ungraded.pop(id)
         row |= {"correct": grade.correct, "extracted_answer": grade.extracted, "grade_error": grade.error}
         if not self._waiting:
-            self._due = time.monotonic() + self._config.results.part_interval
+            self._due = self._clock() + self._config.results.part_interval
         self._waiting[id] = row
         self._fresh.append(row)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -53,7 +52,7 @@ class Session:
             self._sequential = SequentialSamples(frame.config.sequential, frame.config.samples)
             self._first = frame.config.sequential.every
         total = sum(problem.samples(frame.config.samples) for problem in problems)
-        self.monitor = Monitor(frame.folder, frame.reporter, total, self._first)
+        self.monitor = Monitor(frame.folder, frame.reporter, total, self._first, frame.clock)
         self.queue: RunQueue | None = None
         columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
         self._take(frame.folder.read(list(dict.fromkeys(columns))).to_pylist())
@@ -150,6 +149,7 @@ class Session:
             thinking,
             self.frame.reporter.note,
             pool,
+            self.frame.clock,
         )
         for request in requests:
             if error := prompts[request.problem].error:
@@ -189,8 +189,8 @@ class Session:
         self._take(rows.graded())
         rows.write()
         self.monitor.tick(queue)
-        if time.monotonic() - self._tracked >= self.config.tracking.interval:
-            self._tracked = time.monotonic()
+        if (now := self.frame.clock()) - self._tracked >= self.config.tracking.interval:
+            self._tracked = now
             said = stats() if stats else queue.stats
             engines = {f"engine/{name}": said[name] for name in ENGINES if name in said}
             self.frame.tracker.log(self.monitor.metrics() | engines, step=self.monitor.live.done)
