@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import tempfile
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from seer_ray.bench.simulation import Fleet, SimulatedPool, VirtualClock
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 
 def prepare(folder: Path, problems: int) -> Path:
@@ -22,7 +21,9 @@ def prepare(folder: Path, problems: int) -> Path:
     with path.open("w") as file:
         for number in range(problems):
             question = f"a = {number % 97}; b = a + {number % 13}; c = b * {number % 7}; what is c?" * 3
-            file.write(json.dumps({"id": f"p{number}", "question": question, "answer": str(number % 10)}) + "\n")
+            file.write(
+                json.dumps({"id": f"p{number}", "question": question, "answer": str(number % 10)}) + "\n"
+            )
     return path
 
 
@@ -96,7 +97,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         workers, requests, median = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
         if len(sys.argv) > 4:
-            import cProfile, pstats
+            import cProfile
+            import pstats
 
             with cProfile.Profile() as profile:
                 print(json.dumps(measure(Fleet(workers, median=median), requests, 4, Path(folder)), indent=1))

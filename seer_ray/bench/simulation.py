@@ -1,4 +1,4 @@
-"""Simulated workers with a clock of their own, in place of a Ray cluster: what they do costs the driver nothing.
+"""Simulated workers with a clock of their own, in place of a Ray cluster: they cost the driver nothing.
 
 The clock stands still while nobody works: it moves on by the CPU time that the driver takes, so that workers
 wait for a slow driver as they would, and jumps to the next event while the driver waits for workers.
@@ -12,14 +12,16 @@ import pickle
 import random
 import time
 import zlib
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
+from seer_ray.cluster.engine_thread import Built, DecodeOptions
+from seer_ray.cluster.report import WorkReport, interval
 from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
-from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
+from seer_ray.engine.request import Completion, Counters, Delta, Reading, Request
 
 VOCABULARY = 1000
 """Of the tokens that are generated; which they are costs the driver nothing."""
@@ -103,10 +105,12 @@ class _Worker:
     finished: list[_Chain] = field(default_factory=list)
     """That nobody was told of."""
     dies: float = math.inf
-    asked: float | None = None
-    """When the call in flight came; None: there is none."""
-    until: float = math.inf
-    hungry: bool = False
+    called: bool = False
+    """A call is in flight."""
+    told: float = 0.0
+    """When it told of unfinished chains."""
+    due: float = 0.0
+    """When it is to do so again."""
     free_since: list[float] = field(default_factory=list)
     """Of each free slot."""
     tokens: int = 0
@@ -140,6 +144,7 @@ class SimulatedPool:
         self._tokens = np.random.default_rng(fleet.seed).integers(
             0, VOCABULARY, fleet.longest + 65536, dtype=np.int32
         )
+        self._text = " ".join(f"{token:03d}" for token in self._tokens[: fleet.longest])
         for place in range(fleet.workers):
             self._at(0.0, "ready", f"w{place}")
 
@@ -221,7 +226,7 @@ class SimulatedPool:
         worker = worker_or_none
         if kind == "dies" or (kind == "poison" and generation in worker.chains):
             self._die(worker, events)
-        elif kind == "report" and worker.asked is not None and int(generation) == worker.generation:
+        elif kind == "report" and worker.called and int(generation) == worker.generation:
             report = self._report(worker)
             reports.append((name, pickle.dumps(report, 5)))
 
@@ -242,21 +247,24 @@ class SimulatedPool:
 
     def _take(self, worker: _Worker, new: Sequence[Request], hungry: bool) -> None:
         now = self.clock.now
+        if not worker.chains:
+            worker.told = now
         self._free(worker)
         for request in new:
             assert worker.free_since, f"{worker.name}: more requests than slots"
             self.waited += now - worker.free_since.pop()
             known = len(request.progress.tokens)
-            chain = _Chain(request, self.fleet.length(request), now, 0, known)
+            chain = _Chain(request, self.fleet.length(request), now, known, known)
             chain.ends = now + (chain.length - known) / self.fleet.rate
             worker.chains[request.id] = chain
             if self.fleet.poisonous(request):
                 self._at(now + 3 / self.fleet.rate, f"poison:{request.id}", worker.name)
-        worker.asked, worker.hungry = now, hungry
+        worker.called = True
         worker.generation += 1
+        worker.due = worker.told + interval(self.interval, self.ready)
         ends = min((chain.ends for chain in worker.chains.values()), default=now)
         last = max((chain.ends for chain in worker.chains.values()), default=now)
-        until = now + self.interval
+        until = worker.due
         if hungry and worker.free_since:
             until = now + 1 / self.fleet.rate
         elif hungry:
@@ -275,24 +283,26 @@ class SimulatedPool:
     def _report(self, worker: _Worker) -> WorkReport:
         self._free(worker)
         deltas = [self._delta(worker, chain, True) for chain in worker.finished]
-        deltas += [self._delta(worker, chain, False) for chain in worker.chains.values()]
-        worker.finished, worker.asked = [], None
+        if self.clock.now >= worker.due:
+            deltas += [self._delta(worker, chain, False) for chain in worker.chains.values()]
+            worker.told = self.clock.now
+        worker.finished, worker.called = [], False
         self.reports += 1
         stats = {"steps": self.clock.now * self.fleet.rate, "new_tokens": worker.tokens, "step_s": 0.0}
         return WorkReport(deltas, len(worker.free_since), bool(worker.chains), stats, "simulated")
 
     def _delta(self, worker: _Worker, chain: _Chain, done: bool) -> Delta:
-        at = (self.clock.now - chain.began) * self.fleet.rate
-        count = chain.length if done else max(chain.told or chain.known, min(chain.length - 1, chain.known + int(at)))
-        start = max(chain.told, chain.known)
+        at = chain.known + int((self.clock.now - chain.began) * self.fleet.rate)
+        count = chain.length if done else max(chain.told, min(chain.length - 1, at))
         begin = zlib.crc32(chain.request.id.encode()) % 65536
-        tokens = self._tokens[begin + start : begin + count].tolist()
+        tokens = self._tokens[begin + chain.told : begin + count]
         worker.tokens += len(tokens)
         chain.told = count
-        counters = Counters(500 * count, 2000 * count, 0.1, 0.2, count / self.fleet.rate, (500 * count,) * LAYERS)
-        delta = Delta(chain.request.id, tokens, counters)
+        read, seconds = 500 * count, count / self.fleet.rate
+        counters = Counters(read, 4 * read, 0.1, 0.2, seconds, (read // LAYERS,) * LAYERS)
+        delta = Delta(chain.request.id, array("i", tokens.tobytes()), counters)
         if done:
-            whole = self._tokens[begin : begin + count].tolist()
-            request = replace(chain.request, progress=Progress())
-            delta.completion = Completion(request, whole, "", "stop", None, counters)
+            text = self._text[: 4 * count]
+            reading = Reading(text + "</think>7", text, "7", count - 2)
+            delta.completion = Completion(chain.request, [], "", "stop", None, counters, reading=reading)
         return delta

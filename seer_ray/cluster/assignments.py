@@ -19,11 +19,12 @@ worker gets after that is a request of another problem, alone: it shows whether 
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from seer_ray.cluster.queue import AHEAD, Pending, Reading, RequestQueue
+from seer_ray.cluster.queue import AHEAD, Pending, RequestQueue, Unread
 from seer_ray.engine.request import Completion, Delta, Progress, Request
 from seer_ray.results.chain import Chain
 
@@ -62,7 +63,7 @@ class Assignments:
         self._chains = {} if chains is None else chains
         self._unfinished: dict[str, Pending] = {}
         self._queue = RequestQueue()
-        self._unread: deque[Reading] = deque()
+        self._unread: deque[Unread] = deque()
         self._to_read = 0
         """Requests in them."""
         self._held: dict[str, dict[str, Pending]] = {}
@@ -85,7 +86,7 @@ class Assignments:
             self._added += 1
             self._queue.add(pending, on_trial=False)
 
-    def read(self, requests: Reading) -> None:
+    def read(self, requests: Unread) -> None:
         """More to do, after what is there; they are read when they are near."""
         self._unread.append(requests)
         self._to_read += requests.left
@@ -189,7 +190,9 @@ class Assignments:
             self._queue.grew(problem, len(chain.tokens) + len(delta.tokens))
             if delta.completion is not None:
                 self._drop(pending)
-                completion = replace(delta.completion, request=request)
+                tokens = chain.tokens + array("i", delta.tokens)
+                logprobs = chain.logprobs + delta.logprobs
+                completion = replace(delta.completion, request=request, tokens=tokens, logprobs=logprobs)
                 outcomes.append(Outcome(completion, worker, chain.attempts, chain.traced(delta.trace)))
                 continue
             chain.extend(delta.tokens, delta.counters or chain.counters, delta.trace, delta.logprobs)
@@ -247,7 +250,7 @@ def _given_up(pending: Pending, reason: str) -> Outcome:
     times = "once" if pending.failures == 1 else f"{pending.failures} times in a row"
     completion = Completion(
         request=pending.request,
-        tokens=list(chain.tokens),
+        tokens=chain.tokens,
         text="",
         finish_reason="error",
         error=f"its worker died {times} before another token came; the last time: {reason}",

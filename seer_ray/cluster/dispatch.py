@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.assignments import Outcome
@@ -40,6 +41,8 @@ class Dispatcher:
         self._waiting: dict[str, tuple[int, bool]] = {}  # (room, busy) of the workers without a call
         self._stats: dict[str, dict[str, float]] = {}
         self._ready_since: dict[str, float] = {}
+        self._at_work: Counter[RunQueue] = Counter()  # workers that have a call, by their run
+        self._size = 0
         self._told_niceness = False
         self._noted: set[str] = set()
 
@@ -60,14 +63,17 @@ class Dispatcher:
         self.pool.start(self.unfinished)
         for event in self.pool.poll(seconds):
             self.take(event, outcomes)
+        self._size = self.pool.size
+        some = any(queue.queued for queue in self.queues)
         for worker, (room, busy) in list(self._waiting.items()):
-            queue = self._queue_for(worker, room, busy)
+            queue = self._queue_for(worker, room, busy) if some or busy else None
             if queue is None:
                 continue
             workers = self._workers_for(queue)
             new = queue.assignments.dispatch(worker, room, workers)
             if new or busy:
                 del self._waiting[worker]
+                self._at_work[queue] += 1
                 self.pool.work(worker, new, queue.assignments.wants(worker, workers), queue.options)
         return outcomes
 
@@ -87,6 +93,7 @@ class Dispatcher:
                 self._note(f"{event.worker}: {event.built.note}")
         elif isinstance(event, Reported):
             report, queue = event.report, self._on[event.worker]
+            self._at_work[queue] -= 1
             lived = self._clock() - self._ready_since[event.worker]
             self._waiting[event.worker] = (report.room, report.busy)
             if report.refused is not None:
@@ -102,10 +109,12 @@ class Dispatcher:
         elif isinstance(event, Homeless):
             self._note(f"worker {event.worker} waits for a place in the cluster: {event.reason}")
         elif isinstance(event, Lost):
-            self._waiting.pop(event.worker, None)
+            waited = self._waiting.pop(event.worker, None) is not None
             held = given_up = 0
             if event.worker in self._on:
-                held, given_up = self._on.pop(event.worker).lost(event.worker, event.reason, self.pool.size)
+                queue = self._on.pop(event.worker)
+                self._at_work[queue] -= not waited
+                held, given_up = queue.lost(event.worker, event.reason, self.pool.size)
             message = f"worker {event.worker} died, {held - given_up} chains go on elsewhere: {event.reason}"
             self._note(message + (f"; {given_up} given up" if given_up else ""))
 
@@ -129,7 +138,7 @@ class Dispatcher:
                         break
                     self._release()
                 return current
-            wanting = [q for q in released if q.assignments.wants(worker, self._workers_for(q, worker))]
+            wanting = [q for q in released if q.assignments.wants(worker, self._workers_for(q))]
             if wanting:
                 queue = next((queue for queue in wanting if queue is current), wanting[0])
                 self._on[worker] = queue
@@ -138,14 +147,10 @@ class Dispatcher:
                 return None
             self._release()
 
-    def _workers_for(self, queue: RunQueue, worker: str | None = None) -> int:
+    def _workers_for(self, queue: RunQueue) -> int:
         """Workers that may come to a run: all but those that are at work on another."""
-        elsewhere = sum(
-            other is not queue and name not in self._waiting
-            for name, other in self._on.items()
-            if name != worker
-        )
-        return max(1, self.pool.size - elsewhere)
+        elsewhere = self._at_work.total() - self._at_work[queue]
+        return max(1, self._size - elsewhere)
 
     def _next(self) -> RunQueue | None:
         """The run whose round is released next."""

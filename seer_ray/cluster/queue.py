@@ -258,7 +258,7 @@ class RequestQueue:
         heapq.heappush(self._at_home.setdefault(problem.worker, []), (0, problem.order, problem))
 
 
-class Reading:
+class Unread:
     """Requests that are read when they are needed, those that were begun before all others.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from seer_ray.cluster.assignments import Assignments, Outcome
 from seer_ray.cluster.breaker import CircuitBreaker
 from seer_ray.cluster.engine_thread import DecodeOptions
-from seer_ray.cluster.queue import Reading
+from seer_ray.cluster.queue import Unread
 from seer_ray.engine.request import Delta, Request
 from seer_ray.results.chain import Chain
 
@@ -98,7 +98,7 @@ class RunQueue:
         """Lets workers have the next round."""
         requests = self._rounds.popleft()
         self.unreleased -= len(requests)
-        self.assignments.read(Reading(requests, len(requests)))
+        self.assignments.read(Unread(requests, len(requests)))
         self.turns.append((0.0, 0.0))
 
     def more(self, requests: Sequence[Request]) -> None:

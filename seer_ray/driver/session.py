@@ -20,8 +20,8 @@ from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.rendered import refuse_other_prompts
 from seer_ray.driver.rows import RowWriter
 from seer_ray.driver.sequential import SequentialSamples
-from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Completion, Request
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grader
@@ -163,7 +163,7 @@ class Session:
             self._rounds(requests, round_problems or len(self.problems)),
             config.cluster.max_attempts,
             log.chains,
-            DecodeOptions(config.engine, config.selector, config.plan),
+            DecodeOptions(config.engine, config.selector, config.plan, _tuple(config.task.thinking_marks)),
         )
         self.queue.held = self._sequential.held if self._sequential is not None else 0
         return self.queue
@@ -250,3 +250,7 @@ class Session:
         for request in requests:
             rounds[place[request.problem]].append(request)
         return rounds
+
+
+def _tuple(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if texts is None else tuple(texts)
