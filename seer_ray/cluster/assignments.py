@@ -19,11 +19,13 @@ worker gets after that is a request of another problem, alone: it shows whether 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from seer_ray.cluster.queue import Pending, RequestQueue
-from seer_ray.engine.request import Completion, Delta, Request
+from seer_ray.cluster.queue import AHEAD, Pending, RequestQueue, Unread
+from seer_ray.engine.request import Completion, Delta, Progress, Request
 from seer_ray.results.chain import Chain
 
 
@@ -55,10 +57,15 @@ class Assignments:
     ) -> None:
         self.new_tokens = 0
         """Tokens reported since the beginning."""
+        self.unfinished_tokens = 0
+        """Tokens known of requests that are not done."""
         self._max_attempts = max_attempts
         self._chains = {} if chains is None else chains
         self._unfinished: dict[str, Pending] = {}
         self._queue = RequestQueue()
+        self._unread: deque[Unread] = deque()
+        self._to_read = 0
+        """Requests in them."""
         self._held: dict[str, dict[str, Pending]] = {}
         self._added = 0
         self._doubt = False
@@ -72,23 +79,52 @@ class Assignments:
                 raise ValueError(f"request {request.id} came twice")
             problem = self._queue.problem(request.problem)
             chain = self._chains.get(request.id) or Chain.of(request.progress)
-            problem.longest = max(problem.longest, len(chain.tokens))
+            problem.unfinished += 1
+            self._queue.grew(problem, len(chain.tokens))
+            self.unfinished_tokens += len(chain.tokens)
             pending = self._unfinished[request.id] = Pending(request, self._added, problem, chain)
             self._added += 1
             self._queue.add(pending, on_trial=False)
 
+    def read(self, requests: Unread) -> None:
+        """More to do, after what is there; they are read when they are near."""
+        self._unread.append(requests)
+        self._to_read += requests.left
+        self._read_on(0)
+
+    def _read_on(self, wanted: int) -> None:
+        """So many fresh requests are in the queue, and some more, if there are."""
+        if not self._unread or self._queue.fresh >= max(AHEAD // 2, wanted):
+            return
+        for request in self._reading():
+            self.add((request,))
+            if self._queue.fresh >= AHEAD + wanted:
+                return
+
+    def _reading(self) -> Iterator[Request]:
+        while self._unread:
+            before = self._unread[0].left
+            for request in self._unread[0]:
+                self._to_read -= before - self._unread[0].left
+                before = self._unread[0].left
+                yield request
+            self._to_read -= before - self._unread[0].left
+            self._unread.popleft()
+
     def drop_queued(self) -> None:
         """Nobody wants what is in the queue any more; what is with workers goes on."""
+        self._unread.clear()
+        self._to_read = 0
         for pending in self._queue.clear():
             self._drop(pending)
 
     @property
     def unfinished(self) -> int:
-        return len(self._unfinished)
+        return len(self._unfinished) + self._to_read
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + self._to_read
 
     @property
     def running(self) -> int:
@@ -96,14 +132,9 @@ class Assignments:
         return self.unfinished - self.queued
 
     @property
-    def unfinished_tokens(self) -> int:
-        """Tokens known of requests that are not done."""
-        return sum(len(pending.chain.tokens) for pending in self._unfinished.values())
-
-    @property
     def problems_seen(self) -> int:
-        """Problems of all requests, done or not."""
-        return self._queue.problems
+        """Problems of all requests, done or not; of those that are not read yet, the samples."""
+        return self._queue.problems + self._to_read
 
     def held(self, worker: str) -> list[str]:
         """Ids of the requests that are with a worker."""
@@ -117,7 +148,7 @@ class Assignments:
         """Whether ``dispatch`` would give this worker something if it had room."""
         if not self._free_share(worker, workers):
             return False
-        return self._queue.has_other() or (not self.held(worker) and self._queue.has_trial())
+        return self._queue.has_other() or (not self._held.get(worker) and self._queue.has_trial())
 
     def dispatch(self, worker: str, room: int, workers: int) -> list[Request]:
         """Takes up to ``room`` requests from the queue and gives them to a worker.
@@ -129,13 +160,15 @@ class Assignments:
         """
         chosen: list[Pending] = []
         room = min(room, self._free_share(worker, workers))
-        if room > 0 and not self.held(worker):
+        # Near the end all that is left must be there, to tell which is longest.
+        self._read_on(self.queued if (last := self.queued < self.running) else max(0, room))
+        if room > 0 and not self._held.get(worker):
             alone = self._queue.take_unlike() if self._doubt else None
             if alone := alone or self._queue.take_trial():
                 chosen.append(alone)
                 self._doubt, room = False, 0
         while len(chosen) < room:
-            pending = self._queue.take(worker, longest_first=self.queued < self.running)
+            pending = self._queue.take(worker, longest_first=last)
             if pending is None:
                 break
             chosen.append(pending)
@@ -143,7 +176,7 @@ class Assignments:
             pending.worker = worker
             pending.chain.attempts += 1
             self._held.setdefault(worker, {})[pending.request.id] = pending
-        return [replace(pending.request, progress=pending.chain.progress) for pending in chosen]
+        return [_continued(pending) for pending in chosen]
 
     def report(self, worker: str, deltas: Iterable[Delta]) -> list[Outcome]:
         """Takes in what a worker did. What it says of requests that it does not hold is ignored."""
@@ -154,13 +187,16 @@ class Assignments:
                 continue
             request, problem, chain = pending.request, pending.problem, pending.chain
             self.new_tokens += len(delta.tokens)
-            problem.longest = max(problem.longest, len(chain.tokens) + len(delta.tokens))
+            self._queue.grew(problem, len(chain.tokens) + len(delta.tokens))
             if delta.completion is not None:
                 self._drop(pending)
-                completion = replace(delta.completion, request=request)
+                tokens = chain.tokens + array("i", delta.tokens)
+                logprobs = chain.logprobs + delta.logprobs
+                completion = replace(delta.completion, request=request, tokens=tokens, logprobs=logprobs)
                 outcomes.append(Outcome(completion, worker, chain.attempts, chain.traced(delta.trace)))
                 continue
             chain.extend(delta.tokens, delta.counters or chain.counters, delta.trace, delta.logprobs)
+            self.unfinished_tokens += len(delta.tokens)
             if delta.tokens:
                 pending.failures = 0
                 self._chains[request.id] = chain
@@ -174,7 +210,8 @@ class Assignments:
             pending.failures += 1
             if pending.failures >= self._max_attempts:
                 self._drop(pending)
-                pending.problem.suspect = self._doubt = True
+                self._queue.suspect(pending.problem)
+                self._doubt = True
                 outcomes.append(_given_up(pending, reason))
             else:
                 self._queue.add(pending, self._on_trial(pending))
@@ -187,15 +224,25 @@ class Assignments:
     def _free_share(self, worker: str, workers: int) -> int:
         """How many more requests a worker may hold."""
         held = self._held.get(worker, {})
-        if any(self._on_trial(pending) for pending in held.values()):
+        # On trial it is alone.
+        if len(held) == 1 and any(self._on_trial(pending) for pending in held.values()):
             return 0
         share = -(-self.unfinished // max(1, workers))
         return max(0, share - len(held))
 
     def _drop(self, pending: Pending) -> None:
         del self._unfinished[pending.request.id]
+        self.unfinished_tokens -= len(pending.chain.tokens)
+        self._queue.done(pending.problem)
         if pending.worker is not None:
             del self._held[pending.worker][pending.request.id]
+
+
+def _continued(pending: Pending) -> Request:
+    """The request for the next worker."""
+    if not pending.chain.tokens and pending.request.progress == Progress():
+        return pending.request
+    return replace(pending.request, progress=pending.chain.progress)
 
 
 def _given_up(pending: Pending, reason: str) -> Outcome:
@@ -203,7 +250,7 @@ def _given_up(pending: Pending, reason: str) -> Outcome:
     times = "once" if pending.failures == 1 else f"{pending.failures} times in a row"
     completion = Completion(
         request=pending.request,
-        tokens=list(chain.tokens),
+        tokens=chain.tokens,
         text="",
         finish_reason="error",
         error=f"its worker died {times} before another token came; the last time: {reason}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.assignments import Outcome
@@ -23,16 +24,25 @@ class Dispatcher:
         queues: Of the runs.
         pool: The workers.
         note: Told, in a line each, what a person should know.
+        clock: Seconds, from any moment on.
     """
 
-    def __init__(self, queues: Sequence[RunQueue], pool: WorkerPool, note: Callable[[str], None]) -> None:
-        self.queues, self.pool, self._note = queues, pool, note
+    def __init__(
+        self,
+        queues: Sequence[RunQueue],
+        pool: WorkerPool,
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.queues, self.pool, self._note, self._clock = queues, pool, note, clock
         self._round = 0
         self._order: list[RunQueue] = []  # of those whose next round is still to be released in this turn
         self._on: dict[str, RunQueue] = {}
         self._waiting: dict[str, tuple[int, bool]] = {}  # (room, busy) of the workers without a call
         self._stats: dict[str, dict[str, float]] = {}
         self._ready_since: dict[str, float] = {}
+        self._at_work: Counter[RunQueue] = Counter()  # workers that have a call, by their run
+        self._size = 0
         self._told_niceness = False
         self._noted: set[str] = set()
 
@@ -53,14 +63,17 @@ class Dispatcher:
         self.pool.start(self.unfinished)
         for event in self.pool.poll(seconds):
             self.take(event, outcomes)
+        self._size = self.pool.size
+        some = any(queue.queued for queue in self.queues)
         for worker, (room, busy) in list(self._waiting.items()):
-            queue = self._queue_for(worker, room, busy)
+            queue = self._queue_for(worker, room, busy) if some or busy else None
             if queue is None:
                 continue
             workers = self._workers_for(queue)
             new = queue.assignments.dispatch(worker, room, workers)
             if new or busy:
                 del self._waiting[worker]
+                self._at_work[queue] += 1
                 self.pool.work(worker, new, queue.assignments.wants(worker, workers), queue.options)
         return outcomes
 
@@ -73,14 +86,15 @@ class Dispatcher:
                     f"Ray has made its workers nicer by {event.built.niceness}: whatever else runs there "
                     f"slows them down; start the cluster with {NICENESS}=0"
                 )
-            self._ready_since[event.worker] = time.monotonic()
+            self._ready_since[event.worker] = self._clock()
             self._waiting[event.worker] = (event.built.room, False)
             if event.built.note is not None and event.built.note not in self._noted:
                 self._noted.add(event.built.note)
                 self._note(f"{event.worker}: {event.built.note}")
         elif isinstance(event, Reported):
             report, queue = event.report, self._on[event.worker]
-            lived = time.monotonic() - self._ready_since[event.worker]
+            self._at_work[queue] -= 1
+            lived = self._clock() - self._ready_since[event.worker]
             self._waiting[event.worker] = (report.room, report.busy)
             if report.refused is not None:
                 queue.fail(report.refused)
@@ -95,10 +109,12 @@ class Dispatcher:
         elif isinstance(event, Homeless):
             self._note(f"worker {event.worker} waits for a place in the cluster: {event.reason}")
         elif isinstance(event, Lost):
-            self._waiting.pop(event.worker, None)
+            waited = self._waiting.pop(event.worker, None) is not None
             held = given_up = 0
             if event.worker in self._on:
-                held, given_up = self._on.pop(event.worker).lost(event.worker, event.reason, self.pool.size)
+                queue = self._on.pop(event.worker)
+                self._at_work[queue] -= not waited
+                held, given_up = queue.lost(event.worker, event.reason, self.pool.size)
             message = f"worker {event.worker} died, {held - given_up} chains go on elsewhere: {event.reason}"
             self._note(message + (f"; {given_up} given up" if given_up else ""))
 
@@ -122,7 +138,7 @@ class Dispatcher:
                         break
                     self._release()
                 return current
-            wanting = [q for q in released if q.assignments.wants(worker, self._workers_for(q, worker))]
+            wanting = [q for q in released if q.assignments.wants(worker, self._workers_for(q))]
             if wanting:
                 queue = next((queue for queue in wanting if queue is current), wanting[0])
                 self._on[worker] = queue
@@ -131,14 +147,10 @@ class Dispatcher:
                 return None
             self._release()
 
-    def _workers_for(self, queue: RunQueue, worker: str | None = None) -> int:
+    def _workers_for(self, queue: RunQueue) -> int:
         """Workers that may come to a run: all but those that are at work on another."""
-        elsewhere = sum(
-            other is not queue and name not in self._waiting
-            for name, other in self._on.items()
-            if name != worker
-        )
-        return max(1, self.pool.size - elsewhere)
+        elsewhere = self._at_work.total() - self._at_work[queue]
+        return max(1, self._size - elsewhere)
 
     def _next(self) -> RunQueue | None:
         """The run whose round is released next."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from seer_ray.cluster.report import WorkReport
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.request import Delta, Request
@@ -20,6 +22,8 @@ class DecodeOptions:
     engine: EngineConfig
     selector: SelectorConfig
     plan: PlanConfig
+    marks: tuple[str, ...] | None = field(default=None, compare=False)
+    """Around the reasoning, for who reads completions: ``task.thinking_marks``."""
 
 
 class LayerPlan(Protocol):
@@ -65,22 +69,6 @@ class Built:
     """What a person should know of it, in a line."""
 
 
-@dataclass
-class WorkReport:
-    """What an engine did since the last report."""
-
-    deltas: list[Delta] = field(default_factory=list)
-    """One a request."""
-    room: int = 0
-    """Requests it could take now."""
-    busy: bool = False
-    stats: dict[str, float] = field(default_factory=dict)
-    plan: str = ""
-    """Readable form of the layer plan that decoded."""
-    refused: str | None = None
-    """Why there is no decoding with the options; what was handed in with them is not begun."""
-
-
 class EngineLoop:
     """Builds an engine in a thread and steps it there for as long as it has work.
 
@@ -99,6 +87,8 @@ class EngineLoop:
         self._refused: str | None = None
         self._inbox: list[Request] = []
         self._outbox: dict[str, Delta] = {}
+        self._done: list[Delta] = []
+        self._told = time.monotonic()  # of the tokens of unfinished chains
         self._plan: str | None = None
         self._failure: BaseException | None = None
         self._steps = 0
@@ -106,6 +96,11 @@ class EngineLoop:
         self._seen = 0  # requests that room and busy know of
         self._room, self._busy, self._stats = 0, False, dict[str, float]()
         threading.Thread(target=self._run, args=(build,), name="engine", daemon=True).start()
+
+    @property
+    def marks(self) -> tuple[str, ...] | None:
+        """Of the options that are wanted now."""
+        return self._wanted.marks if self._wanted is not None else None
 
     def wait_until_built(self) -> Built:
         """What was built. Raises what the builder raised."""
@@ -121,15 +116,18 @@ class EngineLoop:
 
         They are decoded with ``options`` (None: as those before), which may change when there are no others.
 
-        Comes back when the engine has nothing to do, after ``seconds``, or as soon as it has room and the
-        caller is ``hungry`` (has more requests for it). Never before a step is done while there is work:
+        Comes back when the engine has nothing to do, or as soon as it has room and the caller is ``hungry``
+        (has more requests for it): with what is done. And when it has not told of unfinished chains for
+        ``seconds``: with their tokens too. Never before a step is done while there is work:
         an engine that hangs keeps its caller waiting, who takes the silence for what it is.
 
         Raises:
             Exception: what the engine raised; it is of no use any more.
         """
-        deadline = time.monotonic() + seconds
         with self._changed:
+            if not self._outbox and not self._busy:
+                self._told = time.monotonic()
+            deadline = self._told + seconds
             arrived = list(new)
             self._inbox += arrived
             self._wanted = options or self._wanted
@@ -144,7 +142,10 @@ class EngineLoop:
                         break
                 self._changed.wait(rest)
             self._raise_failure()
-            deltas, self._outbox = list(self._outbox.values()), {}
+            deltas, self._done = self._done, []
+            if (now := time.monotonic()) >= deadline:
+                deltas += self._outbox.values()
+                self._outbox, self._told = {}, now
             refused, self._refused = self._refused, None
             return WorkReport(deltas, self._room, self._busy, self._stats, str(self._plan), refused)
 
@@ -188,7 +189,11 @@ class EngineLoop:
     def _publish(self, engine: Steppable, deltas: list[Delta], submitted: int) -> None:
         with self._changed:
             for delta in deltas:
-                self._outbox[delta.request_id] = merge(self._outbox.get(delta.request_id), delta)
+                merged = merge(self._outbox.pop(delta.request_id, None), delta)
+                if merged.completion is not None:
+                    self._done.append(merged)
+                else:
+                    self._outbox[delta.request_id] = merged
             self._room, self._busy, self._stats = engine.room(), engine.busy, engine.stats()
             self._seen += submitted
             self._steps += 1
@@ -197,14 +202,13 @@ class EngineLoop:
 
 
 def merge(first: Delta | None, second: Delta) -> Delta:
-    """Two consecutive deltas of a request as one."""
+    """Two consecutive deltas of a request as one, which may be the first."""
     if first is None:
-        return second
-    return Delta(
-        second.request_id,
-        first.tokens + second.tokens,
-        second.counters or first.counters,
-        second.completion,
-        first.trace + second.trace,
-        first.logprobs + second.logprobs,
-    )
+        tokens = array("i", second.tokens)
+        return replace(second, tokens=tokens, trace=list(second.trace), logprobs=list(second.logprobs))
+    assert isinstance(first.tokens, array)
+    first.tokens.extend(second.tokens)
+    first.trace += second.trace
+    first.logprobs += second.logprobs
+    first.counters, first.completion = second.counters or first.counters, second.completion
+    return first

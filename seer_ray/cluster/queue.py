@@ -1,19 +1,29 @@
-"""The requests of a run that wait for a worker, in the order that ``assignments`` describes."""
+"""The requests of a run that wait for a worker, in the order that ``assignments`` describes.
+
+Nothing here looks at all that waits: heaps keep the orders, and what has changed since it was put into one is
+passed by when it comes to the top.
+"""
 
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, insort
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from seer_ray.engine.request import Request
 from seer_ray.results.chain import Chain
 
+AHEAD = 256
+"""Fresh requests that are in the queue at least while there are more to be read."""
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class Problem:
     """What the samples of one problem have in common."""
 
+    id: str
     order: int
     worker: str | None = None
     """Where its prompt pages are."""
@@ -23,9 +33,11 @@ class Problem:
     """Its samples in the queue that have not been begun, in order."""
     suspect: bool = False
     """A request of it was given up: the others come last."""
+    unfinished: int = 0
+    """Its samples that are not done."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Pending:
     """A request that is not done."""
 
@@ -44,28 +56,46 @@ def _order(item: Problem | Pending) -> int:
     return item.order
 
 
+Heap = list[tuple[int, int, Problem]]
+"""Problems with fresh requests, and some that have changed since."""
+
+
 class RequestQueue:
     """Three queues: begun requests, the longest first; those on trial; the fresh ones by problem."""
 
     def __init__(self) -> None:
+        self.problems = 0
+        """Problems of which there have been requests."""
         self._problems: dict[str, Problem] = {}
         self._begun: list[tuple[int, int, Pending]] = []  # a heap
-        self._trial: list[Pending] = []
-        # Problems with fresh requests, in order, by the worker that has the prompt.
-        self._fresh: dict[str | None, list[Problem]] = {}
+        self._trial: deque[Pending] = deque()
+        self._fresh: dict[int, Problem] = {}  # by order: those with fresh requests
         self._fresh_requests = 0
+        self._first: Heap = []  # (suspect, order): all of them
+        self._at_home: dict[str | None, Heap] = {}  # (0, order): by the worker that has the prompt
+        self._gone: set[str] = set()
+        self._longest: Heap | None = None  # (-longest, order): from the first time that it is asked for
 
     def __len__(self) -> int:
         return len(self._begun) + len(self._trial) + self._fresh_requests
 
     @property
-    def problems(self) -> int:
-        """Problems of which there have been requests."""
-        return len(self._problems)
+    def fresh(self) -> int:
+        """Requests that have not been begun."""
+        return self._fresh_requests
 
     def problem(self, id: str) -> Problem:
         """The one of this id, made where it is new."""
-        return self._problems.setdefault(id, Problem(len(self._problems)))
+        if (problem := self._problems.get(id)) is None:
+            problem = self._problems[id] = Problem(id, self.problems)
+            self.problems += 1
+        return problem
+
+    def done(self, problem: Problem) -> None:
+        """A sample of it is; of a problem without others nothing is kept."""
+        problem.unfinished -= 1
+        if not problem.unfinished:
+            del self._problems[problem.id]
 
     def add(self, pending: Pending, on_trial: bool) -> None:
         pending.worker = None
@@ -91,16 +121,19 @@ class RequestQueue:
         if not self._trial:
             return None
         place = next((n for n, p in enumerate(self._trial) if not p.problem.suspect), 0)
-        return self._trial.pop(place)
+        pending = self._trial[place]
+        del self._trial[place]
+        return pending
 
     def take_unlike(self) -> Pending | None:
         """A request of a problem of which none was given up, as far from the next ones as there is: what is
         wrong with a problem may be wrong with its neighbours."""
         for place in reversed(range(len(self._trial))):
             if not self._trial[place].problem.suspect:
-                return self._trial.pop(place)
-        problems = [problem for problems in self._fresh.values() for problem in problems]
-        last = max((problem for problem in problems if not problem.suspect), key=_order, default=None)
+                pending = self._trial[place]
+                del self._trial[place]
+                return pending
+        last = next((problem for problem in reversed(self._fresh.values()) if not problem.suspect), None)
         return self._take_fresh(last) if last is not None else None
 
     def take(self, worker: str, longest_first: bool) -> Pending | None:
@@ -115,69 +148,132 @@ class RequestQueue:
             pending = heapq.heappop(self._begun)[-1]
             self._claim(pending.problem, worker)
             return pending
-        problem = self._longest() if longest_first else self._nearest(worker)
+        problem = self._growing() if longest_first else self._nearest(worker)
         if problem is None:
             return None
         self._claim(problem, worker)
         return self._take_fresh(problem)
 
-    def _take_fresh(self, problem: Problem) -> Pending:
-        pending = problem.fresh.pop(0)
-        self._fresh_requests -= 1
-        if not problem.fresh:
-            self._unlist(problem)
-        return pending
+    def grew(self, problem: Problem, length: int) -> None:
+        """A sample of it has so many tokens now."""
+        if length > problem.longest:
+            problem.longest = length
+            if self._longest is not None and problem.fresh and not problem.suspect:
+                if self._overgrown(self._longest):
+                    self._rank()
+                else:
+                    heapq.heappush(self._longest, (-length, problem.order, problem))
+
+    def suspect(self, problem: Problem) -> None:
+        """A request of it was given up."""
+        problem.suspect = True
+        if problem.fresh:
+            heapq.heappush(self._first, (1, problem.order, problem))
 
     def clear(self) -> list[Pending]:
         """Takes everything out."""
-        fresh = [pending for problem in self._problems.values() for pending in problem.fresh]
+        fresh = [pending for problem in self._fresh.values() for pending in problem.fresh]
         everything = [*self._trial, *(pending for *_, pending in self._begun), *fresh]
-        for problem in self._problems.values():
+        for problem in self._fresh.values():
             problem.fresh.clear()
-        self._trial.clear()
-        self._begun.clear()
-        self._fresh.clear()
-        self._fresh_requests = 0
+        for collection in (self._trial, self._begun, self._fresh, self._first, self._at_home):
+            collection.clear()
+        self._longest, self._fresh_requests = None, 0
         return everything
 
     def forget(self, worker: str) -> None:
         """A worker is gone, and the prompt pages that it had."""
-        for problem in self._problems.values():
-            if problem.worker == worker:
-                self._move(problem, None)
+        self._gone.add(worker)
+        for _, _, problem in self._at_home.pop(worker, ()):
+            if problem.fresh and problem.worker == worker:
+                problem.worker = None
+                self._push_home(problem)
 
     def _nearest(self, worker: str) -> Problem | None:
         for home in (worker, None):
-            for problem in self._fresh.get(home, ()):
-                if not problem.suspect:
+            heap = self._at_home.get(home)
+            while heap:
+                problem = heap[0][-1]
+                if problem.fresh and not problem.suspect and problem.worker == home:
                     return problem
-        problems = (problem for problems in self._fresh.values() for problem in problems)
-        return min(problems, key=lambda problem: (problem.suspect, problem.order), default=None)
+                heapq.heappop(heap)
+            self._at_home.pop(home, None)
+        return self._foremost()
 
-    def _longest(self) -> Problem | None:
-        problems = (problem for problems in self._fresh.values() for problem in problems)
-        return max(
-            problems,
-            key=lambda problem: (not problem.suspect, problem.longest, -problem.order),
-            default=None,
-        )
+    def _foremost(self) -> Problem | None:
+        while self._first:
+            suspect, _, problem = self._first[0]
+            if problem.fresh and problem.suspect == bool(suspect):
+                return problem
+            heapq.heappop(self._first)
+        return None
+
+    def _growing(self) -> Problem | None:
+        if self._longest is None:
+            self._rank()
+        assert self._longest is not None
+        while self._longest:
+            length, _, problem = self._longest[0]
+            if problem.fresh and not problem.suspect and -length == problem.longest:
+                return problem
+            heapq.heappop(self._longest)
+        return self._foremost()  # none but suspects are left
+
+    def _rank(self) -> None:
+        found = (problem for problem in self._fresh.values() if not problem.suspect)
+        self._longest = [(-problem.longest, problem.order, problem) for problem in found]
+        heapq.heapify(self._longest)
+
+    def _overgrown(self, heap: Heap) -> bool:
+        """Whether most of it has changed: then it is made again."""
+        return len(heap) > 4 * len(self._fresh) + AHEAD
+
+    def _take_fresh(self, problem: Problem) -> Pending:
+        pending = problem.fresh.pop(0)
+        self._fresh_requests -= 1
+        if not problem.fresh:
+            del self._fresh[problem.order]
+        return pending
 
     def _claim(self, problem: Problem, worker: str) -> None:
         if problem.worker is None:
-            self._move(problem, worker)
-
-    def _move(self, problem: Problem, worker: str | None) -> None:
-        if problem.fresh:
-            self._unlist(problem)
-        problem.worker = worker
-        if problem.fresh:
-            self._list(problem)
+            problem.worker = worker
+            if problem.fresh:
+                self._push_home(problem)
 
     def _list(self, problem: Problem) -> None:
-        insort(self._fresh.setdefault(problem.worker, []), problem, key=_order)
+        self._fresh[problem.order] = problem
+        if problem.worker in self._gone:
+            problem.worker = None
+        if self._overgrown(self._first):
+            self._first = [(int(other.suspect), other.order, other) for other in self._fresh.values()]
+            heapq.heapify(self._first)
+        else:
+            heapq.heappush(self._first, (int(problem.suspect), problem.order, problem))
+        self._push_home(problem)
+        if self._longest is not None and not problem.suspect:
+            heapq.heappush(self._longest, (-problem.longest, problem.order, problem))
 
-    def _unlist(self, problem: Problem) -> None:
-        problems = self._fresh[problem.worker]
-        del problems[bisect_left(problems, problem.order, key=_order)]
-        if not problems:
-            del self._fresh[problem.worker]
+    def _push_home(self, problem: Problem) -> None:
+        heapq.heappush(self._at_home.setdefault(problem.worker, []), (0, problem.order, problem))
+
+
+class Unread:
+    """Requests that are read when they are needed, those that were begun before all others.
+
+    Args:
+        requests: One after the other.
+        count: How many there will be.
+    """
+
+    def __init__(self, requests: Iterable[Request], count: int) -> None:
+        self.left = count
+        """That are not read yet."""
+        self._requests: Iterator[Request] = iter(requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        """Reads on."""
+        for request in self._requests:
+            self.left -= 1
+            yield request
+        assert not self.left, f"{self.left} requests fewer than were told of"

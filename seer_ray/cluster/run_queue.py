@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from seer_ray.cluster.assignments import Assignments, Outcome
 from seer_ray.cluster.breaker import CircuitBreaker
 from seer_ray.cluster.engine_thread import DecodeOptions
+from seer_ray.cluster.queue import Unread
 from seer_ray.engine.request import Delta, Request
 from seer_ray.results.chain import Chain
 
@@ -29,7 +30,8 @@ class RunQueue:
 
     Args:
         name: Of the run.
-        rounds: Requests of each round. A run of its own has one.
+        rounds: Requests of each round, those first that have been begun; they are read when they are near.
+            A run of its own has one.
         max_attempts: Failures that make an error row, see ``Assignments``.
         chains: What is known of begun requests, see ``Assignments``.
         options: That workers are to decode with; None: the one that they were built with.
@@ -38,7 +40,7 @@ class RunQueue:
     def __init__(
         self,
         name: str,
-        rounds: Iterable[Sequence[Request]],
+        rounds: Iterable[Collection[Request]],
         max_attempts: int,
         chains: dict[str, Chain] | None = None,
         options: DecodeOptions | None = None,
@@ -59,6 +61,8 @@ class RunQueue:
         self.held = 0
         """Requests that others keep back until they know whether they are needed: see ``more``."""
         self._rounds = deque(rounds)
+        self.unreleased = sum(map(len, self._rounds))
+        """Requests in rounds that are not released."""
         self._max_attempts = max_attempts
         self._breaker = CircuitBreaker()
         self._fruitful: set[str] = set()  # workers of which tokens have come
@@ -68,11 +72,6 @@ class RunQueue:
     def rounds_left(self) -> int:
         """Rounds that are not released."""
         return len(self._rounds)
-
-    @property
-    def unreleased(self) -> int:
-        """Requests in them."""
-        return sum(map(len, self._rounds))
 
     @property
     def unfinished(self) -> int:
@@ -92,14 +91,14 @@ class RunQueue:
 
     @property
     def unfinished_tokens(self) -> int:
-        """Tokens known of requests that are not done."""
-        return self.assignments.unfinished_tokens + sum(
-            len(request.progress.tokens) for requests in self._rounds for request in requests
-        )
+        """Tokens known of requests that are not done, in the rounds that are released."""
+        return self.assignments.unfinished_tokens
 
     def release(self) -> None:
         """Lets workers have the next round."""
-        self.assignments.add(self._rounds.popleft())
+        requests = self._rounds.popleft()
+        self.unreleased -= len(requests)
+        self.assignments.read(Unread(requests, len(requests)))
         self.turns.append((0.0, 0.0))
 
     def more(self, requests: Sequence[Request]) -> None:
@@ -149,14 +148,18 @@ class RunQueue:
 
     def stop(self) -> None:
         """Gives up what no worker has yet; what is begun is finished."""
-        self._rounds.clear()
+        self._forget_rounds()
         self.assignments.drop_queued()
+
+    def _forget_rounds(self) -> None:
+        self._rounds.clear()
+        self.unreleased = 0
 
     def fail(self, reason: str) -> None:
         """Gives everything up. What a worker still says of it is ignored."""
         self.failure = self.failure or reason
         self.held = 0
-        self._rounds.clear()
+        self._forget_rounds()
         self._suspects.clear()
         tokens, self.assignments = self.assignments.new_tokens, Assignments([], self._max_attempts)
         self.assignments.new_tokens = tokens

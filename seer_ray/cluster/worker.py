@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
 import socket
 import threading
@@ -16,6 +18,7 @@ from seer_ray.engine.request import Request
 from seer_ray.models.identity import Contents, contents, verify
 
 if TYPE_CHECKING:
+    from seer_ray.engine.reading import CompletionReader
     from seer_ray.models.group import Group
 
 Builder = Callable[..., Steppable]
@@ -76,6 +79,8 @@ class Worker:
         self._rank = rank
         self._meeting: socket.socket | int | None = None
         self._loop: EngineLoop | None = None
+        self._tokenizer: Any = None
+        self._readers: dict[tuple[str, ...] | None, CompletionReader] = {}
 
     def listen(self) -> int:
         """Of rank 0, before it starts. The port where it waits for the other ranks."""
@@ -103,12 +108,27 @@ class Worker:
         """
         assert self._loop is not None, "start() comes first"
         try:
-            return self._loop.exchange(new, seconds, hungry, options)
+            report = self._loop.exchange(new, seconds, hungry, options)
         except BaseException:
             timer = threading.Timer(GRACE, os._exit, (1,))
             timer.daemon = True
             timer.start()
             raise
+        if self._tokenizer is not None:
+            self._read(report)
+        return report
+
+    def _read(self, report: WorkReport) -> None:
+        """What is done is read here, beside the engine; what cannot be read, by the driver, who says why."""
+        from seer_ray.engine.reading import CompletionReader
+
+        marks = self._loop.marks if self._loop is not None else None
+        if marks not in self._readers:
+            self._readers[marks] = CompletionReader.of(self._tokenizer, marks)
+        for delta in report.deltas:
+            if (done := delta.completion) is not None:
+                with contextlib.suppress(Exception):
+                    done.reading = self._readers[marks].read(done, done.request)
 
     def follow(self, port: int) -> None:
         """Of the other ranks. Loads the model and does what rank 0 does; ends only by an error."""
@@ -124,11 +144,17 @@ class Worker:
 
         torch.set_num_threads(self._threads)
         if self._meeting is None:
-            return self._build(self._config)
+            return self._with_tokenizer(self._build(self._config))
         from seer_ray.engine.parallel import Leader
         from seer_ray.models.group import join
         from seer_ray.models.load import resolve_device
 
         device, ranks = resolve_device(self._config.model.device), self._config.engine.tensor_parallel
         engine: Any = self._build(self._config, join(self._rank, ranks, self._meeting, device))
-        return Leader(engine) if self._rank == 0 else engine
+        return Leader(self._with_tokenizer(engine)) if self._rank == 0 else engine
+
+    def _with_tokenizer(self, engine: Any) -> Any:
+        """The engine; of its tokenizer one of our own, as it is used in another thread."""
+        if getattr(engine, "tokenizer", None) is not None:
+            self._tokenizer = copy.deepcopy(engine.tokenizer)
+        return engine

@@ -15,6 +15,7 @@ from seer_ray.cluster.actors import WorkerActors
 from seer_ray.cluster.connect import logs_folder
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
 from seer_ray.cluster.placement import Placement, cluster_nodes, free_words, resources
+from seer_ray.cluster.report import interval
 from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.errors import ConfigError, JobError, first_line
@@ -31,6 +32,10 @@ LOG_TAIL = 20_000
 """Bytes."""
 FATAL = re.compile(r"Fatal Python error|\*\*\* SIG|what\(\):|\w(Error|Exception): |CUDA error|Bus error")
 """Is in the line of a log that says why a process ends."""
+BREATH = 20e-6
+"""Seconds, times workers, from the first call that ends to the look at all others."""
+LOOK = 0.5
+"""Seconds between two looks for workers that are late."""
 BACKOFF = 1.0
 """Seconds before the second start of a row; doubles."""
 
@@ -134,6 +139,8 @@ class WorkerPool:
         self._watch = watch or ClusterWatch({})
         self._ending: list[threading.Thread] = []
         self._slots = [_Slot(number) for number in range(placement.workers)]
+        self._at_work: dict[str, _Slot] = {}  # those that are ready, by name
+        self._looked = 0.0
         self._first_reason = ""
         self._ever_ready = False
 
@@ -144,7 +151,7 @@ class WorkerPool:
 
     @property
     def ready(self) -> int:
-        return sum(slot.ready for slot in self._slots)
+        return len(self._at_work)
 
     @property
     def starting(self) -> int:
@@ -172,11 +179,12 @@ class WorkerPool:
     ) -> None:
         """Sends a ready worker requests, to be decoded with options (None: as those before), and asks for
         its next report. One call at a time."""
-        slot = self._by_name(worker)
-        assert slot.ready and slot.call is None, f"{worker} is not waiting for work"
+        slot = self._at_work[worker]
+        assert slot.call is None, f"{worker} is not waiting for work"
         slot.loaded = True
         slot.called = time.monotonic()
-        slot.call = slot.actor.work.remote(list(new), self._config.cluster.report_interval, hungry, options)
+        seconds = interval(self._config.cluster.report_interval, self.ready)
+        slot.call = slot.actor.work.remote(list(new), seconds, hungry, options)
 
     def poll(self, seconds: float) -> list[Event]:
         """What happened; waits up to ``seconds`` for something to happen.
@@ -194,11 +202,17 @@ class WorkerPool:
             return []
         done, _ = ray.wait(list(calls), num_returns=1, timeout=seconds)
         if done:
+            # What ends within a moment is taken together: each look costs something for each worker.
+            time.sleep(BREATH * len(calls))
             done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
-        events = []
+        events: list[Event] = []
+        ended = set(done)
         for call, slot in calls.items():
-            if call in done and call in slot.calls:  # else the worker has just ended by another call
+            if call in ended and call in slot.calls:  # else the worker has just ended by another call
                 events.append(self._result(slot, call))
+        if (now := time.monotonic()) - self._looked < LOOK:
+            return events
+        self._looked = now
         events += [self._overdue(slot) for slot in self._slots if self._late(slot)]
         return events + [Homeless(slot.name, self._needs()) for slot in self._slots if self._homeless(slot)]
 
@@ -234,6 +248,7 @@ class WorkerPool:
             return self._dead(slot, _death(error))
         if not slot.ready:
             slot.ready = self._ever_ready = True
+            self._at_work[slot.name] = slot
             return Ready(slot.name, value)
         slot.loaded = value.busy
         if value.deltas:
@@ -280,10 +295,8 @@ class WorkerPool:
     def _end(self, slot: _Slot) -> None:
         if slot.actors is not None:
             self._ending = [thread for thread in self._ending if thread.is_alive()] + [slot.actors.kill()]
+        self._at_work.pop(slot.name, None)
         slot.actors, slot.call, slot.ready, slot.loaded = None, None, False, False
-
-    def _by_name(self, worker: str) -> _Slot:
-        return next(slot for slot in self._slots if slot.actor is not None and slot.name == worker)
 
 
 def _death(error: Exception) -> str:

@@ -57,6 +57,7 @@ class Frame(Generic[C, F]):
         reporter: shows how it goes.
         stop: whether somebody asked the job to stop.
         around: tracks the job that this one is a part of.
+        clock: seconds, from any moment on.
     """
 
     def __init__(
@@ -66,10 +67,11 @@ class Frame(Generic[C, F]):
         reporter: Reporter[Any, Any],
         stop: StopRequest,
         around: Tracker | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.folder, self.reporter, self.stop = config, folder, reporter, stop
         self.tracker = open_tracker(folder, config.tracking, around)
-        self.status = StatusFile(folder)
+        self.status, self.clock = StatusFile(folder), clock
         self.begun = False
         """Whether it is tracked."""
         self.state: State | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from seer_ray.analysis.metrics import GAUGES, live_fields
@@ -25,13 +25,21 @@ WINDOW = 15.0
 class Monitor:
     """Keeps ``live`` and shows it."""
 
-    def __init__(self, folder: RunFolder, reporter: Reporter, total: int, first: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        reporter: Reporter,
+        total: int,
+        first: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Args:
             folder: Of the run.
             reporter: Is shown it.
             total: Rows.
             first: Samples of a problem that count for accuracy; None: all.
+            clock: Seconds, from any moment on.
         """
         self.live = LiveStats(total=total)
         self.totals = Totals(first)
@@ -42,8 +50,8 @@ class Monitor:
         self._turns: list[tuple[float, float]] = []
         self._engines: dict[str, float] = {}
         self._engines_before = dict(before.get("all_engines") or {})
-        self._reporter = reporter
-        self._began = time.monotonic()
+        self._reporter, self._clock = reporter, clock
+        self._began = clock()
         self._speed: deque[tuple[float, int]] = deque()
         self._updated = 0.0
 
@@ -79,7 +87,7 @@ class Monitor:
             queue: What is decoded.
             last: Show it in any case.
         """
-        now = time.monotonic()
+        now = self._clock()
         if now - self._updated < UPDATE and not last:
             return
         self._updated = now
@@ -125,12 +133,12 @@ class Monitor:
         return {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
 
     def _show(self) -> None:
-        self.live.elapsed_s = time.monotonic() - self._began
+        self.live.elapsed_s = self._clock() - self._began
         self._reporter.update(self.live)
 
     def said(self) -> dict[str, Any]:
         """For ``status.json``. From any thread."""
-        self.live.elapsed_s = time.monotonic() - self._began
+        self.live.elapsed_s = self._clock() - self._began
         seconds, tokens = self._decoding()
         return {
             SECONDS: seconds,

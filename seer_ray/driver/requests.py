@@ -9,9 +9,9 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig, RunConfig
-from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Progress, Request, Structure
 from seer_ray.engine.sampling import end_tokens, own_sampling, resolve_sampling
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.models.catalog import check_engine
 from seer_ray.models.load import load_config, load_tokenizer
 from seer_ray.models.mixers import layer_mixers
@@ -118,7 +118,10 @@ def make_requests(
             id = f"{problem}/{sample}"
             progress = log.chains[id].progress if id in log.chains else Progress()
             record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
-            requests.append(Request(id, prompt.tokens, params, seed, problem, sample, progress, record))
+            request = Request(
+                id, prompt.tokens, params, seed, problem, sample, progress, record, prompt.opening
+            )
+            requests.append(request)
     return requests
 
 

@@ -11,8 +11,9 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
 from seer_ray.config.secrets import hidden, redacted
-from seer_ray.driver.thinking import ThinkingRules
+from seer_ray.engine.reading import CompletionReader
 from seer_ray.engine.request import Completion, TokenLogprobs
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
@@ -40,6 +41,7 @@ class RowWriter:
         thinking: Counts thinking tokens.
         note: Told, in a line each, what a person should know.
         pool: What grades; None: a pool of its own.
+        clock: Seconds, from any moment on.
 
     Raises:
         ConfigError: There is no such grader.
@@ -55,9 +57,12 @@ class RowWriter:
         thinking: ThinkingRules,
         note: Callable[[str], None],
         pool: Grader | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._log, self._config = folder, log, config
-        self._prompts, self._parser, self._thinking, self._note = prompts, parser, thinking, note
+        self._prompts, self._parser, self._note = prompts, parser, note
+        self._reader = CompletionReader(parser, thinking)
+        self._clock = clock
         self._pool: Grader = pool or GradingPool(config.task)
         self._ungraded: dict[str, Row] = {}
         self._fresh: list[Row] = []
@@ -106,7 +111,7 @@ class RowWriter:
             NotWritten: The disk or the object store refused for too long.
             FolderGone: There is no folder any more.
         """
-        results, now = self._config.results, time.monotonic()
+        results, now = self._config.results, self._clock()
         try:
             while self._waiting and (everything or now >= self._due or self._full()):
                 self._commit(dict(list(self._waiting.items())[: results.part_rows]))
@@ -149,7 +154,7 @@ class RowWriter:
         row = self._ungraded.pop(id)
         row |= {"correct": grade.correct, "extracted_answer": grade.extracted, "grade_error": grade.error}
         if not self._waiting:
-            self._due = time.monotonic() + self._config.results.part_interval
+            self._due = self._clock() + self._config.results.part_interval
         self._waiting[id] = row
         self._fresh.append(row)
 
@@ -178,14 +183,8 @@ class RowWriter:
         counters = completion.counters
         prompt = self._prompts[request.problem]
         failed = completion.finish_reason == "error"
-        said = self._parser.parse(
-            completion.tokens,
-            prompt.opening,
-            request.sampling.stop,
-            completion.finish_reason == "stop",
-            request.sampling.min_new_tokens,
-        )
-        thought, forced = self._thinking.count(prompt.opening, completion.tokens, request.sampling.thinking)
+        # Workers read what they finish.
+        said = completion.reading or self._reader.read(completion, request)
         return {
             "problem_id": request.problem,
             "sample": request.sample,
@@ -193,8 +192,8 @@ class RowWriter:
             "prompt": prompt.text,
             "asked": prompt.problem.asked.note,
             "completion": said.text,
-            "reasoning": None if failed else said.reasoning,
-            "answer": None if failed else said.answer,
+            "reasoning": said.reasoning,
+            "answer": said.answer,
             "token_ids": completion.tokens,
             "logprobs": self._logprobs(completion),
             "finish_reason": completion.finish_reason,
@@ -203,8 +202,8 @@ class RowWriter:
             "in_form": None if failed else in_form(asked_form(prompt.problem.messages), said.answer),
             "prompt_tokens": len(request.prompt),
             "completion_tokens": len(completion.tokens),
-            "thinking_tokens": None if failed else thought,
-            "thinking_forced": None if failed else forced,
+            "thinking_tokens": said.thinking_tokens,
+            "thinking_forced": said.thinking_forced,
             "attended_kv": counters.attended_kv,
             "available_kv": counters.available_kv,
             "attended_kv_layers": list(counters.attended_layers) or None,

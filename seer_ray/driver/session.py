@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,8 +20,8 @@ from seer_ray.driver.monitor import Monitor
 from seer_ray.driver.rendered import refuse_other_prompts
 from seer_ray.driver.rows import RowWriter
 from seer_ray.driver.sequential import SequentialSamples
-from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Completion, Request
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grader
@@ -53,7 +52,7 @@ class Session:
             self._sequential = SequentialSamples(frame.config.sequential, frame.config.samples)
             self._first = frame.config.sequential.every
         total = sum(problem.samples(frame.config.samples) for problem in problems)
-        self.monitor = Monitor(frame.folder, frame.reporter, total, self._first)
+        self.monitor = Monitor(frame.folder, frame.reporter, total, self._first, frame.clock)
         self.queue: RunQueue | None = None
         columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
         self._take(frame.folder.read(list(dict.fromkeys(columns))).to_pylist())
@@ -150,6 +149,7 @@ class Session:
             thinking,
             self.frame.reporter.note,
             pool,
+            self.frame.clock,
         )
         for request in requests:
             if error := prompts[request.problem].error:
@@ -163,7 +163,7 @@ class Session:
             self._rounds(requests, round_problems or len(self.problems)),
             config.cluster.max_attempts,
             log.chains,
-            DecodeOptions(config.engine, config.selector, config.plan),
+            DecodeOptions(config.engine, config.selector, config.plan, _tuple(config.task.thinking_marks)),
         )
         self.queue.held = self._sequential.held if self._sequential is not None else 0
         return self.queue
@@ -189,8 +189,8 @@ class Session:
         self._take(rows.graded())
         rows.write()
         self.monitor.tick(queue)
-        if time.monotonic() - self._tracked >= self.config.tracking.interval:
-            self._tracked = time.monotonic()
+        if (now := self.frame.clock()) - self._tracked >= self.config.tracking.interval:
+            self._tracked = now
             said = stats() if stats else queue.stats
             engines = {f"engine/{name}": said[name] for name in ENGINES if name in said}
             self.frame.tracker.log(self.monitor.metrics() | engines, step=self.monitor.live.done)
@@ -250,3 +250,7 @@ class Session:
         for request in requests:
             rounds[place[request.problem]].append(request)
         return rounds
+
+
+def _tuple(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if texts is None else tuple(texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ class Request:
 
     id: str
     """Unique in the engine; the job uses ``<problem>/<sample>``."""
-    prompt: tuple[int, ...]
+    prompt: Sequence[int]
     """Token ids."""
     sampling: SamplingParams
     seed: int = 0
@@ -113,6 +114,22 @@ class Request:
     """Where to continue, for a request that another engine has begun."""
     record: bool = False
     """Tell which blocks each step attended (``Delta.trace``)."""
+    opening: str = ""
+    """The end of the prompt's text that the chat template puts behind the chat."""
+
+
+class Reading(NamedTuple):
+    """What a completion says."""
+
+    text: str
+    """With the marks of reasoning and no other special tokens."""
+    reasoning: str | None = None
+    answer: str | None = None
+    """What is not reasoning; None: the reasoning did not end, or the completion is an error."""
+    thinking_tokens: int | None = None
+    """None: the marks of thinking are not known."""
+    thinking_forced: bool | None = None
+    """Whether the budget ended the thinking; None: there was none."""
 
 
 @dataclass
@@ -120,7 +137,7 @@ class Completion:
     """What a request became."""
 
     request: Request
-    tokens: list[int]
+    tokens: Sequence[int]
     text: str
     finish_reason: str
     """``stop`` (end token or stop string), ``length``, ``abort`` or ``error``."""
@@ -129,6 +146,8 @@ class Completion:
     preemptions: int = 0
     logprobs: list[bytes] = field(default_factory=list)
     """Of each token, if asked for: ``TokenLogprobs.parse``."""
+    reading: Reading | None = None
+    """None: nobody has read it yet."""
 
 
 @dataclass
@@ -136,7 +155,7 @@ class Delta:
     """New tokens of one request since the last delta; the last one carries the completion."""
 
     request_id: str
-    tokens: list[int] = field(default_factory=list)
+    tokens: Sequence[int] = field(default_factory=list)
     counters: Counters | None = None
     """After these tokens."""
     completion: Completion | None = None

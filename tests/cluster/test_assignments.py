@@ -199,9 +199,9 @@ class Machine(RuleBasedStateMachine):
             wanted = expected_tokens(self.requests[id])
             if outcome.completion.finish_reason == "error":
                 assert self.deaths_in_a_row[id] == self.max_attempts
-                assert outcome.completion.tokens == wanted[: self.known[id]]
+                assert list(outcome.completion.tokens) == wanted[: self.known[id]]
             else:
-                assert outcome.completion.tokens == wanted
+                assert list(outcome.completion.tokens) == wanted
 
     @rule()
     def hire(self) -> None:

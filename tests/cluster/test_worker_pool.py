@@ -57,7 +57,7 @@ class Job:
         return {
             id
             for id, outcome in self.outcomes.items()
-            if outcome.completion.tokens == expected_tokens(self.requests[id])
+            if list(outcome.completion.tokens) == expected_tokens(self.requests[id])
         }
 
     def pid(self, place: int) -> int:
@@ -115,14 +115,14 @@ def test_a_request_that_kills_workers_becomes_an_error_row(problem: str, reason:
     assert "its worker died 2 times in a row" in str(bad.completion.error)
     assert reason in str(bad.completion.error)
     assert "\n" not in str(bad.completion.error)
-    assert bad.completion.tokens == expected_tokens(requests[0])[: len(bad.completion.tokens)]
+    assert list(bad.completion.tokens) == expected_tokens(requests[0])[: len(bad.completion.tokens)]
 
 
 def test_a_continued_request_gets_the_rest() -> None:
     whole = expected_tokens(make_request("p", length=20))
     begun = make_request("p", length=20, progress=Progress(tuple(whole[:15])))
     job = Job([begun], fake_engine.build_fake, workers=1)
-    assert job.run()["p/0"].completion.tokens == whole
+    assert list(job.run()["p/0"].completion.tokens) == whole
     assert job.queue.new_tokens == 5
 
 

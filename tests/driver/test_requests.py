@@ -13,8 +13,8 @@ from tokenizers import AddedToken
 from seer_ray.config.options import ColumnsConfig, ModelConfig, RunConfig, SamplingConfig, TaskConfig
 from seer_ray.driver.dataset import digest
 from seer_ray.driver.requests import make_prompts, make_requests
-from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine import Request, Structure
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.store import open_store
 from seer_ray.tasks.datasets import load_problems

@@ -16,8 +16,8 @@ from seer_ray.config.options import RunConfig
 from seer_ray.driver import rows
 from seer_ray.driver.decode import _save
 from seer_ray.driver.rows import RowWriter
-from seer_ray.driver.thinking import ThinkingRules
 from seer_ray.engine.request import Completion, Counters
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grade, Grader
 from seer_ray.tasks.problem import Problem, Prompt
@@ -57,7 +57,8 @@ class Case:
     def done(self, problem: str, text: str, error: str | None = None) -> None:
         reason = "error" if error else "stop"
         tokens = tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
-        completion = Completion(make_request(problem), tokens, text, reason, error)
+        request = make_request(problem, opening="<think>" if problem == "f" else "")
+        completion = Completion(request, tokens, text, reason, error)
         self.writer.add(Outcome(completion, None if error else "w0", 1), "2L:dense")
 
     def committed(self) -> dict[str, dict[str, Any]]:
@@ -142,7 +143,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
 ) -> None:
     case = Case(tmp_path)
     clock = [1000.0]
-    monkeypatch.setattr(rows.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(case.writer, "_clock", lambda: clock[0])
     commit = case.folder.commit
 
     def written_but_told_of_a_failure(found: Any) -> None:
@@ -166,7 +167,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
 def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path)
     clock = [1000.0]
-    monkeypatch.setattr(rows.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(case.writer, "_clock", lambda: clock[0])
 
     def full(_: Any) -> None:
         raise OSError("no space left on device")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
-from seer_ray.driver.thinking import ThinkingRules
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.engine.forcing import ThinkingState
 from seer_ray.tasks.thinking import ReasoningParser
 

@@ -1,0 +1,308 @@
+"""Simulated workers with a clock of their own, in place of a Ray cluster: they cost the driver nothing.
+
+The clock stands still while nobody works: it moves on by the CPU time that the driver takes, so that workers
+wait for a slow driver as they would, and jumps to the next event while the driver waits for workers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import pickle
+import random
+import time
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from seer_ray.cluster.engine_thread import Built, DecodeOptions
+from seer_ray.cluster.report import WorkReport, interval
+from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
+from seer_ray.engine.request import Completion, Counters, Delta, Reading, Request
+
+VOCABULARY = 1000
+"""Of the tokens that are generated; which they are costs the driver nothing."""
+LAYERS = 28
+NOTICE = 30.0
+"""Seconds between a spot node's notice and its end."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What is simulated."""
+
+    workers: int
+    slots: int = 64
+    """Chains that one decodes at a time."""
+    rate: float = 30.0
+    """Tokens a second of one chain."""
+    median: float = 2000.0
+    """Tokens of a chain: lognormal, cut at ``longest``."""
+    sigma: float = 1.0
+    longest: int = 32768
+    death_every: float = math.inf
+    """Seconds that a worker lives on average."""
+    spot: float = 0.0
+    """Share of the workers that a cloud takes back after ``spot_every`` seconds on average."""
+    spot_every: float = 1800.0
+    poison: float = 0.0
+    """Share of the requests that kill their worker at their third token."""
+    restart: float = 60.0
+    """Seconds from a worker's end to the next one's model."""
+    seed: int = 0
+
+    def length(self, request: Request) -> int:
+        """Tokens of a chain: a function of its id."""
+        chance = random.Random(f"{self.seed}/{request.id}").gauss(0.0, self.sigma)
+        return max(1, min(self.longest, int(self.median * math.exp(chance)), request.sampling.max_new_tokens))
+
+    def poisonous(self, request: Request) -> bool:
+        return random.Random(f"poison/{self.seed}/{request.id}").random() < self.poison
+
+
+class VirtualClock:
+    """Seconds of the simulation. ``driver`` collects the CPU seconds that the driver took."""
+
+    def __init__(self) -> None:
+        self.now, self.driver = 0.0, 0.0
+        self._mark: float | None = None
+
+    def __call__(self) -> float:
+        """For the driver: also counts what it has taken since it was last asked to wait."""
+        return self.now if self._mark is None else self.now + time.process_time() - self._mark
+
+    def leave(self) -> None:
+        """The driver goes on."""
+        self._mark = time.process_time()
+
+    def enter(self) -> None:
+        """The driver waits, or speaks to a worker."""
+        if self._mark is not None:
+            spent = time.process_time() - self._mark
+            self.now, self.driver, self._mark = self.now + spent, self.driver + spent, None
+
+
+@dataclass
+class _Chain:
+    request: Request
+    length: int
+    began: float
+    """When its next token would have been its first of this worker."""
+    told: int
+    known: int
+    """Tokens that it came with."""
+    ends: float = 0.0
+
+
+@dataclass
+class _Worker:
+    name: str
+    slots: int
+    chains: dict[str, _Chain] = field(default_factory=dict)
+    finished: list[_Chain] = field(default_factory=list)
+    """That nobody was told of."""
+    dies: float = math.inf
+    called: bool = False
+    """A call is in flight."""
+    told: float = 0.0
+    """When it told of unfinished chains."""
+    due: float = 0.0
+    """When it is to do so again."""
+    free_since: list[float] = field(default_factory=list)
+    """Of each free slot."""
+    tokens: int = 0
+    generation: int = 0
+    """Of its events: those of before are void."""
+
+
+class SimulatedPool:
+    """Stands for ``WorkerPool``; see there.
+
+    Args:
+        fleet: What is simulated.
+        clock: Is moved on.
+        interval: Seconds between two reports, as ``cluster.report_interval``.
+    """
+
+    def __init__(self, fleet: Fleet, clock: VirtualClock, interval: float) -> None:
+        self.fleet, self.clock, self.interval = fleet, clock, interval
+        self.size = fleet.workers
+        self.waited = self.idle = self.busy = 0.0
+        """Slot seconds: free while the driver had requests for them; free while it had none; decoding."""
+        self.deaths = 0
+        self.reports = 0
+        self.first_dispatch: float | None = None
+        self.queued = lambda: 0
+        """How many requests wait; who makes the pool sets it."""
+        self._workers: dict[str, _Worker] = {}
+        self._events: list[tuple[float, int, str, str]] = []  # a heap of (when, number, what, worker)
+        self._number = 0
+        self._random = random.Random(fleet.seed)
+        self._tokens = np.random.default_rng(fleet.seed).integers(
+            0, VOCABULARY, fleet.longest + 65536, dtype=np.int32
+        )
+        self._text = " ".join(f"{token:03d}" for token in self._tokens[: fleet.longest])
+        for place in range(fleet.workers):
+            self._at(0.0, "ready", f"w{place}")
+
+    @property
+    def ready(self) -> int:
+        return len(self._workers)
+
+    @property
+    def starting(self) -> int:
+        return self.size - len(self._workers)
+
+    def start(self, wanted: int) -> None:
+        """They start by themselves."""
+
+    def close(self) -> None:
+        """Counts what is left."""
+        self.clock.enter()
+        for worker in self._workers.values():
+            for since in worker.free_since:
+                self.idle += self.clock.now - since
+        self._workers.clear()
+
+    def work(
+        self, worker: str, new: Sequence[Request], hungry: bool, options: DecodeOptions | None = None
+    ) -> None:
+        """As of ``WorkerPool``; what is sent is pickled, as Ray does."""
+        sent = pickle.dumps((list(new), hungry, options), 5)
+        self.clock.enter()
+        if new and self.first_dispatch is None:
+            self.first_dispatch = self.clock.now
+        self._take(self._workers[worker], pickle.loads(sent)[0], hungry)
+        self.clock.leave()
+
+    def poll(self, seconds: float) -> list[Event]:
+        """What happened; moves the clock on to the next event, by up to ``seconds``."""
+        self.clock.enter()
+        clock, until = self.clock, self.clock.now + seconds
+        events: list[Event] = []
+        reports: list[tuple[str, bytes]] = []
+        while self._events and not events and not reports and self._events[0][0] <= until:
+            clock.now = max(clock.now, self._events[0][0])
+            while self._events and self._events[0][0] <= clock.now:
+                when, _, what, name = heapq.heappop(self._events)
+                self._happen(when, what, name, events, reports)
+        if not events and not reports:
+            clock.now = until
+        self.clock.leave()
+        # Counted as the driver's.
+        events += [Reported(name, pickle.loads(report)) for name, report in reports]
+        return events
+
+    # -- the simulation ------------------------------------------------------------------------------
+
+    def _at(self, when: float, what: str, worker: str) -> None:
+        self._number += 1
+        heapq.heappush(self._events, (when, self._number, what, worker))
+
+    def _after(self, mean: float) -> float:
+        return self._random.expovariate(1 / mean) if mean < math.inf else math.inf
+
+    def _happen(
+        self, when: float, what: str, name: str, events: list[Event], reports: list[tuple[str, bytes]]
+    ) -> None:
+        kind, _, generation = what.partition(":")
+        if kind == "ready":
+            worker = self._workers[name] = _Worker(name, self.fleet.slots)
+            worker.free_since = [self.clock.now] * worker.slots
+            dies = self._after(self.fleet.death_every)
+            if int(name[1:].partition(".")[0]) % 1000 < 1000 * self.fleet.spot:
+                dies = min(dies, self._after(self.fleet.spot_every) + NOTICE)
+            if dies < math.inf:
+                worker.dies = when + dies
+                self._at(worker.dies, "dies", name)
+            events.append(Ready(name, Built(worker.slots, "simulated")))
+            return
+        worker_or_none = self._workers.get(name)
+        if worker_or_none is None:
+            return
+        worker = worker_or_none
+        if kind == "dies" or (kind == "poison" and generation in worker.chains):
+            self._die(worker, events)
+        elif kind == "report" and worker.called and int(generation) == worker.generation:
+            report = self._report(worker)
+            reports.append((name, pickle.dumps(report, 5)))
+
+    def _die(self, worker: _Worker, events: list[Event]) -> None:
+        self.deaths += 1
+        self._free(worker)
+        now, queued = self.clock.now, self.queued()
+        for since in worker.free_since:
+            if queued:
+                self.waited += now - since
+            else:
+                self.idle += now - since
+        self.busy += sum(now - chain.began for chain in worker.chains.values())
+        del self._workers[worker.name]
+        number, _, generation = worker.name.partition(".")
+        self._at(self.clock.now + self.fleet.restart, "ready", f"{number}.{int(generation or 0) + 1}")
+        events.append(Lost(worker.name, "simulated"))
+
+    def _take(self, worker: _Worker, new: Sequence[Request], hungry: bool) -> None:
+        now = self.clock.now
+        if not worker.chains:
+            worker.told = now
+        self._free(worker)
+        for request in new:
+            assert worker.free_since, f"{worker.name}: more requests than slots"
+            self.waited += now - worker.free_since.pop()
+            known = len(request.progress.tokens)
+            chain = _Chain(request, self.fleet.length(request), now, known, known)
+            chain.ends = now + (chain.length - known) / self.fleet.rate
+            worker.chains[request.id] = chain
+            if self.fleet.poisonous(request):
+                self._at(now + 3 / self.fleet.rate, f"poison:{request.id}", worker.name)
+        worker.called = True
+        worker.generation += 1
+        worker.due = worker.told + interval(self.interval, self.ready)
+        ends = min((chain.ends for chain in worker.chains.values()), default=now)
+        last = max((chain.ends for chain in worker.chains.values()), default=now)
+        until = worker.due
+        if hungry and worker.free_since:
+            until = now + 1 / self.fleet.rate
+        elif hungry:
+            until = min(until, ends)
+        self._at(max(now, min(until, last)), f"report:{worker.generation}", worker.name)
+
+    def _free(self, worker: _Worker) -> None:
+        """Chains that have come to their end leave their slots."""
+        now = self.clock.now
+        for id in [id for id, chain in worker.chains.items() if chain.ends <= now + 1e-9]:
+            chain = worker.chains.pop(id)
+            worker.finished.append(chain)
+            worker.free_since.append(min(chain.ends, now))
+            self.busy += chain.ends - chain.began
+
+    def _report(self, worker: _Worker) -> WorkReport:
+        self._free(worker)
+        deltas = [self._delta(worker, chain, True) for chain in worker.finished]
+        if self.clock.now >= worker.due:
+            deltas += [self._delta(worker, chain, False) for chain in worker.chains.values()]
+            worker.told = self.clock.now
+        worker.finished, worker.called = [], False
+        self.reports += 1
+        stats = {"steps": self.clock.now * self.fleet.rate, "new_tokens": worker.tokens, "step_s": 0.0}
+        return WorkReport(deltas, len(worker.free_since), bool(worker.chains), stats, "simulated")
+
+    def _delta(self, worker: _Worker, chain: _Chain, done: bool) -> Delta:
+        at = chain.known + int((self.clock.now - chain.began) * self.fleet.rate)
+        count = chain.length if done else max(chain.told, min(chain.length - 1, at))
+        begin = zlib.crc32(chain.request.id.encode()) % 65536
+        tokens = self._tokens[begin + chain.told : begin + count]
+        worker.tokens += len(tokens)
+        chain.told = count
+        read, seconds = 500 * count, count / self.fleet.rate
+        counters = Counters(read, 4 * read, 0.1, 0.2, seconds, (read // LAYERS,) * LAYERS)
+        delta = Delta(chain.request.id, array("i", tokens.tobytes()), counters)
+        if done:
+            text = self._text[: 4 * count]
+            reading = Reading(text + "</think>7", text, "7", count - 2)
+            delta.completion = Completion(chain.request, [], "", "stop", None, counters, reading=reading)
+        return delta
