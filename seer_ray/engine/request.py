@@ -113,6 +113,9 @@ class Request:
     """Where to continue, for a request that another engine has begun."""
     record: bool = False
     """Tell which blocks each step attended (``Delta.trace``)."""
+    document: tuple[int, int] | None = None
+    """Of the prompt's tokens those that a sparse prefill may read sparsely, the first and past the last;
+    None: all."""
 
 
 @dataclass
