@@ -76,5 +76,6 @@ def _torn(folder: RunFolder) -> ConfigError:
 
 
 def _digest(prompt: Prompt) -> str:
-    content = json.dumps([prompt.text, prompt.tokens]).encode()
+    place = [] if prompt.document is None else [prompt.document]
+    content = json.dumps([prompt.text, prompt.tokens, *place]).encode()
     return hashlib.blake2b(content, digest_size=8).hexdigest()

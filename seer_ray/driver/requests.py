@@ -18,8 +18,9 @@ from seer_ray.models.mixers import layer_mixers
 from seer_ray.models.plan import resolve_plan
 from seer_ray.results.progress import ProgressLog
 from seer_ray.tasks.asked import Form
+from seer_ray.tasks.documents import document_tokens
 from seer_ray.tasks.problem import Problem, Prompt
-from seer_ray.tasks.prompts import opening, render
+from seer_ray.tasks.prompts import adds_special, opening, render, rendered
 from seer_ray.tasks.thinking import ReasoningParser
 
 
@@ -69,7 +70,14 @@ def _prompt(
                 "around its thinking are not known; give them, such as task.thinking_marks=[<think>,</think>]"
             )
         text, tokens = render(problem, tokenizer, config.task, clock)
-        return Prompt(problem, text, tuple(tokens), opening(problem, tokenizer, config.task, text, clock))
+        document = document_tokens(
+            problem,
+            tokenizer,
+            lambda each: rendered(each, tokenizer, config.task, clock),
+            adds_special(problem, tokenizer),
+        )
+        begun = opening(problem, tokenizer, config.task, text, clock)
+        return Prompt(problem, text, tuple(tokens), begun, document=document)
     except ConfigError as error:
         return Prompt(problem, "", (), error=str(error))
 
@@ -119,7 +127,16 @@ def make_requests(
             progress = log.chains[id].progress if id in log.chains else Progress()
             record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
             request = Request(
-                id, prompt.tokens, params, seed, problem, sample, progress, record, prompt.opening
+                id,
+                prompt.tokens,
+                params,
+                seed,
+                problem,
+                sample,
+                progress,
+                record,
+                prompt.opening,
+                prompt.document,
             )
             requests.append(request)
     return requests
