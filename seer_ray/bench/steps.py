@@ -163,7 +163,7 @@ def stretch(engine: Engine, context: int) -> None:
     scheduler, block = engine.scheduler, engine.settings.block_size
     for sequence in scheduler.running:
         sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
-        sequence.cached = context
+        sequence.cached, sequence.secured, sequence.placed = context, 0, False
         for pool, pages in zip(scheduler.pools, sequence.pages, strict=True):
             behind = pool.keeps.behind(context, block, decodes=True)
             for index in behind[: max(0, len(pages) - behind.start)]:

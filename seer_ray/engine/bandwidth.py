@@ -7,6 +7,7 @@ from functools import cache
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from seer_ray.engine.passes import Decoder
@@ -68,17 +69,17 @@ class StepBytes:
         self.state = cache.states.bytes if cache.states is not None else 0
         """What layers keep of one sequence beside K and V."""
 
-    def of(self, read: list[list[int]], lengths: list[int], passes: int) -> int:
+    def of(self, read: int, lengths: np.ndarray, passes: int) -> int:
         """Of one step.
 
         Args:
-            read: KV tokens of each row by layer, summed over the KV heads of all ranks.
+            read: KV tokens, summed over rows, layers and the KV heads of all ranks.
             lengths: tokens of each row in the cache.
             passes: over the weights.
         """
-        blocks = sum(length // self.block_size for length in lengths)
-        kv = sum(map(sum, read)) * self.token
-        return passes * self.weights + kv + blocks * self.block + len(lengths) * self.state
+        blocks = int((lengths // self.block_size).sum())
+        kept = blocks * self.block + len(lengths) * self.state
+        return passes * self.weights + read * self.token + kept
 
 
 def _size(tensor: torch.Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
+import numpy as np
 import torch
 
 from seer_ray.engine.groups import PageGroup
@@ -89,9 +90,13 @@ class PagedCache:
         summaries = sum(s.summary_width for s in kept if s is not None) * dtype.itemsize
         return shape.kv_heads * (kv + summaries)
 
-    def readable(self, length: int) -> int:
-        """KV tokens that a step of a sequence of so many reads of each KV head at most, over all layers."""
-        return sum(len(group.layers) * min(length, group.window or length) for group in self.groups)
+    def readable(self, lengths: np.ndarray) -> np.ndarray:
+        """KV tokens that a step of sequences of so many reads of each KV head at most, over all layers."""
+        total = np.zeros_like(lengths)
+        for group in self.groups:
+            seen = lengths if group.window is None else np.minimum(lengths, group.window)
+            total += len(group.layers) * seen
+        return total
 
     def copy_pages(self, copies: list[tuple[int, int, int]]) -> None:
         """Copy on write: (group, from, to), in order. Copies are of open pages: they have no summaries."""
@@ -103,13 +108,19 @@ class PagedCache:
                     if part is not None:
                         part[target] = part[source]
 
-    def place(self, sequence: Sequence) -> None:
-        """Bring the sequence's rows of the page tables up to date."""
-        for table, rows, pages in zip(self.tables, self._rows, sequence.pages, strict=True):
-            row = rows[sequence.slot]
-            if row != pages:
-                same = 0
-                while same < min(len(row), len(pages)) and row[same] == pages[same]:
-                    same += 1
-                table[sequence.slot, same : len(pages)] = upload(pages[same:], table.device)
+    def place(self, sequences: Seq[Sequence]) -> None:
+        """Bring the sequences' rows of the page tables up to date."""
+        moved = [sequence for sequence in sequences if not sequence.placed]
+        for group, (table, rows) in enumerate(zip(self.tables, self._rows, strict=True)):
+            changes: list[tuple[int, int, int]] = []
+            for sequence in moved:
+                row, pages = rows[sequence.slot], sequence.pages[group]
+                for index, page in enumerate(pages):
+                    if index >= len(row) or row[index] != page:
+                        changes.append((sequence.slot, index, page))
                 rows[sequence.slot] = list(pages)
+            if changes:
+                slots, columns, pages = upload(changes, table.device).unbind(1)
+                table[slots, columns] = pages
+        for sequence in moved:
+            sequence.placed = True

@@ -25,22 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from seer_ray.engine.flight import Flight, Mark, Readback, Row
+from seer_ray.engine.flight import Flight, Made, Mark, Readback
 from seer_ray.engine.guide import prepare
 from seer_ray.engine.logprobs import Logprobs
 from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import DecodePass, Decoder
-from seer_ray.engine.sampler import (
-    NEUTRAL,
-    SamplingTensors,
-    choose,
-    complete,
-    may_fall_short,
-    parameters_of,
-    penalise,
-)
+from seer_ray.engine.sampler import NEUTRAL, Parameters, penalise
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.shaping import TokenCounts, counted_of, shape
+from seer_ray.kernels.draw import SamplingTensors, draw
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
@@ -74,6 +67,9 @@ class CapturedSteps(ABC):
         capture: how; what returns what it is given runs the same step uncaptured.
     """
 
+    waits = False
+    """The host may wait for the device while it samples: sampling is not captured."""
+
     def __init__(self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture) -> None:
         self.loaded, self.decoder, self.capture = loaded, decoder, capture
         self.vocabulary: int = loaded.model.config.vocab_size
@@ -87,10 +83,10 @@ class CapturedSteps(ABC):
         device, layers = loaded.device, len(decoder.plan.layers)
         self._integers = torch.zeros(5, max_batch, dtype=torch.int64, device=device)
         self._floats = torch.zeros(4, max_batch, dtype=torch.float32, device=device)
-        self._out = torch.zeros(max_batch, 2 + layers, dtype=torch.int64, device=device)
+        self._out = torch.zeros(max_batch, 1 + layers, dtype=torch.int64, device=device)
         hidden: int = loaded.model.config.hidden_size
         self._hidden = torch.zeros(max_batch, hidden, dtype=loaded.dtype, device=device)
-        self._logits = torch.zeros(max_batch, self.vocabulary, dtype=torch.float32, device=device)
+        self._parameters = Parameters(max_batch, self.vocabulary)
         # Tokens by row of the page table, the last one padding's. Two buffers: a step reads those that the
         # last one sampled and writes the other, so that running it again gives the same.
         self._given, self._sampled = torch.zeros(2, max_batch + 1, dtype=torch.int64, device=device)
@@ -120,29 +116,18 @@ class CapturedSteps(ABC):
         self._fill(sequences)
         self.run(sequences, needs)
         self._given.copy_(self._sampled)
-        logits, params = self._logits[:count], self._params(count)
-        if ahead and any(may_fall_short(sequence, self.vocabulary) for sequence in sequences):
-            logits, params = logits.clone(), params.copy()  # the next step has others there
         out, asked = Readback(self._out[:count]), self._logprobs if needs.logprobs else None
         said = Readback(asked.of(self._out[:count, 0])) if asked is not None else None
 
-        def read() -> list[Row]:
-            found = out.wait()
+        def read() -> Made:
+            found = out.wait().numpy()
+            tokens = found[:, 0].tolist()
             scores = said.wait() if said is not None else None
-            late = found[:, 1].bool()
-            if needs.ranked and late.any():
-                tokens = found[:, 0].to(device)
-                complete(tokens, late.nonzero().squeeze(1).to(device), logits, params)
-                found[:, 0] = tokens.cpu()
-                scores = asked.of(tokens).cpu() if asked is not None else None
             if asked is not None and any(s.thinking is not None for s in sequences):
-                coming = [s.coming(token) for s, token in zip(sequences, found[:, 0].tolist(), strict=True)]
+                coming = [s.coming(token) for s, token in zip(sequences, tokens, strict=True)]
                 scores = asked.of(torch.tensor(coming, device=device)).cpu()
-            rows = [Row(token, kv, bool(short)) for token, short, *kv in found.tolist()]
-            if asked is not None and scores is not None:
-                for row, spelled in asked.spell(scores).items():
-                    rows[row] = rows[row]._replace(logprobs=spelled)
-            return rows
+            spelled = asked.spell(scores) if asked is not None and scores is not None else {}
+            return Made(tokens, found[:, 1:], spelled)
 
         return Flight(sequences, began, out.there, read)
 
@@ -171,15 +156,17 @@ class CapturedSteps(ABC):
     def _fill(self, sequences: list[Sequence]) -> None:
         """Everything of this step in two copies. Padding stands at position 0 of no row (-1): page 0."""
         (integers_host, integers), (floats_host, floats) = map(_staging, (self._integers, self._floats))
-        floats[:, len(sequences) :].T[:] = NEUTRAL
-        integers[SLOTS, len(sequences) :] = -1
+        count, slots = len(sequences), [sequence.slot for sequence in sequences]
+        floats[:, count:].T[:] = NEUTRAL
+        integers[SLOTS, count:] = -1
+        floats[:, :count], integers[TOP_K:, :count] = self._parameters.of(sequences, slots)
+        integers[0, :count] = [s.tokens[s.cached] if s.cached < len(s.tokens) else UNREAD for s in sequences]
+        integers[1, :count] = [sequence.cached for sequence in sequences]
+        integers[SLOTS, :count] = slots
         for row, sequence in enumerate(sequences):
-            floats[:, row], drawn = parameters_of(sequence, self.vocabulary)
-            at = sequence.cached
-            token = sequence.tokens[at] if at < len(sequence.tokens) else UNREAD
-            if token == UNREAD and sequence.thinking is not None and sequence.thinking.next is not None:
-                token = sequence.thinking.next  # whatever the device has sampled
-            integers[:, row] = token, at, sequence.slot, *drawn
+            forced = sequence.thinking.next if sequence.thinking is not None else None
+            if forced is not None and integers[0, row] == UNREAD:  # whatever the device has sampled
+                integers[0, row] = forced
         self._integers.copy_(integers_host, non_blocking=True)
         self._floats.copy_(floats_host, non_blocking=True)
 
@@ -214,7 +201,7 @@ class CapturedSteps(ABC):
         states = torch.where(slots >= 0, slots, cache.states.nobody) if cache.states is not None else None
         step = DecodePass(self.decoder, tables, positions, None if fills else [], slots=states)
         self._hidden[:count] = forward_tokens(self.loaded.model, ids, step)
-        self._out[:count, 2:] = step.tokens_read()
+        self._out[:count, 1:] = step.tokens_read()
 
     def sample(self, rows: int, needs: Needs, sequences: list[Sequence]) -> None:
         """``lm_head``, and the next tokens. The sequences are looked at for what is ``needs.beyond``."""
@@ -230,11 +217,9 @@ class CapturedSteps(ABC):
         if needs.shaped:
             counted = counted_of(sequences)
             shape(logits, sequences, counted, self._counts.advance(counted, ids) if counted else None)
-        tokens, short = choose(logits, params, needs)
-        if needs.ranked:
-            self._logits[:rows] = logits
+        tokens = draw(logits, params, needs.plain, needs.ranked, self.waits)
         self._sampled[slots] = tokens
-        self._out[:rows, 0], self._out[:rows, 1] = tokens, short
+        self._out[:rows, 0] = tokens
 
     def _given_to(self, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens, positions and rows of the page table."""

@@ -168,23 +168,31 @@ class Engine:
 
     def run(self) -> Iterator[Completion]:
         """Completions in order of finishing, until nothing is left."""
-        for delta in self.stream():
+        for delta in self._deltas(tell=False):
             if delta.completion is not None:
                 yield delta.completion
 
     def stream(self) -> Iterator[Delta]:
         """New tokens as they come; the last delta of a request carries its completion."""
+        return self._deltas(tell=True)
+
+    def _deltas(self, tell: bool) -> Iterator[Delta]:
         while self.busy:
-            deltas = deque(self.step())
+            deltas = deque(self.step(tell))
             try:
                 while deltas:
                     yield deltas.popleft()
             finally:  # who stops in the middle of a step gets the rest next time
                 self._outbox[:0] = deltas
 
-    def step(self) -> list[Delta]:
+    def step(self, tell: bool = True) -> list[Delta]:
         """One batch step: at most one chunk of prompts, then one token of every chain in decoding. With
-        ``overlap`` the tokens that come back are those of the step before, read while this one runs."""
+        ``overlap`` the tokens that come back are those of the step before, read while this one runs.
+
+        Args:
+            tell: what chains in decoding have come to; else only what has ended is told, and the rest comes
+                with a later step: making up a row's progress costs more than the row's host time of a step.
+        """
         began = time.perf_counter()
         scheduled = self.scheduler.schedule(self.settle)
         ahead = self.overlap and self.runner.leads(scheduled.decode)
@@ -207,6 +215,8 @@ class Engine:
         if not self._sequences:
             self.scheduler.check()
         deltas, self._outbox = self._outbox, []
+        if tell:
+            deltas += [sequence.report() for sequence in self._sequences.values() if not sequence.told]
         return deltas
 
     def settle(self) -> bool:
@@ -219,18 +229,20 @@ class Engine:
     def _collect(self, flight: Flight) -> None:
         """Wait for a step and take its tokens. ``self._flight`` is the step after it, if that is launched."""
         before = self.runner.bytes_read
-        for sequence, row in self.runner.collect(flight):
-            token = sequence.append(row.token, row.logprobs)
-            self._counters["new_tokens"] += 1
-            done = self._finish_reason(sequence) is not None
-            # It has computed a token too many, or one that is none: nobody sees it. Its page is written again
-            # or given to others by steps after that one.
-            late = row.late and token == row.token  # else that step was given what was forced
-            if (done or late) and self._flight is not None and self._flight.drop(sequence):
+        made = self.runner.collect(flight)
+        self._counters["new_tokens"] += len(made)
+        for sequence, sampled, logprobs in made:
+            token = sequence.append(sampled, logprobs)
+            # Most rows have not ended, and that is to cost little.
+            if not (
+                token in sequence.ends or len(sequence.tokens) >= sequence.limit or sequence.watched
+            ) or (self._finish_reason(sequence) is None):
+                continue
+            # It has computed a token too many: nobody sees it. Its page is written again or given to others
+            # by steps after that one.
+            if self._flight is not None and self._flight.drop(sequence):
                 sequence.cached -= 1
-                if not done and self.runner.cache.states is not None:  # they have moved on with a wrong token
-                    self.scheduler.recompute(sequence)
-            self._outbox.append(self._complete(sequence) if done else sequence.report())
+            self._outbox.append(self._complete(sequence))
         self._counters["decode_s"] += flight.seconds
         self._counters["decode_bytes"] += self.runner.bytes_read - before
 

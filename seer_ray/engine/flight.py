@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from seer_ray.engine.sequence import Sequence
@@ -48,16 +49,16 @@ class Readback:
         return self._host
 
 
-class Row(NamedTuple):
-    """What one row of a step gave."""
+class Made(NamedTuple):
+    """What the rows of a step gave."""
 
-    token: int
-    read: list[int]
-    """KV tokens that it read, by layer, summed over KV heads."""
-    late: bool = False
-    """The token was chosen after the step: one that was launched ahead was given another."""
-    logprobs: bytes = b""
-    """As ``logprobs.Logprobs.spell`` has them; empty: not asked for."""
+    tokens: list[int]
+    read: np.ndarray
+    """KV tokens that each row read, by layer, summed over KV heads: int64 ``[rows, layers]``."""
+    logprobs: dict[int, bytes] = {}  # noqa: RUF012
+    """By row, as ``logprobs.Logprobs.spell`` has them, where asked for."""
+    replayed: frozenset[int] = frozenset()
+    """Rows that made no token: theirs was known."""
 
 
 class Flight:
@@ -67,7 +68,7 @@ class Flight:
         sequences: its rows, not committed yet.
         began: before the step.
         ended: after it.
-        read: waits for the device; one result a row, None for a replayed token.
+        read: waits for the device.
         passes: times that the weights were read.
     """
 
@@ -76,23 +77,32 @@ class Flight:
         sequences: Seq[Sequence],
         began: Mark,
         ended: Mark,
-        read: Callable[[], Seq[Row | None]],
+        read: Callable[[], Made],
         passes: int = 1,
     ) -> None:
-        self._rows = {sequence: (index, sequence.cached) for index, sequence in enumerate(sequences)}
+        self.sequences = sequences
+        self.positions = [sequence.cached for sequence in sequences]
+        """Of the tokens that the rows were given."""
+        self._dropped: set[Sequence] = set()
         self._began, self._ended, self._read = began, ended, read
         self.passes = passes
 
     def drop(self, sequence: Sequence) -> bool:
         """Nobody is to see what comes of a sequence's row. Whether it has one."""
-        return self._rows.pop(sequence, None) is not None
+        if sequence in self._dropped or sequence not in self.sequences:
+            return False
+        self._dropped.add(sequence)
+        return True
 
-    def results(self) -> list[tuple[Sequence, int, Row]]:
-        """Sequence, position of the token that it was given, and result, of the rows that made a token and
-        were not dropped."""
-        found = self._read()
-        made = [(sequence, at, found[index]) for sequence, (index, at) in self._rows.items()]
-        return [(sequence, at, row) for sequence, at, row in made if row is not None]
+    def results(self) -> tuple[Made, list[int]]:
+        """Waits for the step. What it gave, and the rows that made a token and were not dropped."""
+        made = self._read()
+        rows = range(len(self.sequences))
+        if not self._dropped and not made.replayed:
+            return made, list(rows)
+        return made, [
+            row for row in rows if row not in made.replayed and self.sequences[row] not in self._dropped
+        ]
 
     @property
     def seconds(self) -> float:

@@ -19,7 +19,7 @@ from seer_ray.config.selectors import traits_of
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.captured import CapturedSteps, capturable
-from seer_ray.engine.flight import Flight, Mark, Row
+from seer_ray.engine.flight import Flight, Made, Mark
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.groups import PageGroup, page_groups
 from seer_ray.engine.guide import prepare
@@ -149,34 +149,46 @@ class Runner:
     @torch.inference_mode()
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
         """One step of each sequence. ``ahead``: the next one may be launched before this one is read."""
-        for sequence in sequences:
-            self.cache.place(sequence)
+        self.cache.place(sequences)
         if self.captured is not None and self.captures(sequences):
             return self.captured.launch(sequences, ahead)
         began, passes = Mark(self.device), 0
-        made: dict[int, Row] = {}
+        made: dict[int, tuple[int, np.ndarray, bytes]] = {}
         with self._threads():
             for rows in self._groups(sequences):
                 found = self._decode(rows)
                 made |= found
                 passes += bool(found)
-        results = [made.get(sequence.slot) for sequence in sequences]
+        nothing = 0, np.zeros(len(self.plan.layers), np.int64), b""
+        tokens, read, said = zip(*(made.get(s.slot, nothing) for s in sequences), strict=True)
+        results = Made(
+            list(tokens),
+            np.stack(read),
+            {row: spelled for row, spelled in enumerate(said) if spelled},
+            frozenset(row for row, sequence in enumerate(sequences) if sequence.slot not in made),
+        )
         return Flight(sequences, began, Mark(self.device), lambda: results, passes)
 
     @torch.inference_mode()
-    def collect(self, flight: Flight) -> list[tuple[Sequence, Row]]:
-        """Waits for a step: the results of those that made a token. Counts what they read."""
-        results = flight.results()
-        heads = self.cache.heads * self.loaded.group.size
-        for sequence, position, row in results:
-            sequence.count(row.read, heads * self.cache.readable(position + 1))
-        if results:
-            read, lengths = [row.read for _, _, row in results], [at + 1 for _, at, _ in results]
-            self.bytes_read += self.step_bytes.of(read, lengths, flight.passes)
-        return [(sequence, row) for sequence, _, row in results]
+    def collect(self, flight: Flight) -> list[tuple[Sequence, int, bytes]]:
+        """Waits for a step: tokens and log-probabilities of those that made one. Counts what they read."""
+        made, rows = flight.results()
+        if not rows:
+            return []
+        lengths = np.array(flight.positions, np.int64)[rows] + 1
+        available = self.cache.heads * self.loaded.group.size * self.cache.readable(lengths)
+        read = made.read[rows]
+        self.bytes_read += self.step_bytes.of(int(read.sum()), lengths, flight.passes)
+        found = []
+        for row, of_row, could in zip(rows, read, available.tolist(), strict=True):
+            sequence = flight.sequences[row]
+            sequence.count(of_row, could)
+            found.append((sequence, made.tokens[row], made.logprobs.get(row, b"")))
+        return found
 
-    def _decode(self, rows: Seq[Sequence | None]) -> dict[int, Row]:
-        """One pass over batch rows, of which None is padding: what those that are ready give, by slot."""
+    def _decode(self, rows: Seq[Sequence | None]) -> dict[int, tuple[int, np.ndarray, bytes]]:
+        """One pass over batch rows, of which None is padding: what those that are ready give, by slot: token,
+        KV tokens read by layer, log-probabilities."""
         slots = [row.slot if row is not None else 0 for row in rows]
         positions = [row.cached if row is not None else 0 for row in rows]
         block, states = self.settings.block_size, self.cache.states
@@ -217,7 +229,7 @@ class Runner:
             asked = Logprobs(logits.float(), [row for _, row in ready])
             coming = [row.coming(token) for (_, row), token in zip(ready, sampled, strict=True)]
             said = asked.spell(asked.of(torch.tensor(coming, device=self.device)).cpu())
-        read = step.tokens_read().tolist()
+        read = step.tokens_read().cpu().numpy()
         if watch is not None:
             seen = watch.attended(
                 [
@@ -229,7 +241,7 @@ class Runner:
             for (_, row), *attended in zip(watched, *parts, strict=True):
                 row.record(np.concatenate(attended, axis=2))
         return {
-            row.slot: Row(token, read[index], logprobs=said.get(place, b""))
+            row.slot: (token, read[index], said.get(place, b""))
             for place, ((index, row), token) in enumerate(zip(ready, sampled, strict=True))
         }
 

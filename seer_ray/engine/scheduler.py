@@ -41,6 +41,10 @@ class Schedule:
         self.prefill = [chunk for chunk in self.prefill if chunk.sequence.slot >= 0]
 
 
+PATIENCE = 8
+"""Steps after which one that was not admitted is looked at again, where nothing has left or ended."""
+
+
 class Scheduler:
     """Continuous batching over page pools and state slots.
 
@@ -82,10 +86,14 @@ class Scheduler:
         self._moves: list[tuple[int | None, int]] = []
         self._finished = 0
         self._finished_tokens = 0
+        self._changed = True
+        """What admission goes by has changed since it was looked at last, beyond tokens that were made."""
+        self._refusals = 0
 
     # -- in and out ----------------------------------------------------------------------------------
 
     def add(self, sequence: Sequence) -> None:
+        self._changed |= not self.waiting
         self.waiting.append(sequence)
         self._prompts.want(sequence)
 
@@ -103,15 +111,13 @@ class Scheduler:
             self.waiting.remove(sequence)
             self._prompts.unwant(sequence)
 
-    def recompute(self, sequence: Sequence) -> None:
-        """What a running sequence keeps is wrong: it gives that up and waits at the front."""
-        self._preempt(sequence)
-
     def _drop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._slots.append(sequence.slot)
         self._prompts.release(sequence.pages)
         sequence.pages, sequence.cached, sequence.slot = [], 0, -1
+        sequence.secured, sequence.placed = 0, False
+        self._changed = True
 
     # -- a step --------------------------------------------------------------------------------------
 
@@ -125,17 +131,20 @@ class Scheduler:
         # First, so that the pages which newcomers share are copied by whoever writes to them now.
         self._admit()
         # Oldest first, so that it is the newest that has to give way.
+        decode, behind = scheduled.decode, list[Sequence]()
         for sequence in list(self.running):
-            if (
-                sequence.slot >= 0
-                and self._decodes(sequence)
-                and not sequence.full
-                and self._reserve(sequence, sequence.cached + 1, scheduled, settle)
-            ):
-                scheduled.decode.append(sequence)
+            if sequence.cached < sequence.secured:  # most rows in most steps: what it costs counts
+                decode.append(sequence)
+            elif sequence.slot < 0:
+                continue
+            elif not self._decodes(sequence):
+                behind.append(sequence)
+            elif not sequence.full and self._reserve(sequence, sequence.cached + 1, scheduled, settle):
+                sequence.secured = self._secured(sequence)
+                decode.append(sequence)
         room = self.prefill_chunk
-        for sequence in list(self.running):
-            if sequence.slot < 0 or self._decodes(sequence) or room <= 0:
+        for sequence in behind:
+            if sequence.slot < 0 or room <= 0:
                 continue
             start, goal = sequence.cached, self._prefill_goal(sequence)
             # Chunk boundaries are multiples of the chunk size, whatever else is in the step.
@@ -154,6 +163,7 @@ class Scheduler:
         for chunk in scheduled.prefill:
             sequence = chunk.sequence
             sequence.cached = chunk.end
+            self._changed = True
             if (move := self._prompts.keep(sequence)) is not None:
                 self._moves.append(move)
             if self._decodes(sequence):
@@ -209,8 +219,21 @@ class Scheduler:
                 scheduled.copies.append((group, pages[index], page))
                 pool.release(pages[index])
                 pages[index] = page
+                sequence.placed = False
             while len(pages) * self.block < end:
                 pages.append(pool.allocate())
+                sequence.placed = False
+
+    def _secured(self, sequence: Sequence) -> int:
+        """The first token that a decoding sequence has no page for, may not have, or gives pages back for."""
+        cached, block = sequence.cached, self.block
+        ends = [(cached // block + 1) * block, sequence.limit - 1]
+        ends += [
+            ((cached - pool.keeps.reach + 1) // block + 1) * block + pool.keeps.reach - 1
+            for pool in self.pools
+            if pool.keeps.reach is not None
+        ]
+        return min(ends)
 
     def _give_back(self, sequence: Sequence, pool: PagePool, pages: list[int]) -> None:
         """Pages that no token from the next one on looks back to."""
@@ -220,6 +243,8 @@ class Scheduler:
                 return
             pool.release(pages[index])
             pages[index] = 0
+            sequence.placed = False
+            self._changed = True
 
     def _preempt(self, sequence: Sequence) -> None:
         self._drop(sequence)
@@ -232,7 +257,14 @@ class Scheduler:
     # -- admission -----------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        self.starved = False
+        if not self.waiting or not self._slots:
+            self.starved = False
+            return
+        # Chains that grow may bring room nearer as well, but slowly.
+        self._refusals += 1
+        if self.starved and not self._changed and self._refusals % PATIENCE:
+            return
+        self.starved = self._changed = False
         leading = {s.prompt_key for s in self.running if s.cached < s.prompt_length - 1}
         for sequence in list(self.waiting):
             if not self._slots:
@@ -249,6 +281,9 @@ class Scheduler:
             if prompt is not None:
                 sequence.pages = self._prompts.share(prompt.pages)
                 sequence.cached = sequence.prompt_length - 1
+                for other in self.running:  # who writes to a page that is shared by now copies it first
+                    if other.prompt_key == sequence.prompt_key:
+                        other.secured = 0
             else:
                 sequence.pages = [[] for _ in self.pools]
                 if sequence.prompt_length > 1:

@@ -6,7 +6,6 @@ import hashlib
 import time
 from array import array
 from dataclasses import replace
-from operator import add
 
 import numpy as np
 
@@ -47,13 +46,19 @@ class Sequence:
         self.slot = -1
         """Row in the engine's page table; -1: not admitted."""
         self.preemptions = 0
+        self.secured = 0
+        """Decoded tokens up to this one may be written to pages of its own: no pool need be asked. 0: ask."""
+        self.placed = False
+        """The page tables have its pages as they are."""
         begun = request.progress.counters
-        self.attended, self.available = begun.attended_kv, begun.available_kv
-        self.attended_layers = begun.attended_layers
+        self._available, self._read = begun.available_kv, np.zeros(0, np.int64)
         self.noise_key = noise_key(request.seed, request.problem, request.sample)
         self.needs = needs_of(request.sampling)
         """What it asks of sampling, see ``needs``."""
         self.least = request.sampling.min_new_tokens
+        self.ends = frozenset(request.sampling.eos_token_ids)
+        self.watched = bool(request.sampling.stop or request.sampling.structure)
+        """More than its last token says whether it has ended."""
         self.guide: Guide | None = None
         """Of a request with a structure: whoever has the tokenizer gives it one."""
         self.logprobs = list(request.progress.logprobs)
@@ -107,14 +112,13 @@ class Sequence:
         assert self._encoder is not None
         self._trace.append(self._encoder.add(attended))
 
-    def count(self, read: list[int], available: int) -> None:
-        """KV tokens that a step read, by layer, and could have read in all."""
-        if len(self.attended_layers) == len(read):
-            self.attended_layers = tuple(map(add, self.attended_layers, read))
-        elif not self.attended:  # else begun by one that did not count by layer
-            self.attended_layers = tuple(read)
-        self.attended += sum(read)
-        self.available += available
+    def count(self, read: np.ndarray, available: int) -> None:
+        """KV tokens that a step read, int64 by layer, and could have read in all."""
+        if len(self._read):
+            self._read += read
+        else:
+            self._read = read.copy()
+        self._available += available
 
     def enter(self, phase: str) -> None:
         """From now on time counts as ``queued``, ``prefill`` or ``decode``."""
@@ -128,17 +132,29 @@ class Sequence:
 
     def _counters(self) -> Counters:
         self._lap()
+        begun, read = self.request.progress.counters, self._read.tolist()
+        layers = begun.attended_layers
+        if len(layers) == len(read):
+            layers = tuple(before + more for before, more in zip(layers, read, strict=True))
+        elif not begun.attended_kv:  # else begun by one that did not count by layer
+            layers = tuple(read)
         return Counters(
-            self.attended,
-            self.available,
+            begun.attended_kv + sum(read),
+            self._available,
             self._seconds["queued"],
             self._seconds["prefill"],
             self._seconds["decode"],
-            self.attended_layers,
+            layers,
         )
 
+    @property
+    def told(self) -> bool:
+        """There is nothing that ``report`` has not said."""
+        return self._reported == len(self.tokens)
+
     def report(self) -> Delta:
-        """The tokens since the last report."""
+        """The tokens since the last report, with what they have cost: made up when it is asked for, as it
+        takes longer than a row's share of a step."""
         tokens = self.tokens[self._reported :]
         self._reported = len(self.tokens)
         trace, self._trace = self._trace, []

@@ -31,6 +31,8 @@ class Form(NamedTuple):
 class DecodeTapes(CapturedSteps):
     """A tape for each form of step; ``KEPT`` are kept."""
 
+    waits = True
+
     def __init__(
         self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture = record
     ) -> None:

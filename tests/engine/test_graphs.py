@@ -13,7 +13,7 @@ import torch
 from engines import SELECTORS, around_pages, eager, kv_memory, make_engine, outcomes, request, run, tokens
 from tape import Capture
 
-from seer_ray.engine import Engine, passes, sampler
+from seer_ray.engine import Engine, passes
 from seer_ray.engine.captured import Step
 from seer_ray.engine.graphs import DecodeGraphs, buckets
 from seer_ray.selectors.base import CurrentPages
@@ -74,23 +74,6 @@ def test_all_ways_of_sampling_in_one_batch(capture: Capture) -> None:
     ]
     expected = outcomes(run(eager(make_engine(max_batch=3)), mixed))
     assert outcomes(run(captured(make_engine(max_batch=3), capture), mixed)) == expected
-
-
-def test_settings_that_reach_beyond_the_candidates(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With eight candidates most draws need the whole vocabulary, which is chosen from after the replay."""
-    mixed = around_pages({"temperature": 1.5, "top_p": 0.97})
-    expected = outcomes(run(eager(make_engine()), mixed))
-    completed = []
-    complete = sampler.complete
-    monkeypatch.setattr(sampler, "NUCLEUS", 8)
-    monkeypatch.setattr(
-        "seer_ray.engine.captured.complete", lambda *most: (completed.append(most[1]), complete(*most))
-    )
-    assert (
-        outcomes(run(captured(make_engine(), capture), around_pages({"temperature": 1.5, "top_p": 0.97})))
-        == expected
-    )
-    assert completed
 
 
 @pytest.mark.parametrize("selector", ["dense", "seer"])

@@ -18,17 +18,9 @@ from transformers.generation.logits_process import (
 )
 
 from seer_ray.engine.request import Request, SamplingParams
-from seer_ray.engine.sampler import (
-    NUCLEUS,
-    SamplingTensors,
-    _uniform,
-    candidates,
-    everything,
-    gumbel,
-    parameters_of,
-    sample,
-)
+from seer_ray.engine.sampler import Parameters, sample
 from seer_ray.engine.sequence import Sequence, noise_key
+from seer_ray.kernels.draw import NUCLEUS, SamplingTensors, candidates, everything, gumbel, uniform
 
 VOCABULARY = 3 * NUCLEUS
 GREEDY = SamplingParams(max_new_tokens=1000)
@@ -48,8 +40,8 @@ def logits(rows: int, spread: float, seed: int = 0) -> torch.Tensor:
 
 def distribution(x: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """Probability of every token."""
-    floats, (top_k, key) = parameters_of(chain(params), VOCABULARY)
-    sampling = SamplingTensors(*(torch.full((len(x),), value) for value in (*floats, top_k, key)))
+    made = Parameters(1, VOCABULARY).of([chain(params)], [0])
+    sampling = SamplingTensors(*(torch.from_numpy(row).expand(len(x)) for part in made for row in part))
     if not sampling.ranked.any():
         values, ids = everything(x, sampling)
         return torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1))
@@ -146,9 +138,9 @@ def test_noise_is_finite_for_every_hash() -> None:
     """With 24 bits plus a half the largest one was rounded to 1, whose noise is infinite: one draw in
     2^24, and it won against every token, or made a removed one (-inf + inf) win."""
     bits = torch.tensor([-1, 0, 2**31 - 1, -(2**31), 511, -512], dtype=torch.int32)
-    uniform = _uniform(bits)
-    assert (uniform > 0).all() and (uniform < 1).all()
-    assert (-(-uniform.log()).log()).isfinite().all()
+    found = uniform(bits)
+    assert (found > 0).all() and (found < 1).all()
+    assert (-(-found.log()).log()).isfinite().all()
 
 
 def test_noise_is_a_function_of_key_and_token() -> None:
