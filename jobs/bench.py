@@ -3,7 +3,7 @@
 ``kernels``: decode attention with its gate against the best dense attention. ``engine``: whole engines
 against ``model.generate`` and ``generate_batch``, decode steps at long context. ``memory``: peak memory of a
 full cache. ``all``: these three, unattended. ``distill``: training steps of gates. ``layers``:
-decode steps of models with layers of other kinds. Needs neither Ray nor
+decode steps of models with layers of other kinds. ``host``: what a step costs beside its device. Needs neither Ray nor
 MLflow nor Hydra.
 """
 
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from seer_ray.bench import distill as bench_distill
 from seer_ray.bench import engine as bench_engine
+from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench import layers as bench_layers
 from seer_ray.bench import memory as bench_memory
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> int:
             report["engine"] = bench_engine.bench_engine(options, console)
         if options.what == "layers":
             report["layers"] = bench_layers.bench_layers(options, console)
+        if options.what == "host":
+            report["host"] = bench_host.bench_host(options, console)
         if options.what == "distill":
             report["distill"] = bench_distill.bench_distill(options, console)
     except Refused as problem:

@@ -88,7 +88,7 @@ class FakeEngine:
             raise ConfigError("model.gates: none given")
         self.plan = FakePlan(f"fake-{selector.name}{selector.budget}")
 
-    def step(self) -> list[Delta]:
+    def step(self, tell: bool = True) -> list[Delta]:
         while self.waiting and len(self.running) < self.rows:
             request = self.waiting.popleft()
             self.running[request.id] = (request, list(request.progress.tokens))

@@ -39,7 +39,7 @@ def memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any
 def parser() -> argparse.ArgumentParser:
     """Of all that can be measured; defaults are those of this machine."""
     made = argparse.ArgumentParser(prog="seer-ray bench", description=ABOUT)
-    made.add_argument("what", choices=("kernels", "engine", "memory", "all", "distill", "layers"))
+    made.add_argument("what", choices=("kernels", "engine", "memory", "all", "distill", "layers", "host"))
     made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()
     shapes = ", ".join(SHAPES)
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"all but kernels: {usual.dtype}"
     )
+    made.add_argument("--rows", type=numbers, default=(64, 256), help="host: rows of a step (64, 256)")
     made.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
     bench_kernels.add_options(made.add_argument_group("kernels"))
     bench_engine.add_options(made.add_argument_group("engine"))

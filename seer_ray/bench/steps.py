@@ -159,19 +159,8 @@ def stretch(engine: Engine, context: int) -> None:
 
     Time and memory do not depend on what is in the cache, and real prompts would take hours on a CPU.
     """
-    engine.settle()
-    scheduler, block = engine.scheduler, engine.settings.block_size
-    for sequence in scheduler.running:
-        sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
-        sequence.cached, sequence.secured, sequence.placed = context, 0, False
-        for pool, pages in zip(scheduler.pools, sequence.pages, strict=True):
-            behind = pool.keeps.behind(context, block, decodes=True)
-            for index in behind[: max(0, len(pages) - behind.start)]:
-                if pages[index]:
-                    pool.release(pages[index])
-                    pages[index] = 0
-            while len(pages) * block <= context:
-                pages.append(0 if len(pages) in behind else pool.allocate())
+    lengthen(engine, context)
+    scheduler = engine.scheduler
     noise = torch.Generator(device=engine.runner.device).manual_seed(0)
     cache = engine.runner.cache
     for kv, group in zip(cache.kv, cache.group_of, strict=True):
@@ -188,6 +177,23 @@ def stretch(engine: Engine, context: int) -> None:
     for summary, group in zip(cache.summary, cache.group_of, strict=True):
         if summary is not None and group is not None:
             summary[: scheduler.pools[group].used + 1].normal_(generator=noise)
+
+
+def lengthen(engine: Engine, context: int) -> None:
+    """Moves every running chain to ``context`` tokens, over whatever is in its pages."""
+    engine.settle()
+    scheduler, block = engine.scheduler, engine.settings.block_size
+    for sequence in scheduler.running:
+        sequence.tokens += [1] * (context + 1 - len(sequence.tokens))
+        sequence.cached, sequence.secured, sequence.placed = context, 0, False
+        for pool, pages in zip(scheduler.pools, sequence.pages, strict=True):
+            behind = pool.keeps.behind(context, block, decodes=True)
+            for index in behind[: max(0, len(pages) - behind.start)]:
+                if pages[index]:
+                    pool.release(pages[index])
+                    pages[index] = 0
+            while len(pages) * block <= context:
+                pages.append(0 if len(pages) in behind else pool.allocate())
 
 
 def step_time(engine: Engine, overlap: bool) -> tuple[float, float]:

@@ -43,7 +43,8 @@ class Steppable(Protocol):
 
     def submit(self, request: Request) -> None: ...
 
-    def step(self) -> list[Delta]: ...
+    def step(self, tell: bool = True) -> list[Delta]:
+        """One step; unless it is to ``tell`` all, what chains have come to may wait for a later one."""
 
     def room(self) -> int: ...
 
@@ -92,6 +93,8 @@ class EngineLoop:
         self._plan: str | None = None
         self._failure: BaseException | None = None
         self._steps = 0
+        self._interval = 0.0  # seconds that a caller waits for a report
+        self._told = float("-inf")  # when a step told all
         self._posted = 0  # requests that came into the inbox
         self._seen = 0  # requests that room and busy know of
         self._room, self._busy, self._stats = 0, False, dict[str, float]()
@@ -131,6 +134,7 @@ class EngineLoop:
             arrived = list(new)
             self._inbox += arrived
             self._wanted = options or self._wanted
+            self._interval = seconds
             self._posted += len(arrived)
             self._changed.notify_all()
             begun = self._steps
@@ -167,11 +171,20 @@ class EngineLoop:
                     continue
                 for request in new:
                     engine.submit(request)
-                self._publish(engine, engine.step(), len(new))
+                self._publish(engine, engine.step(self._tells()), len(new))
         except BaseException as failure:
             with self._changed:
                 self._failure = failure
                 self._changed.notify_all()
+
+    def _tells(self) -> bool:
+        """Whether a report's time has passed since a step told all: telling costs more than a step's host
+        work otherwise does."""
+        now = time.monotonic()
+        due = now >= self._told + self._interval
+        if due:
+            self._told = now
+        return due
 
     def _configured(self, engine: Steppable) -> bool:
         """Whether the engine has the options that are wanted, now."""

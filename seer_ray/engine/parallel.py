@@ -45,8 +45,8 @@ class Leader:
     def abort(self, request_id: str) -> None:
         self._all("abort", request_id)
 
-    def step(self) -> list[Delta]:
-        deltas: list[Delta] = self._all("step")
+    def step(self, tell: bool = True) -> list[Delta]:
+        deltas: list[Delta] = self._all("step", tell)
         return deltas
 
     def configure(

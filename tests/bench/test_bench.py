@@ -15,6 +15,7 @@ from engines import tiny_model
 
 from seer_ray.bench import case as bench_case
 from seer_ray.bench import distill as bench_distill
+from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench import layers as bench_layers
 from seer_ray.bench import models as bench_models
@@ -269,3 +270,21 @@ def test_layers_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert min(found["ms_per_step"].values()) > 0
     assert list(found["linear_us_per_layer"]) == ["64", "256"]
     assert bench.main(["layers", "--context", "300"]) == 2
+
+
+def test_host_work_is_that_of_whole_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row makes a token in every step, of whichever way of telling; pages fill on the way."""
+    monkeypatch.setattr(bench_host, "STEPS", 70)
+    monkeypatch.setattr(bench_host, "REPEATS", 1)
+    assert bench.main(["host", "--rows", "2,5", "--context", "100", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["host"]["us_per_row_step"]
+    assert [row["rows"] for row in found] == [2, 5]
+    assert all(0 < row["as a worker"] and 0 < row["telling all"] for row in found)
+    engine = bench_host.idle_engine(3, 100)
+    made = engine.stats()["new_tokens"]
+    bench_host.row_time(engine, 70)
+    assert engine.stats()["new_tokens"] - made == 3 * 69  # one step is in flight
+    assert {len(sequence.tokens) for sequence in engine.scheduler.running} == {101 + 69}
+    assert all(sequence.told for sequence in engine.scheduler.running)

@@ -41,7 +41,7 @@ class Journal:
         os.write(self._file, f"begin {self._id(request.id)} {len(request.progress.tokens)}\n".encode())
         self._engine.submit(request)
 
-    def step(self) -> Any:
+    def step(self, tell: bool = True) -> Any:
         deltas = self._engine.step()
         made = [
             f"made {self._id(delta.request_id)} {len(delta.tokens)}\n" for delta in deltas if delta.tokens

@@ -19,9 +19,9 @@ class Gated(FakeEngine):
         super().__init__(rows)
         self.permits = threading.Semaphore(0)
 
-    def step(self) -> list[Delta]:
+    def step(self, tell: bool = True) -> list[Delta]:
         self.permits.acquire()
-        return super().step()
+        return super().step(tell)
 
     def let(self, steps: int) -> None:
         for _ in range(steps):
@@ -92,6 +92,27 @@ def test_the_engine_goes_on_between_exchanges() -> None:
         if not report.busy:
             break
     assert tokens == expected_tokens(make_request("p", length=6))[1:]
+
+
+def test_all_is_told_once_in_the_time_of_a_report() -> None:
+    told: list[bool] = []
+
+    class Listening(Gated):
+        def step(self, tell: bool = True) -> list[Delta]:
+            told.append(tell)
+            return super().step(tell)
+
+    engine = Listening(rows=1)
+    loop = EngineLoop(lambda: engine)
+    engine.let(5)
+    loop.exchange([make_request("p", length=5)], LONG, hungry=False)
+    assert told == [True] + [False] * 4
+    told.clear()
+    engine.let(3)
+    loop.exchange([make_request("q", length=3)], 0.0, hungry=False)
+    while loop.exchange([], 0.0, hungry=False).busy:
+        pass
+    assert told[0] and len(told) == 3
 
 
 def test_what_the_engine_raises_reaches_the_caller_every_time() -> None:
