@@ -21,6 +21,7 @@ from triton.compiler import ASTSource
 from seer_ray.kernels import (
     triton_append,
     triton_attend,
+    triton_draw,
     triton_prefill,
     triton_rows,
     triton_score,
@@ -30,6 +31,7 @@ from seer_ray.kernels import (
 )
 from seer_ray.kernels.append import Norms
 from seer_ray.kernels.chunks import Chunks
+from seer_ray.kernels.draw import SamplingTensors
 from seer_ray.kernels.quantise import KV, TOP, Quantised
 
 TYPES = {
@@ -181,6 +183,13 @@ def select(arch: int, width: int, threshold: float | None) -> dict[str, Any]:
     )
 
 
+def draw(arch: int, dtype: torch.dtype, vocabulary: int) -> dict[str, Any]:
+    floats, integers = (empty(16, dtype=dtype) for dtype in (torch.float32, torch.int64))
+    params = SamplingTensors(floats, floats, floats, floats, integers, integers)
+    logits = empty(16, vocabulary, dtype=dtype)
+    return compiled(triton_draw, "draw_row", arch, lambda: triton_draw.draw(logits, params))
+
+
 def append(
     arch: int, dtype: torch.dtype, dim: int, group: int, kept: torch.dtype | None = None, norm: bool = False
 ) -> dict[str, Any]:
@@ -289,6 +298,7 @@ def cases() -> list[tuple[Any, ...]]:
         *((score, arch, bf16, 4, 128, True) for arch in (80, 90)),
         *((add_norm, arch, bf16, width) for arch in (80, 90) for width in (4096, 5120)),
         *((silu_product, arch, bf16, 12288) for arch in (80, 90)),
+        *((draw, arch, bf16, 151936) for arch in (80, 90, 100)),
         *((append, arch, bf16, 128, 4, None, True) for arch in (80, 90)),
         *((fill, arch, bf16, 128, 64, "seer", None, 4) for arch in (80, 90)),
         (fill, 90, bf16, 64, 64, "seer", None, 3),

@@ -42,6 +42,7 @@ def test_every_kernel_is_compiled_for_every_architecture(compiled: dict[str, dic
         "rotate_append_head",
         "add_norm_row",
         "silu_product_tile",
+        "draw_row",
         "prefill_tiles",
         "attend_tiles",
         "fold_heads",
