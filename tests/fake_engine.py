@@ -135,7 +135,7 @@ def local_ray() -> Iterator[None]:
 
 
 def build_fake(config: RunConfig) -> FakeEngine:
-    return FakeEngine(config.engine.max_batch, step_s=0.002)
+    return FakeEngine(config.engine.max_batch or 16, step_s=0.002)
 
 
 class RefusingEngine(FakeEngine):
@@ -147,11 +147,11 @@ class RefusingEngine(FakeEngine):
 
 
 def build_refusing(config: RunConfig) -> FakeEngine:
-    return RefusingEngine(config.engine.max_batch, step_s=0.002)
+    return RefusingEngine(config.engine.max_batch or 16, step_s=0.002)
 
 
 def build_slow(config: RunConfig) -> FakeEngine:
-    return FakeEngine(config.engine.max_batch, step_s=0.02)
+    return FakeEngine(config.engine.max_batch or 16, step_s=0.02)
 
 
 class StuckEngine(FakeEngine):
@@ -165,7 +165,7 @@ class StuckEngine(FakeEngine):
 
 
 def build_stuck_at_c(config: RunConfig) -> FakeEngine:
-    return StuckEngine(config.engine.max_batch, step_s=0.002)
+    return StuckEngine(config.engine.max_batch or 16, step_s=0.002)
 
 
 def build_misconfigured(config: RunConfig) -> FakeEngine:

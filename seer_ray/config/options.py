@@ -79,7 +79,9 @@ class SequentialConfig:
 @dataclass
 class EngineConfig:
     block_size: int = option(64, "page of the KV cache = block of the selection", unit="tokens", minimum=1)
-    max_batch: int = option(16, "sequences decoded together", minimum=1, bits=True)
+    max_batch: int | None = option(
+        None, "sequences decoded together, at most; None: as many as fit", minimum=1, bits=True
+    )
     kv_memory: str = option(
         "auto",
         "KV cache per worker, e.g. 8GiB; auto: most of what is free after the weights",

@@ -120,7 +120,7 @@ class PagedCache:
                         changes.append((sequence.slot, index, page))
                 rows[sequence.slot] = list(pages)
             if changes:
-                slots, columns, pages = upload(changes, table.device).unbind(1)
-                table[slots, columns] = pages
+                slots, columns, values = upload(changes, table.device).unbind(1)
+                table[slots, columns] = values
         for sequence in moved:
             sequence.placed = True

@@ -9,10 +9,10 @@ The sampled tokens stay on the device too. A step that is launched before the ho
 them from there; the copies from the host come from memory of their own for each step, so that the host may
 fill those of the next step while this one has not begun.
 
-Not captured, but run by the ``Runner`` operation by operation: exact mode, steps of which a selection is
-recorded, mixtures of experts (they ask the host how many tokens go to each expert), selectors that read all
-keys, and on a CPU tensor parallelism and whatever is not compiled. Hooks of modules run when a step is
-captured, not when it is run again.
+Steps of which a selection is recorded have captures of their own, which keep what every layer selected. Not
+captured, but run by the ``Runner`` operation by operation: exact mode, selectors that read all keys, and on a
+CPU tensor parallelism and whatever is not compiled. Hooks of modules run when a step is captured, not when it
+is run again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from seer_ray.engine.passes import DecodePass, Decoder
 from seer_ray.engine.sampler import NEUTRAL, Parameters, penalise
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.shaping import TokenCounts, counted_of, shape
+from seer_ray.engine.watch import Selections, Watch
 from seer_ray.kernels.draw import SamplingTensors, draw
 from seer_ray.kernels.upload import upload
-from seer_ray.models.architecture import is_mixture
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import forward_tokens, logits_of
 
@@ -51,14 +51,8 @@ UNREAD = -1
 """In place of a token that the host has not read."""
 
 
-def capturable(loaded: LoadedModel, decoder: Decoder) -> bool:
-    """Whether the model's step asks nothing of the host."""
-    slow = any(traits.reads_all_keys for traits in decoder.plan.selectors)
-    return not slow and not is_mixture(loaded.model.config)
-
-
 class CapturedSteps(ABC):
-    """The decode steps of up to ``max_batch`` sequences, captured when first needed.
+    """The decode steps of up to ``max_batch`` sequences.
 
     Args:
         loaded: model; patched.
@@ -73,10 +67,12 @@ class CapturedSteps(ABC):
     def __init__(self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture) -> None:
         self.loaded, self.decoder, self.capture = loaded, decoder, capture
         self.vocabulary: int = loaded.model.config.vocab_size
-        self.usable = True
-        """False once a capture has failed."""
+        self.failure: str | None = None
+        """Why a capture has failed: then there are no more."""
         self.captured: dict[Hashable, Step] = {}
         """By what is the same in all steps of a capture. The one used last comes last."""
+        self._selections: dict[Hashable, Selections] = {}
+        """Of the captures of recorded steps."""
         # A capture knows where the weights lie, whatever becomes of the modules.
         self._weights = [weight.data for weight in loaded.model.parameters()]
         self._weights += [weight for s in decoder.selectors if s is not None for weight in s.weights]
@@ -86,19 +82,16 @@ class CapturedSteps(ABC):
         self._out = torch.zeros(max_batch, 1 + layers, dtype=torch.int64, device=device)
         hidden: int = loaded.model.config.hidden_size
         self._hidden = torch.zeros(max_batch, hidden, dtype=loaded.dtype, device=device)
-        self._parameters = Parameters(max_batch, self.vocabulary)
         # Tokens by row of the page table, the last one padding's. Two buffers: a step reads those that the
         # last one sampled and writes the other, so that running it again gives the same.
         self._given, self._sampled = torch.zeros(2, max_batch + 1, dtype=torch.int64, device=device)
         self._seen: torch.Tensor | None = None
         self._seen_of: list[tuple[Sequence, int] | None] = [None] * max_batch
         self._counts = TokenCounts(max_batch + 1, self.vocabulary, device)
+        self._parameters = Parameters(max_batch, self.vocabulary)
         self._logprobs: Logprobs | None = None
         """Of the step that was launched last, if it is asked for them."""
-
-    def take(self, sequences: list[Sequence]) -> bool:
-        """Whether ``launch`` is for this step."""
-        return self.usable and not any(sequence.recorded and sequence.ready for sequence in sequences)
+        self._fill([])
 
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
         """One step. The page table is up to date.
@@ -108,14 +101,20 @@ class CapturedSteps(ABC):
             ahead: the next step may be launched before this one is read.
         """
         needs, count, device = Needs.of(sequences), len(sequences), self._out.device
-        began = Mark(device)
         if needs.guided:
             prepare(sequence.guide for sequence in sequences)
         if needs.penalty:
             self._mark(sequences)
+        self.ready(sequences, needs)
         self._fill(sequences)
-        self.run(sequences, needs)
+        began = Mark(device)
+        selections = self.run(sequences, needs)
         self._given.copy_(self._sampled)
+        watch = None
+        if selections is not None:
+            rows = [(row, sequence) for row, sequence in enumerate(sequences) if sequence.recorded]
+            plan, cache = self.decoder.plan, self.decoder.cache
+            watch = Watch(selections, rows, cache.block, len(plan.layers), self.decoder.group)
         out, asked = Readback(self._out[:count]), self._logprobs if needs.logprobs else None
         said = Readback(asked.of(self._out[:count, 0])) if asked is not None else None
 
@@ -127,29 +126,42 @@ class CapturedSteps(ABC):
                 coming = [s.coming(token) for s, token in zip(sequences, tokens, strict=True)]
                 scores = asked.of(torch.tensor(coming, device=device)).cpu()
             spelled = asked.spell(scores) if asked is not None and scores is not None else {}
-            return Made(tokens, found[:, 1:], spelled)
+            return Made(tokens, found[:, 1:], spelled, watch.attended() if watch is not None else {})
 
         return Flight(sequences, began, out.there, read)
 
+    def prepare(self) -> None:  # noqa: B027
+        """Before any request: captures what can be known to come."""
+
+    def ready(self, sequences: list[Sequence], needs: Needs) -> None:  # noqa: B027
+        """Captures what the step needs and has not, so that no time of it counts as the step's."""
+
     @abstractmethod
-    def run(self, sequences: list[Sequence], needs: Needs) -> None:
-        """The step of what is in the buffers: ``layers``, then ``sample``."""
+    def run(self, sequences: list[Sequence], needs: Needs) -> Selections | None:
+        """The step of what is in the buffers: ``layers``, then ``sample``. What the layers selected, if a
+        sequence is recorded."""
 
     def replay(self, form: Hashable, step: Step) -> None:
         """Runs a step, captured with the first one of its form; as it is, where that fails."""
-        again = self.captured.pop(form, None)
+        again = self.captured.pop(form, None) or self._capture(form, step)
         if again is None:
-            try:
-                again = self.capture(step)
-            except RuntimeError as error:
-                self.usable = False
-                self.captured.clear()
-                reason = str(error).strip().splitlines()[0]
-                log.warning("decoding uncaptured, slower: capture of %s failed: %s", form, reason)
-                step()
-                return
+            step()
+            return
         self.captured[form] = again
         again()
+
+    def _capture(self, form: Hashable, step: Step) -> Step | None:
+        if self.failure is not None:
+            return None
+        try:
+            return self.capture(step)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.captured.clear()
+            self.failure = str(error).strip().splitlines()[0]
+            log.warning("decoding uncaptured, slower: capture of %s failed: %s", form, self.failure)
+            return None
 
     # -- what the host knows -------------------------------------------------------------------------
 
@@ -159,10 +171,13 @@ class CapturedSteps(ABC):
         count, slots = len(sequences), [sequence.slot for sequence in sequences]
         floats[:, count:].T[:] = NEUTRAL
         integers[SLOTS, count:] = -1
-        floats[:, :count], integers[TOP_K:, :count] = self._parameters.of(sequences, slots)
-        integers[0, :count] = [s.tokens[s.cached] if s.cached < len(s.tokens) else UNREAD for s in sequences]
-        integers[1, :count] = [sequence.cached for sequence in sequences]
-        integers[SLOTS, :count] = slots
+        if count:
+            floats[:, :count], integers[TOP_K:, :count] = self._parameters.of(sequences, slots)
+            integers[0, :count] = [
+                s.tokens[s.cached] if s.cached < len(s.tokens) else UNREAD for s in sequences
+            ]
+            integers[1, :count] = [sequence.cached for sequence in sequences]
+            integers[SLOTS, :count] = slots
         for row, sequence in enumerate(sequences):
             forced = sequence.thinking.next if sequence.thinking is not None else None
             if forced is not None and integers[0, row] == UNREAD:  # whatever the device has sampled
@@ -186,20 +201,21 @@ class CapturedSteps(ABC):
 
     # -- the step ------------------------------------------------------------------------------------
 
-    def layers(self, count: int, pages: int, fills: bool) -> None:
+    def layers(self, count: int, pages: int, fills: bool, selections: Selections | None = None) -> None:
         """Embedding and layers.
 
         Args:
             count: rows that are computed.
             pages: of the page table's rows, those that are looked at.
             fills: whether pages that are full are summarised.
+            selections: keeps what every layer selects.
         """
         ids, positions, slots = self._given_to(count)
         cache, live = self.decoder.cache, (slots >= 0).unsqueeze(1)
         rows = slots.clamp(min=0)
         tables = [torch.where(live, table[:, :pages][rows], 0) for table in cache.tables]
         states = torch.where(slots >= 0, slots, cache.states.nobody) if cache.states is not None else None
-        step = DecodePass(self.decoder, tables, positions, None if fills else [], slots=states)
+        step = DecodePass(self.decoder, tables, positions, None if fills else [], selections, states)
         self._hidden[:count] = forward_tokens(self.loaded.model, ids, step)
         self._out[:count, 1:] = step.tokens_read()
 
@@ -207,7 +223,9 @@ class CapturedSteps(ABC):
         """``lm_head``, and the next tokens. The sequences are looked at for what is ``needs.beyond``."""
         model: Any = self.loaded.model
         ids, _, slots = self._given_to(rows)
-        logits, params = logits_of(model, self._hidden[:rows]).float(), self._params(rows)
+        logits, params = logits_of(model, self._hidden[:rows]), self._params(rows)
+        if needs.beyond or needs.penalty:
+            logits = logits.float()
         if needs.logprobs:
             self._logprobs = Logprobs(logits, sequences)
         if needs.penalty:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.flight import Flight
 from seer_ray.engine.guide import Guides
+from seer_ray.engine.memory import Memory
 from seer_ray.engine.pages import PagePool
 from seer_ray.engine.request import Completion, Delta, Request, SamplingParams
 from seer_ray.engine.runner import Runner
@@ -30,6 +32,7 @@ class Engine:
         settings: batch, memory and exactness.
         selector: which KV blocks a decode step reads; dense by default.
         plan: which layers do otherwise; by default none.
+        memory: of the device, where it is not what torch says of it.
 
     Raises:
         ConfigError: settings that the model cannot honour.
@@ -47,8 +50,9 @@ class Engine:
         settings: EngineConfig | None = None,
         selector: SelectorConfig | None = None,
         plan: PlanConfig | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        self.model = model
+        self.model, self._memory = model, memory
         self.tokenizer = model.tokenizer
         self._guides = Guides(model.tokenizer, model.model.config.vocab_size)
         self._sequences: dict[str, Sequence] = {}
@@ -63,6 +67,8 @@ class Engine:
             "decode_bytes": 0,
             "preemptions": 0,
         }
+        self._steps = {"captured": 0, "eager": 0}
+        """Of runners that are gone."""
         self._copy_rate: float | None = None
         self._make(settings or EngineConfig(), selector or SelectorConfig(), plan or PlanConfig())
 
@@ -79,35 +85,65 @@ class Engine:
         """
         if self.busy:
             raise RuntimeError("an engine with requests in it cannot be configured anew")
-        before = self.settings, self.selector, self.layout
+        before = self._asked
         self._counters["preemptions"] += self.scheduler.preemptions
+        for kind, count in self.runner.steps.items():
+            self._steps[kind] += count
         # The old cache goes first: two do not fit.
         del self.runner, self.scheduler
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        refused: ConfigError | None = None
         try:
             self._make(settings, selector, plan or PlanConfig())
-        except ConfigError:
+        except ConfigError as error:
+            refused = error
+        if refused is not None:
+            # What the error was raised over holds memory that is needed now.
+            refused.__traceback__ = refused.__context__ = refused.__cause__ = None
             self._make(*before)
-            raise
+            raise refused
 
     def warm_up(self) -> None:
-        """Decode two tokens after a block of nothing, and forget it: what compiles or loads at the first step
-        has done so before anything is measured. Measures the device's copy rate, for ``stats``."""
+        """What happens once happens now, and is in no counter: on a GPU the largest chunk of prompts and the
+        largest batch, and the capture of all steps; then two tokens after a block of nothing. Measures the
+        device's copy rate, for ``stats``.
+
+        Raises:
+            ConfigError: it does not fit into the memory.
+        """
         self._copy_rate = copy_rate(self.model.device) * self.model.group.size
+        with self._fitting():
+            self.runner.warm_up()
         counters = dict(self._counters)
         prompt = (0,) * min(self.settings.block_size, self.runner.capacity.max_length - 2)
         self.submit(Request("warm-up", prompt, SamplingParams(2)))
         for _ in self.run():
             pass
         self._counters, self.scheduler = counters, self._new_scheduler()
+        self.runner.steps = dict.fromkeys(self.runner.steps, 0)
 
     def _make(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
-        self.runner = Runner(self.model, settings, selector, plan)
-        self.settings, self.selector, self.layout = settings, selector, plan
+        if self.model.device.type == "cuda":
+            copy_rate(self.model.device)  # which takes memory that the cache will have
+        self._asked = settings, selector, plan
+        with self._fitting():
+            self.runner = Runner(self.model, settings, selector, plan, self._memory)
+        self.settings, self.selector, self.layout = self.runner.settings, selector, plan
         self.plan = self.runner.plan
         self.overlap = self.runner.device.type == "cuda"
         self.scheduler = self._new_scheduler()
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Memory that runs out is a setting's fault."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            settings = self._asked[0]
+            raise ConfigError(
+                f"engine.kv_memory={settings.kv_memory}: out of memory while the engine was set up "
+                f"({one_line(error)}); set a smaller engine.kv_memory, engine.max_batch or "
+                "engine.prefill_chunk"
+            ) from error
 
     def _new_scheduler(self) -> Scheduler:
         settings, cache = self.settings, self.runner.cache
@@ -115,7 +151,7 @@ class Engine:
         return Scheduler(
             [PagePool(count + 1, group.keeps) for count, group in pages],
             settings.block_size,
-            settings.max_batch,
+            self.runner.max_batch,
             settings.prefill_chunk,
             settings.exact,
             cache.states.snapshots if cache.states is not None else None,
@@ -161,8 +197,8 @@ class Engine:
         scheduler = self.scheduler
         if scheduler.waiting and scheduler.starved:
             return 0
-        ahead = max(1, self.settings.max_batch // 4)
-        return max(0, self.settings.max_batch + ahead - len(self._sequences))
+        rows = self.runner.max_batch
+        return max(0, rows + max(1, rows // 4) - len(self._sequences))
 
     # -- running -------------------------------------------------------------------------------------
 
@@ -260,6 +296,8 @@ class Engine:
             **self._counters,
             **floor,
             "preemptions": self._counters["preemptions"] + scheduler.preemptions,
+            "captured_steps": self._steps["captured"] + self.runner.steps["captured"],
+            "eager_steps": self._steps["eager"] + self.runner.steps["eager"],
             "running": len(scheduler.running),
             "waiting": len(scheduler.waiting),
             "pages_used": sum(pool.used for pool in scheduler.pools),

@@ -57,6 +57,8 @@ class Made(NamedTuple):
     """KV tokens that each row read, by layer, summed over KV heads: int64 ``[rows, layers]``."""
     logprobs: dict[int, bytes] = {}  # noqa: RUF012
     """By row, as ``logprobs.Logprobs.spell`` has them, where asked for."""
+    attended: dict[int, np.ndarray] = {}  # noqa: RUF012
+    """By row, as ``watch.Watch.attended`` has it, where recorded."""
     replayed: frozenset[int] = frozenset()
     """Rows that made no token: theirs was known."""
 

@@ -9,7 +9,8 @@ from typing import Protocol, Self
 
 from seer_ray.engine.request import SamplingParams
 
-PLAIN, RANKED, PENALTY, COUNTED, SHAPED, LOGPROBS, GUIDED = (1 << bit for bit in range(7))
+PLAIN, RANKED, PENALTY, COUNTED, SHAPED, LOGPROBS, GUIDED, RECORDED = (1 << bit for bit in range(8))
+FIELDS = PLAIN, RANKED, PENALTY, SHAPED, LOGPROBS, GUIDED, RECORDED
 
 
 class Asking(Protocol):
@@ -33,6 +34,8 @@ class Needs:
     logprobs: bool
     guided: bool
     """A form: the next step can only be launched when this one's tokens are read."""
+    recorded: bool
+    """Somebody wants to know what the step attends."""
 
     @classmethod
     def of(cls, rows: Iterable[Asking]) -> Self:
@@ -44,7 +47,7 @@ class Needs:
     @classmethod
     @cache
     def _of_bits(cls, bits: int) -> Self:
-        return cls(*(bool(bits & bit) for bit in (PLAIN, RANKED, PENALTY, SHAPED, LOGPROBS, GUIDED)))
+        return cls(*(bool(bits & bit) for bit in FIELDS))
 
     @property
     def beyond(self) -> bool:

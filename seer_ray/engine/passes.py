@@ -12,7 +12,7 @@ import torch
 
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.pages import Keeps
-from seer_ray.engine.watch import Watch
+from seer_ray.engine.watch import Selections
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group
@@ -218,7 +218,7 @@ class DecodePass:
         tables: Sequence[torch.Tensor],
         positions: Sequence[int] | torch.Tensor,
         completed: list[tuple[int, int]] | None,
-        watch: Watch | None = None,
+        selections: Selections | None = None,
         slots: torch.Tensor | None = None,
     ) -> None:
         """
@@ -228,10 +228,10 @@ class DecodePass:
             positions: of the rows' current tokens.
             completed: (page, position of its first token) of rows whose page fills in this step, in the first
                 group; None: found out on the device, so that nothing here depends on what the host knows.
-            watch: sees what is selected.
+            selections: keeps what every layer reads.
             slots: of the rows' states, ``[rows]``, where there are any.
         """
-        self.decoder, self.watch, self._slots = decoder, watch, slots
+        self.decoder, self._selections, self._slots = decoder, selections, slots
         cache, block = decoder.cache, decoder.cache.block
         device = tables[0].device if tables else slots.device if slots is not None else None
         position = torch.as_tensor(positions, dtype=torch.int64, device=device)
@@ -281,10 +281,10 @@ class DecodePass:
     def note(self, layer: int, page_ids: torch.Tensor, counts: torch.Tensor) -> None:
         """What a layer reads, see ``kernels.attend``."""
         self._read[layer] = counts
-        if self.watch is not None:
+        if self._selections is not None:
             group = self.decoder.cache.group_of[layer]
             assert group is not None
-            self.watch.note(layer, group, page_ids, counts)
+            self._selections.note(layer, group, page_ids, counts)
 
     def tokens_read(self) -> torch.Tensor:
         """KV tokens read by each row in each layer, summed over the KV heads of all ranks: counted from the

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from seer_ray.config.checks import check, check_selector, parse_bytes
+from seer_ray.config.checks import check, check_selector
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.config.selectors import traits_of
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
-from seer_ray.engine.captured import CapturedSteps, capturable
+from seer_ray.engine.captured import CapturedSteps
 from seer_ray.engine.flight import Flight, Made, Mark
 from seer_ray.engine.graphs import DecodeGraphs
-from seer_ray.engine.groups import PageGroup, page_groups
+from seer_ray.engine.groups import page_groups
 from seer_ray.engine.guide import prepare
 from seer_ray.engine.logprobs import Logprobs
+from seer_ray.engine.memory import DeviceMemory, Memory
 from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
+from seer_ray.engine.rehearsal import largest_decode, largest_prefill
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk, Schedule
 from seer_ray.engine.sequence import Sequence
-from seer_ray.engine.states import StateSlots, slot_count
+from seer_ray.engine.sizing import Sizes, fit
+from seer_ray.engine.states import StateSlots
 from seer_ray.engine.tapes import DecodeTapes
-from seer_ray.engine.watch import Watch
+from seer_ray.engine.watch import Selections, Watch
 from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
 from seer_ray.models.architecture import check_length, is_mixture
@@ -55,37 +57,31 @@ FLOAT8_CAPABILITY = (8, 9)
 """Of the GPUs that convert it; Triton compiles it for no others."""
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """What the device holds."""
-
-    max_length: int
-    """Tokens of one sequence, prompt included."""
-    pages: tuple[int, ...]
-    """Of each cache group."""
-    page_bytes: tuple[int, ...]
-    """Of each cache group, on this rank."""
-    cached: int | None = None
-    """Tokens of one sequence that find room; None: any number, as all layers forget."""
-
-    @property
-    def bytes(self) -> int:
-        """Of all pages, those of nobody not counted."""
-        return sum(count * size for count, size in zip(self.pages, self.page_bytes, strict=True))
-
-
 class Runner:
     """Model, cache and selectors of one engine. Knows sequences; decides nothing about them."""
 
     def __init__(
-        self, loaded: LoadedModel, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig
+        self,
+        loaded: LoadedModel,
+        settings: EngineConfig,
+        selector: SelectorConfig,
+        plan: PlanConfig,
+        memory: Memory | None = None,
     ) -> None:
+        """
+        Args:
+            memory: of the device; None: a GPU's own, and on a CPU that of the host, which is not measured.
+
+        Raises:
+            ConfigError: settings that the model cannot honour, or more than the device has room for.
+        """
         check(settings, "engine.")
         check(selector, "selector.")
         check(plan, "plan.")
         check_selector(selector, settings, plan)
         self.loaded, self.settings = loaded, settings
-        self.device = loaded.device
+        device = self.device = loaded.device
+        self.memory = memory or (DeviceMemory(device) if device.type == "cuda" else None)
         if settings.tensor_parallel != loaded.group.size:
             raise ConfigError(
                 f"engine.tensor_parallel={settings.tensor_parallel}: the model is loaded over "
@@ -98,25 +94,37 @@ class Runner:
         self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window)
         selectors = self._selectors(shape)
         groups = page_groups(shape, self.plan)
-        self.capacity = self._capacity(shape, groups, selectors)
-        max_pages = -(-self.capacity.max_length // settings.block_size)
-        self.cache = PagedCache(
-            shape,
+        check_length(loaded.hf_config, settings.max_length)
+        length = settings.max_length or loaded.max_context
+        max_pages = -(-length // settings.block_size)
+        ropes = rope_tables(loaded.model, length)
+
+        def decoder(pages: Seq[int], rows: int) -> Decoder:
+            kept = settings.block_size, rows, max_pages, loaded.dtype, device, self.kv_dtype
+            cache = PagedCache(shape, groups, selectors, pages, *kept)
+            return Decoder(cache, ropes, self.plan, selectors, loaded.group)
+
+        kinds = shape, selectors, settings.block_size, loaded.dtype, self.kv_dtype
+        sizes = Sizes(
             groups,
-            selectors,
-            [count + 1 for count in self.capacity.pages],
-            settings.block_size,
-            settings.max_batch,
-            max_pages,
-            loaded.dtype,
-            loaded.device,
-            self.kv_dtype,
+            tuple(PagedCache.page_bytes(group, *kinds) for group in groups),
+            StateSlots.bytes_of(shape.states),
+            length,
+            loaded.group.size,
         )
-        ropes = rope_tables(loaded.model, self.capacity.max_length)
-        self.decoder = Decoder(self.cache, ropes, self.plan, selectors, loaded.group)
+        self.eager = self._eager()
+        nobodys = [1] * len(groups)
+        self.max_batch, self.capacity = fit(
+            loaded, settings, sizes, self.memory, lambda rows: decoder(nobodys, rows), self.eager is None
+        )
+        self.settings = replace(settings, max_batch=self.max_batch)
+        self.decoder = decoder([count + 1 for count in self.capacity.pages], self.max_batch)
+        self.cache = self.decoder.cache
         self.step_bytes, self.bytes_read = StepBytes(loaded, self.decoder), 0
         """What decode steps could not do without reading, since the start."""
         self.captured = self._capture()
+        self.steps = {"captured": 0, "eager": 0}
+        """Decode steps by how they ran."""
 
     # -- passes --------------------------------------------------------------------------------------
 
@@ -138,20 +146,36 @@ class Runner:
                 ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
                 forward_tokens(self.loaded.model, upload(ids, self.device), step)
 
-    def captures(self, sequences: list[Sequence]) -> bool:
-        """Whether their step is a captured one."""
-        return self.captured is not None and self.captured.take(sequences)
+    def warm_up(self) -> None:
+        """The largest passes once, and all captures that can be known to come: what compiles, loads or takes
+        memory at first has done so. On a CPU, which the memory is not measured of, nothing."""
+        if self.memory is not None:
+            chunk, length = self.settings.prefill_chunk, self.capacity.max_length
+            with self._threads():
+                largest_prefill(self.loaded, self.decoder, chunk, length)
+                largest_decode(self.loaded, self.decoder, self.max_batch, length)
+        if self.captured is not None:
+            self.captured.prepare()
+
+    @property
+    def uncaptured(self) -> str | None:
+        """Why steps run operation by operation; None: they do not."""
+        if self.captured is None:
+            return self.eager or "they are not captured"
+        return self.captured.failure
 
     def leads(self, sequences: list[Sequence]) -> bool:
         """Whether their step can be launched before the last one is read: captured, no form to keep to."""
-        return self.captures(sequences) and not Needs.of(sequences).guided
+        return self.uncaptured is None and not Needs.of(sequences).guided
 
     @torch.inference_mode()
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
         """One step of each sequence. ``ahead``: the next one may be launched before this one is read."""
         self.cache.place(sequences)
-        if self.captured is not None and self.captures(sequences):
+        if self.captured is not None and self.captured.failure is None:
+            self.steps["captured"] += 1
             return self.captured.launch(sequences, ahead)
+        self.steps["eager"] += 1
         began, passes = Mark(self.device), 0
         made: dict[int, tuple[int, np.ndarray, bytes]] = {}
         with self._threads():
@@ -165,7 +189,7 @@ class Runner:
             list(tokens),
             np.stack(read),
             {row: spelled for row, spelled in enumerate(said) if spelled},
-            frozenset(row for row, sequence in enumerate(sequences) if sequence.slot not in made),
+            replayed=frozenset(row for row, sequence in enumerate(sequences) if sequence.slot not in made),
         )
         return Flight(sequences, began, Mark(self.device), lambda: results, passes)
 
@@ -183,6 +207,8 @@ class Runner:
         for row, of_row, could in zip(rows, read, available.tolist(), strict=True):
             sequence = flight.sequences[row]
             sequence.count(of_row, could)
+            if row in made.attended:
+                sequence.record(made.attended[row])
             found.append((sequence, made.tokens[row], made.logprobs.get(row, b"")))
         return found
 
@@ -207,12 +233,10 @@ class Runner:
         watched = [
             (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
         ]
-        watch = (
-            Watch([index for index, _ in watched], len(self.plan.layers), self.device) if watched else None
-        )
+        selections = Selections() if watched else None
         if states is not None:
             chosen = chosen.masked_fill(padding, states.nobody)
-        step = DecodePass(self.decoder, tables, positions, completed, watch, chosen)
+        step = DecodePass(self.decoder, tables, positions, completed, selections, chosen)
         ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
         ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
         needs = Needs.of(row for _, row in ready)
@@ -230,16 +254,12 @@ class Runner:
             coming = [row.coming(token) for (_, row), token in zip(ready, sampled, strict=True)]
             said = asked.spell(asked.of(torch.tensor(coming, device=self.device)).cpu())
         read = step.tokens_read().cpu().numpy()
-        if watch is not None:
-            seen = watch.attended(
-                [
-                    [row.pages[group][: row.cached // block + 1] for _, row in watched]
-                    for group in range(len(self.cache.groups))
-                ]
-            )
-            parts = self.loaded.group.gathered(seen)
-            for (_, row), *attended in zip(watched, *parts, strict=True):
-                row.record(np.concatenate(attended, axis=2))
+        if selections is not None:
+            watch = Watch(selections, watched, block, len(self.plan.layers), self.loaded.group)
+            for index, attended in watch.attended().items():
+                of_row = rows[index]
+                assert of_row is not None
+                of_row.record(attended)
         return {
             row.slot: (token, read[index], said.get(place, b""))
             for place, ((index, row), token) in enumerate(zip(ready, sampled, strict=True))
@@ -299,62 +319,22 @@ class Runner:
             make_selector(spec.selector, spec.layer, shape, gates[spec.layer]) for spec in self.plan.layers
         ]
 
+    def _eager(self) -> str | None:
+        """Why decode steps cannot be captured; None: they can."""
+        if self.settings.exact:
+            return "engine.exact=true"
+        for spec in self.plan.layers:
+            if traits_of(spec.selector).reads_all_keys:
+                return f"the selector {spec.selector} reads all keys"
+        if self.device.type == "cuda":
+            return None
+        if self.loaded.group.size > 1:
+            return f"engine.tensor_parallel={self.loaded.group.size} on a CPU"
+        return "no C++ compiler" if compiled.binary() is None else None
+
     def _capture(self) -> CapturedSteps | None:
         """None where decoding runs operation by operation."""
-        loaded, max_batch = self.loaded, self.settings.max_batch
-        if self.settings.exact or not capturable(loaded, self.decoder):
+        if self.eager is not None:
             return None
-        if self.device.type == "cuda":
-            return DecodeGraphs(loaded, self.decoder, max_batch)
-        if loaded.group.size > 1 or compiled.binary() is None:
-            return None
-        return DecodeTapes(loaded, self.decoder, max_batch)
-
-    def _capacity(
-        self, shape: AttentionShape, groups: tuple[PageGroup, ...], selectors: list[Selector | None]
-    ) -> Capacity:
-        settings = self.settings
-        check_length(self.loaded.hf_config, settings.max_length)
-        length = settings.max_length or self.loaded.max_context
-        block, ranks = settings.block_size, shape.group.size
-        sizes = tuple(
-            PagedCache.page_bytes(group, shape, selectors, block, self.loaded.dtype, self.kv_dtype)
-            for group in groups
-        )
-        memory = parse_bytes(settings.kv_memory, "engine.kv_memory")
-        own = memory // ranks if memory is not None else free_memory(self.device, ranks)
-        own -= slot_count(settings.max_batch) * StateSlots.bytes_of(shape.states)
-        if own < 0:
-            raise ConfigError(
-                f"engine.kv_memory={settings.kv_memory}: the states of engine.max_batch={settings.max_batch} "
-                f"rows alone take {-own / 2**20:.1f} MiB more; lower engine.max_batch"
-            )
-        # Of a window every row has all pages, and a chunk of prompts more, before others: up to half.
-        own = min(shape.group.gathered(own))
-        pages: list[int] = []
-        for group, size in reversed(list(zip(groups, sizes, strict=True))):
-            keeps, row = group.keeps, group.keeps.pages(length, block, decodes=True)
-            chunk = 0 if keeps.reach is None else settings.prefill_chunk // block + 1
-            whole = keeps.pages(length, block) if keeps.whole_prompts else 0
-            # Never more than the batch could fill. One page is nobody's.
-            shared = own if group is groups[0] else own // 2
-            count = min(settings.max_batch * row + max(chunk, whole), shared // size - 1)
-            own -= (count + 1) * size
-            pages.insert(0, count)
-            least = 2 if keeps.reach is None else row + chunk
-            if count < least:
-                one = f"one takes {ranks * size / 2**20:.1f} MiB with engine.block_size={block}"
-                raise ConfigError(
-                    f"engine.kv_memory={settings.kv_memory}: too small for {least} blocks of "
-                    f"{len(group.layers)} layers; {one}"
-                )
-        cached = pages[0] * block if groups and groups[0].keeps.reach is None else None
-        return Capacity(length, tuple(pages), sizes, cached)
-
-
-def free_memory(device: torch.device, ranks: int = 1) -> int:
-    """Bytes that the cache may take by default: 90 % of a GPU's free memory, half of what a host has for all
-    ranks."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * 0.9)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // ranks
+        kind = DecodeGraphs if self.device.type == "cuda" else DecodeTapes
+        return kind(self.loaded, self.decoder, self.max_batch)

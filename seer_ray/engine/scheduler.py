@@ -45,6 +45,11 @@ PATIENCE = 8
 """Steps after which one that was not admitted is looked at again, where nothing has left or ended."""
 
 
+def expected_tokens(limit: int) -> int:
+    """Of a chain that may have so many, before any has ended."""
+    return limit // 2
+
+
 class Scheduler:
     """Continuous batching over page pools and state slots.
 
@@ -321,7 +326,7 @@ class Scheduler:
 
     def _expected_rest(self, sequence: Sequence) -> int:
         limit = sequence.request.sampling.max_new_tokens
-        expected = self._finished_tokens // self._finished if self._finished else limit // 2
+        expected = self._finished_tokens // self._finished if self._finished else expected_tokens(limit)
         return min(max(expected - sequence.generated, self.block), limit - sequence.generated)
 
     def _pages(self, tokens: int) -> int:

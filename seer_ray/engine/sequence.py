@@ -11,7 +11,7 @@ import numpy as np
 
 from seer_ray.engine.forcing import ThinkingState
 from seer_ray.engine.guide import Guide
-from seer_ray.engine.needs import needs_of
+from seer_ray.engine.needs import RECORDED, needs_of
 from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
 from seer_ray.engine.trace import TraceEncoder
 
@@ -53,7 +53,7 @@ class Sequence:
         begun = request.progress.counters
         self._available, self._read = begun.available_kv, np.zeros(0, np.int64)
         self.noise_key = noise_key(request.seed, request.problem, request.sample)
-        self.needs = needs_of(request.sampling)
+        self.needs = needs_of(request.sampling) | (RECORDED if request.record else 0)
         """What it asks of sampling, see ``needs``."""
         self.least = request.sampling.min_new_tokens
         self.ends = frozenset(request.sampling.eos_token_ids)

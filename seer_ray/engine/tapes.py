@@ -6,7 +6,6 @@ with and without pages to fill.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 from seer_ray.engine.captured import Capture, CapturedSteps
@@ -14,6 +13,7 @@ from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import Decoder
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.tape import record
+from seer_ray.engine.watch import Selections
 from seer_ray.models.load import LoadedModel
 
 KEPT = 8
@@ -21,11 +21,12 @@ KEPT = 8
 
 
 class Form(NamedTuple):
-    """What is the same in all steps of a tape: arguments of ``CapturedSteps.layers``."""
+    """What is the same in all steps of a tape."""
 
     rows: int
     pages: int
     fills: bool
+    recorded: bool
 
 
 class DecodeTapes(CapturedSteps):
@@ -38,15 +39,26 @@ class DecodeTapes(CapturedSteps):
     ) -> None:
         super().__init__(loaded, decoder, max_batch, capture)
 
-    def run(self, sequences: list[Sequence], needs: Needs) -> None:
-        form = self._form(sequences)
-        self.replay(form, partial(self.layers, *form))
+    def run(self, sequences: list[Sequence], needs: Needs) -> Selections | None:
+        """See ``CapturedSteps``."""
+        form = self._form(sequences, needs)
+        self.replay(form, lambda: self._layers(form))
         if len(self.captured) > KEPT:
-            del self.captured[next(iter(self.captured))]
+            oldest = next(iter(self.captured))
+            del self.captured[oldest]
+            self._selections.pop(oldest, None)
         self.sample(form.rows, needs, sequences)
+        return self._selections.get(form)
 
-    def _form(self, sequences: list[Sequence]) -> Form:
+    def _layers(self, form: Form) -> None:
+        selections = Selections() if form.recorded else None
+        self.layers(form.rows, form.pages, form.fills, selections)
+        if selections is not None:
+            self._selections[form] = selections
+
+    def _form(self, sequences: list[Sequence], needs: Needs) -> Form:
         cache = self.decoder.cache
         last = max(sequence.cached for sequence in sequences) // cache.block
         fills = any((sequence.cached + 1) % cache.block == 0 for sequence in sequences)
-        return Form(len(sequences), min(cache.max_pages, 1 << last.bit_length()), fills)
+        pages = min(cache.max_pages, 1 << last.bit_length())
+        return Form(len(sequences), pages, fills, needs.recorded)

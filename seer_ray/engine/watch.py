@@ -2,53 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Seq
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from seer_ray.engine.flight import Readback
+from seer_ray.engine.sequence import Sequence
+from seer_ray.kernels.upload import upload
+from seer_ray.models.group import Group
 
-class Watch:
-    """The selections of some rows in one pass; they come to the host once, after the last layer."""
 
-    def __init__(self, rows: list[int], layers: int, device: torch.device) -> None:
-        self._rows, self._layers = torch.tensor(rows, device=device), layers
-        self._noted: list[tuple[int, int]] = []  # layer and group
-        self._pages: list[torch.Tensor] = []
-        self._counts: list[torch.Tensor] = []
+class Noted(NamedTuple):
+    """What a layer reads, of all rows."""
+
+    layer: int
+    group: int
+    """Of its cache."""
+    page_ids: torch.Tensor
+    """``[rows, kv_heads, k]``"""
+    counts: torch.Tensor
+    """``[rows, kv_heads]``"""
+
+
+class Selections:
+    """Those of all layers of a pass; in a captured one the same tensors in every step."""
+
+    def __init__(self) -> None:
+        self.noted: list[Noted] = []
 
     def note(self, layer: int, group: int, page_ids: torch.Tensor, counts: torch.Tensor) -> None:
-        """What a layer reads: ``[rows, kv_heads, k]`` and ``[rows, kv_heads]``, of all rows."""
-        self._noted.append((layer, group))
-        self._pages.append(page_ids[self._rows])
-        self._counts.append(counts[self._rows])
+        """See ``Noted``."""
+        self.noted.append(Noted(layer, group, page_ids, counts))
 
-    def attended(self, tables: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
-        """Per watched row bool ``[blocks, layers, kv_heads]``; layers without attention attend nothing.
 
-        Args:
-            tables: by group, pages of each watched row in order of position, those of this step included.
-        """
-        counts = torch.stack(self._counts).cpu().numpy()  # [noted, rows, kv_heads]
-        flat = torch.cat([pages.flatten() for pages in self._pages]).cpu().numpy()
-        ends = np.cumsum([pages.numel() for pages in self._pages])
-        noted = [
-            ids.reshape(pages.shape)
-            for ids, pages in zip(np.split(flat, ends[:-1]), self._pages, strict=True)
-        ]
-        place = np.zeros(int(flat.max()) + 1, np.int64)  # of a page in its sequence
+class Watch:
+    """The selections of some rows in one pass, on their way to the host.
+
+    Args:
+        selections: of the pass, which has been launched.
+        rows: row and sequence of each that is watched, not committed yet.
+        block: tokens a page.
+        layers: of the model; those without attention attend nothing.
+        ranks: each has KV heads of its own.
+    """
+
+    def __init__(
+        self,
+        selections: Selections,
+        rows: Seq[tuple[int, Sequence]],
+        block: int,
+        layers: int,
+        ranks: Group,
+    ) -> None:
+        self._rows, self._layers, self._ranks = [row for row, _ in rows], layers, ranks
+        self._tables = [[pages[: s.cached // block + 1] for pages in s.pages] for _, s in rows]
+        noted = selections.noted
+        chosen = upload(self._rows, noted[0].counts.device)
+        self._of = [(of.layer, of.group) for of in noted]
+        self._widths = [of.page_ids.shape[2] for of in noted]
+        self._counts = Readback(torch.stack([of.counts[chosen] for of in noted]))
+        self._ids = Readback(torch.cat([of.page_ids[chosen] for of in noted], dim=2))
+
+    def attended(self) -> dict[int, np.ndarray]:
+        """Waits. By row bool ``[blocks, layers, kv_heads of all ranks]``."""
+        counts, ids = self._counts.wait().numpy(), self._ids.wait().numpy()
+        by_layer = np.split(ids, np.cumsum(self._widths)[:-1], axis=2)  # [rows, kv_heads, k] each
+        place = np.zeros(int(ids.max()) + 1, np.int64)  # of a page in its sequence
         found = []
-        for row in range(len(self._rows)):
-            blocks = max(len(table[row]) for table in tables)
-            seen = np.zeros((blocks, self._layers, counts.shape[2]), bool)
+        for index, tables in enumerate(self._tables):
+            seen = np.zeros((max(map(len, tables)), self._layers, counts.shape[2]), bool)
             for group, table in enumerate(tables):
-                known = np.asarray(table[row])
+                known = np.asarray(table)
                 inside = (known > 0) & (known < len(place))  # page 0 stands for pages that were given back
                 place[known[inside]] = np.flatnonzero(inside)
-                for index, (layer, of) in enumerate(self._noted):
+                for at, (layer, of) in enumerate(self._of):
                     if of == group:
-                        ids = noted[index]
-                        head, rank = np.nonzero(np.arange(ids.shape[2]) < counts[index, row][:, None])
-                        seen[place[ids[row, head, rank]], layer, head] = True
+                        chosen = by_layer[at][index]
+                        head, rank = np.nonzero(np.arange(chosen.shape[1]) < counts[at, index][:, None])
+                        seen[place[chosen[head, rank]], layer, head] = True
             found.append(seen)
-        return found
+        parts = self._ranks.gathered(found)
+        return {row: np.concatenate(whole, axis=2) for row, *whole in zip(self._rows, *parts, strict=True)}

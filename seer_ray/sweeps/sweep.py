@@ -41,6 +41,8 @@ from seer_ray.tracking.mlflow_tracker import catch_up
 
 BATCHES = 4
 """Of requests in a round, over all workers, at most, unless the config says how many problems."""
+USUAL_BATCH = 32
+"""Rows of a batch, where the engines find out how many fit."""
 TURNS = 4
 """Rounds that a point should have, so that its speed can be compared; of a batch at least."""
 
@@ -259,7 +261,7 @@ class Sweep:
         """Problems of a round."""
         sweep = self.config.sweep
         wanted = sweep.round or (sweep.racing.every if self._races else None)
-        batch = -(-config.engine.max_batch * workers // config.samples)
+        batch = -(-(config.engine.max_batch or USUAL_BATCH) * workers // config.samples)
         return wanted or max(batch, min(BATCHES * batch, -(-problems // TURNS)))
 
     def _settle(self, session: Session) -> None:

@@ -4,6 +4,7 @@ captures itself is in test_tapes.py."""
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,9 @@ import torch
 from engines import SELECTORS, around_pages, eager, kv_memory, make_engine, outcomes, request, run, tokens
 from tape import Capture
 
-from seer_ray.engine import Engine, passes
+from seer_ray.engine import Engine, Request, graphs, passes
 from seer_ray.engine.captured import Step
-from seer_ray.engine.graphs import DecodeGraphs, buckets
+from seer_ray.engine.graphs import DecodeGraphs, Layers, Sampling, buckets, graph_count, widths
 from seer_ray.selectors.base import CurrentPages
 
 KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 48} for name in SELECTORS]
@@ -58,7 +59,7 @@ def test_rows_that_join_and_leave(kind: dict[str, Any], capture: Capture) -> Non
     engine = captured(make_engine(**kind, max_batch=5), capture)
     assert outcomes(run(engine, mixed)) == expected
     assert capture.captures < 12 and capture.replays > 60
-    assert engine.runner.captured is not None and engine.runner.captured.usable
+    assert engine.runner.uncaptured is None and engine.stats()["eager_steps"] == 0
 
 
 @pytest.mark.parametrize("sampling", SAMPLING, ids=str)
@@ -96,15 +97,76 @@ def test_samples_share_prompt_pages(capture: Capture) -> None:
     assert outcomes(run(captured(make_engine(**kind), capture), mixed)) == expected
 
 
-def test_a_recorded_row_takes_its_step_out_of_the_graphs(capture: Capture) -> None:
+@pytest.mark.parametrize("selector", ["dense", "quest"])
+def test_recorded_chains_have_captures_of_their_own(selector: str, capture: Capture) -> None:
     mixed = around_pages()
-    mixed[2] = replace(mixed[2], record=True)
-    kind = {"selector": "quest", "budget": 48, "max_batch": 8}
-    expected = outcomes(run(eager(make_engine(**kind)), mixed))
+    for n in (2, 5):
+        mixed[n] = replace(mixed[n], record=True)
+    kind = {"selector": selector, "budget": 48, "max_batch": 8}
+    expected = traced(eager(make_engine(**kind)), mixed)
     engine = captured(make_engine(**kind), capture)
-    assert outcomes(run(engine, mixed)) == expected
-    steps = engine.stats()["steps"]
-    assert 0 < capture.replays < steps - mixed[2].sampling.max_new_tokens + 1
+    assert traced(engine, mixed) == expected
+    assert engine.stats()["eager_steps"] == 0
+    assert {form.recorded for form in engine.runner.captured.captured if isinstance(form, Layers)} == {
+        True,
+        False,
+    }
+
+
+def traced(engine: Engine, requests: list[Request]) -> dict[str, list[bytes]]:
+    """What each chain's steps attended."""
+    for item in requests:
+        engine.submit(item)
+    found: dict[str, list[bytes]] = {item.id: [] for item in requests}
+    for delta in engine.stream():
+        found[delta.request_id] += delta.trace
+    assert [len(found[item.id]) for item in requests if item.record] == [
+        item.sampling.max_new_tokens for item in requests if item.record
+    ]
+    return found
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "gpt_oss", "qwen3_next"])
+def test_mixtures_of_experts(family: str, capture: Capture) -> None:
+    kind = {"family": family, "max_batch": 5}
+    expected = outcomes(run(eager(make_engine(**kind)), around_pages()))
+    engine = captured(make_engine(**kind), capture)
+    assert outcomes(run(engine, around_pages())) == expected
+    assert engine.runner.uncaptured is None and capture.replays > 60
+
+
+def test_all_is_captured_at_the_start(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest first, and no chain waits for a capture: greedy ones and those that draw, of any length."""
+    monkeypatch.setattr(graphs, "LEAST_WIDTH", 32)
+    expected = outcomes(run(eager(make_engine(max_batch=5)), around_pages(*SAMPLING[:4])))
+    engine = captured(make_engine(max_batch=5), capture)
+    found = engine.runner.captured
+    assert found is not None
+    engine.runner.warm_up()
+    max_pages, block = engine.runner.cache.max_pages, engine.settings.block_size
+    made = list(found.captured)
+    assert len(made) == capture.captures == graph_count(5, max_pages, block)
+    assert made[0] == Layers(5, max_pages) and made[-1] == Sampling(1)
+    assert outcomes(run(engine, around_pages(*SAMPLING[:4]))) == expected
+    assert list(found.captured) == made
+    looked_at = []
+    layers = found.layers
+    found.layers = lambda rows, pages, *rest: (looked_at.append(pages), layers(rows, pages, *rest))  # type: ignore
+    found.captured.clear()
+    run(engine, [request("short", tokens(10), 5)])
+    assert set(looked_at) == {2}, "a table as wide as the chain is long"
+
+
+def test_the_time_of_a_capture_is_not_the_steps(capture: Capture) -> None:
+    """Repetition penalties are captured when they first come."""
+
+    def slow(step: Step) -> Step:
+        time.sleep(0.2)
+        return capture(step)
+
+    engine = captured(make_engine(), slow)
+    run(engine, [request("a", tokens(20), 10, repetition_penalty=1.2)])
+    assert capture.captures == 2 and engine.stats()["step_s"] > 0.4 > 0.2 > engine.stats()["decode_s"]
 
 
 def test_capture_that_fails_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -155,3 +217,10 @@ def test_buckets() -> None:
     assert buckets(16) == [1, 2, 4, 8, 16]
     assert buckets(64) == [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64]
     assert buckets(20) == [1, 2, 4, 8, 16, 20]
+    assert buckets(130) == [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 130]
+
+
+def test_widths() -> None:
+    assert widths(512, 64) == [64, 128, 256, 512]
+    assert widths(513, 64) == [64, 128, 256, 512, 513]
+    assert widths(64, 64) == [64] and widths(3, 64) == [3]

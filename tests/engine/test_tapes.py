@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from engines import around_pages, eager, make_engine, outcomes, run
 
-from seer_ray.engine import Engine, Request, tapes
+from seer_ray.engine import Delta, Engine, Request, tapes
 from seer_ray.engine.mixers import attention
 from seer_ray.engine.tape import record
 from seer_ray.engine.tapes import DecodeTapes
@@ -40,7 +40,7 @@ def requests() -> list[Request]:
 
 def tapes_of(engine: Engine) -> DecodeTapes:
     found = engine.runner.captured
-    assert isinstance(found, DecodeTapes) and found.usable
+    assert isinstance(found, DecodeTapes) and found.failure is None
     return found
 
 
@@ -108,18 +108,34 @@ def test_a_step_that_asks_is_not_taped(
         assert outcomes(run(engine, requests())) == expected
     (message,) = caplog.messages
     assert "decoding uncaptured, slower" in message and "asks what a tensor holds" in message
-    assert engine.runner.captured is not None and not engine.runner.captured.usable
+    assert engine.runner.uncaptured is not None and "asks what a tensor holds" in engine.runner.uncaptured
+    assert engine.stats()["captured_steps"] == 1 < engine.stats()["eager_steps"]
 
 
-def test_rows_whose_selection_is_recorded_are_not() -> None:
+def test_recorded_rows_are_too() -> None:
     mixed = requests()
     mixed[2] = replace(mixed[2], record=True)
     kind = {"selector": "quest", "budget": 48, "max_batch": 8}
-    expected = outcomes(run(eager(make_engine(**kind)), mixed))
+    expected = [(d.request_id, d.trace) for d in stream(eager(make_engine(**kind)), mixed) if d.trace]
     engine = make_engine(**kind)
     steps = counted(engine)
-    assert outcomes(run(engine, mixed)) == expected
-    assert 0 < len(steps) <= engine.stats()["steps"] - mixed[2].sampling.max_new_tokens
+    assert [(d.request_id, d.trace) for d in stream(engine, mixed) if d.trace] == expected
+    assert len(steps) == engine.stats()["steps"] == engine.stats()["captured_steps"]
+
+
+def stream(engine: Engine, items: list[Request]) -> Iterator[Delta]:
+    for item in items:
+        engine.submit(item)
+    return engine.stream()
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss"])
+def test_mixtures_of_experts(family: str) -> None:
+    expected = outcomes(run(eager(make_engine(family=family)), requests()))
+    engine = make_engine(family=family)
+    steps = counted(engine)
+    assert outcomes(run(engine, requests())) == expected
+    assert len(steps) == engine.stats()["captured_steps"] > 20
 
 
 def test_exact_mode_and_the_oracle_are_not_taped() -> None:

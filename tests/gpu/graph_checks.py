@@ -52,7 +52,7 @@ def completions(way: str, selector: str, dtype: torch.dtype) -> dict[str, Any]:
         for n, length in enumerate(lengths)
     ]
     done = {id: outcome(completion) for id, completion in run(engine, requests).items()}
-    assert graphs.usable, "capture failed: see the warning above"
+    assert graphs.failure is None, f"capture failed: {graphs.failure}"
     return done
 
 

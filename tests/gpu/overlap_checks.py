@@ -58,7 +58,7 @@ def overlapping_gives_what_waiting_gives(selector: str, dtype: torch.dtype) -> N
             assert engine.overlap, "steps overlap on a GPU"
             engine.overlap = overlap
             found.append({id: outcome(done) for id, done in run(engine, batch).items()})
-            assert engine.runner.captured is not None and engine.runner.captured.usable
+            assert engine.runner.uncaptured is None
         assert found[0] == found[1]
 
 
