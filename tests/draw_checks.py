@@ -41,8 +41,8 @@ def defined(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
 def draws_are_their_definition(
     device: str, vocabulary: int, spread: float, steps: float | None, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Of every way in one batch, and of each row alone. ``steps``: logits are multiples of one of so many to a
-    unit, so that there are ties wherever something is cut off."""
+    """Of every way in one batch, and of a row alone. ``steps``: to a unit, of which logits are whole numbers,
+    so that there are ties wherever something is cut off."""
     noise = torch.Generator().manual_seed(vocabulary)
     logits = spread * torch.randn(len(WAYS), vocabulary, generator=noise)
     if steps is not None:

@@ -194,7 +194,7 @@ class EngineLoop:
                 engine.configure(wanted.engine, wanted.selector, wanted.plan)
                 engine.warm_up()
             except ConfigError as error:
-                self._refused = str(error)
+                self._refused, self._current = str(error), None
                 return False
             self._current = wanted
         return True

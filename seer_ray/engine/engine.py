@@ -270,9 +270,9 @@ class Engine:
         for sequence, sampled, logprobs in made:
             token = sequence.append(sampled, logprobs)
             # Most rows have not ended, and that is to cost little.
-            if not (
-                token in sequence.ends or len(sequence.tokens) >= sequence.limit or sequence.watched
-            ) or (self._finish_reason(sequence) is None):
+            if not (token in sequence.ends or len(sequence.tokens) >= sequence.limit or sequence.watched) or (
+                self._finish_reason(sequence) is None
+            ):
                 continue
             # It has computed a token too many: nobody sees it. Its page is written again or given to others
             # by steps after that one.

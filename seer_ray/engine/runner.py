@@ -79,7 +79,7 @@ class Runner:
         check(selector, "selector.")
         check(plan, "plan.")
         check_selector(selector, settings, plan)
-        self.loaded, self.settings = loaded, settings
+        self.loaded, self.settings, self.selector = loaded, settings, selector
         device = self.device = loaded.device
         self.memory = memory or (DeviceMemory(device) if device.type == "cuda" else None)
         if settings.tensor_parallel != loaded.group.size:

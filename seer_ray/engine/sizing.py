@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +10,8 @@ import torch
 from seer_ray.config.checks import parse_bytes
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig
-from seer_ray.engine.groups import PageGroup
 from seer_ray.engine.graphs import graph_count
+from seer_ray.engine.groups import PageGroup
 from seer_ray.engine.memory import Memory, gib, host_memory
 from seer_ray.engine.passes import Decoder
 from seer_ray.engine.rehearsal import largest_decode, largest_prefill
@@ -129,6 +128,8 @@ class Need:
     decode: int
     graphs: int = 0
     """Captured steps."""
+    guessed: bool = False
+    """It did not fit: told from smaller passes."""
 
     @property
     def total(self) -> int:
@@ -181,8 +182,8 @@ def fit(
         free = min(group.gathered(memory.free()))
         left = free - need.total
         why = (
-            f"; the weights leave {gib(free)}, and a maximal step takes {gib(need.total)} of it: "
-            f"{need.said(settings, rows)}"
+            f"; the weights leave {gib(free)}, and a maximal step takes {'about ' if need.guessed else ''}"
+            f"{gib(need.total)}: {need.said(settings, rows)}"
         )
         if left <= 0:
             raise ConfigError(
@@ -211,27 +212,36 @@ def _need(
     captured: bool,
     rows: int,
 ) -> tuple[Need, int]:
-    """What a maximal step takes, and of how many rows: fewer than asked where none are set and so many do not
-    fit."""
+    """What a maximal step takes, and of how many rows: of fewer than asked where none are set and so many do
+    not fit."""
     chunk, length, block = settings.prefill_chunk, sizes.length, settings.block_size
+
+    def prefill(tokens: int) -> int:
+        decoder = empty(1)
+        return memory.peak_of(lambda: largest_prefill(loaded, decoder, tokens, length))
+
+    def decode(rows: int) -> int:
+        decoder = empty(rows)
+        return memory.peak_of(lambda: largest_decode(loaded, decoder, rows, length))
+
+    (taken, tokens), (step, fitting) = _largest(prefill, chunk), _largest(decode, rows)
+    of_ranks = loaded.group.gathered((taken, tokens, step, fitting))
+    taken, step = (max(of[at] for of in of_ranks) for at in (0, 2))
+    tokens, fitting = (min(of[at] for of in of_ranks) for at in (1, 3))
+    if settings.max_batch is None:
+        rows = fitting
+    graphs = graph_count(rows, -(-length // block), block) if loaded.device.type == "cuda" else 0
+    # What did not fit is told from what did, by its size: near enough to say what is missing.
+    whole = taken * chunk // tokens, step * rows // fitting
+    return Need(*whole, graphs * captured, tokens < chunk or fitting < rows), rows
+
+
+def _largest(measure: Callable[[int], int], size: int) -> tuple[int, int]:
+    """What a pass takes, and its size: that which is asked, or a half, quarter and so on of it that fits."""
     while True:
-        need: Need | None = None
-        with suppress(torch.OutOfMemoryError):
-            decoder = empty(rows)
-            prefill = memory.peak_of(lambda: largest_prefill(loaded, decoder, chunk, length))  # noqa: B023
-            decode = memory.peak_of(lambda: largest_decode(loaded, decoder, rows, length))  # noqa: B023
-            graphs = graph_count(rows, -(-length // block), block) if loaded.device.type == "cuda" else 0
-            need = Need(prefill, decode, graphs * captured)
-        needs = loaded.group.gathered(need)
-        if None not in needs:
-            most = [max(getattr(n, name) for n in needs) for name in ("prefill", "decode", "graphs")]
-            return Need(*most), rows
-        if settings.max_batch is None and rows > 1:
-            rows //= 2
-            continue
-        free = min(loaded.group.gathered(memory.free()))
-        raise ConfigError(
-            f"engine.kv_memory={settings.kv_memory}: the weights leave {gib(free)}, too little for one step "
-            f"of engine.prefill_chunk={chunk} tokens and engine.max_batch={rows} rows, and the cache has "
-            f"none; {LESS}"
-        )
+        try:
+            return measure(size), size
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        size //= 2

@@ -281,7 +281,7 @@ def test_host_work_is_that_of_whole_steps(
     assert bench.main(["host", "--rows", "2,5", "--context", "100", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["host"]["us_per_row_step"]
     assert [row["rows"] for row in found] == [2, 5]
-    assert all(0 < row["as a worker"] and 0 < row["telling all"] for row in found)
+    assert all(row["as a worker"] > 0 and row["telling all"] > 0 for row in found)
     engine = bench_host.idle_engine(3, 100)
     made = engine.stats()["new_tokens"]
     bench_host.row_time(engine, 70)

@@ -163,9 +163,9 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
             "sampling={temprature: 1}",
             "sampling.temprature=1: no such option; did you mean sampling.temperature?",
         ),
-        ("engine.max_batch=many", "engine.max_batch=many: must be a whole number"),
-        ("engine.max_batch=1.5", "engine.max_batch=1.5: must be a whole number"),
-        ("engine.max_batch=null", "engine.max_batch=null: must be a whole number"),
+        ("engine.max_batch=many", "engine.max_batch=many: must be a whole number or null"),
+        ("engine.max_batch=1.5", "engine.max_batch=1.5: must be a whole number or null"),
+        ("engine.block_size=null", "engine.block_size=null: must be a whole number"),
         ("engine.max_batch=0", "engine.max_batch=0: must be at least 1"),
         ("engine.exact=maybe", "engine.exact=maybe: must be true or false"),
         ("sampling.temperature=hot", "sampling.temperature=hot: must be a number or null"),
@@ -216,7 +216,7 @@ def test_values_as_hydra_writes_them_and_text_as_it_stands(override, option, val
         ("name=..", "name=..: must be a plain folder name"),
         ("name=.hidden", "name=.hidden: must be a plain folder name"),
         ("name=", "name=: must be a plain folder name"),
-        ("engine.max_batch='a\nb'", "engine.max_batch=a\\nb: must be a whole number"),
+        ("engine.max_batch='a\nb'", "engine.max_batch=a\\nb: must be a whole number or null"),
     ],
 )
 def test_mistakes_are_named_on_one_line(override, message):
@@ -272,7 +272,7 @@ def test_yaml_left_out_is_the_default():
         ("selector: quest", "f.yaml: selector=quest: is a section, with the options selector.name,"),
         ("task: {system: '${oc.env:HOME}'}", "f.yaml: task.system=${oc.env:HOME}: in ${} can only be"),
         ("sampling: 3", "f.yaml: sampling=3: is a section, with the options sampling.max_new_tokens"),
-        ("engine: {max_batch: x}", "f.yaml: engine.max_batch=x: must be a whole number"),
+        ("engine: {max_batch: x}", "f.yaml: engine.max_batch=x: must be a whole number or null"),
     ],
 )
 def test_mistakes_in_yaml_name_the_file(text, message):
