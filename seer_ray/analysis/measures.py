@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from seer_ray.analysis.reads import reads, tokens_read
@@ -38,6 +38,17 @@ def engine_rate(counter: str, scale: float = 1.0) -> Callable[[Run], float | Non
         return run.engines.get(counter, 0.0) / seconds / scale if seconds > 0 else None
 
     return found
+
+
+def captured_share(run: Run) -> float | None:
+    """Of the engines' decode steps."""
+    return share_captured(run.engines)
+
+
+def share_captured(engines: Mapping[str, float]) -> float | None:
+    """Of decode steps, those that were captured; None: there were none, or nobody counted."""
+    captured, eager = (engines.get(f"{kind}_steps", 0) for kind in ("captured", "eager"))
+    return captured / (captured + eager) if captured + eager else None
 
 
 def no_answer(run: Run) -> float | None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from seer_ray.analysis.measures import (
     PLAN,
     Value,
+    captured_share,
     engine_rate,
     graded,
     in_form,
@@ -195,6 +196,9 @@ METRICS = (
            engine_rate("decode_bytes", 1e9)),
     Metric("speed/engine_decode_of_copy_rate", "decode steps at the device's copy rate, over their time",
            "fraction", (), engine_rate("decode_floor_s")),
+    Metric("speed/engine_captured_share", "decode steps that ran captured, not operation by operation",
+           "fraction", (), captured_share,
+           summary=Line("speed", lambda share: "" if share == 1 else f"{percent(share)} of steps captured")),
     Metric("kv/attended", "KV read, over steps, layers and KV heads", "tokens", _KV,
            of_complete("attended_kv", sum)),
     Metric("kv/available", "KV that dense attention would read", "tokens", _KV,
@@ -235,7 +239,7 @@ GAUGES = {metric.name: metric.live for metric in METRICS if metric.live} | {
 }
 """What MLflow is told while the job runs -> field of ``LiveStats``. Metrics of a finished run have their
 names from the first row on: the last value is the final one."""
-ENGINES = ("prefill_tokens", "preemptions", "waiting", "pages_used", "pages")
+ENGINES = ("prefill_tokens", "preemptions", "captured_steps", "eager_steps", "waiting", "pages_used", "pages")
 """Counters of the engines that MLflow is told while the job runs: what no metric says."""
 
 

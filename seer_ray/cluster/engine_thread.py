@@ -33,7 +33,8 @@ class LayerPlan(Protocol):
 
 
 class Steppable(Protocol):
-    """What the loop needs of an engine: ``seer_ray.engine.Engine`` and its stand-ins in tests."""
+    """What the loop needs of an engine: ``seer_ray.engine.Engine`` and its stand-ins in tests. One that has
+    ``slow`` says there why it decodes slower than it might."""
 
     @property
     def plan(self) -> LayerPlan: ...
@@ -91,6 +92,7 @@ class EngineLoop:
         self._done: list[Delta] = []
         self._told = time.monotonic()  # of the tokens of unfinished chains
         self._plan: str | None = None
+        self._slow: str | None = None
         self._failure: BaseException | None = None
         self._steps = 0
         self._interval = 0.0  # seconds that a caller waits for a report
@@ -110,7 +112,7 @@ class EngineLoop:
         with self._changed:
             self._changed.wait_for(lambda: self._plan is not None or self._failure is not None)
             self._raise_failure()
-            return Built(self._room, str(self._plan))
+            return Built(self._room, str(self._plan), note=self._slow)
 
     def exchange(
         self, new: Iterable[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
@@ -161,6 +163,7 @@ class EngineLoop:
         try:
             engine = build()
             engine.warm_up()
+            self._slow = getattr(engine, "slow", None)
             self._publish(engine, [], 0)
             while True:
                 with self._changed:

@@ -21,6 +21,8 @@ COUNTERS = (
     "decode_bytes",
     "decode_floor_s",
     "preemptions",
+    "captured_steps",
+    "eager_steps",
 )
 """Of an engine's ``stats``, those that only grow."""
 

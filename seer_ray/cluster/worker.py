@@ -98,7 +98,7 @@ class Worker:
         built = self._loop.wait_until_built()
         from seer_ray.kernels.compiled import fallback
 
-        return replace(built, niceness=niceness, note=fallback())
+        return replace(built, niceness=niceness, note=fallback() or built.note)
 
     def work(
         self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None

@@ -102,6 +102,9 @@ class EngineConfig:
     exact: bool = option(
         False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower"
     )
+    require_fast: bool = option(
+        False, "refuse, with the reason, settings whose decode steps cannot be captured", operational=True
+    )
     tensor_parallel: int = option(
         1,
         "GPUs of one node that hold a worker's model together, each some of its heads",

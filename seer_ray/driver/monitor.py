@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from seer_ray.analysis.measures import share_captured
 from seer_ray.analysis.metrics import GAUGES, live_fields
 from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.run_queue import RunQueue
@@ -94,6 +95,7 @@ class Monitor:
         live, speed = self.live, self._speed
         live.running, live.queued = queue.running, queue.queued
         live.new_tokens, self._engines, self._seconds = queue.new_tokens, dict(queue.stats), queue.seconds
+        live.captured_share = share_captured(self._engines)
         self._turns = list(queue.turns)
         if live.workers_ready:
             speed.append((now, live.new_tokens))

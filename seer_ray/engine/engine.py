@@ -99,6 +99,7 @@ class Engine:
         if refused is not None:
             # What the error was raised over holds memory that is needed now.
             refused.__traceback__ = refused.__context__ = refused.__cause__ = None
+            vars(self).pop("runner", None)
             self._make(*before)
             raise refused
 
@@ -113,6 +114,7 @@ class Engine:
         self._copy_rate = copy_rate(self.model.device) * self.model.group.size
         with self._fitting():
             self.runner.warm_up()
+        self._require_fast()
         counters = dict(self._counters)
         prompt = (0,) * min(self.settings.block_size, self.runner.capacity.max_length - 2)
         self.submit(Request("warm-up", prompt, SamplingParams(2)))
@@ -128,9 +130,26 @@ class Engine:
         with self._fitting():
             self.runner = Runner(self.model, settings, selector, plan, self._memory)
         self.settings, self.selector, self.layout = self.runner.settings, selector, plan
+        self._require_fast()
         self.plan = self.runner.plan
         self.overlap = self.runner.device.type == "cuda"
         self.scheduler = self._new_scheduler()
+
+    @property
+    def slow(self) -> str | None:
+        """Why decode steps run operation by operation though nobody asked for it, in a line; None: they do
+        not."""
+        reason = self.runner.uncaptured
+        if reason is None or self.settings.exact:
+            return None
+        return f"decode steps run operation by operation, slower: {reason}"
+
+    def _require_fast(self) -> None:
+        reason = self.runner.uncaptured
+        if self.settings.require_fast and reason is not None:
+            raise ConfigError(
+                f"engine.require_fast=true: decode steps would run operation by operation: {reason}"
+            )
 
     @contextmanager
     def _fitting(self) -> Iterator[None]:

@@ -68,6 +68,10 @@ class Leader:
         return self._engine.busy
 
     @property
+    def slow(self) -> str | None:
+        return self._engine.slow
+
+    @property
     def plan(self) -> LayerPlan:
         return self._engine.plan
 

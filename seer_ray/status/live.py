@@ -40,6 +40,8 @@ class LiveStats:
     mean_attended: float | None = None
     """KV tokens read per layer, KV head and decode step."""
     sparsity: float | None = None
+    captured_share: float | None = None
+    """Of the engines' decode steps, those that ran captured and not operation by operation."""
     """1 - attended / available, 0 to 1."""
     workers_ready: int = 0
     workers_starting: int = 0

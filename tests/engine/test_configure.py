@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from engines import make_engine, outcome, request, run, tiny_model, tokens
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, SelectorConfig
+from seer_ray.engine import Engine
 
 SETTINGS = EngineConfig(block_size=16, max_batch=4, prefill_chunk=64)
 
@@ -61,3 +64,27 @@ def test_not_while_there_are_requests() -> None:
     engine.submit(request("p/0", tokens(20), new=5))
     with pytest.raises(RuntimeError, match="requests in it"):
         engine.configure(SETTINGS, SelectorConfig())
+
+
+def test_steps_are_counted_by_how_they_run() -> None:
+    engine = make_engine(exact=True)
+    run(engine, [request("p/0", tokens(20), new=5)])
+    stats = engine.stats()
+    assert (stats["captured_steps"], stats["eager_steps"]) == (0, 5)
+    assert engine.runner.uncaptured == "engine.exact=true" and engine.slow is None
+    engine.configure(SETTINGS, SelectorConfig(name="oracle", budget=32))
+    run(engine, [request("p/0", tokens(20), new=5)])
+    assert engine.stats()["eager_steps"] == 10
+    assert (
+        engine.slow == "decode steps run operation by operation, slower: the selector oracle reads all keys"
+    )
+
+
+def test_fast_steps_can_be_required() -> None:
+    fast = replace(SETTINGS, require_fast=True)
+    with pytest.raises(ConfigError, match=r"^engine\.require_fast=true: .* oracle reads all keys$"):
+        Engine(tiny_model("qwen3"), fast, SelectorConfig(name="oracle", budget=32))
+    engine = Engine(tiny_model("qwen3"), fast, SelectorConfig(name="quest", budget=32))
+    with pytest.raises(ConfigError, match=r"engine\.exact=true$"):
+        engine.configure(replace(fast, exact=True), SelectorConfig())
+    assert len(run(engine, [request("p/0", tokens(20), new=5)])) == 1

@@ -66,6 +66,8 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
         (f"{live.tokens_per_s:,.0f} tokens/s", "bold"), f" · {count(live.new_tokens, 'token')} so far"
     )
     said = summary_lines(live_values(live))
+    if live.captured_share is not None and live.captured_share < 1:
+        speed.append(f" · {percent(live.captured_share)} of steps captured", "yellow")
     chains = Text(f"{live.running:,} running · {live.queued:,} waiting")
     if live.saved:
         chains.append(f" · {live.saved:,} not needed")
