@@ -34,7 +34,7 @@ def measure(fleet: Fleet, requests: int, samples: int, folder: Path, interval: f
     from seer_ray.driver.decode import decode
     from seer_ray.driver.frame import Frame
     from seer_ray.driver.rendered import clock_of
-    from seer_ray.driver.requests import make_prompts
+    from seer_ray.driver.requests import Renderer
     from seer_ray.driver.session import Session
     from seer_ray.driver.stopping import StopRequest
     from seer_ray.results.folder import RunFolder
@@ -58,7 +58,7 @@ def measure(fleet: Fleet, requests: int, samples: int, folder: Path, interval: f
         session.begin()
         pool = SimulatedPool(fleet, clock, interval)
         when = clock_of(held)
-        queue = session.prepare(config, *make_prompts(config, session.problems, when), when)
+        queue = session.prepare(config, Renderer(config, when), when)
         pool.queued = lambda: queue.queued
         prepared = time.perf_counter() - began
         dispatcher = Dispatcher([queue], pool, lambda line: None, clock)  # type: ignore[arg-type]

@@ -25,8 +25,8 @@ class Survey:
     """What is to be known of all problems, whatever their number."""
 
     def __init__(self) -> None:
-        self.own_samples: str | None = None
-        """The first problem that asks for a number of samples of its own."""
+        self.own_samples: tuple[str, int] | None = None
+        """The first problem that asks for a number of samples of its own, and that number."""
         self.batch = False
         """There are lines of a batch."""
         self.failed = 0
@@ -57,7 +57,7 @@ class Survey:
         self.batch = self.batch or bool(asked.url)
         if asked.samples:
             self._own += asked.samples
-            self.own_samples = self.own_samples or problem.id
+            self.own_samples = self.own_samples or (problem.id, asked.samples)
         else:
             self._usual += 1
 
