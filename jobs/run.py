@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.options import RunConfig
+from seer_ray.driver.dataset import read_problems
 from seer_ray.driver.frame import framed
 from seer_ray.driver.run import summary_of, work
 from seer_ray.driver.session import Session
 from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats, Reporter, Summary
-from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.grading import check_grader
 from seer_ray.tracking.mlflow_tracker import catch_up
 
@@ -40,7 +40,7 @@ def main(
     check_grader(config.task)
     with framed(config, RunFolder, reporter) as frame:
         frame.reporter.start(LiveStats(phase="reading the problems"))
-        session = Session(frame, load_problems(config.task))
+        session = Session(frame, read_problems(config))
         if session.concluded:
             catch_up(frame.folder, to=config.tracking)
         else:

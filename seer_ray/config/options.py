@@ -115,15 +115,48 @@ class EngineConfig:
     record_requests: list[str] = option([], "more chains to record so, as 'problem/sample'", operational=True)
 
 
+CHAINED = ("registers", "program", "lookup")
+RETRIEVED = (
+    "needle",
+    "needle_keys",
+    "needle_values",
+    "needle_queries",
+    "tracking",
+    "common_words",
+    "frequent_words",
+    "documents",
+)
+
+
 @dataclass
 class GeneratorConfig:
     """Built-in problems that need no download."""
 
-    name: str = option("registers", "kind of problem", choices=("registers", "program", "lookup"))
-    steps: int = option(
-        24, "length of the chain: register updates, assignments, or entries of the table", minimum=1
+    name: str = option(
+        "registers",
+        "kind of problem: a chain of steps (the first three), or a question about a long text",
+        choices=(*CHAINED, *RETRIEVED),
     )
-    difficulty: int = option(1, "1: small numbers, few registers; larger is harder", minimum=1, maximum=5)
+    steps: int = option(
+        24,
+        "chains: how many register updates, assignments, or entries of the table",
+        minimum=1,
+    )
+    difficulty: int = option(
+        1, "1: small numbers, few registers, keys or chains; larger is harder", minimum=1, maximum=5
+    )
+    length: int = option(4096, "texts: longest question, the text included, in units", minimum=8)
+    unit: str = option(
+        "words",
+        "of length; tokens: those of the model's tokenizer, without the chat template's",
+        choices=("words", "tokens"),
+    )
+    documents: str | None = option(
+        None,
+        "documents: rows of {document, question, answer}, a path or glob (.jsonl .parquet .csv) or hub id; "
+        "each question is asked of its own document among those of other rows",
+        path=True,
+    )
 
 
 @dataclass
@@ -173,7 +206,16 @@ class TaskConfig:
         "[open, close] around the reasoning; None: as vocabulary and chat template have them; []: none",
     )
     few_shot: list[Any] = option([], "examples before the question: list of {question, answer}")
-    grader: str = option("math", "math, choice, exact, none, or module:function(completion, answer) -> bool")
+    document: str | None = option(
+        None,
+        "column with the part of the prompt that a sparse prefill may read sparsely; the rest stays dense. "
+        "None: all of the prompt; of built-in problems about a text, that text",
+    )
+    grader: str = option(
+        "math",
+        "math, choice, exact, contains_all, contains_any (references), f1 (words in common), rouge_l, none, "
+        "or module:function(completion, answer) -> bool",
+    )
     grade_timeout: float = option(
         10.0, "a grader that takes longer costs the row its grade", unit="s", minimum=0.1
     )

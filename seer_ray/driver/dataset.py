@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from seer_ray.config.errors import ConfigError, did_you_mean
-from seer_ray.config.options import RunConfig
+from seer_ray.config.options import RETRIEVED, RunConfig
 from seer_ray.results.folder import RunFolder
+from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.problem import Problem
 from seer_ray.tasks.sources import is_path
-from seer_ray.tasks.table import Survey
+from seer_ray.tasks.table import ProblemTable, Survey
 from seer_ray.tracking.tracker import Dataset
 
 FILE = "dataset.json"
@@ -23,10 +24,36 @@ COLUMNS = {
 """Of a ``Problem``, as MLflow's schemas have them."""
 
 
+def read_problems(config: RunConfig) -> ProblemTable:
+    """The run's problems; built-in texts that are measured in tokens bring the model's tokenizer along.
+
+    Raises:
+        ConfigError: What is wrong with the data as a whole, or with every row; no such tokenizer.
+    """
+    made = config.task.generator
+    if config.task.data is not None or made.name not in RETRIEVED or made.unit != "tokens":
+        return load_problems(config.task)
+    # Brings transformers along: a run that is done needs it in this case only.
+    from seer_ray.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(config.model)
+    return load_problems(
+        config.task, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    )
+
+
+def asked_key(config: RunConfig) -> str:
+    """The same for runs that ask the same problems."""
+    counted = config.task.generator.unit == "tokens"
+    return repr((config.task, config.model)) if counted else repr(config.task)
+
+
 def describe(problems: Sequence[Problem], config: RunConfig) -> Dataset:
     """The dataset as MLflow shows it."""
     task = config.task
-    source = task.data or f"built-in problems: {task.generator.name}, {task.generator.steps} steps"
+    made = task.generator
+    size = f"{made.length} {made.unit}" if made.name in RETRIEVED else f"{made.steps} steps"
+    source = task.data or f"built-in problems: {made.name}, {size}"
     return Dataset(task.name, Survey.of(problems).digest, source, len(problems), _kind(task.data), COLUMNS)
 
 

@@ -166,7 +166,8 @@ def _torn(folder: RunFolder) -> ConfigError:
 
 
 def _digest(prompt: Prompt) -> str:
-    content = json.dumps([prompt.text, list(prompt.tokens)]).encode()
+    place = [] if prompt.document is None else [prompt.document]
+    content = json.dumps([prompt.text, list(prompt.tokens), *place]).encode()
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 

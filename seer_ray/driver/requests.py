@@ -23,8 +23,9 @@ from seer_ray.models.load import load_config, load_tokenizer
 from seer_ray.models.mixers import layer_mixers
 from seer_ray.models.plan import resolve_plan
 from seer_ray.tasks.asked import Form
+from seer_ray.tasks.documents import document_tokens
 from seer_ray.tasks.problem import Problem, Prompt
-from seer_ray.tasks.prompts import opening, render
+from seer_ray.tasks.prompts import adds_special, opening, render, rendered
 from seer_ray.tasks.thinking import ReasoningParser
 
 RENDERING = "1"
@@ -112,9 +113,14 @@ class Renderer:
                     "task.thinking_marks=[<think>,</think>]"
                 )
             text, tokens = render(problem, tokenizer, task, self.clock)
-            return Prompt(
-                problem, text, array("i", tokens), opening(problem, tokenizer, task, text, self.clock)
+            document = document_tokens(
+                problem,
+                tokenizer,
+                lambda each: rendered(each, tokenizer, task, self.clock),
+                adds_special(problem, tokenizer),
             )
+            begun = opening(problem, tokenizer, task, text, self.clock)
+            return Prompt(problem, text, array("i", tokens), begun, document=document)
         except ConfigError as error:
             return Prompt(problem, "", (), error=str(error))
 
@@ -162,7 +168,15 @@ class RequestMaker:
         record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
         sampling = self._usual if prompt.error else self._sampling(prompt)
         return Request(
-            id, prompt.tokens, sampling, seed, problem.id, sample, record=record, opening=prompt.opening
+            id,
+            prompt.tokens,
+            sampling,
+            seed,
+            problem.id,
+            sample,
+            record=record,
+            opening=prompt.opening,
+            document=prompt.document,
         )
 
     def _sampling(self, prompt: Prompt) -> SamplingParams:

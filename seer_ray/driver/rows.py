@@ -153,7 +153,8 @@ class RowWriter:
 
     def _graded(self, id: str, grade: Grade) -> None:
         row = self._ungraded.pop(id)
-        row |= {"correct": grade.correct, "extracted_answer": grade.extracted, "grade_error": grade.error}
+        row |= {"correct": grade.correct, "score": grade.score}
+        row |= {"extracted_answer": grade.extracted, "grade_error": grade.error}
         if not self._waiting:
             self._due = self._clock() + self._config.results.part_interval
         self._waiting[id] = row

@@ -116,6 +116,9 @@ class Request:
     """Tell which blocks each step attended (``Delta.trace``)."""
     opening: str = ""
     """The end of the prompt's text that the chat template puts behind the chat."""
+    document: tuple[int, int] | None = None
+    """Of the prompt's tokens those that a sparse prefill may read sparsely, the first and past the last;
+    None: all."""
 
 
 class Reading(NamedTuple):

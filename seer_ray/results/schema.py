@@ -61,6 +61,12 @@ COLUMNS = (
     Column("reference", TEXT, "the answer graded against; null: none", nullable=True),
     Column("correct", pa.bool_(), "null: not graded (see grade_error, error, reference)", nullable=True),
     Column(
+        "score",
+        pa.float64(),
+        "0 to 1, of graders that give parts of a point; null: correct says it all, or not graded",
+        nullable=True,
+    ),
+    Column(
         "in_form",
         pa.bool_(),
         "the answer stands in the form that the prompt asks for, such as a box; null: it asks for none",

@@ -9,6 +9,7 @@ from typing import Any
 from seer_ray.config.compose import from_yaml, run_name
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig, SweepConfig
+from seer_ray.driver.dataset import asked_key, read_problems
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import join, open_store
@@ -16,7 +17,6 @@ from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 from seer_ray.status.pulse import STATUS
 from seer_ray.sweeps.plans import Plans
 from seer_ray.sweeps.points import Point, merged, points_of
-from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.grading import check_grader
 from seer_ray.tasks.table import ProblemTable
 
@@ -117,9 +117,9 @@ def estimate(config: RunConfig) -> Estimate:
     asked: dict[str, ProblemTable] = {}
     found = []
     for point in plans.distinct:
-        task = repr(point.config.task)
+        task = asked_key(point.config)
         if task not in asked:
-            asked[task] = load_problems(point.config.task)
+            asked[task] = read_problems(point.config)
         total = asked[task].survey.rows(point.config.samples)
         found.append(_point(point, plans, total, own, beside))
     return Estimate(name, uri, found, plans.same)

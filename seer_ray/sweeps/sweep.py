@@ -18,7 +18,7 @@ from seer_ray.config.options import ModelConfig, PlanConfig, RunConfig, Selector
 from seer_ray.config.paths import with_absolute_paths
 from seer_ray.config.works import needs_gates
 from seer_ray.driver import told
-from seer_ray.driver.dataset import describe
+from seer_ray.driver.dataset import asked_key, describe, read_problems
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.rendered import clock_of
@@ -34,7 +34,6 @@ from seer_ray.sweeps.monitor import Board
 from seer_ray.sweeps.points import Point, points_of
 from seer_ray.sweeps.race import Race
 from seer_ray.sweeps.verdict import verdict
-from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.grading import GradingPool, SharedPool, check_grader
 from seer_ray.tasks.table import ProblemTable
 from seer_ray.tracking.mlflow_tracker import catch_up
@@ -118,8 +117,8 @@ class Sweep:
         config.results = replace(config.results, folder=join(self._uri, POINTS))
         check_grader(config.task)
         folder = self._stack.enter_context(RunFolder.open(point_uri(self._uri, point.slug), config))
-        if (key := repr(config.task)) not in self._problems:
-            self._problems[key] = load_problems(config.task)
+        if (key := asked_key(config)) not in self._problems:
+            self._problems[key] = read_problems(config)
         reporter = PointReporter(point.slug, self.reporter)
         frame = Frame(config, folder, reporter, self.frame.stop, self.frame.tracker)
         return Session(frame, self._problems[key])

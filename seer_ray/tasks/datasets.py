@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 
 from seer_ray.config.errors import ConfigError, did_you_mean, one_line
-from seer_ray.config.options import ColumnsConfig, TaskConfig
+from seer_ray.config.options import ColumnsConfig, GeneratorConfig, TaskConfig
 from seer_ray.tasks.asked import COMPLETIONS, URLS, Asked, column_settings, parse_settings
+from seer_ray.tasks.documents import find_document
 from seer_ray.tasks.extraction import choice_letter
 from seer_ray.tasks.generators import generate
+from seer_ray.tasks.graders import SCORED
 from seer_ray.tasks.problem import Problem
 from seer_ray.tasks.prompts import build_messages, check_template, raw_prompt
+from seer_ray.tasks.references import references
+from seer_ray.tasks.retrieval import DOCUMENTS, WORDS, Source, Texts
 from seer_ray.tasks.sources import Row, WrittenFloat, read_rows
 from seer_ray.tasks.table import ProblemTable
 from seer_ray.tasks.values import as_id, as_text, check_unicode, column_value, has_column
@@ -35,7 +39,7 @@ Fields = dict[str, Any] | ConfigError
 """A row, or what is wrong with it."""
 
 
-def load_problems(task: TaskConfig) -> ProblemTable:
+def load_problems(task: TaskConfig, tokens: Callable[[str], int] | None = None) -> ProblemTable:
     """The task's problems, in the order of the data or of ``task.shuffle``. They are read as a stream.
 
     A shuffle sorts by a hash of seed and id: the same on every machine, and what a row's rank is does not
@@ -43,6 +47,10 @@ def load_problems(task: TaskConfig) -> ProblemTable:
 
     A row that cannot be asked is a problem with an error, under its id, or its file and line if the id is at
     fault.
+
+    Args:
+        task: Which, and how they are asked.
+        tokens: Tokens of a text, where ``task.generator.unit`` asks for them.
 
     Raises:
         ConfigError: What is wrong with the data as a whole, or with every row; names the option, or the file
@@ -54,7 +62,7 @@ def load_problems(task: TaskConfig) -> ProblemTable:
 
     def rows() -> Iterator[Row]:
         if task.data is None:
-            return _generated(task)
+            return _generated(task, tokens)
         # Without a shuffle, what is beyond the limit need not be read.
         found = read_rows(task.data, task.subset, task.split)
         return found if shuffled else itertools.islice(found, task.limit)
@@ -107,10 +115,34 @@ def _first(rows: Iterator[Row], task: TaskConfig) -> tuple[Iterator[Row], dict[s
     return itertools.chain(before, rows), first
 
 
-def _generated(task: TaskConfig) -> Iterator[Row]:
+def _generated(task: TaskConfig, tokens: Callable[[str], int] | None) -> Iterator[Row]:
+    texts = Texts(tokens or WORDS.measure, tuple(_sources(task.generator)))
     for index in range(task.limit or GENERATED):
-        made = generate(task.generator, index, task.shuffle or 0)
-        yield made.id, {"id": made.id, "question": made.question, "answer": made.answer}
+        made = generate(task.generator, index, task.shuffle or 0, texts)
+        document = {"document": made.document} if made.document is not None else {}
+        yield made.id, {"id": made.id, "question": made.question, "answer": made.answer, **document}
+
+
+def _sources(generator: GeneratorConfig) -> Iterator[Source]:
+    """The rows of ``task.generator.documents``.
+
+    Raises:
+        ConfigError: The option is missing, or a row is.
+    """
+    option = f"task.generator.documents={generator.documents}"
+    if generator.name != DOCUMENTS:
+        if generator.documents is not None:
+            raise ConfigError(f"{option}: means nothing with task.generator.name={generator.name}")
+        return
+    if generator.documents is None:
+        raise ConfigError(f"task.generator.documents: name the documents of task.generator.name={DOCUMENTS}")
+    for where, row in read_rows(generator.documents, None, "train", "task.generator.documents"):
+        if isinstance(row, ConfigError):
+            raise row
+        values = {name: column_value(row, name, option, where) for name in ("document", "question", "answer")}
+        answers = references(reference_text(values["answer"], option, where) or "")
+        document, question = (as_text(values[name], option, where) for name in ("document", "question"))
+        yield Source(document, question, tuple(answers))
 
 
 def _identified(number: int, where: str, row: Fields, column: str | None) -> tuple[str, Fields]:
@@ -166,7 +198,8 @@ def _asked(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfi
     messages = build_messages(row, columns, task, where) if raw is None else ()
     option = f"task.columns.answer={columns.answer}"
     if columns.answer is not None and (task.grader != "none" or has_column(row, columns.answer)):
-        answer = answer_text(column_value(row, columns.answer, option, where), option, where)
+        read = reference_text if task.grader in SCORED else answer_text
+        answer = read(column_value(row, columns.answer, option, where), option, where)
     if task.grader == "choice" and answer is not None and choice_letter(answer) is None:
         raise ConfigError(
             f"task.grader=choice: the answer in {where} is {answer!r}, not a letter from A to J"
@@ -176,7 +209,15 @@ def _asked(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfi
     for message in messages:
         check_unicode(message["role"] + message["content"], "the prompt", where)
     check_unicode(answer or "", option, where)
-    return Problem(id, messages, answer, inputs=_kept(row, columns, where), asked=asked, raw=raw)
+    document, column = None, task.document or ("document" if task.data is None else None)
+    if column is not None and (task.document is not None or column in row):
+        if raw is not None:
+            raise ConfigError(f"task.document={column}: {where} is a raw prompt, which has no columns")
+        document = find_document(
+            row, task, column, messages, lambda each: build_messages(each, columns, task, where), where
+        )
+    kept = _kept(row, columns, where)
+    return Problem(id, messages, answer, inputs=kept, asked=asked, raw=raw, document=document)
 
 
 def _kept(row: dict[str, Any], columns: ColumnsConfig, where: str) -> str | None:
@@ -231,6 +272,14 @@ def _settings(row: dict[str, Any], columns: ColumnsConfig, where: str) -> Asked:
         return Asked()
     option = f"task.columns.sampling={columns.sampling}"
     return column_settings(column_value(row, columns.sampling, option, where), option, where)
+
+
+def reference_text(value: Any, option: str, where: str) -> str | None:
+    """As ``answer_text``, but several references are a JSON list (``tasks.references``)."""
+    if isinstance(value, list):
+        texts = [text for item in value if (text := answer_text(item, option, where)) is not None]
+        return json.dumps(texts, ensure_ascii=False) if texts else None
+    return answer_text(value, option, where)
 
 
 def answer_text(value: Any, option: str = "task.columns.answer", where: str = "the row") -> str | None:

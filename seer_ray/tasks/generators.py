@@ -11,17 +11,23 @@ reads (``\boxed{}``): a model can be trained on it.
     just before and from one that may stand anywhere earlier, and is named by a number that starts anywhere.
 ``lookup``: a shuffled table of ``steps`` entries, and a chain of pointers through half of them to follow from
     a given entry to the one that says ``stop``, with the values met on the way to add up.
+
+Others ask about a long text: ``tasks.retrieval``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from seer_ray.config.options import GeneratorConfig
+from seer_ray.config.errors import ConfigError
+from seer_ray.config.options import RETRIEVED, GeneratorConfig
+from seer_ray.tasks import retrieval
+from seer_ray.tasks.retrieval import WORDS, Texts
 
 # By difficulty 1 to 5.
 MODULUS = (10, 20, 50, 100, 1000)
@@ -40,15 +46,50 @@ class Generated:
     question: str
     answer: str
     solution: str
+    document: str | None = None
+    """The part of the question that is the text which it is about."""
 
 
-def generate(config: GeneratorConfig, index: int, seed: int = 0) -> Generated:
-    """Problem number ``index`` of the endless sequence that ``config`` and ``seed`` name."""
+def generate(config: GeneratorConfig, index: int, seed: int = 0, texts: Texts = WORDS) -> Generated:
+    """Problem number ``index`` of the endless sequence that ``config`` and ``seed`` name.
+
+    Args:
+        texts: how long a text is, and rows of documents, for problems about a text
+
+    Raises:
+        ConfigError: no text is so short.
+    """
+    if config.name in RETRIEVED:
+        return _retrieval(config, index, seed, texts)
     key = f"{config.name}-{config.steps}-{config.difficulty}-{seed}-{index}"
     question, answer, solution = GENERATORS[config.name](
         random.Random(key), config.steps, config.difficulty - 1
     )
     return Generated(key, question, str(answer), f"{solution}\nThe answer is \\boxed{{{answer}}}.")
+
+
+def _retrieval(config: GeneratorConfig, index: int, seed: int, texts: Texts) -> Generated:
+    """A question about a text, its answers a JSON list."""
+    unit = config.unit[0]
+    key = f"{config.name}-{config.length}{unit}-{config.difficulty}-{seed}-{index}"
+    make, most = retrieval.RETRIEVAL.get(config.name), None
+    if make is None:
+        make = retrieval.documents(texts.rows, index)
+        most = len({row.document for row in texts.rows})
+    try:
+        text = retrieval.fitted(
+            lambda items: make(random.Random(key), items, config.difficulty - 1),
+            config.length,
+            texts.measure,
+            most,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"task.generator.length={config.length}: the shortest {config.name} problem of difficulty "
+            f"{config.difficulty} has {error} {config.unit}; set that or more"
+        ) from None
+    answer = json.dumps(text.answers, ensure_ascii=False)
+    return Generated(key, text.question, answer, ", ".join(text.answers), text.document)
 
 
 def generate_problems(config: GeneratorConfig, count: int, seed: int = 0) -> list[Generated]:

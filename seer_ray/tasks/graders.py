@@ -11,6 +11,7 @@ from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.modules import import_named
 from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.extraction import choice_letter, final_choice, final_text, same_text
+from seer_ray.tasks.references import found_in, normalised, references, rouge_l, token_f1
 from seer_ray.tasks.stated import math_answer, reference_answer
 from seer_ray.tasks.thinking import ReasoningParser
 
@@ -24,6 +25,8 @@ class Grade:
     extracted: str | None
     """The answer that the completion gives; None: it gives none."""
     error: str | None = None
+    score: float | None = None
+    """In 0..1, of graders that give parts of a point; None: ``correct`` says it all."""
 
 
 Grader = Callable[[str, str | None], Grade]
@@ -71,7 +74,10 @@ def grade(task: TaskConfig, text: str, answer: str | None) -> Grade:
 
 def no_answer(task: TaskConfig, answer: str | None) -> Grade:
     """The grade of a completion whose reasoning did not end."""
-    return Grade(None if answer is None or task.grader == "none" else False, None)
+    if answer is None or task.grader == "none":
+        return Grade(None, None)
+    correct = None if task.grader in UNDECIDED else False
+    return Grade(correct, None, score=0.0 if task.grader in SCORED else None)
 
 
 def guarded(grader: Grader, text: str, answer: str | None) -> Grade:
@@ -119,6 +125,41 @@ def grade_math(text: str, answer: str | None) -> Grade:
     return Grade(same_answer(reference_answer(answer), extracted), extracted)
 
 
+def grade_contains_all(text: str, answer: str | None) -> Grade:
+    """The share of the references that stand in the text; right with all of them."""
+    if answer is None:
+        return Grade(None, None)
+    wanted = references(answer)
+    found = found_in(text, wanted)
+    return Grade(len(found) == len(wanted), ", ".join(found) or None, score=len(found) / len(wanted))
+
+
+def grade_contains_any(text: str, answer: str | None) -> Grade:
+    """One of the references stands in the text."""
+    if answer is None:
+        return Grade(None, None)
+    found = found_in(text, references(answer))
+    return Grade(bool(found), found[0] if found else None, score=float(bool(found)))
+
+
+def grade_f1(text: str, answer: str | None) -> Grade:
+    """Words in common with the nearest reference; right if it is that one but for case, articles, marks."""
+    said = text.strip() or None
+    if answer is None or said is None:
+        return Grade(None if answer is None else False, said, score=None if answer is None else 0.0)
+    wanted = references(answer)
+    correct = normalised(said) in map(normalised, wanted)
+    return Grade(correct, said, score=1.0 if correct else token_f1(said, wanted))
+
+
+def grade_rouge_l(text: str, answer: str | None) -> Grade:
+    """ROUGE-L against the nearest reference; a summary is neither right nor wrong."""
+    said = text.strip() or None
+    if answer is None:
+        return Grade(None, said)
+    return Grade(None, said, score=0.0 if said is None else rouge_l(said, references(answer)))
+
+
 def _grade_by_function(function: Callable[[str, str], Any], text: str, answer: str | None) -> Grade:
     """A user's verdict: right or wrong, or the answer (to be compared as text), or None for no answer."""
     if answer is None:
@@ -141,5 +182,13 @@ GRADERS: dict[str, Grader] = {
     "math": grade_math,
     "choice": grade_choice,
     "exact": grade_exact,
+    "contains_all": grade_contains_all,
+    "contains_any": grade_contains_any,
+    "f1": grade_f1,
+    "rouge_l": grade_rouge_l,
     "none": grade_none,
 }
+SCORED = ("contains_all", "contains_any", "f1", "rouge_l")
+"""Graders that give scores, and take several references."""
+UNDECIDED = ("rouge_l",)
+"""Those by which nothing is right or wrong."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seer_ray.tasks.asked import Asked
+from seer_ray.tasks.documents import Document
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Problem:
     raw: str | tuple[int, ...] | None = None
     """In place of a chat: text, or token ids, that goes to the model as it is."""
 
+    document: Document | None = None
+    """The part of a message that may be read sparsely; None: all of the prompt."""
+
     def samples(self, usual: int) -> int:
         """Completions of it."""
         return self.asked.samples or usual
@@ -43,3 +47,5 @@ class Prompt:
     """The end of ``text`` that the chat template puts behind the chat: the completion goes on with it."""
     error: str | None = None
     """Why there is none; None: there is one."""
+    document: tuple[int, int] | None = None
+    """The tokens of the problem's document: index of the first, and past the last. None: it has none."""

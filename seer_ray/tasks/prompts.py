@@ -209,10 +209,22 @@ def render(
     Raises:
         ConfigError: The template refuses the chat, or has no thinking switch for ``task.thinking``.
     """
-    if isinstance(problem.raw, str):
-        return problem.raw, list(tokenizer(problem.raw)["input_ids"])
-    if problem.raw is not None:
+    if problem.raw is not None and not isinstance(problem.raw, str):
         return tokenizer.decode(problem.raw), list(problem.raw)
+    text = rendered(problem, tokenizer, task, clock)
+    return text, list(tokenizer(text, add_special_tokens=adds_special(problem, tokenizer))["input_ids"])
+
+
+def adds_special(problem: Problem, tokenizer: Any) -> bool:
+    """Whether the tokenizer puts its special tokens around a prompt: adding them to what a template has
+    written would double the first one."""
+    return problem.raw is not None or not tokenizer.chat_template
+
+
+def rendered(problem: Problem, tokenizer: Any, task: TaskConfig, clock: datetime | None = None) -> str:
+    """The text of ``render``; raises what that does."""
+    if isinstance(problem.raw, str):
+        return problem.raw
     # Named templates come as a dict; which one is taken is the tokenizer's choice.
     for name in problem.asked.template:
         if name not in str(tokenizer.chat_template):
@@ -225,11 +237,8 @@ def render(
             "leave it null"
         )
     if not tokenizer.chat_template:
-        text = "\n\n".join(message["content"] for message in problem.messages)
-        return text, list(tokenizer(text)["input_ids"])
-    text = _templated(problem, tokenizer, task, clock, True)
-    # The template has written the special tokens; adding them again would double the first one.
-    return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return "\n\n".join(message["content"] for message in problem.messages)
+    return _templated(problem, tokenizer, task, clock, True)
 
 
 def opening(problem: Problem, tokenizer: Any, task: TaskConfig, text: str, clock: datetime | None) -> str:

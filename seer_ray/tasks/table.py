@@ -49,6 +49,8 @@ class Survey:
         said: list[Any] = [problem.id, problem.messages, problem.answer]
         # Folders of before there were any of these go on.
         said += [problem.inputs] if problem.inputs is not None else []
+        if (document := problem.document) is not None:
+            said.append([document.message, document.start, document.end])
         asked = problem.asked
         if asked.deciding or problem.raw is not None:
             said += [asked.deciding, problem.raw]
@@ -95,6 +97,7 @@ class ProblemTable(Sequence[Problem]):
             problem.inputs,
             asked,
             problem.raw,
+            problem.document,
         )
         self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(said, 5)))
         self._survey.add(problem)
@@ -155,8 +158,8 @@ class ProblemTable(Sequence[Problem]):
 
 
 def _problem(data: bytes | memoryview) -> Problem:
-    id, messages, answer, error, inputs, asked, raw = pickle.loads(data)
-    return Problem(id, messages, answer, error, inputs, asked or USUAL, raw)
+    id, messages, answer, error, inputs, asked, raw, document = pickle.loads(data)
+    return Problem(id, messages, answer, error, inputs, asked or USUAL, raw, document)
 
 
 def _same(one: Problem, other: object) -> bool:

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
-from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.engine.forcing import ThinkingState
+from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.tasks.thinking import ReasoningParser
 
 UNKNOWN = ("kimi", "no sign of its marks")

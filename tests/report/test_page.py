@@ -144,12 +144,12 @@ def test_a_problem_opens_on_a_sparse_setting_with_dense_beside_it(page: Any) -> 
     assert not other.is_visible() and page.locator("#parting").inner_text() == ""
 
 
-def test_the_address_names_the_chain(page: Any) -> None:
+def test_the_address_names_the_chain(page: Any, page_file: Path) -> None:
     page.get_by_role("button", name="p4", exact=True).click()
     where = page.evaluate("location.hash")
     assert where == "#chain/p4/quest%2096/0/dense/0" == page.locator("#link").get_attribute("href")
     page.keyboard.press("Escape")
-    page.wait_for_function("location.hash === ''")
+    sync_api.expect(page).to_have_url(page_file.as_uri())
     page.evaluate("location.hash = '#chain/p5/seer%2048/1'")
     page.wait_for_selector("#viewer[open]")
     assert page.locator("#viewer-title").inner_text() == "p5"
@@ -203,9 +203,14 @@ def cells(page: Any) -> list[str]:
     )
 
 
+def drawn(page: Any) -> None:
+    """Wait until the page has drawn what it was told: the frame that was due, and the one after it."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def test_map_shows_layers_heads_steps_and_zooms(page: Any) -> None:
     open_chain(page, "p0", place=4)  # quest 48
-    page.wait_for_function("document.querySelectorAll('[data-side=one] [data-map=layer] option').length > 1")
+    sync_api.expect(page.locator("[data-side=one] [data-map=layer] option").nth(1)).to_be_attached()
     canvas, tip = page.locator("[data-side=one] canvas"), page.locator("[data-side=one] .tip")
     assert page.locator("[data-side=one] [data-map=layer] option").count() == 7
     assert page.locator("[data-side=one] [data-map=head] option").count() == 3
@@ -221,11 +226,11 @@ def test_map_shows_layers_heads_steps_and_zooms(page: Any) -> None:
     said = tip.inner_text()
     assert said.startswith("Step ") and "of 1 heads" in said and "blocks: 0" in said
     page.mouse.wheel(0, -600)
-    page.wait_for_timeout(50)
+    drawn(page)
     assert cells(page) != one_head
     canvas.dblclick(position={"x": 300, "y": 60})
     page.mouse.move(5, 5)
-    page.wait_for_timeout(50)
+    drawn(page)
     assert cells(page) == one_head, "a double click shows all again"
     canvas.focus()
     page.keyboard.press("ArrowRight")
@@ -237,7 +242,7 @@ def test_the_map_counts_as_the_trace_does(page: Any, page_file: Path) -> None:
 
     trace = RunFolder.view(str(page_file.parent / "runs" / "quest-48")).read_selection(("p0", 0)).trace
     open_chain(page, "p0", place=4)
-    page.wait_for_function("document.querySelectorAll('[data-side=one] [data-map=layer] option').length > 1")
+    sync_api.expect(page.locator("[data-side=one] [data-map=layer] option").nth(1)).to_be_attached()
     page.locator("[data-side=one] canvas").focus()
     page.keyboard.press("ArrowRight")
     for step, seen in enumerate(trace.steps()):

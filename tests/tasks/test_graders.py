@@ -199,8 +199,8 @@ def test_a_function_that_returns_something_else(own):
     [
         (
             "mth",
-            "task.grader=mth: must be one of math, choice, exact, none, or module:function "
-            "(did you mean 'math'?)",
+            "task.grader=mth: must be one of math, choice, exact, contains_all, contains_any, f1, rouge_l, "
+            "none, or module:function (did you mean 'math'?)",
         ),
         (
             "no_such_grader:f",
