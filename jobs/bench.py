@@ -3,8 +3,9 @@
 ``kernels``: decode attention with its gate against the best dense attention. ``engine``: whole engines
 against ``model.generate`` and ``generate_batch``, decode steps at long context. ``memory``: peak memory of a
 full cache. ``all``: these three, unattended. ``distill``: training steps of gates. ``layers``:
-decode steps of models with layers of other kinds. ``host``: what a step costs beside its device. Needs neither Ray nor
-MLflow nor Hydra.
+decode steps of models with layers of other kinds. ``host``: what a step costs beside its device.
+``driver``: the driver of a run, with simulated workers. All but the last need neither Ray nor MLflow nor
+Hydra.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from seer_ray.bench import distill as bench_distill
+from seer_ray.bench import driver as bench_driver
 from seer_ray.bench import engine as bench_engine
 from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
@@ -44,6 +46,8 @@ def main(arguments: list[str]) -> int:
             report["host"] = bench_host.bench_host(options, console)
         if options.what == "distill":
             report["distill"] = bench_distill.bench_distill(options, console)
+        if options.what == "driver":
+            report["driver"] = bench_driver.bench_driver(options, console)
     except Refused as problem:
         print(f"seer-ray bench: refused: {problem}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from seer_ray.bench import distill as bench_distill
+from seer_ray.bench import driver as bench_driver
 from seer_ray.bench import engine as bench_engine
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench.models import SHAPES
@@ -39,7 +40,8 @@ def memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any
 def parser() -> argparse.ArgumentParser:
     """Of all that can be measured; defaults are those of this machine."""
     made = argparse.ArgumentParser(prog="seer-ray bench", description=ABOUT)
-    made.add_argument("what", choices=("kernels", "engine", "memory", "all", "distill", "layers", "host"))
+    kinds = ("kernels", "engine", "memory", "all", "distill", "layers", "host", "driver")
+    made.add_argument("what", choices=kinds)
     made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()
     shapes = ", ".join(SHAPES)
@@ -62,4 +64,6 @@ def parser() -> argparse.ArgumentParser:
     bench_kernels.add_options(made.add_argument_group("kernels"))
     bench_engine.add_options(made.add_argument_group("engine"))
     bench_distill.add_options(made.add_argument_group("distill"))
+    bench_driver.add_options(made.add_argument_group("driver"))
+    made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return made

@@ -40,9 +40,9 @@ class Fleet:
     rate: float = 30.0
     """Tokens a second of one chain."""
     median: float = 2000.0
-    """Tokens of a chain: lognormal, cut at ``longest``."""
+    """Tokens of a chain: lognormal, cut at ``most_tokens``."""
     sigma: float = 1.0
-    longest: int = 32768
+    most_tokens: int = 32768
     death_every: float = math.inf
     """Seconds that a worker lives on average."""
     spot: float = 0.0
@@ -57,7 +57,9 @@ class Fleet:
     def length(self, request: Request) -> int:
         """Tokens of a chain: a function of its id."""
         chance = random.Random(f"{self.seed}/{request.id}").gauss(0.0, self.sigma)
-        return max(1, min(self.longest, int(self.median * math.exp(chance)), request.sampling.max_new_tokens))
+        return max(
+            1, min(self.most_tokens, int(self.median * math.exp(chance)), request.sampling.max_new_tokens)
+        )
 
     def poisonous(self, request: Request) -> bool:
         return random.Random(f"poison/{self.seed}/{request.id}").random() < self.poison
@@ -71,8 +73,8 @@ class VirtualClock:
         self._mark: float | None = None
 
     def __call__(self) -> float:
-        """For the driver: also counts what it has taken since it was last asked to wait."""
-        return self.now if self._mark is None else self.now + time.process_time() - self._mark
+        """For the driver."""
+        return self.now
 
     def leave(self) -> None:
         """The driver goes on."""
@@ -135,6 +137,7 @@ class SimulatedPool:
         self.deaths = 0
         self.reports = 0
         self.first_dispatch: float | None = None
+        """When the first request came, by ``time.perf_counter``."""
         self.queued = lambda: 0
         """How many requests wait; who makes the pool sets it."""
         self._workers: dict[str, _Worker] = {}
@@ -142,11 +145,11 @@ class SimulatedPool:
         self._number = 0
         self._random = random.Random(fleet.seed)
         self._tokens = np.random.default_rng(fleet.seed).integers(
-            0, VOCABULARY, fleet.longest + 65536, dtype=np.int32
+            0, VOCABULARY, fleet.most_tokens + 65536, dtype=np.int32
         )
-        self._text = " ".join(f"{token:03d}" for token in self._tokens[: fleet.longest])
+        self._text = " ".join(f"{token:03d}" for token in self._tokens[: fleet.most_tokens])
         for place in range(fleet.workers):
-            self._at(0.0, "ready", f"w{place}")
+            self._at(clock.now, "ready", f"w{place}")
 
     @property
     def ready(self) -> int:
@@ -174,7 +177,7 @@ class SimulatedPool:
         sent = pickle.dumps((list(new), hungry, options), 5)
         self.clock.enter()
         if new and self.first_dispatch is None:
-            self.first_dispatch = self.clock.now
+            self.first_dispatch = time.perf_counter()
         self._take(self._workers[worker], pickle.loads(sent)[0], hungry)
         self.clock.leave()
 

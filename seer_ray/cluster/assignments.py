@@ -93,12 +93,12 @@ class Assignments:
         self._read_on(0)
 
     def _read_on(self, wanted: int) -> None:
-        """So many fresh requests are in the queue, and some more, if there are."""
-        if not self._unread or self._queue.fresh >= max(AHEAD // 2, wanted):
+        """So many requests are in the queue, and some more, if there are."""
+        if not self._unread or len(self._queue) >= max(AHEAD // 2, wanted):
             return
         for request in self._reading():
             self.add((request,))
-            if self._queue.fresh >= AHEAD + wanted:
+            if len(self._queue) >= AHEAD + wanted:
                 return
 
     def _reading(self) -> Iterator[Request]:
@@ -148,6 +148,7 @@ class Assignments:
         """Whether ``dispatch`` would give this worker something if it had room."""
         if not self._free_share(worker, workers):
             return False
+        self._read_on(0)
         return self._queue.has_other() or (not self._held.get(worker) and self._queue.has_trial())
 
     def dispatch(self, worker: str, room: int, workers: int) -> list[Request]:

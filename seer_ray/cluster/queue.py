@@ -16,7 +16,7 @@ from seer_ray.engine.request import Request
 from seer_ray.results.chain import Chain
 
 AHEAD = 256
-"""Fresh requests that are in the queue at least while there are more to be read."""
+"""Requests that are read beyond those that are wanted now."""
 
 
 @dataclass(eq=False, slots=True)
@@ -78,11 +78,6 @@ class RequestQueue:
 
     def __len__(self) -> int:
         return len(self._begun) + len(self._trial) + self._fresh_requests
-
-    @property
-    def fresh(self) -> int:
-        """Requests that have not been begun."""
-        return self._fresh_requests
 
     def problem(self, id: str) -> Problem:
         """The one of this id, made where it is new."""
@@ -262,18 +257,19 @@ class Unread:
     """Requests that are read when they are needed, those that were begun before all others.
 
     Args:
-        requests: One after the other.
+        requests: One after the other; None: one that no worker is to have.
         count: How many there will be.
     """
 
-    def __init__(self, requests: Iterable[Request], count: int) -> None:
+    def __init__(self, requests: Iterable[Request | None], count: int) -> None:
         self.left = count
         """That are not read yet."""
-        self._requests: Iterator[Request] = iter(requests)
+        self._requests = iter(requests)
 
     def __iter__(self) -> Iterator[Request]:
         """Reads on."""
         for request in self._requests:
             self.left -= 1
-            yield request
+            if request is not None:
+                yield request
         assert not self.left, f"{self.left} requests fewer than were told of"

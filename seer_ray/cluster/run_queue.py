@@ -42,7 +42,7 @@ class RunQueue:
     def __init__(
         self,
         name: str,
-        rounds: Iterable[Collection[Request]],
+        rounds: Iterable[Collection[Request | None]],
         max_attempts: int,
         chains: dict[str, Chain] | None = None,
         options: DecodeOptions | None = None,

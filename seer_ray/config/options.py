@@ -224,6 +224,12 @@ class TaskConfig:
     grade_timeout: float = option(
         10.0, "a grader that takes longer costs the row its grade", unit="s", minimum=0.1
     )
+    grade_processes: int | None = option(
+        None,
+        "rows graded at a time, at most; None: the cores of the driver's machine but one, 8 at most",
+        minimum=1,
+        operational=True,
+    )
 
 
 @dataclass

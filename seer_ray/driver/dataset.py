@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import RETRIEVED, RunConfig
@@ -14,6 +11,7 @@ from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.problem import Problem
 from seer_ray.tasks.sources import is_path
+from seer_ray.tasks.table import ProblemTable, Survey
 from seer_ray.tracking.tracker import Dataset
 
 FILE = "dataset.json"
@@ -26,7 +24,7 @@ COLUMNS = {
 """Of a ``Problem``, as MLflow's schemas have them."""
 
 
-def read_problems(config: RunConfig) -> list[Problem]:
+def read_problems(config: RunConfig) -> ProblemTable:
     """The run's problems; built-in texts that are measured in tokens bring the model's tokenizer along.
 
     Raises:
@@ -56,7 +54,7 @@ def describe(problems: Sequence[Problem], config: RunConfig) -> Dataset:
     made = task.generator
     size = f"{made.length} {made.unit}" if made.name in RETRIEVED else f"{made.steps} steps"
     source = task.data or f"built-in problems: {made.name}, {size}"
-    return Dataset(task.name, digest(problems), source, len(problems), _kind(task.data), COLUMNS)
+    return Dataset(task.name, Survey.of(problems).digest, source, len(problems), _kind(task.data), COLUMNS)
 
 
 def _kind(data: str | None) -> str:
@@ -68,32 +66,17 @@ def _kind(data: str | None) -> str:
     return "local" if is_path(data) else "hugging_face"
 
 
-def digest(problems: Sequence[Problem]) -> str:
-    """Of everything that is asked, its answers and what is kept of the rows, 16 hex digits."""
-    content = hashlib.sha256()
-    for problem in problems:
-        said: list[Any] = [problem.id, problem.messages, problem.answer]
-        # Folders of before there were any of these go on.
-        said += [problem.inputs] if problem.inputs is not None else []
-        if problem.document is not None:
-            said.append([problem.document.message, problem.document.start, problem.document.end])
-        if problem.asked.deciding or problem.raw is not None:
-            said += [problem.asked.deciding, problem.raw]
-        content.update(json.dumps(said, sort_keys=True).encode())
-    return content.hexdigest()[:16]
-
-
 def refuse_other_data(folder: RunFolder, problems: Sequence[Problem], config: RunConfig) -> None:
     """Notes the problems in the run folder, or compares them with those noted there.
 
     Raises:
         ConfigError: They have changed since the run was begun.
     """
-    now = {"digest": digest(problems), "problems": len(problems)}
+    now = {"digest": Survey.of(problems).digest, "problems": len(problems)}
     then = folder.read_json(FILE)
     if then is None:
         folder.write_json(FILE, now)
-    elif then not in (now, {**now, "digest": digest(_with_float_answers(problems))}):
+    elif then != now and then != {**now, "digest": Survey.of(_with_float_answers(problems)).digest}:
         raise ConfigError(
             f"task.data={config.task.data}: its {now['problems']} problems are not the {then['problems']} "
             f"that {folder.uri} was begun with; restore the data, or give the run another name"
@@ -106,10 +89,10 @@ def refuse_unknown_requests(problems: Sequence[Problem], config: RunConfig) -> N
         ConfigError: A chain that is to be recorded is of no problem, or of no sample; or rows have samples of
             their own where samples are taken until a problem is decided.
     """
-    own = next((problem for problem in problems if problem.asked.samples is not None), None)
+    own = Survey.of(problems).own_samples
     if config.sequential.enabled and own is not None:
         raise ConfigError(
-            f"sequential.enabled=true: problem '{own.id}' asks for n={own.asked.samples} samples; "
+            f"sequential.enabled=true: problem '{own[0]}' asks for n={own[1]} samples; "
             "take n out, or leave the option"
         )
     if not config.engine.record_requests:
@@ -124,15 +107,13 @@ def refuse_unknown_requests(problems: Sequence[Problem], config: RunConfig) -> N
             )
 
 
-def _with_float_answers(problems: Sequence[Problem]) -> list[Problem]:
+def _with_float_answers(problems: Sequence[Problem]) -> Iterator[Problem]:
     """The problems as earlier versions read numbers: 0.10 as 0.1. A folder that they began goes on."""
-    old = []
     for problem in problems:
         try:
             number = float(problem.answer or "")
         except ValueError:
-            old.append(problem)
+            yield problem
         else:
             answer = str(int(number)) if number.is_integer() else str(number)
-            old.append(replace(problem, answer=answer))
-    return old
+            yield replace(problem, answer=answer)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+import hashlib
+import json
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig, RunConfig
-from seer_ray.engine.request import Progress, Request, Structure
+from seer_ray.engine.request import Request, SamplingParams, Structure
 from seer_ray.engine.sampling import end_tokens, own_sampling, resolve_sampling
 from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.models.catalog import check_engine
 from seer_ray.models.load import load_config, load_tokenizer
 from seer_ray.models.mixers import layer_mixers
 from seer_ray.models.plan import resolve_plan
-from seer_ray.results.progress import ProgressLog
 from seer_ray.tasks.asked import Form
 from seer_ray.tasks.documents import document_tokens
 from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tasks.prompts import adds_special, opening, render, rendered
 from seer_ray.tasks.thinking import ReasoningParser
+
+RENDERING = "1"
+"""Changes whenever this package renders a problem in another way."""
+KEPT = 4096
+"""Prompts that a renderer keeps."""
 
 
 def check_model(config: RunConfig) -> None:
@@ -35,51 +45,84 @@ def check_model(config: RunConfig) -> None:
     resolve_plan(config.selector, layer_mixers(hf_config), config.engine.block_size, config.plan)
 
 
-def make_prompts(
-    config: RunConfig, problems: Sequence[Problem], clock: datetime | None = None
-) -> tuple[dict[str, Prompt], Any]:
-    """The problems as the model sees them, by id, and the tokenizer that made them so.
+class Renderer:
+    """Makes prompts of problems, one by one as they are needed.
 
     Args:
         config: The model, and what the task says of prompts.
-        problems: One with an error becomes a prompt with it; so does one that the chat template refuses.
-        clock: What a template that writes the date reads; None: the time of this call.
+        clock: What a template that writes the date reads; None: the time of each call.
 
     Raises:
-        ConfigError: No such model, or its chat template refuses every problem.
+        ConfigError: No such model.
     """
-    tokenizer = load_tokenizer(config.model)
-    thinks = bool(ReasoningParser(tokenizer, config.task.thinking_marks).marks)
-    prompts = {problem.id: _prompt(problem, tokenizer, config, clock, thinks) for problem in problems}
-    if all(prompt.error for prompt in prompts.values()):
-        raise ConfigError(str(next(iter(prompts.values())).error))
-    return prompts, tokenizer
 
+    def __init__(self, config: RunConfig, clock: datetime | None = None) -> None:
+        self.clock = clock
+        self.tokenizer: Any = load_tokenizer(config.model)
+        self._config = config
+        self._thinks = bool(ReasoningParser(self.tokenizer, config.task.thinking_marks).marks)
+        self._made: OrderedDict[str, Prompt] = OrderedDict()
 
-def _prompt(
-    problem: Problem, tokenizer: Any, config: RunConfig, clock: datetime | None, thinks: bool
-) -> Prompt:
-    """``thinks``: the model's marks of thinking are known."""
-    if problem.error is not None:
-        return Prompt(problem, "", (), error=problem.error)
-    try:
-        check_named(problem, config.model)
-        if (budget := problem.asked.thinking_budget) is not None and not thinks:
-            raise ConfigError(
-                f"problem '{problem.id}': thinking_token_budget={budget}: the marks that this model puts "
-                "around its thinking are not known; give them, such as task.thinking_marks=[<think>,</think>]"
+    def check(self, problems: Iterable[Problem]) -> None:
+        """
+        Raises:
+            ConfigError: The chat template refuses every problem.
+        """
+        first: str | None = None
+        for problem in problems:
+            error = self.render(problem).error
+            if error is None:
+                return
+            first = first or error
+        raise ConfigError(str(first))
+
+    def render(self, problem: Problem) -> Prompt:
+        """A problem as the model sees it. One with an error becomes a prompt with it; so does one that the
+        chat template refuses. Several runs over the same problems share the last ones."""
+        if (prompt := self._made.get(problem.id)) is None:
+            prompt = self._made[problem.id] = self._render(problem)
+            if len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        return prompt
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of what decides how problems are rendered beside options and clock: where it is the same, so are
+        the prompts."""
+        tokenizer = self.tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        said = [
+            [RENDERING, *(f"{name} {version(name)}" for name in ("transformers", "tokenizers", "jinja2"))],
+            type(tokenizer).__name__,
+            backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+            repr(tokenizer.chat_template),
+            repr(sorted(tokenizer.special_tokens_map.items())),
+        ]
+        return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+
+    def _render(self, problem: Problem) -> Prompt:
+        if problem.error is not None:
+            return Prompt(problem, "", (), error=problem.error)
+        task, tokenizer = self._config.task, self.tokenizer
+        try:
+            check_named(problem, self._config.model)
+            if (budget := problem.asked.thinking_budget) is not None and not self._thinks:
+                raise ConfigError(
+                    f"problem '{problem.id}': thinking_token_budget={budget}: the marks that this model puts "
+                    "around its thinking are not known; give them, such as "
+                    "task.thinking_marks=[<think>,</think>]"
+                )
+            text, tokens = render(problem, tokenizer, task, self.clock)
+            document = document_tokens(
+                problem,
+                tokenizer,
+                lambda each: rendered(each, tokenizer, task, self.clock),
+                adds_special(problem, tokenizer),
             )
-        text, tokens = render(problem, tokenizer, config.task, clock)
-        document = document_tokens(
-            problem,
-            tokenizer,
-            lambda each: rendered(each, tokenizer, config.task, clock),
-            adds_special(problem, tokenizer),
-        )
-        begun = opening(problem, tokenizer, config.task, text, clock)
-        return Prompt(problem, text, tuple(tokens), begun, document=document)
-    except ConfigError as error:
-        return Prompt(problem, "", (), error=str(error))
+            begun = opening(problem, tokenizer, task, text, self.clock)
+            return Prompt(problem, text, array("i", tokens), begun, document=document)
+        except ConfigError as error:
+            return Prompt(problem, "", (), error=str(error))
 
 
 def check_named(problem: Problem, model: ModelConfig) -> None:
@@ -94,52 +137,62 @@ def check_named(problem: Problem, model: ModelConfig) -> None:
         )
 
 
-def make_requests(
-    config: RunConfig,
-    prompts: Mapping[str, Prompt],
-    tokenizer: Any,
-    done: Container[tuple[str, int]],
-    log: ProgressLog,
-    thinking: ThinkingRules,
-) -> list[Request]:
-    """All that is not done, the samples of a problem one after the other; also of a problem without a prompt.
+class RequestMaker:
+    """Makes the requests of prompts.
+
+    Args:
+        config: Of the run, with the model as it is to be read.
+        renderer: Whose prompts they are.
+        thinking: Where thinking ends.
 
     Raises:
         ConfigError: No such model.
     """
-    usual = resolve_sampling(config.model, config.sampling, tokenizer)
-    ends = end_tokens(config.model, tokenizer)
-    parser = ReasoningParser(tokenizer, config.task.thinking_marks)
-    engine, requests = config.engine, []
-    for place, (problem, prompt) in enumerate(prompts.items()):
-        asked, params = prompt.problem.asked, usual
+
+    def __init__(self, config: RunConfig, renderer: Renderer, thinking: ThinkingRules) -> None:
+        tokenizer = renderer.tokenizer
+        self._config, self._thinking = config, thinking
+        self._usual = resolve_sampling(config.model, config.sampling, tokenizer)
+        self._ends = end_tokens(config.model, tokenizer)
+        self._parser = ReasoningParser(tokenizer, config.task.thinking_marks)
+
+    def make(self, place: int, prompt: Prompt, sample: int) -> Request:
+        """A sample of a problem, also of one without a prompt.
+
+        Args:
+            place: Of the problem in the dataset.
+        """
+        config, engine, problem = self._config, self._config.engine, prompt.problem
+        seed = config.seed if problem.asked.seed is None else problem.asked.seed
+        id = request_id(problem.id, sample)
+        record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
+        sampling = self._usual if prompt.error else self._sampling(prompt)
+        return Request(
+            id,
+            prompt.tokens,
+            sampling,
+            seed,
+            problem.id,
+            sample,
+            record=record,
+            opening=prompt.opening,
+            document=prompt.document,
+        )
+
+    def _sampling(self, prompt: Prompt) -> SamplingParams:
+        asked, params = prompt.problem.asked, self._usual
         if asked.sampling:
-            params = own_sampling(usual, config.sampling, asked.sampling, ends)
+            params = own_sampling(params, self._config.sampling, asked.sampling, self._ends)
         if asked.form is not None:
-            params = replace(params, structure=_structure(asked.form, prompt, parser))
-        if thinking.budget is not None or asked.thinking_budget is not None:
-            params = replace(params, thinking=thinking.of(prompt.opening, asked.thinking_budget))
-        seed = config.seed if asked.seed is None else asked.seed
-        for sample in range(prompt.problem.samples(config.samples)):
-            if (problem, sample) in done:
-                continue
-            id = f"{problem}/{sample}"
-            progress = log.chains[id].progress if id in log.chains else Progress()
-            record = (sample == 0 and place < engine.record_selection) or id in engine.record_requests
-            request = Request(
-                id,
-                prompt.tokens,
-                params,
-                seed,
-                problem,
-                sample,
-                progress,
-                record,
-                prompt.opening,
-                prompt.document,
-            )
-            requests.append(request)
-    return requests
+            params = replace(params, structure=_structure(asked.form, prompt, self._parser))
+        if self._thinking.budget is not None or asked.thinking_budget is not None:
+            params = replace(params, thinking=self._thinking.of(prompt.opening, asked.thinking_budget))
+        return params
+
+
+def request_id(problem: str, sample: int) -> str:
+    """Of a sample of a problem."""
+    return f"{problem}/{sample}"
 
 
 def _structure(form: Form, prompt: Prompt, parser: ReasoningParser) -> Structure:

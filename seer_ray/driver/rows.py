@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
 from seer_ray.config.secrets import hidden, redacted
+from seer_ray.driver.rendered import Prompts
 from seer_ray.engine.reading import CompletionReader
 from seer_ray.engine.request import Completion, TokenLogprobs
 from seer_ray.engine.thinking import ThinkingRules
@@ -20,7 +21,6 @@ from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
 from seer_ray.tasks.forms import asked_form, in_form
 from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
-from seer_ray.tasks.problem import Prompt
 from seer_ray.tasks.thinking import ReasoningParser
 
 MAX_FAILURES = 10
@@ -36,7 +36,7 @@ class RowWriter:
         folder: Where rows go.
         log: Brings the tokens of unfinished chains to disk.
         config: The job's.
-        prompts: By problem id.
+        prompts: Those of requests that are not committed.
         parser: Token ids to text, reasoning and answer.
         thinking: Counts thinking tokens.
         note: Told, in a line each, what a person should know.
@@ -52,7 +52,7 @@ class RowWriter:
         folder: RunFolder,
         log: ProgressLog,
         config: RunConfig,
-        prompts: Mapping[str, Prompt],
+        prompts: Prompts,
         parser: ReasoningParser,
         thinking: ThinkingRules,
         note: Callable[[str], None],
@@ -118,6 +118,7 @@ class RowWriter:
                 self._failures = 0
             if everything or now >= self._flush_due:
                 self._flush_due = now + results.progress_interval
+                self._prompts.write()
                 self._log.flush()
                 if not self._waiting:
                     self._failures = 0
@@ -173,11 +174,13 @@ class RowWriter:
                 [self._parser.spell([token]) for token in row["token_ids"]],
             )
             self._folder.write_selection((row["problem_id"], row["sample"]), recording)
+        self._prompts.write()
         self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
         self._log.forget(rows)
-        for id in rows:
+        for id, row in rows.items():
             del self._waiting[id]
             self._traces.pop(id, None)
+            self._prompts.close(row["problem_id"])
 
     def _row(self, outcome: Outcome, plan: str) -> Row:
         completion, request = outcome.completion, outcome.completion.request

@@ -50,7 +50,7 @@ def summary_of(session: Session) -> Summary:
     config, live, folder = session.config, session.monitor.live, session.folder.uri
     dense = is_dense(config.selector, config.plan)
     other = f"selector={usual_selector(config.model.gates) if dense else 'dense'}"
-    batch = any(problem.asked.url for problem in session.problems)
+    batch = session.survey.batch
     plain = ["plan=null"] if config.plan != PlanConfig() else []
     return Summary(
         **session.frame.facts(),
@@ -98,10 +98,10 @@ def _decode(session: Session, build: Builder, checked: tuple[RunConfig, Contents
             pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
-            from seer_ray.driver.requests import make_prompts
+            from seer_ray.driver.requests import Renderer
 
             clock = clock_of(session.folder)
-            queue = session.prepare(reading, *make_prompts(reading, session.problems, clock), clock)
+            queue = session.prepare(reading, Renderer(reading, clock), clock)
             note_sources(session.folder, contents)
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seer_ray.analysis import errors
 from seer_ray.analysis.metrics import COLUMNS, ENGINES, summarise, summary_lines, tracked
@@ -17,7 +17,7 @@ from seer_ray.driver import sequential, told
 from seer_ray.driver.dataset import describe, refuse_other_data, refuse_unknown_requests
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
-from seer_ray.driver.rendered import refuse_other_prompts
+from seer_ray.driver.rendered import Prompts
 from seer_ray.driver.rows import RowWriter
 from seer_ray.driver.sequential import SequentialSamples
 from seer_ray.engine.request import Completion, Request
@@ -25,9 +25,13 @@ from seer_ray.engine.thinking import ThinkingRules
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grader
-from seer_ray.tasks.problem import Problem, Prompt
+from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.table import Survey
 from seer_ray.tasks.thinking import ReasoningParser
 from seer_ray.tracking.completions import sample_of
+
+if TYPE_CHECKING:
+    from seer_ray.driver.requests import Renderer
 
 
 class Session:
@@ -51,7 +55,8 @@ class Session:
         if frame.config.sequential.enabled:
             self._sequential = SequentialSamples(frame.config.sequential, frame.config.samples)
             self._first = frame.config.sequential.every
-        total = sum(problem.samples(frame.config.samples) for problem in problems)
+        self.survey = Survey.of(problems)
+        total = self.survey.rows(frame.config.samples)
         self.monitor = Monitor(frame.folder, frame.reporter, total, self._first, frame.clock)
         self.queue: RunQueue | None = None
         columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
@@ -113,19 +118,17 @@ class Session:
     def prepare(
         self,
         reading: RunConfig,
-        prompts: Mapping[str, Prompt],
-        tokenizer: Any,
+        renderer: Renderer,
         clock: datetime,
         round_problems: int | None = None,
         pool: Grader | None = None,
     ) -> RunQueue:
-        """What is not committed, as a queue for workers.
+        """What is not committed, as a queue for workers. Prompts are rendered when they are near.
 
         Args:
             reading: The options with the model as it is to be read.
-            prompts: Of the problems.
-            tokenizer: That made them.
-            clock: That they were rendered by.
+            renderer: Makes prompts of the problems.
+            clock: That they are rendered by.
             round_problems: Problems of a round; None: one round.
             pool: Grades; None: a pool of its own.
 
@@ -133,13 +136,14 @@ class Session:
             ConfigError: No such model or grader, or the folder was begun with other prompts.
         """
         # Brings torch and transformers along: a run that is done needs neither.
-        from seer_ray.driver.requests import make_requests
+        from seer_ray.driver.requests import RequestMaker
+        from seer_ray.driver.rounds import rounds_of
 
         config, log, done = self.config, self.folder.progress(), self.folder.committed()
-        refuse_other_prompts(self.folder, prompts, clock, bool(done or log.chains))
-        parser = ReasoningParser(tokenizer, config.task.thinking_marks)
-        thinking = ThinkingRules(config, parser, tokenizer)
-        requests = make_requests(reading, prompts, tokenizer, done, log, thinking)
+        renderer.check(self.problems)
+        prompts = Prompts(self.folder, self.problems, renderer, clock, bool(done or log.chains))
+        parser = ReasoningParser(renderer.tokenizer, config.task.thinking_marks)
+        thinking = ThinkingRules(config, parser, renderer.tokenizer)
         self._rows = RowWriter(
             self.folder,
             log,
@@ -151,22 +155,51 @@ class Session:
             pool,
             self.frame.clock,
         )
-        for request in requests:
-            if error := prompts[request.problem].error:
-                failure = Completion(request, [], "", "error", error)
-                self._rows.add(Outcome(failure, worker=None, attempts=0), plan="")
-        requests = [request for request in requests if prompts[request.problem].error is None]
-        if self._sequential is not None:
-            requests = self._sequential.hold(requests)
+        maker = RequestMaker(reading, renderer, thinking)
+        size = round_problems or max(1, len(self.problems))
+        rounds = rounds_of(self.problems, config.samples, size, done, log.chains)
+
+        def request(place: int, problem: Problem, sample: int, rows: int) -> Request | None:
+            """One that a worker is to have now."""
+            prompt = prompts.open(place, problem, rows)
+            made = maker.make(place, prompt, sample)
+            if prompt.error is not None:
+                self._refused(made, prompt.error)
+                return None
+            return made if self._sequential is None else self._wanted(made, prompts)
+
+        for one in rounds:
+            one.request = request
+        marks = config.task.thinking_marks
         self.queue = RunQueue(
             self.name,
-            self._rounds(requests, round_problems or len(self.problems)),
+            rounds,
             config.cluster.max_attempts,
             log.chains,
-            DecodeOptions(config.engine, config.selector, config.plan, _tuple(config.task.thinking_marks)),
+            DecodeOptions(
+                config.engine, config.selector, config.plan, None if marks is None else tuple(marks)
+            ),
         )
-        self.queue.held = self._sequential.held if self._sequential is not None else 0
         return self.queue
+
+    def _refused(self, request: Request, reason: str) -> None:
+        """A request without a prompt is an error row."""
+        assert self._rows is not None
+        self._rows.add(
+            Outcome(Completion(request, [], "", "error", reason), worker=None, attempts=0), plan=""
+        )
+
+    def _wanted(self, request: Request, prompts: Prompts) -> Request | None:
+        """The request, if its sample may be needed; else it is held back, or forgotten."""
+        assert self._sequential is not None
+        held = self._sequential.held
+        if self._sequential.hold([request]):
+            return request
+        if self._sequential.held == held:
+            prompts.close(request.problem)
+        elif self.queue is not None:
+            self.queue.held = self._sequential.held
+        return None
 
     def add(self, outcome: Outcome) -> None:
         """A request is done."""
@@ -242,15 +275,3 @@ class Session:
             self.queue.more(more)
             self.queue.held = self._sequential.held if self.queue.failure is None else 0
         self.monitor.leave_out(self._sequential.saved.samples)
-
-    def _rounds(self, requests: Sequence[Request], size: int) -> list[list[Request]]:
-        """Requests by the place of their problems in the dataset."""
-        place = {problem.id: index // size for index, problem in enumerate(self.problems)}
-        rounds: list[list[Request]] = [[] for _ in range(-(-len(self.problems) // size))]
-        for request in requests:
-            rounds[place[request.problem]].append(request)
-        return rounds
-
-
-def _tuple(texts: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if texts is None else tuple(texts)

@@ -18,7 +18,7 @@ from seer_ray.status.pulse import STATUS
 from seer_ray.sweeps.plans import Plans
 from seer_ray.sweeps.points import Point, merged, points_of
 from seer_ray.tasks.grading import check_grader
-from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.table import ProblemTable
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ def estimate(config: RunConfig) -> Estimate:
         raise ConfigError(plans.failed[name])
     own = {point.slug: _measure(point_uri(uri, point.slug) if swept else uri) for point in plans.distinct}
     beside = _beside(config, uri)
-    asked: dict[str, list[Problem]] = {}
+    asked: dict[str, ProblemTable] = {}
     found = []
     for point in plans.distinct:
         task = asked_key(point.config)
         if task not in asked:
             asked[task] = read_problems(point.config)
-        total = sum(problem.samples(point.config.samples) for problem in asked[task])
+        total = asked[task].survey.rows(point.config.samples)
         found.append(_point(point, plans, total, own, beside))
     return Estimate(name, uri, found, plans.same)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 from seer_ray.analysis.comparison import Comparison
 from seer_ray.cluster.connect import connected
@@ -36,7 +35,7 @@ from seer_ray.sweeps.points import Point, points_of
 from seer_ray.sweeps.race import Race
 from seer_ray.sweeps.verdict import verdict
 from seer_ray.tasks.grading import GradingPool, SharedPool, check_grader
-from seer_ray.tasks.problem import Problem, Prompt
+from seer_ray.tasks.table import ProblemTable
 from seer_ray.tracking.mlflow_tracker import catch_up
 
 BATCHES = 4
@@ -62,7 +61,7 @@ class Sweep:
         self.frame, self.build, self._stack = frame, build, stack
         self.config, self.folder, self.reporter = frame.config, frame.folder, frame.reporter
         self._uri = join(frame.config.results.folder, frame.name)
-        self._problems: dict[str, list[Problem]] = {}
+        self._problems: dict[str, ProblemTable] = {}
         self.board = Board(frame, points_of(frame.config))
         self.sessions: dict[str, Session] = {}
 
@@ -227,19 +226,18 @@ class Sweep:
     ) -> int:
         """The points' requests; problems of a round. ``stack`` closes what grades."""
         # Brings torch and transformers along: a sweep that is done needs neither.
-        from seer_ray.driver.requests import make_prompts
+        from seer_ray.driver.requests import Renderer
 
-        prompts: dict[str, tuple[dict[str, Prompt], Any]] = {}
+        renderers: dict[str, Renderer] = {}
         graders: dict[str, SharedPool] = {}
         for session in sessions:
             reading = replace(session.config, model=model)
             task, clock = repr(session.config.task), clock_of(session.folder, self.folder)
-            if (key := f"{task} {clock}") not in prompts:
-                prompts[key] = make_prompts(reading, session.problems, clock)
+            if (key := f"{task} {clock}") not in renderers:
+                renderers[key] = Renderer(reading, clock)
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
             size = self._round(session.config, workers, len(session.problems))
-            made, tokenizer = prompts[key]
-            session.prepare(reading, made, tokenizer, clock, size, graders[key].client(session.name))
+            session.prepare(reading, renderers[key], clock, size, graders[key].client(session.name))
         return size
 
     @property

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+
+import numpy as np
 
 from seer_ray.config.errors import ConfigError, did_you_mean, one_line
 from seer_ray.config.options import ColumnsConfig, GeneratorConfig, TaskConfig
@@ -22,6 +25,7 @@ from seer_ray.tasks.prompts import build_messages, check_template, raw_prompt
 from seer_ray.tasks.references import references
 from seer_ray.tasks.retrieval import DOCUMENTS, WORDS, Source, Texts
 from seer_ray.tasks.sources import Row, WrittenFloat, read_rows
+from seer_ray.tasks.table import ProblemTable
 from seer_ray.tasks.values import as_id, as_text, check_unicode, column_value, has_column
 
 MAX_DIGITS = 400
@@ -35,8 +39,8 @@ Fields = dict[str, Any] | ConfigError
 """A row, or what is wrong with it."""
 
 
-def load_problems(task: TaskConfig, tokens: Callable[[str], int] | None = None) -> list[Problem]:
-    """The task's problems, in the order of the data or of ``task.shuffle``.
+def load_problems(task: TaskConfig, tokens: Callable[[str], int] | None = None) -> ProblemTable:
+    """The task's problems, in the order of the data or of ``task.shuffle``. They are read as a stream.
 
     A shuffle sorts by a hash of seed and id: the same on every machine, and what a row's rank is does not
     depend on its place in the file. For the built-in problems it is the seed of the generator.
@@ -53,36 +57,62 @@ def load_problems(task: TaskConfig, tokens: Callable[[str], int] | None = None) 
             and line.
     """
     check_template(task)
-    columns = task.columns
-    if task.data is None:
-        rows, columns = list(_generated(task, tokens)), ColumnsConfig(keep=columns.keep)
-    else:
+    shuffled = task.shuffle is not None and task.data is not None
+    columns = task.columns if task.data is not None else ColumnsConfig(keep=task.columns.keep)
+
+    def rows() -> Iterator[Row]:
+        if task.data is None:
+            return _generated(task, tokens)
         # Without a shuffle, what is beyond the limit need not be read.
         found = read_rows(task.data, task.subset, task.split)
-        rows = list(itertools.islice(found, task.limit if task.shuffle is None else None))
-    if not rows:
-        raise ConfigError(f"task.data={task.data}: has no rows")
-    first = next((row for _, row in rows if isinstance(row, dict)), {})
-    if _is_batch(first):
+        return found if shuffled else itertools.islice(found, task.limit)
+
+    stream, first = _first(rows(), task)
+    batch = _is_batch(first)
+    if batch:
         if columns.sampling is not None:
             raise ConfigError(
                 f"task.columns.sampling={columns.sampling}: a batch has its settings in body; leave it out"
             )
-        rows = [(where, _from_batch(row, columns, where)) for where, row in rows]
         columns = replace(columns, messages=columns.messages or "messages")
-    _check_kept(columns, rows, task)
     if columns.messages is not None and task.prompt != TaskConfig.prompt:
         raise ConfigError(
             f"task.prompt={task.prompt!r}: the rows of {task.data} are whole chats; leave it out"
         )
+    id_column = columns.id or ("id" if "id" in first or batch else None)
+    table, kept = ProblemTable(), _Kept(columns, task)
+    ids, ranks = array("Q"), []
+    for number, (where, row) in enumerate(stream):
+        row = _from_batch(row, columns, where) if batch else row
+        kept.look(row)
+        id, row = _identified(number, where, row, id_column)
+        table.append(_problem(id, row, columns, task, where))
+        ids.append(_hash(id))
+        if shuffled:
+            ranks.append(hashlib.sha256(f"{task.shuffle}/{id}".encode()).digest())
+    kept.check()
+    # Equal hashes are looked at; different ones are of different ids.
+    if len(np.unique(np.frombuffer(ids, np.uint64))) < len(ids):
+        _refuse_twice(rows(), batch, columns, id_column, task)
+    if shuffled:
+        order = sorted(range(len(ranks)), key=ranks.__getitem__)
+        table = table.chosen(array("Q", order[: task.limit]))
+    if table.survey.failed == len(table):
+        raise ConfigError(str(table[0].error))
+    return table
 
-    named = _with_ids(rows, columns.id or ("id" if "id" in first or _is_batch(first) else None), task)
-    if task.shuffle is not None and task.data is not None:
-        named.sort(key=lambda item: hashlib.sha256(f"{task.shuffle}/{item[0]}".encode()).digest())
-    problems = [_problem(id, row, columns, task, where) for id, where, row in named[: task.limit]]
-    if all(problem.error for problem in problems):
-        raise ConfigError(str(problems[0].error))
-    return problems
+
+def _first(rows: Iterator[Row], task: TaskConfig) -> tuple[Iterator[Row], dict[str, Any]]:
+    """All rows, and the first that has columns."""
+    before, first = [], dict[str, Any]()
+    for row in rows:
+        before.append(row)
+        if isinstance(row[1], dict):
+            first = row[1]
+            break
+    if not before:
+        raise ConfigError(f"task.data={task.data}: has no rows")
+    return itertools.chain(before, rows), first
 
 
 def _generated(task: TaskConfig, tokens: Callable[[str], int] | None) -> Iterator[Row]:
@@ -115,19 +145,33 @@ def _sources(generator: GeneratorConfig) -> Iterator[Source]:
         yield Source(document, question, tuple(answers))
 
 
-def _with_ids(rows: list[Row], column: str | None, task: TaskConfig) -> list[tuple[str, str, Fields]]:
-    """(id, where, row), every id once."""
-    named, places = [], dict[str, list[str]]()
+def _identified(number: int, where: str, row: Fields, column: str | None) -> tuple[str, Fields]:
+    """A row's id, and the row, or what is wrong with its id."""
+    if column is None:
+        return str(number), row
+    if isinstance(row, dict):
+        option = f"task.columns.id={column}"
+        try:
+            return as_id(column_value(row, column, option, where), option, where), row
+        except ConfigError as error:
+            return where, error
+    return where, row
+
+
+def _hash(id: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
+
+
+def _refuse_twice(
+    rows: Iterator[Row], batch: bool, columns: ColumnsConfig, column: str | None, task: TaskConfig
+) -> None:
+    """Raises ConfigError: an id that two rows have. Reads the data once more."""
+    places = dict[str, list[str]]()
     for number, (where, row) in enumerate(rows):
-        id = str(number) if column is None else where
-        if column is not None and isinstance(row, dict):
-            option = f"task.columns.id={column}"
-            try:
-                id = as_id(column_value(row, column, option, where), option, where)
-            except ConfigError as error:
-                row = error
-        named.append((id, where, row))
-        places.setdefault(id, []).append(where)
+        row = _from_batch(row, columns, where) if batch else row
+        places.setdefault(_identified(number, where, row, column)[0], []).append(where)
     twice = {id: where for id, where in places.items() if len(where) > 1}
     if twice:
         first = "; ".join(f"'{id}' in {' and '.join(where[:2])}" for id, where in list(twice.items())[:3])
@@ -135,7 +179,6 @@ def _with_ids(rows: list[Row], column: str | None, task: TaskConfig) -> list[tup
             f"task.data={task.data}: {len(twice)} ids are not unique: {first}; "
             f"name another column by task.columns.id"
         )
-    return named
 
 
 def _problem(id: str, row: Fields, columns: ColumnsConfig, task: TaskConfig, where: str) -> Problem:
@@ -188,15 +231,26 @@ def _kept(row: dict[str, Any], columns: ColumnsConfig, where: str) -> str | None
     return text
 
 
-def _check_kept(columns: ColumnsConfig, rows: list[Row], task: TaskConfig) -> None:
-    """Raises ConfigError: a column that no row has."""
-    known = [row for _, row in rows if isinstance(row, dict)]
-    for name in columns.keep:
-        if known and not any(has_column(row, name) for row in known):
-            there = ", ".join(known[0])
-            near = did_you_mean(name, known[0])
+class _Kept:
+    """Looks whether each column that is kept is in some row."""
+
+    def __init__(self, columns: ColumnsConfig, task: TaskConfig) -> None:
+        self._missing, self._task = list(columns.keep), task
+        self._first: dict[str, Any] | None = None
+
+    def look(self, row: Fields) -> None:
+        if isinstance(row, dict):
+            self._first = row if self._first is None else self._first
+            if self._missing:
+                self._missing = [name for name in self._missing if not has_column(row, name)]
+
+    def check(self) -> None:
+        """Raises ConfigError: a column that no row has."""
+        if self._missing and self._first is not None:
+            name, there = self._missing[0], ", ".join(self._first)
             raise ConfigError(
-                f"task.columns.keep={name}: no row of task.data={task.data} has it; there are {there}{near}"
+                f"task.columns.keep={name}: no row of task.data={self._task.data} has it; there are {there}"
+                f"{did_you_mean(name, self._first)}"
             )
 
 

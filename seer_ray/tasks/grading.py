@@ -25,12 +25,21 @@ from seer_ray.tasks.grading_process import START_LIMIT
 __all__ = ["Grade", "GradingPool", "check_grader", "grade", "no_answer"]
 
 START_ATTEMPTS = 3
+MOST = 8
+"""Processes, if nobody says how many."""
+BEHIND = 4
+"""Rows that wait for each process, before there is one more."""
 
 # The same modules as here can be imported there, whatever was done to the path.
 _MAIN = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from seer_ray.tasks.grading_process import main; main(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))"
 )
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class GradingPool:
@@ -43,11 +52,10 @@ class GradingPool:
     One thread is to call submit and collect; neither waits for a grader.
     """
 
-    def __init__(self, task: TaskConfig, processes: int = 1) -> None:
+    def __init__(self, task: TaskConfig) -> None:
         """
         Args:
-            task: Its ``grader`` and ``grade_timeout``.
-            processes: Rows that are graded at a time.
+            task: Its ``grader``, ``grade_timeout`` and ``grade_processes``.
 
         Raises:
             ConfigError: There is no such grader.
@@ -61,7 +69,8 @@ class GradingPool:
         """None wakes up who waits: no process could be started."""
         self._failure: str | None = None
         self._servers = [
-            _Server(task, self._rows, self._grades, self._failed) for _ in range(max(1, processes))
+            _Server(task, self._rows, self._grades, self._failed)
+            for _ in range(task.grade_processes or min(MOST, max(1, cores() - 1)))
         ]
 
     def submit(self, key: Hashable, text: str, answer: str | None) -> None:
@@ -71,7 +80,8 @@ class GradingPool:
             self._grades.put((key, Grade(None, None)))
             return
         self._rows.put((key, text, answer))
-        for server in self._servers:
+        # As many as there is work for: a process takes a second and 100 MB.
+        for server in self._servers[: 1 + self._rows.qsize() // BEHIND]:
             server.start()
 
     def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:

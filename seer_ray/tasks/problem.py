@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seer_ray.tasks.asked import Asked
@@ -41,7 +42,7 @@ class Prompt:
 
     problem: Problem
     text: str
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
     opening: str = ""
     """The end of ``text`` that the chat template puts behind the chat: the completion goes on with it."""
     error: str | None = None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, one_line
@@ -63,15 +64,20 @@ def check_template(task: TaskConfig) -> None:
         raise ConfigError(f"task.prompt={task.prompt!r}: must name a column in braces, such as {named}")
 
 
-def names_in(task: TaskConfig) -> set[str]:
+def names_in(task: TaskConfig) -> frozenset[str]:
     """Columns that the template of the prompt names.
 
     Raises:
         ConfigError: It is not Jinja, if it should be.
     """
-    if task.template == JINJA:
-        return jinja.names(task.prompt, "task.prompt")
-    return {match["name"] for match in _BRACES.finditer(task.prompt) if match["name"]}
+    return _names_in(task.template, task.prompt)
+
+
+@lru_cache(maxsize=16)
+def _names_in(template: str, prompt: str) -> frozenset[str]:
+    if template == JINJA:
+        return frozenset(jinja.names(prompt, "task.prompt"))
+    return frozenset(match["name"] for match in _BRACES.finditer(prompt) if match["name"])
 
 
 def filled(task: TaskConfig, values: Mapping[str, Any], where: str, option: str = "task.prompt") -> str:

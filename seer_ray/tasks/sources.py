@@ -27,6 +27,9 @@ class WrittenFloat(float):
         self.text = text
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WrittenFloat, (float(self), self.text)
+
 
 _FILE_TYPE = re.compile(r"\.(jsonl|parquet|csv)(\.(gz|bz2|zst|lz4))?$", re.IGNORECASE)
 _OTHER_FILE = re.compile(r"\.(json|txt|tsv|arrow|xlsx|ya?ml|zip)$", re.IGNORECASE)
@@ -142,11 +145,7 @@ def _jsonl_rows(filesystem: Any, path: str) -> Iterator[Row]:
 def _json_row(line: bytes, where: str) -> dict[str, Any] | ConfigError:
     try:
         # Files put together may have a byte order mark in their middle.
-        row = json.loads(
-            line.decode("utf-8-sig").strip(),
-            object_pairs_hook=_each_once,
-            parse_float=lambda number: WrittenFloat(number, number),
-        )
+        row = _DECODER.decode(line.decode("utf-8-sig").strip())
     except UnicodeDecodeError as error:
         return ConfigError(f"{where}: not UTF-8 ({error.reason} at byte {error.start + 1})")
     except json.JSONDecodeError as error:
@@ -241,6 +240,9 @@ def _parquet_row(batch: Any, where: str) -> dict[str, Any] | ConfigError:
     return row
 
 
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_each_once, parse_float=lambda number: WrittenFloat(number, number)
+)
 _READERS = {"jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows}
 
 

@@ -11,12 +11,9 @@ from tiny import IM_END, make_tiny, save_tiny, tiny_tokenizer
 from tokenizers import AddedToken
 
 from seer_ray.config.options import ColumnsConfig, ModelConfig, RunConfig, SamplingConfig, TaskConfig
-from seer_ray.driver.dataset import digest
-from seer_ray.driver.requests import make_prompts, make_requests
+from seer_ray.driver.requests import Renderer, RequestMaker
 from seer_ray.engine import Request, Structure
 from seer_ray.engine.thinking import ThinkingRules
-from seer_ray.results.progress import ProgressLog
-from seer_ray.results.store import open_store
 from seer_ray.tasks.datasets import load_problems
 from seer_ray.tasks.thinking import ReasoningParser
 
@@ -45,15 +42,16 @@ def config_of(folder: Path, model: Path, rows: list[dict[str, Any]]) -> RunConfi
     )
 
 
-def requests_of(config: RunConfig, folder: Path) -> dict[str, list[Request]]:
+def requests_of(config: RunConfig) -> dict[str, list[Request]]:
     """By problem."""
-    prompts, tokenizer = make_prompts(config, load_problems(config.task))
-    store = open_store(str(folder))
-    store.make_folder("progress")
-    found: dict[str, list[Request]] = {}
+    renderer = Renderer(config)
+    tokenizer = renderer.tokenizer
     thinking = ThinkingRules(config, ReasoningParser(tokenizer, config.task.thinking_marks), tokenizer)
-    for request in make_requests(config, prompts, tokenizer, set(), ProgressLog(store, "0"), thinking):
-        found.setdefault(request.problem, []).append(request)
+    maker = RequestMaker(config, renderer, thinking)
+    found: dict[str, list[Request]] = {}
+    for place, problem in enumerate(load_problems(config.task)):
+        samples = range(problem.samples(config.samples))
+        found[problem.id] = [maker.make(place, renderer.render(problem), sample) for sample in samples]
     return found
 
 
@@ -64,7 +62,7 @@ def test_settings_of_a_row_come_before_the_options(tmp_path: Path, model: Path) 
         {"question": "c?", "how": {"stop": "y", "stop_token_ids": [7], "ignore_eos": True}},
         {"question": "d?", "how": {"stop_token_ids": [7]}},
     ]
-    usual, b, c, d = requests_of(config_of(tmp_path, model, rows), tmp_path).values()
+    usual, b, c, d = requests_of(config_of(tmp_path, model, rows)).values()
     assert [(one.sample, one.seed, one.sampling.max_new_tokens) for one in usual] == [(0, 5, 9), (1, 5, 9)]
     assert [(one.sample, one.seed, one.sampling.max_new_tokens) for one in b] == [
         (n, -1, 4) for n in range(3)
@@ -81,7 +79,7 @@ def test_a_form_begins_behind_the_reasoning(tmp_path: Path, model: Path) -> None
         {"question": "a?", "how": form},
         {"question": "b?", "how": form | {"chat_template_kwargs": {"enable_thinking": False}}},
     ]
-    a, b = requests_of(config_of(tmp_path, model, rows), tmp_path).values()
+    a, b = requests_of(config_of(tmp_path, model, rows)).values()
     marks = tuple(tiny_tokenizer().convert_tokens_to_ids(list(THINK)))
     assert a[0].sampling.structure == Structure("regex", "a+", "guided_regex", (260, 261), False)
     assert b[0].sampling.structure == Structure("regex", "a+", "guided_regex")
@@ -93,7 +91,7 @@ def test_a_form_begins_behind_the_reasoning(tmp_path: Path, model: Path) -> None
         for id, prompt in (("raw", "a"), ("open", "a<think>\n"))
     ]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    raw, opened = requests_of(batch, tmp_path).values()
+    raw, opened = requests_of(batch).values()
     assert raw[0].sampling.structure == Structure("regex", "a+", "guided_regex")
     assert opened[0].sampling.structure == Structure("regex", "a+", "guided_regex", (260, 261), True)
 
@@ -104,11 +102,11 @@ def test_a_budget_of_thinking_of_a_row(tmp_path: Path, model: Path) -> None:
         {"question": "b?", "how": {"thinking_token_budget": 0}},
     ]
     config = config_of(tmp_path, model, rows)
-    usual, b = requests_of(config, tmp_path).values()
+    usual, b = requests_of(config).values()
     assert usual[0].sampling.thinking is None
     assert b[0].sampling.thinking is not None and b[0].sampling.thinking.budget == 0
     config.sampling.thinking_budget = 7
-    usual, b = requests_of(config, tmp_path).values()
+    usual, b = requests_of(config).values()
     assert usual[0].sampling.thinking is not None and usual[0].sampling.thinking.budget == 7
     assert b[0].sampling.thinking is not None and b[0].sampling.thinking.budget == 0
 
@@ -120,8 +118,9 @@ def test_a_budget_of_thinking_for_a_model_without_marks(tmp_path: Path) -> None:
     tokenizer.save_pretrained(plain)
     rows = [{"question": "a?", "how": None}, {"question": "b?", "how": {"thinking_token_budget": 5}}]
     config = config_of(tmp_path, plain, rows)
-    prompts, _ = make_prompts(config, load_problems(config.task))
-    good, refused = prompts.values()
+    renderer, problems = Renderer(config), load_problems(config.task)
+    renderer.check(problems)
+    good, refused = map(renderer.render, problems)
     assert good.error is None
     assert "thinking_token_budget=5: the marks that this model puts around its thinking" in str(refused.error)
 
@@ -130,5 +129,5 @@ def test_settings_make_another_dataset_and_names_do_not(tmp_path: Path, model: P
     found = []
     for how in (None, {}, {"model": "m", "user": "me"}, {"n": 2}, {"n": 3}):
         config = config_of(tmp_path, model, [{"question": "a?", "how": how}])
-        found.append(digest(load_problems(config.task)))
+        found.append(load_problems(config.task).survey.digest)
     assert found[0] == found[1] == found[2] and len(set(found)) == 3

@@ -24,6 +24,15 @@ from seer_ray.tasks.problem import Problem, Prompt
 from seer_ray.tasks.thinking import ReasoningParser
 
 
+class Held(dict[str, Prompt]):
+    """Prompts that are there."""
+
+    def write(self) -> None: ...
+
+    def close(self, problem: str) -> None:
+        del self[problem]
+
+
 class Case:
     """A row writer on a folder of its own, that commits at once."""
 
@@ -38,16 +47,16 @@ class Case:
         self.folder = RunFolder.open(str(tmp_path / "job"), self.config)
         self.log = self.folder.progress()
         self.notes: list[str] = []
-        prompts = {
-            name: Prompt(Problem(name, (), "4"), f"{name}?", (1, 2), "<think>" if name == "f" else "")
+        self.prompts = Held(
+            (name, Prompt(Problem(name, (), "4"), f"{name}?", (1, 2), "<think>" if name == "f" else ""))
             for name in "abcdef"
-        }
+        )
         parser = ReasoningParser(tokenizer or tiny_tokenizer())
         self.writer = RowWriter(
             self.folder,
             self.log,
             self.config,
-            prompts,
+            self.prompts,
             parser,
             ThinkingRules(self.config, parser, tokenizer or tiny_tokenizer()),
             self.notes.append,

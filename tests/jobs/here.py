@@ -15,7 +15,7 @@ from seer_ray.cli.app import app
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import Interrupted
 from seer_ray.driver.rendered import clock_of
-from seer_ray.driver.requests import make_prompts
+from seer_ray.driver.requests import Renderer
 from seer_ray.driver.session import Session
 from seer_ray.engine.request import Completion, Counters, Progress, Request
 from seer_ray.results.chain import Chain
@@ -70,12 +70,12 @@ def decode_here(stop: int | None, prompts: dict[str, Any]) -> Callable[..., None
     """
 
     def decode(session: Session, build: object, checked: object) -> None:
-        if not prompts:
-            prompts["made"] = make_prompts(session.config, session.problems)
         clock = clock_of(session.folder)
-        queue = session.prepare(session.config, *prompts["made"], clock, pool=HereGrader())
+        if not prompts:
+            prompts["made"] = Renderer(session.config)
+        queue = session.prepare(session.config, prompts["made"], clock, pool=HereGrader())
         queue.plan = "2L:dense"
-        requests: list[Request] = [request for requests in queue._rounds for request in requests]
+        requests: list[Request] = [request for requests in queue._rounds for request in requests if request]
         for number, request in enumerate(requests):
             known, whole = list(request.progress.tokens), expected_tokens(request)
             if number == stop:

@@ -15,7 +15,7 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import Interrupted
 from seer_ray.driver import run as run_driver
 from seer_ray.driver.rendered import clock_of
-from seer_ray.driver.requests import make_prompts
+from seer_ray.driver.requests import Renderer
 from seer_ray.driver.session import Session
 from seer_ray.results.chain import Chain
 from seer_ray.results.folder import RunFolder
@@ -40,8 +40,8 @@ class Decoder:
 
     def __call__(self, session: Session, build: object, checked: object) -> None:
         clock = clock_of(session.folder)
-        made = make_prompts(session.config, session.problems, clock)
-        queue = session.prepare(session.config, *made, clock, pool=HereGrader())
+        renderer = Renderer(session.config, clock)
+        queue = session.prepare(session.config, renderer, clock, pool=HereGrader())
         queue.release()
         engine, steps = make_engine(exact=True), 0
         requests = queue.assignments.dispatch("w0", 100, 1)

@@ -68,7 +68,7 @@ def one(pool, text, answer="5"):
 
 def test_a_bad_row_costs_its_own_grade_only(grader):
     texts = ["5", "raise", "6", "sleep", "5", "hang", "5", "exit", "6", "kill", "5"]
-    with GradingPool(TaskConfig(grader=grader, grade_timeout=2.0), processes=2) as pool:
+    with GradingPool(TaskConfig(grader=grader, grade_timeout=2.0, grade_processes=2)) as pool:
         for key, text in enumerate(texts):
             pool.submit(key, text, "5")
         assert pool.pending == len(texts)
@@ -192,7 +192,7 @@ import os, signal, sys
 from seer_ray.config.options import TaskConfig
 from seer_ray.tasks.grading import GradingPool
 
-pool = GradingPool(TaskConfig(grader="pool_grader:grade", grade_timeout=3.0), processes=2)
+pool = GradingPool(TaskConfig(grader="pool_grader:grade", grade_timeout=3.0, grade_processes=2))
 pool.submit(0, "5", "5")
 while pool.pending:
     pool.collect(1.0)

@@ -1,0 +1,108 @@
+"""The rounds of a run: which of its requests are left, made when they are near."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+from seer_ray.driver.requests import request_id
+from seer_ray.engine.request import Request
+from seer_ray.results.chain import Chain
+from seer_ray.tasks.problem import Problem
+from seer_ray.tasks.table import ProblemTable, Survey
+
+Make = Callable[[int, Problem, int, int], Request | None]
+"""(place of the problem, problem, sample, samples of the problem that are left) -> the request; None: no
+worker is to have it."""
+
+
+class Round(Collection[Request | None]):
+    """What is left of some problems: first what was begun, the longest chain first, then the others in order.
+
+    Args:
+        problems: All of the run.
+        places: Of this round's.
+        samples: Of a problem that has no number of its own.
+        done: Rows that are there.
+        chains: What was begun.
+        begun: Requests of this round that were: (place, sample).
+        count: Requests that are left.
+    """
+
+    request: Make
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        places: range,
+        samples: int,
+        done: Collection[tuple[str, int]],
+        chains: Mapping[str, Chain],
+        begun: Sequence[tuple[int, int]],
+        count: int,
+    ) -> None:
+        self._problems, self._places, self._samples = problems, places, samples
+        self._done, self._chains, self._begun, self._count = done, chains, begun, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, request: object) -> bool:
+        return any(request == other for other in self)
+
+    def __iter__(self) -> Iterator[Request | None]:
+        for place, sample in self._begun:
+            problem = self._problems[place]
+            yield self.request(place, problem, sample, len(self._left(problem)))
+        begun = set(self._begun)
+        for place, problem in zip(self._places, _in_order(self._problems, self._places), strict=True):
+            left = self._left(problem)
+            for sample in left:
+                if (place, sample) not in begun:
+                    yield self.request(place, problem, sample, len(left))
+
+    def _left(self, problem: Problem) -> list[int]:
+        samples = range(problem.samples(self._samples))
+        return [sample for sample in samples if (problem.id, sample) not in self._done]
+
+
+def rounds_of(
+    problems: Sequence[Problem],
+    samples: int,
+    size: int,
+    done: Collection[tuple[str, int]],
+    chains: Mapping[str, Chain],
+) -> list[Round]:
+    """All of them; of a run that was begun the problems are looked at once.
+
+    Args:
+        problems: All of the run, in order.
+        samples: Of a problem that has no number of its own.
+        size: Problems of a round.
+        done: Rows that are there.
+        chains: What was begun.
+    """
+    found, stream = [], iter(problems)
+    fresh = not done and not chains and Survey.of(problems).own_samples is None
+    for start in range(0, len(problems), size):
+        places = range(start, min(start + size, len(problems)))
+        if fresh:
+            found.append(Round(problems, places, samples, done, chains, [], len(places) * samples))
+            continue
+        count, begun = 0, list[tuple[int, int, int]]()
+        for place, problem in zip(places, islice(stream, len(places)), strict=True):
+            for sample in range(problem.samples(samples)):
+                if (problem.id, sample) not in done:
+                    count += 1
+                    if chains and (chain := chains.get(request_id(problem.id, sample))):
+                        begun.append((-len(chain.tokens), place, sample))
+        order = [(place, sample) for _, place, sample in sorted(begun)]
+        found.append(Round(problems, places, samples, done, chains, order, count))
+    return found
+
+
+def _in_order(problems: Sequence[Problem], places: range) -> Iterable[Problem]:
+    """A table reads neighbours at once."""
+    if isinstance(problems, ProblemTable):
+        return problems.read(places)
+    return (problems[place] for place in places)

@@ -1,0 +1,166 @@
+"""The problems of a task on disk: as many as there are, in little memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import IO, Any, overload
+
+from seer_ray.tasks.asked import Asked
+from seer_ray.tasks.problem import Problem
+
+BLOCK = 512
+"""Problems that are read at once, one after the other."""
+USUAL = Asked()
+
+
+class Survey:
+    """What is to be known of all problems, whatever their number."""
+
+    def __init__(self) -> None:
+        self.own_samples: tuple[str, int] | None = None
+        """The first problem that asks for a number of samples of its own, and that number."""
+        self.batch = False
+        """There are lines of a batch."""
+        self.failed = 0
+        """Problems that cannot be asked."""
+        self._content = hashlib.sha256()
+        self._usual = self._own = 0
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> Survey:
+        """Of a table, as it knows it; of others by a look at each."""
+        if isinstance(problems, ProblemTable):
+            return problems.survey
+        survey = cls()
+        for problem in problems:
+            survey.add(problem)
+        return survey
+
+    def add(self, problem: Problem) -> None:
+        """The next one."""
+        said: list[Any] = [problem.id, problem.messages, problem.answer]
+        # Folders of before there were any of these go on.
+        said += [problem.inputs] if problem.inputs is not None else []
+        if (document := problem.document) is not None:
+            said.append([document.message, document.start, document.end])
+        asked = problem.asked
+        if asked.deciding or problem.raw is not None:
+            said += [asked.deciding, problem.raw]
+        self._content.update(json.dumps(said, sort_keys=True).encode())
+        self.failed += problem.error is not None
+        self.batch = self.batch or bool(asked.url)
+        if asked.samples:
+            self._own += asked.samples
+            self.own_samples = self.own_samples or (problem.id, asked.samples)
+        else:
+            self._usual += 1
+
+    @property
+    def digest(self) -> str:
+        """Of everything that is asked, its answers and what is kept of the rows, 16 hex digits."""
+        return self._content.hexdigest()[:16]
+
+    def rows(self, samples: int) -> int:
+        """Completions of all of them.
+
+        Args:
+            samples: Of those that do not ask for a number of their own.
+        """
+        return self._own + self._usual * samples
+
+
+class ProblemTable(Sequence[Problem]):
+    """A sequence of problems in a file that is gone with the process. It takes 8 bytes of memory for each."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="seer-ray-problems-")  # noqa: SIM115
+        self._ends = array("Q", [0])
+        self._order: Sequence[int] | None = None
+        self._survey = Survey()
+
+    def append(self, problem: Problem) -> None:
+        """One more, at the end."""
+        asked = None if problem.asked == USUAL else problem.asked
+        said = (
+            problem.id,
+            problem.messages,
+            problem.answer,
+            problem.error,
+            problem.inputs,
+            asked,
+            problem.raw,
+            problem.document,
+        )
+        self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(said, 5)))
+        self._survey.add(problem)
+
+    def chosen(self, order: Sequence[int]) -> ProblemTable:
+        """Some of them, by their places, in another order. The file is the same."""
+        view = ProblemTable.__new__(ProblemTable)
+        view._file, view._ends, view._order = self._file, self._ends, order
+        return view
+
+    @cached_property
+    def survey(self) -> Survey:
+        """Of those that are in it."""
+        if self._order is None:
+            return self._survey
+        survey = Survey()
+        for problem in self:
+            survey.add(problem)
+        return survey
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1 if self._order is None else len(self._order)
+
+    @overload
+    def __getitem__(self, place: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Problem]: ...
+
+    def __getitem__(self, place: int | slice) -> Problem | list[Problem]:
+        places = range(len(self))[place]
+        if isinstance(places, range):
+            return list(self.read(places))
+        return next(self.read(range(places, places + 1)))
+
+    def __iter__(self) -> Iterator[Problem]:
+        return self.read(range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(_same, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def read(self, places: Iterable[int]) -> Iterator[Problem]:
+        """Those of some places, one after the other."""
+        self._file.flush()
+        if isinstance(places, range) and places.step == 1 and self._order is None:
+            for start in range(places.start, places.stop, BLOCK):
+                ends = self._ends[start : min(start + BLOCK, places.stop) + 1]
+                data = memoryview(os.pread(self._file.fileno(), ends[-1] - ends[0], ends[0]))
+                for begin, end in pairwise(ends):
+                    yield _problem(data[begin - ends[0] : end - ends[0]])
+            return
+        for place in places:
+            row = place if self._order is None else self._order[place]
+            begin, end = self._ends[row], self._ends[row + 1]
+            yield _problem(os.pread(self._file.fileno(), end - begin, begin))
+
+
+def _problem(data: bytes | memoryview) -> Problem:
+    id, messages, answer, error, inputs, asked, raw, document = pickle.loads(data)
+    return Problem(id, messages, answer, error, inputs, asked or USUAL, raw, document)
+
+
+def _same(one: Problem, other: object) -> bool:
+    return one == other
