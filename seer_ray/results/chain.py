@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from seer_ray.engine.request import Counters, Progress
+from seer_ray.results.schema import lists
 
 MAGIC = b"seer-ray progress 1\n"
 RUN_ID = b"run_id"
@@ -133,10 +134,12 @@ def encode(chains: dict[str, Chain], run_id: str) -> bytes:
         "attempts": pa.array([chain.attempts for chain in chains.values()], pa.int32()),
     }
     for name in EACH:
-        pieces_of = [getattr(chain, name)[chain.saved :] for chain in chains.values()]
+        some = any(getattr(chain, name) for chain in chains.values())
+        pieces_of = [getattr(chain, name)[chain.saved :] if some else [] for chain in chains.values()]
         columns[name] = pa.array(pieces_of, pa.list_(pa.binary()))
     for name, kind in COUNTERS.items():
-        columns[name] = pa.array([getattr(chain.counters, name) for chain in chains.values()], kind)
+        values = [getattr(chain.counters, name) for chain in chains.values()]
+        columns[name] = lists(values, "q") if kind == pa.list_(pa.int64()) else pa.array(values, kind)
     batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({RUN_ID: run_id.encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:

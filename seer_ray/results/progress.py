@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 FOLDER = "progress"
 NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}\.segment")
 MAX_SEGMENTS = 256
+FULL_TOKENS = 1 << 23
+"""Tokens of a segment of a rewrite, at least, if there are so many: they are in memory once more."""
 SLACK_TOKENS = 1 << 20
 """Dead tokens on disk that are never worth a rewrite."""
 
@@ -29,8 +31,8 @@ SLACK_TOKENS = 1 << 20
 class Segment:
     """One file of the log."""
 
-    requests: set[str]
-    """In it, and not forgotten."""
+    left: int
+    """Requests in it that are not forgotten."""
     tokens: int
 
 
@@ -52,16 +54,18 @@ class ProgressLog:
         self.chains: dict[str, Chain] = {}
         """Of the requests of which something is known, by id. Whoever adds tokens puts new chains in."""
         self._segments: dict[str, Segment] = {}
+        self._within: dict[str, list[str]] = {}
+        """Segments by request."""
         self._number = 0
         self._load(done)
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Requests that are committed. Their tokens leave the disk in time."""
-        gone = set(request_ids)
-        for request_id in gone:
+        for request_id in request_ids:
             self.chains.pop(request_id, None)
-        for segment in self._segments.values():
-            segment.requests -= gone
+            for name in self._within.pop(request_id, ()):
+                if name in self._segments:
+                    self._segments[name].left -= 1
 
     def flush(self) -> None:
         """Bring to disk what is not there yet; tidy up. Raises OSError; the next flush tries again."""
@@ -73,15 +77,23 @@ class ProgressLog:
         changed = {request_id: chain for request_id, chain in self.chains.items() if chain.changed}
         if changed:
             self._write(changed)
-        self._delete([name for name, segment in self._segments.items() if not segment.requests])
+        self._delete([name for name, segment in self._segments.items() if not segment.left])
 
     def _rewrite(self) -> None:
-        """One segment in place of all."""
+        """A few segments in place of all."""
         old = list(self._segments)
-        for chain in self.chains.values():
+        self._within.clear()
+        part: dict[str, Chain] = {}
+        size = 0
+        for request_id, chain in self.chains.items():
             chain.saved = chain.crc = 0
-        if self.chains:
-            self._write(self.chains)
+            part[request_id] = chain
+            size += len(chain.tokens)
+            if size >= FULL_TOKENS:
+                self._write(part)
+                part, size = {}, 0
+        if part:
+            self._write(part)
         self._delete(old)
 
     def _write(self, chains: dict[str, Chain]) -> None:
@@ -89,9 +101,10 @@ class ProgressLog:
         name = f"{self._number:06d}-{uuid.uuid4().hex[:8]}.segment"
         self.store.write(f"{FOLDER}/{name}", encode(chains, self._run_id))
         size = sum(len(chain.tokens) - chain.saved for chain in chains.values())
-        self._segments[name] = Segment(set(chains), size)
-        for chain in chains.values():
+        self._segments[name] = Segment(len(chains), size)
+        for request_id, chain in chains.items():
             chain.mark_saved()
+            self._within.setdefault(request_id, []).append(name)
 
     def _delete(self, names: list[str]) -> None:
         self.store.delete(f"{FOLDER}/{name}" for name in names)
@@ -105,7 +118,7 @@ class ProgressLog:
         torn = 0
         for number, name in sorted((int(m[1]), n) for n in names if (m := NAME.fullmatch(n))):
             self._number = number
-            segment = self._segments[name] = Segment(set(), 0)
+            segment = self._segments[name] = Segment(0, 0)
             try:
                 records = decode(self.store.read(f"{FOLDER}/{name}"), self._run_id, self._sealed)
             except (ValueError, OSError):
@@ -114,7 +127,8 @@ class ProgressLog:
             for record in records:
                 if record.request_id in done:
                     continue
-                segment.requests.add(record.request_id)
+                segment.left += 1
+                self._within.setdefault(record.request_id, []).append(name)
                 segment.tokens += len(record.tokens)
                 fits = self.chains.setdefault(record.request_id, Chain()).apply(record)
                 (cut.discard if fits else cut.add)(record.request_id)

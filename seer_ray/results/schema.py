@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 VERSION = 1
@@ -115,6 +117,7 @@ COLUMNS = (
     Column("error", TEXT, "why there is no completion; null: there is one", nullable=True),
     Column("finished_at", pa.timestamp("us", tz="UTC"), "when the completion ended"),
 )
+TOKENS = "token_ids"
 NAMES = tuple(column.name for column in COLUMNS)
 
 
@@ -136,15 +139,41 @@ def table(rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | None 
     Raises:
         ValueError: a row lacks a column that must be given, or has one that does not exist.
     """
-    rows = list(rows)
+    rows, known = list(rows), frozenset(NAMES)
     for row in rows:
-        if unknown := set(row) - set(NAMES):
+        if unknown := row.keys() - known:
             raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
-        for column in COLUMNS:
-            if row.get(column.name) is None and not column.nullable:
+    return pa.Table.from_arrays([_array(column, rows) for column in COLUMNS], schema=schema(metadata))
+
+
+def _array(column: Column, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
+    values = [row.get(column.name) for row in rows]
+    if not column.nullable:
+        for row, value in zip(rows, values, strict=True):
+            if value is None:
                 raise ValueError(f"{column.name}: missing in the row of {row.get('problem_id')!r}")
-    arrays = [pa.array([clean(row.get(c.name)) for row in rows], type=c.type) for c in COLUMNS]
-    return pa.Table.from_arrays(arrays, schema=schema(metadata))
+    if column.name == TOKENS:
+        return lists([value or () for value in values], "i")
+    if column.type == TEXT:
+        try:
+            return pa.array(values, TEXT)
+        except UnicodeError:
+            values = list(map(clean, values))
+    return pa.array(values, column.type)
+
+
+def lists(values: Iterable[Iterable[int]], code: str) -> pa.ListArray:
+    """Lists of whole numbers; those that are arrays are copied as they are.
+
+    Args:
+        code: ``i`` or ``q``, of 4 or 8 bytes each.
+    """
+    numbers, ends = array(code), [0]
+    for value in values:
+        numbers.extend(value)
+        ends.append(len(numbers))
+    flat = np.frombuffer(numbers, np.dtype(code)) if numbers else np.empty(0, np.dtype(code))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat))
 
 
 def clean(value: Any) -> Any:
