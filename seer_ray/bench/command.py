@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seer_ray.bench import distill as bench_distill
 from seer_ray.bench import driver as bench_driver
 from seer_ray.bench import engine as bench_engine
+from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench.models import SHAPES
 from seer_ray.bench.show import numbers
@@ -59,7 +60,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"all but kernels: {usual.dtype}"
     )
-    made.add_argument("--rows", type=numbers, default=(64, 256), help="host: rows of a step (64, 256)")
+    made.add_argument(
+        "--rows",
+        type=numbers,
+        help=f"host: rows of a step {bench_host.ROWS}; driver: requests of the job {bench_driver.ROWS}",
+    )
     made.add_argument("--kv-memory", default="2GiB", help="memory: as engine.kv_memory")
     bench_kernels.add_options(made.add_argument_group("kernels"))
     bench_engine.add_options(made.add_argument_group("engine"))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from seer_ray.bench.simulation import Fleet, SimulatedPool
     from seer_ray.config.options import RunConfig
 
+ROWS = [10_000]
+"""Requests of the job, one case each."""
 COLUMNS = {
     "workers": "workers",
     "requests": "requests",
@@ -45,7 +47,6 @@ COLUMNS = {
 def add_options(group: argparse._ArgumentGroup) -> None:
     """Of ``seer-ray bench driver``."""
     group.add_argument("--workers", type=numbers, default=[100], help="workers (100)")
-    group.add_argument("--rows", type=numbers, default=[10000], help="requests of the job (10000)")
     group.add_argument("--samples", type=int, default=4, help="requests of each problem (4)")
     group.add_argument("--slots", type=int, default=64, help="chains that a worker decodes at a time (64)")
     group.add_argument("--rate", type=float, default=30.0, help="tokens a second of one chain (30)")
@@ -81,7 +82,7 @@ def fleet_of(options: argparse.Namespace, workers: int) -> Fleet:
 
 def bench_driver(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Measures and shows; each case in a process of its own, if there are several: its peak of memory."""
-    cases = [(workers, requests) for workers in options.workers for requests in options.rows]
+    cases = [(workers, requests) for workers in options.workers for requests in options.rows or ROWS]
     rows = [_case(options, *case) if len(cases) == 1 else _alone(options, *case) for case in cases]
     if not options.alone:
         lines = [tuple(_said(name, row.get(name)) for name in COLUMNS) for row in rows]

@@ -34,6 +34,8 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 1 << 18,
 }
 """Of Qwen3-8B the host sees the layers alone."""
+ROWS = [64, 256]
+"""Rows of a step, one case each."""
 STEPS = 128
 """Two pages of each row."""
 TELLS = 32
@@ -80,7 +82,7 @@ def row_time(engine: Engine, tells: int) -> float:
 def bench_host(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Measures and shows."""
     found = []
-    for rows in options.rows:
+    for rows in options.rows or ROWS:
         engine = idle_engine(rows, max(options.context), temperature=0.6, top_p=0.95, top_k=20)
         row_time(engine, 1)
         ways = {"as a worker": TELLS, "telling all": 1}

@@ -96,7 +96,7 @@ class EngineLoop:
         self._failure: BaseException | None = None
         self._steps = 0
         self._interval = 0.0  # seconds that a caller waits for a report
-        self._told = float("-inf")  # when a step told all
+        self._asked = float("-inf")  # when a step was asked to tell all
         self._posted = 0  # requests that came into the inbox
         self._seen = 0  # requests that room and busy know of
         self._room, self._busy, self._stats = 0, False, dict[str, float]()
@@ -181,12 +181,12 @@ class EngineLoop:
                 self._changed.notify_all()
 
     def _tells(self) -> bool:
-        """Whether a report's time has passed since a step told all: telling costs more than a step's host
-        work otherwise does."""
+        """Whether a report's time has passed since a step was asked to tell all: telling costs more than a
+        step's host work otherwise does."""
         now = time.monotonic()
-        due = now >= self._told + self._interval
+        due = now >= self._asked + self._interval
         if due:
-            self._told = now
+            self._asked = now
         return due
 
     def _configured(self, engine: Steppable) -> bool:
