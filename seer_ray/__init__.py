@@ -6,6 +6,10 @@ A whole run, or a sweep, as the command line has them::
 
     summary = seer_ray.run("selector=quest", {"task.limit": 8})
 
+The rows of a run, as an Arrow stream::
+
+    table = seer_ray.read("runs/NAME", ["problem_id", "correct"]).read_all()
+
 The engine alone, without Ray or MLflow::
 
     from seer_ray import Engine, ModelConfig, Request, SamplingParams, load_model
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     )
     from seer_ray.jobs.call import run, sweep
     from seer_ray.models.load import load_model
+    from seer_ray.results.read import read
 
     __version__: str
 
@@ -61,6 +66,7 @@ _HOMES = {
         "seer_ray.engine",
     ),
     "load_model": "seer_ray.models.load",
+    "read": "seer_ray.results.read",
     **dict.fromkeys(("run", "sweep"), "seer_ray.jobs.call"),
 }
 
@@ -83,6 +89,7 @@ __all__ = [
     "TokenLogprobs",
     "__version__",
     "load_model",
+    "read",
     "run",
     "sweep",
 ]

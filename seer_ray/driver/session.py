@@ -251,7 +251,6 @@ class Session:
         if self.queue is not None:
             self.monitor.tick(self.queue, last=True)  # else the counters lag behind
         self.monitor.phase("summing up")
-        self.folder.compact()
         monitor = self.monitor
         saved = self._sequential.saved if self._sequential is not None else None
         rows = self.folder.read(COLUMNS)

@@ -1,11 +1,12 @@
-"""One committed part of a run: a Parquet file, and the ledger entry that names it."""
+"""One part of a run: a Parquet file, and the ledger entry that says which contents it may have."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -18,37 +19,51 @@ Key = tuple[str, int]
 """(problem id, sample number)"""
 
 PARTS, ENTRIES = "completions", "ledger"
-STEM = re.compile(r"(\d{6,})-[0-9a-f]{8}")
+STEM = re.compile(r"\d{6,}(?:-[0-9a-f]{8})?")
+"""Of a part: its number; those of before 0.3 have random digits too."""
 ROW_GROUP_BYTES = 64 << 20
-
+KEYS = ["problem_id", "sample"]
 
 FIELDS = frozenset({"rows", "size", "keys", "supersedes"})
 """Of an entry of before there were seals."""
 PART_OF = b"seer_ray.run_id"
 """In a part's metadata: the run."""
+FULL, GRADER = "seer_ray.full", "seer_ray.grader"
+"""In the same, of a part that takes no more rows, and of one that was graded again: by what."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One committed part."""
+class Content:
+    """What a part's file may be."""
 
     rows: int
     size: int
     """Of the file, in bytes."""
-    keys: tuple[Key, ...]
-    supersedes: tuple[str, ...] = ()
-    """Stems of the entries whose rows this part holds as well."""
-    sha256: str | None = None
-    """Of the file, in hex; None: written before there were seals."""
+    footer: str | None
+    """SHA-256 of the Parquet footer, in hex: it says where the pages are, which have checksums of their own.
+    None: not noted (before 0.3)."""
 
     @classmethod
-    def of(cls, part: pa.Buffer, keys: Sequence[Key], supersedes: Sequence[str] = ()) -> Entry:
-        """Of a part's content."""
-        return cls(len(keys), part.size, tuple(keys), tuple(supersedes), hashlib.sha256(part).hexdigest())
+    def of(cls, part: pa.Buffer, rows: int) -> Content:
+        """Of a part's bytes."""
+        return cls(rows, part.size, _footer(pa.BufferReader(part), part.size))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one part, beside the part."""
+
+    contents: tuple[Content, ...]
+    """Of the last commit, and of that which was begun since: which of them is there, the part says."""
+    committed: bool
+    """Whether there has been a part: if it is gone, it was lost."""
+    supersedes: tuple[str, ...] = ()
+    """Stems of parts whose rows this part holds as well (before 0.3)."""
 
     def dump(self, stem: str, run_id: str) -> bytes:
         """The entry's file."""
-        return json.dumps(seal({**asdict(self), RUN_ID: run_id, FILE: entry_name(stem)})).encode()
+        said = {"committed": self.committed, "contents": [asdict(content) for content in self.contents]}
+        return json.dumps(seal({**said, RUN_ID: run_id, FILE: entry_name(stem)})).encode()
 
     @classmethod
     def parse(cls, data: bytes, stem: str, run_id: str, sealed: bool) -> Entry:
@@ -60,10 +75,28 @@ class Entry:
         raw = json.loads(data)
         if sealed or raw.keys() != FIELDS:
             check_seal(raw, run_id, entry_name(stem))
-        keys = tuple((str(problem), int(sample)) for problem, sample in raw["keys"])
-        if len(keys) != raw["rows"]:
-            raise ValueError(f"{raw['rows']} rows but {len(keys)} keys")
-        return cls(len(keys), int(raw["size"]), keys, tuple(raw["supersedes"]), raw.get("sha256"))
+        if "contents" in raw:
+            contents = [Content(int(c["rows"]), int(c["size"]), str(c["footer"])) for c in raw["contents"]]
+            return cls(tuple(contents), bool(raw["committed"]))
+        if len(raw["keys"]) != raw["rows"]:
+            raise ValueError(f"{raw['rows']} rows but {len(raw['keys'])} keys")
+        content = Content(int(raw["rows"]), int(raw["size"]), None)
+        return cls((content,), True, tuple(raw["supersedes"]))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as it was seen."""
+
+    stem: str
+    tag: str
+    """Of the file, see ``Store.tags``."""
+    entry: Entry
+    content: Content
+    """The one of the entry's that is there."""
+    keys: tuple[Key, ...]
+    marks: Mapping[str, str]
+    """``FULL`` and ``GRADER``."""
 
 
 def part_name(stem: str) -> str:
@@ -80,8 +113,8 @@ def order(stem: str) -> tuple[int, str]:
 
 
 def parquet(table: pa.Table) -> pa.Buffer:
-    """A part's content, for a table with rows."""
-    per_row = max(1, table.nbytes // table.num_rows)
+    """A part's content."""
+    per_row = max(1, table.nbytes // max(1, table.num_rows))
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -93,34 +126,81 @@ def parquet(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def read_part(store: Store, stem: str, columns: list[str] | None, sha256: str | None = None) -> pa.Table:
-    """Some columns of a part, or all.
-
-    Args:
-        sha256: of the whole file, which is then read and compared; None: only what the columns need is read
-
-    Raises:
-        FileNotFoundError, OSError, pa.ArrowException: cannot be read.
-        ValueError: not the file that was written.
-    """
-    with store.open(part_name(stem)) as file:
-        if sha256 is None:
-            return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
-        content = file.read_buffer()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError("is not as it was written")
-    return pq.ParquetFile(content, page_checksum_verification=True).read(columns)
-
-
-def part_keys(store: Store, stem: str) -> tuple[str | None, list[Key], pa.Buffer]:
-    """What a part says of itself: the run that it is of (None: it does not say), its keys, its content.
+@contextlib.contextmanager
+def opened(store: Store, stem: str, entry: Entry) -> Iterator[tuple[pq.ParquetFile, Content]]:
+    """A part whose footer was compared with its entry, and which of its contents it is; what is read of it is
+    checked by page.
 
     Raises:
         FileNotFoundError, OSError, pa.ArrowException: cannot be read.
+        ValueError: none of the contents that the entry names.
     """
     with store.open(part_name(stem)) as file:
-        content = file.read_buffer()
-    table = pq.ParquetFile(content, page_checksum_verification=True).read(["problem_id", "sample"])
+        size = file.size()
+        sizes = dict.fromkeys(content.size for content in entry.contents)
+        if size not in sizes:
+            raise ValueError(f"{size} bytes, not {' or '.join(map(str, sizes))}")
+        footer = _footer(file, size)
+        there = [c for c in entry.contents if c.size == size and c.footer in (None, footer)]
+        if not there:
+            raise ValueError("cannot be read (is not as it was written); try again")
+        parquet_file = pq.ParquetFile(file, page_checksum_verification=True)
+        if parquet_file.metadata.num_rows != there[0].rows:
+            raise ValueError(f"{parquet_file.metadata.num_rows} rows, not {there[0].rows}")
+        yield parquet_file, Content(there[0].rows, size, footer)
+
+
+def see(store: Store, stem: str, tag: str, entry: Entry) -> Part:
+    """A part with its keys. Raises as ``opened``."""
+    with opened(store, stem, entry) as (file, content):
+        keys = _keys(file.read(KEYS))
+        return Part(stem, tag, entry, content, keys, _marks(file))
+
+
+def read_part(store: Store, part: Part, columns: Sequence[str] | None) -> pa.Table:
+    """Some columns of a part, or all; those that it lacks are left out. Raises as ``opened``."""
+    with opened(store, part.stem, part.entry) as (file, content):
+        if content != part.content:
+            raise ValueError("has changed")
+        if columns is None:
+            return file.read()
+        there = set(file.schema_arrow.names)
+        # Without any column there would be no rows.
+        return file.read([name for name in columns if name in there] or KEYS[:1])
+
+
+def unnamed(store: Store, stem: str) -> tuple[str | None, tuple[Key, ...], Content, Mapping[str, str]]:
+    """What a part without an entry says of itself: its run (None: it does not say), keys, content and marks.
+
+    Raises:
+        FileNotFoundError, OSError, pa.ArrowException, ValueError: cannot be read.
+    """
+    with store.open(part_name(stem)) as source:
+        data = source.read_buffer()
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    table = file.read(KEYS)
     run_id = (table.schema.metadata or {}).get(PART_OF)
-    keys = list(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
-    return run_id.decode("utf-8", "replace") if run_id is not None else None, keys, content
+    content = Content.of(data, table.num_rows)
+    return (
+        run_id.decode("utf-8", "replace") if run_id is not None else None,
+        _keys(table),
+        content,
+        _marks(file),
+    )
+
+
+def _keys(table: pa.Table) -> tuple[Key, ...]:
+    return tuple(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
+
+
+def _marks(file: pq.ParquetFile) -> dict[str, str]:
+    said = file.schema_arrow.metadata or {}
+    return {name: said[name.encode()].decode() for name in (FULL, GRADER) if name.encode() in said}
+
+
+def _footer(file: pa.NativeFile, size: int) -> str | None:
+    """Digest of the footer with its length; of a file that has none of what is there."""
+    file.seek(max(0, size - 8))
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(max(0, size - 8 - length))
+    return hashlib.sha256(file.read()).hexdigest()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
 
 from seer_ray.config.identity import Identity
 from seer_ray.results import lock, schema, selections
-from seer_ray.results.base import Folder
-from seer_ray.results.entry import ENTRIES, PARTS, Key
+from seer_ray.results.base import METRICS, Folder
+from seer_ray.results.entry import ENTRIES, GRADER, PARTS, Key, Part
 from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
@@ -52,7 +52,6 @@ class RunFolder(Folder):
         return not any(store.list(folder) for folder in cls.folders)
 
     def _clean(self) -> None:
-        self._ledger.clean()
         selections.remove_torn(self.store)
 
     def commit(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -68,10 +67,44 @@ class RunFolder(Folder):
         self._writing().check()
         self._ledger.commit(table, [(row["problem_id"], row["sample"]) for row in rows])
 
-    def compact(self) -> None:
-        """Merge small parts into few. Each row is there once, whenever this is interrupted."""
+    def withdraw(self, keys: Iterable[Key]) -> None:
+        """Take rows out that are to be made again: they are not committed any more. Those of a part go at
+        once, and what the run came to goes first.
+
+        Raises:
+            OSError: the disk or the object store. Some may be gone; ``committed`` tells.
+            ConfigError: another process has taken the folder over.
+        """
+        wanted = set(keys) & self.committed()
+        for stem, part in self._changing(wanted):
+            kept = pa.array([key not in wanted for key in part.keys])
+            self._ledger.change(stem, lambda rows, kept=kept: rows.filter(kept), {})
+
+    def rewrite(self, mark: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Put other values in place of those in all rows, one part after the other; what the run came to goes
+        first. Parts that have the mark are done, so that one that was killed goes on where it was.
+
+        Args:
+            mark: of these values.
+            change: from rows to as many rows, in their order.
+
+        Raises:
+            OSError: the disk or the object store.
+            ConfigError: another process has taken the folder over.
+        """
+        for stem, part in self._changing(self.committed()):
+            if part.marks.get(GRADER) != mark:
+                self._ledger.change(stem, change, {GRADER: mark})
+
+    def _changing(self, keys: Set[Key]) -> Iterator[tuple[str, Part]]:
+        """The parts that hold rows, one by one."""
         self._writing().check()
-        self._ledger.compact()
+        if keys:
+            self.store.delete([METRICS])
+        for stem, part in list(self._ledger.parts.items()):
+            if not keys.isdisjoint(part.keys):
+                self._writing().check()
+                yield stem, part
 
     def committed(self) -> set[Key]:
         """(problem id, sample) of all rows that are there. A view looks anew each time."""
@@ -87,22 +120,32 @@ class RunFolder(Folder):
         return self._ledger.in_order
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All committed rows, in the order of their commits, or some columns of them.
+        """All committed rows, in the order of their commits, or some columns of them; in memory at once.
 
         Raises:
             ConfigError: a part is missing or cannot be read; names it and the remedy.
         """
+        return self.stream(columns).read_all()
+
+    def stream(
+        self, columns: Sequence[str] | None = None, keys: Iterable[Key] | None = None
+    ) -> pa.RecordBatchReader:
+        """Committed rows, in the order of their commits, one part after the other.
+
+        Args:
+            columns: of ``schema``; None: all.
+            keys: only rows that have these; None: all.
+
+        Raises:
+            ConfigError: here or when it is read: a part is missing or cannot be read; names it.
+        """
         self.committed()
-        return self._ledger.read(columns)
+        batches = self._ledger.batches(columns, keys)
+        return pa.RecordBatchReader.from_batches(self._ledger.schema(columns), batches)
 
     def pick(self, keys: Iterable[Key], columns: Sequence[str]) -> pa.Table:
-        """Some columns of the rows of some keys, in the order of their commits. Holds one part at a time.
-
-        Raises:
-            ConfigError: a part is missing or cannot be read; names it and the remedy.
-        """
-        self.committed()
-        return self._ledger.pick(keys, columns)
+        """Some columns of the rows of some keys, in the order of their commits. Raises as ``stream``."""
+        return self.stream(columns, keys).read_all()
 
     def write_selection(self, key: Key, recording: Recording) -> None:
         """Which blocks a chain attended, before its row is committed. May be written again until then."""

@@ -1,20 +1,24 @@
-"""Which rows are committed, and in which part each of them is.
+"""The committed rows of a run: those of the parts that are there, which any reader of Parquet sees too.
 
-A commit writes a part, then a ledger entry of the same stem that names it; only what an entry names is there.
-A compaction writes the rows of many parts once more, then an entry that supersedes theirs, then deletes them.
-So a crash leaves at most one part without an entry, the newest, and entries that a newer one supersedes: both
-are ignored by readers, and removed by the next writer. Entries are files of their own, as object stores
-cannot append.
+One fact: a part's file. It is replaced as a whole, so whoever lists the folder, at whatever moment, finds
+each committed row once. A row stays in the part in which it was committed:
 
-An entry has a checksum, the run that it is of, and the digest of its part (``seal``). Any other part without
-an entry has lost it: readers say so, and the next writer makes the entry again from the part's own keys.
+- a commit puts its rows at the end of the last part; one that is full is followed by a new one;
+- rows that are to be made again are taken out of their part, those that are graded again are changed in it.
+
+Each is one rename, or one conditional PUT where there are no renames. All commits of a run change its last
+part, or make the next number: of two writers that think they hold the folder, the second one's write fails.
+
+Beside a part stands an entry, a file of its own, that says which contents the part may have: the one that is
+there, and the one that is about to be. It is written first; so a part that no entry knows was changed or is
+another run's, and an entry without its part tells that the part was lost, unless it was never there. An entry
+that is gone is made again from its part.
 """
 
 from __future__ import annotations
 
 import logging
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -24,29 +28,35 @@ from seer_ray.results import schema
 from seer_ray.results.base import METRICS
 from seer_ray.results.entry import (
     ENTRIES,
+    FULL,
+    KEYS,
     PARTS,
     STEM,
+    Content,
     Entry,
     Key,
+    Part,
     entry_name,
     order,
     parquet,
-    part_keys,
     part_name,
     read_part,
+    see,
 )
-from seer_ray.results.orphans import Verdict, judge, orphans, restored
+from seer_ray.results.orphans import Verdict, judge, restored
 from seer_ray.results.seal import ForeignError
-from seer_ray.results.store import Store, is_temporary
+from seer_ray.results.store import ABSENT, Conflict, Store, is_temporary
 
 log = logging.getLogger(__name__)
 
-FULL_PART_BYTES = 128 << 20
-"""Compaction leaves parts of at least half of this alone and makes none that is much larger."""
+PART_BYTES = 32 << 20
+"""Of rows in memory, from which on a part is full. A commit writes at most so much again."""
+TRIES = 10
+"""Of reading a part that its writer replaces all the while."""
 
 
 class Ledger:
-    """The committed rows of a run folder. Without ``load`` it knows nothing; writers call ``clean`` next.
+    """The committed rows of a run folder. Without ``load`` it knows nothing; a writer calls ``recover``.
 
     Args:
         store: the folder.
@@ -58,14 +68,20 @@ class Ledger:
         self.store = store
         self.metadata = metadata
         self.run_id, self.sealed = metadata["seer_ray.run_id"], sealed
-        self.live: dict[str, Entry] = {}
-        """Stem -> entry, in order of commit."""
-        self._known: dict[str, Entry] = {}
+        self.parts: dict[str, Part] = {}
+        """By stem, in order of commit."""
+        self._seen: dict[str, Part] = {}
+        """Those that later ones supersede too (before 0.3)."""
+        self._begun: dict[str, Entry] = {}
+        """Entries of parts that were never there."""
+        self._tags_of_entries: dict[str, str] = {}
+        self._copies: list[str] = []
+        """Parts without an entry, all of whose rows are in others."""
         self._where: dict[Key, str] = {}
+        self._last: tuple[Content, pa.Table] | None = None
+        """The last part and its rows, as this process has written them."""
         self._uncertain = False
         """A write failed: what it left behind is not known."""
-        self._verified: set[str] = set()
-        """Stems of parts that were compared with their digests."""
 
     @property
     def keys(self) -> set[Key]:
@@ -74,14 +90,16 @@ class Ledger:
     @property
     def in_order(self) -> list[Key]:
         """The keys in order of commit, as rows are read."""
-        return [key for entry in self.live.values() for key in entry.keys]
+        return [key for part in self.parts.values() for key in part.keys]
+
+    # -- looking -------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Read the entries that are there now and check that their parts are.
+        """See which parts are there now.
 
         Raises:
-            ConfigError: an entry that is torn, changed, lost or of another run, a part missing or of another
-                size, a row committed twice.
+            ConfigError: an entry that is torn, changed, lost or of another run, a part missing or changed, a
+                row committed twice.
         """
         for stem, foreign in self._look().items():
             raise foreign or ConfigError(
@@ -90,24 +108,39 @@ class Ledger:
             )
 
     def recover(self) -> None:
-        """The same for the writer: entries that are gone are made again from their parts.
+        """The same for the writer: entries that are gone are made again, and what crashes left is removed.
 
         Raises:
             ConfigError: as ``load``; a part without an entry holds some rows that are elsewhere too.
         """
+        self._uncertain = True
         for stem, foreign in self._look().items():
             if foreign is not None:
                 raise foreign
             self._restore(stem)
-
-    def clean(self) -> None:
-        """Remove what crashes left: temporary files, superseded parts, and the part without an entry."""
-        self._uncertain = True
-        self._remove(sorted(set(self._known) - set(self.live)))
-        self.store.delete(part_name(stem) for stem in orphans(self.store.list(PARTS), self._known))
+        # Parts first: an entry without its superseded part is harmless, a part without its entry is not.
+        dead = sorted(set(self._seen) - set(self.parts))
+        self.store.delete(map(part_name, (*dead, *self._copies)))
+        self.store.delete(map(entry_name, dead))
+        for stem in dead:
+            self._seen.pop(stem)
         for folder in ("", f"{PARTS}/", f"{ENTRIES}/"):
             self.store.delete(folder + name for name in self.store.list(folder) if is_temporary(name))
+        for stem in list(self._begun):
+            # Whoever began it may be asleep, and wake up: its number is taken.
+            try:
+                self._put(stem, self._table([]), {})
+            except Conflict:
+                return self.recover()
         self._uncertain = False
+        return None
+
+    def settle(self) -> None:
+        """After a write that failed: find out what it left behind."""
+        if self._uncertain:
+            self.recover()
+
+    # -- writing -------------------------------------------------------------------------------------
 
     def commit(self, table: pa.Table, keys: Sequence[Key]) -> None:
         """Add rows, whose keys these are: all of them are there for good when this returns.
@@ -122,220 +155,224 @@ class Ledger:
             if key in self._where or key in seen:
                 raise ValueError(f"problem {key[0]}, sample {key[1]}: committed already")
             seen.add(key)
-        if keys:
-            self._add(table, keys, ())
+        if not keys:
+            return
+        last = next(reversed(self.parts.values()), None)
+        if last is None or FULL in last.marks:
+            number = max((order(stem)[0] for stem in (*self._seen, *self._begun)), default=0) + 1
+            self._put(f"{number:06d}", table, {})
+            return
+        rows = self._last[1] if self._last and self._last[0] == last.content else self._rows(last, None)
+        self._put(last.stem, self._table([rows, table]), last.marks)
 
-    def compact(self) -> None:
-        """Merge small parts into few. Does nothing where there is nothing to merge."""
+    def change(self, stem: str, change: Callable[[pa.Table], pa.Table], marks: Mapping[str, str]) -> None:
+        """Put other rows in place of a part's, all at once.
+
+        Args:
+            stem: of the part.
+            change: from the rows that are there to those that will be, with no key that was not there.
+            marks: of the part, added to its own.
+
+        Raises:
+            OSError: the disk or the object store. Which rows are there, ``load`` tells.
+        """
         self.settle()
-        for group in self._groups():
-            keys = [key for stem in group for key in self.live[stem].keys]
-            self._add(self._concat(group, None), keys, group)
-            self._uncertain = True
-            self._remove(group)
-            self._uncertain = False
+        part = self.parts[stem]
+        self._put(stem, self._table([change(self._rows(part, None))]), {**part.marks, **marks})
 
-    def settle(self) -> None:
-        """After a write that failed: find out what it left behind."""
-        if self._uncertain:
-            self.recover()
-            self.clean()
+    # -- reading -------------------------------------------------------------------------------------
 
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All committed rows, or some columns of them.
+    def batches(
+        self, columns: Sequence[str] | None = None, keys: Iterable[Key] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Committed rows in order of commit, or some columns of them; holds one part at a time.
+
+        Args:
+            columns: of the schema; None: all.
+            keys: only rows that have these; None: all rows.
 
         Raises:
             ConfigError: a part cannot be read.
         """
+        wanted = set(keys) if keys is not None else None
+        for stem in list(self.parts):
+            part = self.parts.get(stem)
+            if part is None or (wanted is not None and wanted.isdisjoint(part.keys)):
+                continue
+            rows, now = self._table([self._fresh(stem, columns)], columns), self.parts[stem]
+            if wanted is not None:
+                rows = rows.take([place for place, key in enumerate(now.keys) if key in wanted])
+            yield from (batch for batch in rows.to_batches() if batch.num_rows)
+
+    def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
+        """Of what is read."""
+        return self._table([], columns).schema
+
+    def _fresh(self, stem: str, columns: Sequence[str] | None) -> pa.Table:
+        """Of a part that its writer may replace meanwhile."""
+        for _ in range(TRIES):
+            part = self.parts[stem]
+            try:
+                return self._rows(part, columns)
+            except ConfigError:
+                self.load()
+                if stem not in self.parts or self.parts[stem].tag == part.tag:
+                    raise
+        return self._rows(self.parts[stem], columns)
+
+    def _rows(self, part: Part, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            return read_part(self.store, part, columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._bad_part(part.stem, error, part.content.rows) from error
+
+    def _table(self, tables: Sequence[pa.Table], columns: Sequence[str] | None = None) -> pa.Table:
+        """Tables as one of the schema. The columns that parts of an earlier version lack are null there."""
         empty = schema.schema(self.metadata).empty_table()
-        names = list(columns) if columns is not None else empty.column_names
-        while True:
-            try:
-                return self._concat(self.live, names).select(names) if self.live else empty.select(names)
-            except FileNotFoundError:
-                self.load()
+        empty = empty if columns is None else empty.select(list(columns))
+        plain = [table.replace_schema_metadata(None) for table in tables]
+        joined = pa.concat_tables([empty, *plain], promote_options="default")
+        return joined.select(empty.column_names).cast(empty.schema)
 
-    def pick(self, keys: Iterable[Key], columns: Sequence[str]) -> pa.Table:
-        """The rows of some keys, in order of commit: reads one part after the other, of those that hold them.
-
-        Raises:
-            ConfigError: a part cannot be read.
-        """
-        wanted = set(keys)
-        while True:
-            tables = [schema.schema(self.metadata).empty_table().select(columns)]
-            try:
-                for stem, entry in self.live.items():
-                    places = [place for place, key in enumerate(entry.keys) if key in wanted]
-                    if places:
-                        tables.append(self._concat([stem], list(columns)).take(places))
-                return pa.concat_tables(tables)
-            except FileNotFoundError:
-                self.load()
+    # -- how it is seen ------------------------------------------------------------------------------
 
     def _look(self) -> dict[str, Verdict]:
-        """Read the entries that are there now; the parts that have lost theirs, or are of another run."""
-        stems = self._stems()
+        """See what is there now; the parts that have lost their entries, or are of another run."""
+        tags = self._tags()
         while True:
+            trouble: Exception | None = None
+            lost: dict[str, Verdict] = {}
             try:
-                self._read(stems)
-                parts = self.store.list(PARTS)
-                self._check_parts(parts)
-                found = self._lost(parts)
-                if not found:
-                    return found
-                trouble: Exception | None = None
+                lost = self._see(tags)
             except (FileNotFoundError, ConfigError) as error:
                 trouble = error
-            # A compaction by another process moves rows on while we look.
-            before, stems = stems, self._stems()
-            if stems == before:
+            # Another process may have written while we looked; a scan, too, can miss what is replaced.
+            before, tags = tags, self._tags()
+            if tags == before:
                 if trouble is not None:
                     raise trouble
-                return found
+                return lost
 
-    def _lost(self, files: Mapping[str, int]) -> dict[str, Verdict]:
-        """Parts without an entry that no crash of a writer leaves so: it leaves one, which is the newest, and
-        none in a run that has come to its end."""
-        stems = orphans(files, self._known)
-        newest = max((order(stem)[0] for stem in self._known), default=0)
-        if len(stems) == 1 and order(stems[0])[0] > newest and METRICS not in self.store.list():
-            return {}
-        return judge(self.store, stems, self._where, self.run_id, self.sealed)
-
-    def _restore(self, stem: str) -> None:
-        entry = restored(self.store, stem, self._where)
-        self.store.write(entry_name(stem), entry.dump(stem, self.run_id))
-        log.warning("%s: was missing; made again from its part", self.store.locate(entry_name(stem)))
-        self._known[stem] = entry
-        live = {**self.live, stem: entry}
-        self.live = {name: live[name] for name in sorted(live, key=order)}
-        self._where.update(dict.fromkeys(entry.keys, stem))
-
-    def _stems(self) -> set[str]:
-        """Of the entries in the folder. Files of other names are not ours.
-
-        A folder may change while it is listed, and a scan can then miss both what replaced an entry and the
-        entry: two scans that agree miss nothing.
-        """
-        previous: set[str] | None = None
-        while True:
-            names = {
-                name.removesuffix(".json") for name in self.store.list(ENTRIES) if name.endswith(".json")
-            }
-            stems = {name for name in names if STEM.fullmatch(name)}
-            if stems == previous:
-                return stems
-            previous = stems
-
-    def _read(self, stems: set[str]) -> None:
-        new = sorted(stems - set(self._known))
-        known = {stem: entry for stem, entry in self._known.items() if stem in stems}
+    def _see(self, tags: Mapping[str, str]) -> dict[str, Verdict]:
+        entries = _stems(self.store.tags(ENTRIES), "", ".json")
+        named = {stem: tag for stem, tag in tags.items() if stem in entries}
+        new = [s for s, tag in named.items() if s not in self._seen or self._seen[s].tag != tag]
         with ThreadPoolExecutor(1 if self.store.path else 16) as pool:
-            known.update(zip(new, pool.map(self._read_entry, new), strict=True))
-        gone = {stem for entry in known.values() for stem in entry.supersedes}
-        live = {stem: known[stem] for stem in sorted(known, key=order) if stem not in gone}
+            seen = {stem: self._seen[stem] for stem in named if stem not in new}
+            seen.update(zip(new, pool.map(lambda stem: self._open(stem, named[stem]), new), strict=True))
+            absent = sorted(set(entries) - set(tags), key=order)
+            unseen = dict(zip(absent, pool.map(self._read_entry, absent), strict=True))
+        superseded = {stem for part in seen.values() for stem in part.entry.supersedes}
+        parts = {stem: seen[stem] for stem in sorted(seen, key=order) if stem not in superseded}
         where: dict[Key, str] = {}
-        for stem, entry in live.items():
-            for key in entry.keys:
+        for stem, part in parts.items():
+            for key in part.keys:
                 if other := where.get(key):
                     raise ConfigError(
                         f"{self.store.locate(PARTS)}: problem {key[0]}, sample {key[1]} is in two parts, "
                         f"{stem} and {other}; restore the folder, or delete {entry_name(stem)} and its part"
                     )
                 where[key] = stem
-        self._known, self.live, self._where = known, live, where
+        self._seen, self.parts, self._where, self._begun = seen, parts, where, {}
+        self._tags_of_entries = entries
+        for stem, entry in unseen.items():
+            if stem not in superseded:
+                self._absent(stem, entry)
+        lost = sorted(set(tags) - set(named), key=order)
+        verdicts = judge(self.store, lost, where, self.run_id, self.sealed)
+        self._copies = [stem for stem in lost if stem not in verdicts]
+        return verdicts
+
+    def _absent(self, stem: str, entry: Entry) -> None:
+        """An entry without its part: of a commit that was begun, and that is the last; else it was lost."""
+        newest = max((order(other)[0] for other in self._seen), default=0)
+        if entry.committed or order(stem)[0] <= newest or METRICS in self.store.list():
+            raise self._bad_part(stem, FileNotFoundError(), entry.contents[0].rows)
+        self._begun[stem] = entry
+
+    def _restore(self, stem: str) -> None:
+        part = restored(self.store, stem, self._tags()[stem], self._where)
+        self._name(stem, part.entry)
+        log.warning("%s: was missing; made again from its part", self.store.locate(entry_name(stem)))
+        self._know(part)
+
+    def _know(self, part: Part) -> None:
+        self._seen[part.stem] = part
+        parts = {**self.parts, part.stem: part}
+        self.parts = {name: parts[name] for name in sorted(parts, key=order)}
+        self._where.update(dict.fromkeys(part.keys, part.stem))
+
+    def _tags(self) -> dict[str, str]:
+        """Of the parts in the folder, by stem. Files of other names are not ours."""
+        return _stems(self.store.tags(PARTS), "part-", ".parquet")
+
+    def _open(self, stem: str, tag: str) -> Part:
+        entry = self._read_entry(stem)
+        try:
+            return see(self.store, stem, tag, entry)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            raise self._bad_part(stem, error, entry.contents[0].rows) from error
 
     def _read_entry(self, stem: str) -> Entry:
         data = self.store.read(entry_name(stem))
         try:
-            entry = Entry.parse(data, stem, self.run_id, self.sealed)
-            if entry.sha256 is None:
-                self._compare(stem, entry)
-            return entry
+            return Entry.parse(data, stem, self.run_id, self.sealed)
         except ForeignError as error:
             raise ConfigError(
                 f"{self.store.locate(entry_name(stem))}: {error} than run.json; restore the one of the two "
                 "that was exchanged"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ConfigError(
                 f"{self.store.locate(entry_name(stem))}: torn ledger entry ({one_line(error)}); restore it, "
                 f"or delete it alone: resuming the run makes it again from {part_name(stem)}"
             ) from error
 
-    def _compare(self, stem: str, entry: Entry) -> None:
-        """An entry without a checksum with what its part says. Raises ValueError."""
-        try:
-            run_id, keys, _ = part_keys(self.store, stem)
-        except (OSError, pa.ArrowException, KeyError):
-            return  # that is another trouble, and told as such
-        if run_id not in (None, self.run_id):
-            raise ForeignError("of another run")
-        if keys != [(schema.clean(problem), sample) for problem, sample in entry.keys]:
-            raise ValueError("names other rows than its part has")
-
-    def _check_parts(self, sizes: Mapping[str, int]) -> None:
-        for stem, entry in self.live.items():
-            size = sizes.get(part_name(stem).removeprefix(PARTS + "/"))
-            if size != entry.size:
-                raise self._bad_part(stem, "missing" if size is None else f"{size} bytes, not {entry.size}")
-
-    def _bad_part(self, stem: str, what: str) -> ConfigError:
-        rows = self.live[stem].rows
+    def _bad_part(self, stem: str, error: Exception, rows: int) -> ConfigError:
+        if isinstance(error, FileNotFoundError):
+            what = "missing"
+        elif isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
+            what = one_line(error)
+        else:
+            what = f"cannot be read ({one_line(error)}); try again"
         return ConfigError(
             f"{self.store.locate(part_name(stem))}: {what}; restore it, or delete it and {entry_name(stem)} "
             f"to decode {rows} row{'s' if rows != 1 else ''} again"
         )
 
-    def _add(self, table: pa.Table, keys: Sequence[Key], replaced: Sequence[str]) -> None:
-        number = max((order(stem)[0] for stem in self._known), default=0) + 1
-        stem = f"{number:06d}-{uuid.uuid4().hex[:8]}"
-        data = parquet(table)
-        entry = Entry.of(data, keys, replaced)
+    # -- how it is written ---------------------------------------------------------------------------
+
+    def _put(self, stem: str, table: pa.Table, marks: Mapping[str, str]) -> None:
+        """Make or replace a part: first the entry that names both contents, then the part."""
+        was, begun = self._seen.get(stem), self._begun.get(stem)
+        if table.nbytes >= PART_BYTES:
+            marks = {**marks, FULL: "1"}
+        data = parquet(table.replace_schema_metadata({**(table.schema.metadata or {}), **marks}))
+        content = Content.of(data, table.num_rows)
+        # What others have begun may still come to be.
+        known = (was.content, *was.entry.contents[1:]) if was is not None else begun.contents if begun else ()
         self._uncertain = True
-        self.store.write(part_name(stem), data)
-        self.store.write(entry_name(stem), entry.dump(stem, self.run_id))
+        self._name(stem, Entry(tuple(dict.fromkeys((*known, content))), committed=was is not None))
+        tag = self.store.put(part_name(stem), data, was.tag if was is not None else ABSENT)
         self._uncertain = False
-        self._known[stem] = self.live[stem] = entry
-        for old in replaced:
-            del self.live[old]
-        self._where.update(dict.fromkeys(keys, stem))
+        self._begun.pop(stem, None)
+        keys = tuple(zip(*(table[name].to_pylist() for name in KEYS), strict=True))
+        for key in was.keys if was is not None else ():
+            del self._where[key]
+        self._know(Part(stem, tag, Entry((content,), committed=True), content, keys, dict(marks)))
+        self._last = (content, table) if FULL not in marks else None
 
-    def _remove(self, stems: Sequence[str]) -> None:
-        # Parts first: an entry without its superseded part is harmless, a part without its entry is not.
-        self.store.delete(part_name(stem) for stem in stems)
-        self.store.delete(entry_name(stem) for stem in stems)
-        for stem in stems:
-            self._known.pop(stem, None)
+    def _name(self, stem: str, entry: Entry) -> None:
+        """Write an entry, unless another process has since it was seen. Raises OSError."""
+        data, tag = entry.dump(stem, self.run_id), self._tags_of_entries.get(stem, ABSENT)
+        self._tags_of_entries[stem] = self.store.put(entry_name(stem), data, tag)
 
-    def _groups(self) -> list[list[str]]:
-        groups: list[list[str]] = []
-        size = FULL_PART_BYTES
-        for stem, entry in self.live.items():
-            if entry.size >= FULL_PART_BYTES // 2:
-                continue
-            if size + entry.size > FULL_PART_BYTES:
-                groups.append([])
-                size = 0
-            groups[-1].append(stem)
-            size += entry.size
-        return [group for group in groups if len(group) > 1]
 
-    def _concat(self, stems: Iterable[str], columns: list[str] | None) -> pa.Table:
-        # The columns that parts of an earlier version lack are null there.
-        empty = schema.schema(self.metadata).empty_table()
-        tables = [empty if columns is None else empty.select(columns)]
-        for stem in stems:
-            digest = None if stem in self._verified else self.live[stem].sha256
-            try:
-                table = read_part(self.store, stem, columns, digest)
-            except FileNotFoundError:
-                raise
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise self._bad_part(stem, f"cannot be read ({one_line(error)}); try again") from error
-            self._verified.add(stem)
-            if table.num_rows != self.live[stem].rows:
-                raise self._bad_part(stem, f"{table.num_rows} rows, not {self.live[stem].rows}")
-            tables.append(table)
-        return pa.concat_tables(tables, promote_options="default")
+def _stems(names: Mapping[str, str] | Mapping[str, int], prefix: str, end: str) -> dict[str, str]:
+    found = {}
+    for name, said in names.items():
+        if name.startswith(prefix) and name.endswith(end):
+            stem = name.removeprefix(prefix).removesuffix(end)
+            if STEM.fullmatch(stem):
+                found[stem] = str(said)
+    return found

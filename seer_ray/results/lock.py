@@ -5,20 +5,31 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import filelock
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.results.store import Store
+from seer_ray.results.store import ABSENT, Conflict, Store
 
 NAME = ".lock"
+BEAT = 10.0
+"""Seconds between two signs of life."""
+STALE = 60.0
+"""Seconds without one, after which whoever held a lock is gone."""
+SETTLE = 0.5
+"""Seconds after which the last of two who wrote at once is seen."""
+
+log = logging.getLogger(__name__)
+
 UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -86,29 +97,43 @@ class FileLock:
 
 
 class HeartbeatLock:
-    """A file that its owner renews. Stale: not renewed for ``stale`` seconds, or its process here is dead.
+    """A file that its owner renews. Whether it does is judged by the file's change, as seen by our own clock:
+    those of other machines may be wrong. One that does not change for ``STALE`` seconds, or whose process was
+    on this machine and is gone, is taken over.
 
-    There is no atomic create on every filesystem, so two contenders write, wait for ``settle`` seconds, and
-    the one whose name stands there has it.
+    Where a store has no conditional writes, two contenders write, wait for ``SETTLE`` seconds, and the one
+    whose name stands there has it. Even an owner that was asleep while it was taken over does no harm where
+    there are: what it writes is refused (``Store.put``).
     """
 
-    def __init__(self, store: Store, beat: float = 10.0, stale: float = 60.0, settle: float = 0.5) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.store = store
-        self.beat, self.stale, self.settle = beat, stale, settle
         self.owner = uuid.uuid4().hex
+        self._clock, self._sleep = clock, sleep
+        self._tag = ABSENT
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        self._refuse_if_held()
-        self._write()
-        time.sleep(self.settle)
+        """Raises ConfigError: another process has it. It takes ``STALE`` seconds to see that one is gone."""
+        self._tag = self._wait()
+        try:
+            self._write()
+        except Conflict:
+            self.check()  # ours came through after all, or somebody was faster
+        if not self.store.conditional:
+            self._sleep(SETTLE)
         self.check()
         self._thread = threading.Thread(target=self._renew, name="run-folder-lock", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        held = self._read()
+        held, self._tag = self._read()
         if not held or held["owner"] != self.owner:
             other = _describe(held) if held else "somebody who deleted its lock"
             raise ConfigError(f"{self.store.uri}: taken over by {other}; stop one of the two")
@@ -117,43 +142,61 @@ class HeartbeatLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        held = self._read()
-        if held and held["owner"] == self.owner:
-            self.store.delete([NAME])
+        # A store that is away: whoever comes next sees that the lock is not renewed.
+        with contextlib.suppress(OSError):
+            held, _ = self._read()
+            if held and held["owner"] == self.owner:
+                self.store.delete([NAME])
 
-    def _refuse_if_held(self) -> None:
-        held = self._read()
-        if not held:
-            return
-        age = max(0.0, time.time() - held["time"])
-        dead = held["machine"] == _machine() and not _alive(held["pid"])
-        if age < self.stale and not dead:
-            raise ConfigError(
-                f"{self.store.uri}: in use by {_describe(held)}, last sign of life {age:.0f} s ago; stop it, "
-                f"or, if it is gone, try again in {self.stale - age:.0f} s"
-            )
+    def _wait(self) -> str:
+        """Until the lock is free: the tag of what is to be replaced."""
+        began, first = self._clock(), self._read()
+        now = first
+        while True:
+            held, tag = now
+            if not held or (held["machine"] == _machine() and not _alive(held["pid"])):
+                return tag
+            if now != first:
+                raise ConfigError(
+                    f"{self.store.uri}: in use by {_describe(held)}; stop it, or wait for its end"
+                )
+            left = STALE - (self._clock() - began)
+            if left <= 0:
+                return tag
+            if now is first:
+                log.warning(
+                    "%s: held by %s; seeing for %.0f s whether it is alive",
+                    self.store.uri,
+                    _describe(held),
+                    STALE,
+                )
+            self._sleep(min(left, BEAT / 2))
+            now = self._read()
 
     def _renew(self) -> None:
-        while not self._stop.wait(self.beat):
+        while not self._stop.wait(BEAT):
             # A store that is away for a moment is no reason to stop; a taken lock shows in check().
             with contextlib.suppress(OSError):
-                held = self._read()
+                held, tag = self._read()
                 if held is None or held.get("owner", self.owner) != self.owner:
                     return
+                self._tag = tag
                 self._write()
 
     def _write(self) -> None:
-        self.store.write(NAME, json.dumps({**_me(), "owner": self.owner}).encode())
+        said = json.dumps({**_me(), "owner": self.owner}).encode()
+        self._tag = self.store.put(NAME, said, self._tag)
 
-    def _read(self) -> dict[str, Any] | None:
-        """None: no lock there. Empty: torn."""
+    def _read(self) -> tuple[dict[str, Any] | None, str]:
+        """None: no lock there. Empty: torn. And the tag."""
         try:
-            held = json.loads(self.store.read(NAME))
-            return held if {"owner", "pid", "host", "machine", "time"} <= set(held) else {}
+            data, tag = self.store.read_tagged(NAME)
+            held = json.loads(data)
+            return (held if {"owner", "pid", "host", "machine", "time"} <= set(held) else {}), tag
         except FileNotFoundError:
-            return None
+            return None, ABSENT
         except (ValueError, TypeError):
-            return {}
+            return {}, tag
 
 
 def _me() -> dict[str, Any]:

@@ -1,33 +1,26 @@
-"""Parts that no ledger entry names: what a crash left, what has lost its entry, what is of another run."""
+"""Parts without a ledger entry: they have lost it, are copies, or are of another run."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable
 
 import pyarrow as pa
 
 from seer_ray.config.errors import ConfigError, one_line
-from seer_ray.results.entry import ENTRIES, STEM, Entry, Key, entry_name, order, part_keys, part_name
+from seer_ray.results.entry import ENTRIES, Entry, Key, Part, entry_name, part_name, unnamed
 from seer_ray.results.store import Store
 
 Verdict = ConfigError | None
 """Why a part cannot be helped; None: its entry can be made again."""
 
 
-def orphans(files: Iterable[str], known: Container[str]) -> list[str]:
-    """Stems of the parts without an entry, in order of commit."""
-    stems = [m[1] for name in files if (m := re.fullmatch(rf"part-({STEM.pattern})\.parquet", name))]
-    return sorted((stem for stem in stems if stem not in known), key=order)
-
-
 def judge(
     store: Store, stems: Iterable[str], committed: Container[Key], run_id: str, sealed: bool
 ) -> dict[str, Verdict]:
-    """Those parts without an entry that hold rows which are nowhere else, or whose rows are not known.
+    """Those of the parts that hold rows which are nowhere else, or whose rows are not known.
 
     Args:
-        committed: rows that entries name.
+        committed: rows of parts that have entries.
         sealed: all parts of the run say that they are of it.
     """
     found: dict[str, Verdict] = {}
@@ -35,10 +28,10 @@ def judge(
         where = store.locate(part_name(stem))
         remedy = f"move it away, or restore {entry_name(stem)} if it is this run's"
         try:
-            theirs, keys, _ = part_keys(store, stem)
+            theirs, keys, _, _ = unnamed(store, stem)
         except FileNotFoundError:
             continue
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             found[stem] = ConfigError(
                 f"{where}: not in the ledger, and cannot be read ({one_line(error)}); {remedy}"
             )
@@ -53,12 +46,12 @@ def judge(
     return found
 
 
-def restored(store: Store, stem: str, committed: Container[Key]) -> Entry:
-    """The entry of a part, made from the part. Raises ConfigError: some of its rows are elsewhere too."""
-    _, keys, content = part_keys(store, stem)
+def restored(store: Store, stem: str, tag: str, committed: Container[Key]) -> Part:
+    """A part with an entry made from it. Raises ConfigError: some of its rows are elsewhere too."""
+    _, keys, content, marks = unnamed(store, stem)
     if there := sum(key in committed for key in keys):
         raise _overlap(store.locate(part_name(stem)), there, len(keys), f"restore {ENTRIES}/")
-    return Entry.of(content, keys)
+    return Part(stem, tag, Entry((content,), committed=True), content, keys, marks)
 
 
 def _overlap(where: str, there: int, rows: int, remedy: str) -> ConfigError:

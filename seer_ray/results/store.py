@@ -1,4 +1,4 @@
-"""Files of a run folder: whole or not at all, on a local disk or any pyarrow filesystem."""
+"""Files of a run folder: whole or not at all, on a local disk, on S3 or any pyarrow filesystem."""
 
 from __future__ import annotations
 
@@ -15,12 +15,25 @@ import pyarrow.fs as pafs
 
 from seer_ray.config.errors import ConfigError, one_line
 
+ABSENT = ""
+"""The tag of a file that is not there."""
+
+
+class Conflict(OSError):
+    """A file is not as it was seen: another process writes here, or an earlier write came through."""
+
 
 class Store:
-    """Named blobs under one root. Names are relative, with at most one folder."""
+    """Named blobs under one root. Names are relative, with at most one folder.
+
+    A file has a tag, which another content of it has not. Here it is made of time and size, and ``put`` looks
+    before it writes; a store that is shared by machines and can do both at once says so.
+    """
 
     path: Path | None = None
     """The root on the local disk, if it is there."""
+    conditional: bool = False
+    """Of two processes that ``put`` a file of one tag, one is refused, however they meet."""
 
     def __init__(self, uri: str, filesystem: pafs.FileSystem, root: str) -> None:
         self.uri = uri
@@ -54,6 +67,38 @@ class Store:
         selector = pafs.FileSelector(f"{self.root}/{folder}".rstrip("/"), allow_not_found=True)
         infos = self.fs.get_file_info(selector)
         return {info.base_name: info.size for info in infos if info.type == pafs.FileType.File}
+
+    def folders(self) -> set[str]:
+        """Names of the folders under the root."""
+        infos = self.fs.get_file_info(pafs.FileSelector(self.root or "/", allow_not_found=True))
+        return {info.base_name for info in infos if info.type == pafs.FileType.Directory}
+
+    def tags(self, folder: str = "") -> dict[str, str]:
+        """Files of one folder, as ``list`` has them, with their tags."""
+        selector = pafs.FileSelector(f"{self.root}/{folder}".rstrip("/"), allow_not_found=True)
+        infos = self.fs.get_file_info(selector)
+        return {info.base_name: _tag(info) for info in infos if info.type == pafs.FileType.File}
+
+    def tag(self, name: str) -> str:
+        """Of one file."""
+        return _tag(self.fs.get_file_info(f"{self.root}/{name}"))
+
+    def read_tagged(self, name: str) -> tuple[bytes, str]:
+        """A small file and its tag, which may be older than the content. Raises FileNotFoundError."""
+        tag = self.tag(name)
+        return self.read(name), tag
+
+    def put(self, name: str, data: bytes | pa.Buffer, tag: str) -> str:
+        """``write``, if the file still has this tag (``ABSENT``: if there is none). Returns its new tag.
+
+        Raises:
+            Conflict: it has another one.
+            OSError: the disk or the object store; it may have been written.
+        """
+        if self.tag(name) != tag:
+            raise Conflict(f"{self.locate(name)}: another process has written it")
+        self.write(name, data)
+        return self.tag(name)
 
     def make_folder(self, folder: str = "") -> None:
         self.fs.create_dir(f"{self.root}/{folder}".rstrip("/"), recursive=True)
@@ -92,6 +137,18 @@ class LocalStore(Store):
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         write_file(Path(self.root, name), data)
 
+    def tags(self, folder: str = "") -> dict[str, str]:
+        found = {name: self.tag(f"{folder}/{name}") for name in self.list(folder)}
+        return {name: tag for name, tag in found.items() if tag != ABSENT}
+
+    def tag(self, name: str) -> str:
+        # Clocks of disks are coarse: the inode tells two files of one moment and size apart.
+        try:
+            stat = os.stat(Path(self.root, name))
+        except FileNotFoundError:
+            return ABSENT
+        return f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+
     def delete(self, names: Iterable[str]) -> None:
         paths = [Path(self.root, name) for name in names]
         for path in paths:
@@ -109,6 +166,11 @@ def open_store(uri: str) -> Store:
     """
     if "://" not in uri:
         return LocalStore(Path(uri).expanduser())
+    if uri.startswith("s3://"):
+        # Brings its client along.
+        from seer_ray.results.s3 import S3Store
+
+        return S3Store.at(uri)
     try:
         filesystem, root = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowException, OSError, ValueError, ImportError) as error:
@@ -128,6 +190,10 @@ def join(uri: str, name: str) -> str:
 def shown(uri: str) -> str:
     """A URI without what may be secret: user, password and options."""
     return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0]) if "://" in uri else uri
+
+
+def _tag(info: pafs.FileInfo) -> str:
+    return ABSENT if info.type == pafs.FileType.NotFound else f"{info.mtime_ns}-{info.size}"
 
 
 def temporary_name(base: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fsspec.implementations.arrow import ArrowFSWrapper
-
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.results.base import MARKS
 from seer_ray.results.store import join, open_store
@@ -29,8 +27,7 @@ def find_run(run: str, folder: str = "runs") -> str:
 def jobs_in(folder: str) -> list[str]:
     """Names of the jobs whose folders lie there."""
     store = open_store(folder)
-    marks = [path for mark in MARKS for path in ArrowFSWrapper(store.fs).glob(f"{store.root}/*/{mark}")]
-    return sorted(path.split("/")[-2] for path in marks)
+    return sorted(name for name in store.folders() if MARKS.keys() & store.list(name).keys())
 
 
 def split(folder: str) -> tuple[str, str]:

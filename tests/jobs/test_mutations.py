@@ -112,7 +112,7 @@ def check(folder: Path, mutation: Mutation, before: Path, whole: dict[Any, Any],
         assert now["metrics"] in (then["metrics"], {}), mutation
         assert now["state"] in (then["state"], "stopped"), mutation
     result = command("resume", str(folder), "tracking.enabled=false")
-    if refused(result, mutation):
+    if refused(result, mutation) or refused(exported(folder, scratch / "rows.jsonl")[0], mutation):
         refusals += 1
     else:
         assert rows(folder) == whole, mutation

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from results.sample import CONFIG, row
 
+import seer_ray
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
@@ -19,7 +20,7 @@ from seer_ray.results.folder import RunFolder
 @pytest.fixture(params=["path", "file", "memory"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "memory":
-        monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
+        monkeypatch.setattr(lock, "SETTLE", 0.0)
         return f"fsspec+memory://{uuid.uuid4().hex}/run"
     return f"file://{tmp_path}/run" if request.param == "file" else str(tmp_path / "run")
 
@@ -57,7 +58,6 @@ def test_a_view_sees_what_comes_later(uri: str) -> None:
         folder.commit([row("a")])
         assert view.committed() == {("a", 0)}
         folder.commit([row("b")])
-        folder.compact()
         assert view.read(["problem_id"])["problem_id"].to_pylist() == ["a", "b"]
         with pytest.raises(ValueError, match="opened to look"):
             view.commit([row("c")])
@@ -72,7 +72,10 @@ def test_a_row_is_committed_once(uri: str) -> None:
         assert folder.committed() == {("a", 0)}
 
 
-def test_some_rows_are_picked_from_the_parts_that_hold_them(uri: str) -> None:
+def test_some_rows_are_picked_from_the_parts_that_hold_them(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PART_BYTES", 1)
     with RunFolder.open(uri, CONFIG) as folder:
         for part in (("a", "b"), ("c",), ("d", "e")):
             folder.commit([row(problem, 0) for problem in part])
@@ -82,75 +85,123 @@ def test_some_rows_are_picked_from_the_parts_that_hold_them(uri: str) -> None:
         assert folder.pick([], ["sample"]).num_rows == 0
 
 
-def test_compaction_leaves_one_part(uri: str) -> None:
+def test_a_part_grows_until_it_is_full(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunFolder.open(uri, CONFIG) as folder:
-        for sample in range(5):
+        folder.commit([row("a", sample) for sample in range(4)])
+        monkeypatch.setattr(ledger, "PART_BYTES", folder.read().nbytes)
+        for sample in range(4, 9):
             folder.commit([row("a", sample)])
-        before = folder.read()
-        folder.compact()
-        folder.compact()
-        assert folder.read().equals(before)
-        assert len(folder.store.list("completions")) == len(folder.store.list("ledger")) == 1
-
-
-def test_compaction_makes_parts_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
-        for sample in range(9):
-            folder.commit([row("a", sample)])
-        size = max(folder.store.list("completions").values())
-        monkeypatch.setattr(ledger, "FULL_PART_BYTES", 3 * size)
-        folder.compact()
+        assert len(folder.store.list("completions")) == len(folder.store.list("ledger")) == 2
+    with RunFolder.open(uri, CONFIG) as folder:
+        folder.commit([row("a", 9)])
+        assert folder.read(["sample"])["sample"].to_pylist() == list(range(10))
         assert len(folder.store.list("completions")) == 3
-        assert len(folder.committed()) == folder.read(["sample"]).num_rows == 9
 
 
-def test_a_view_survives_a_compaction_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process merges the parts between our look at the ledger and our look at the parts."""
+def test_rows_that_are_withdrawn_can_be_made_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunFolder.open(uri, CONFIG) as folder:
+        folder.commit([row("a", sample, error="died") for sample in range(3)])
+        monkeypatch.setattr(ledger, "PART_BYTES", 1)
+        folder.commit([row("b")])
+        folder.write_json("metrics.json", {"accuracy/avg": 1.0})
+        folder.withdraw([("a", 0), ("a", 2), ("b", 0), ("never", 0)])
+        assert folder.committed() == RunFolder.view(uri).committed() == {("a", 1)}
+        assert folder.metrics() is None, "it is no finished run any more"
+        folder.commit([row("a", 2)])
+        assert RunFolder.view(uri).committed() == {("a", 1), ("a", 2)}
+        assert RunFolder.view(uri).read(["error"])["error"].to_pylist() == ["died", None]
+
+
+def test_rows_that_are_rewritten_are_so_once(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PART_BYTES", 1)
+    calls = 0
+
+    def wrong(rows: pa.Table) -> pa.Table:
+        nonlocal calls
+        calls += 1
+        place = rows.column_names.index("correct")
+        return rows.set_column(place, "correct", pa.array([False] * rows.num_rows))
+
+    with RunFolder.open(uri, CONFIG) as folder:
+        for problem in "abc":
+            folder.commit([row(problem)])
+        for _ in range(2):
+            folder.rewrite("other", wrong)
+        assert calls == 3
+        folder.commit([row("d")])
+    with RunFolder.open(uri, CONFIG) as folder:
+        folder.rewrite("other", wrong)
+        assert calls == 4
+        assert folder.read(["correct"])["correct"].to_pylist() == [False] * 4
+
+
+def test_a_view_survives_a_change_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process replaces the part between any two of our looks."""
     with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
-        for sample in range(3):
-            folder.commit([row("a", sample)])
-        for moment in ("_check_parts", "_concat", "_read_entry"):
+        folder.commit([row("a", 0)])
+        for number, moment in enumerate(("_see", "_rows", "_read_entry", "_open"), start=1):
             view = RunFolder.view(folder.uri)
-            view._ledger._known.clear()
+            view._ledger._seen.clear()
             monkeypatch.undo()
             real = getattr(ledger.Ledger, moment)
             done = False
 
-            def late(self: ledger.Ledger, *arguments: object, real=real, view=view) -> object:
+            def late(self: ledger.Ledger, *arguments: object, real=real, view=view, number=number) -> object:
                 nonlocal done
                 if self is view._ledger and not done:
                     done = True
-                    folder.compact()
+                    folder.commit([row("a", number)])
+                    folder.withdraw([("a", number - 1)])
                 return real(self, *arguments)
 
             monkeypatch.setattr(ledger.Ledger, moment, late)
             table = view.read(["problem_id", "sample"])
             assert done
             rows = list(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
-            assert sorted(rows) == sorted(folder.committed())
-            folder.commit([row(moment)])
+            assert rows == [("a", number)]
 
 
-def test_a_listing_that_missed_a_compaction_is_not_believed(
+def test_a_listing_that_missed_a_part_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scan may pass the place of the new entry too early, and that of an old one too late."""
+    """A scan may pass the place of a replaced file too early or too late."""
     with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
         folder.commit([row("a")])
-        folder.commit([row("b")])
         view = RunFolder.view(folder.uri)
-        real, scans = view.store.list, 0
+        real, scans = view.store.tags, 0
 
-        def scan(name: str = "") -> dict[str, int]:
+        def scan(name: str = "") -> dict[str, str]:
             nonlocal scans
-            scans += name == "ledger"
-            if name == "ledger" and scans == 1:
-                folder.compact()
-                return {}
-            return real(name)
+            scans += name == "completions"
+            return {} if scans == 1 else real(name)
 
-        monkeypatch.setattr(view.store, "list", scan)
-        assert view.committed() == {("a", 0), ("b", 0)}
+        monkeypatch.setattr(view.store, "tags", scan)
+        assert view.committed() == {("a", 0)}
+
+
+def test_a_stream_reads_the_columns_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PART_BYTES", 1)
+    with RunFolder.open(str(tmp_path / "run"), CONFIG) as folder:
+        for problem in "abc":
+            folder.commit([row(problem)])
+    asked: list[object] = []
+    real = ledger.read_part
+    monkeypatch.setattr(ledger, "read_part", lambda *a: asked.append(a[2]) or real(*a))
+    stream = seer_ray.read(str(tmp_path / "run"), ["correct", "problem_id"])
+    assert stream.schema.names == ["correct", "problem_id"] and asked == []
+    first = stream.read_next_batch()
+    assert first.to_pylist() == [{"correct": True, "problem_id": "a"}] and len(asked) <= 2
+    assert stream.read_all()["problem_id"].to_pylist() == ["b", "c"]
+    assert asked == [["correct", "problem_id"]] * 3
+    with pytest.raises(ConfigError, match=r"corect: no such column .did you mean 'correct'"):
+        seer_ray.read(str(tmp_path / "run"), ["corect"])
+    part = max((tmp_path / "run/completions").iterdir())
+    stream = seer_ray.read(str(tmp_path / "run"), ["correct"])
+    part.unlink()
+    with pytest.raises(ConfigError, match=f"{part.name}: missing"):
+        stream.read_all()
 
 
 def test_json_files(uri: str) -> None:
@@ -222,8 +273,9 @@ def test_foreign_files_are_passed_by(uri: str) -> None:
 
 
 @pytest.fixture
-def two_parts(tmp_path: Path) -> Path:
+def two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "run"
+    monkeypatch.setattr(ledger, "PART_BYTES", 1)
     with RunFolder.open(str(path), CONFIG) as folder:
         folder.commit([row("a"), row("b")])
         folder.commit([row("c")])
@@ -270,25 +322,24 @@ def test_a_changed_part_is_named(two_parts: Path) -> None:
     middle = content.index(b"\x28\xb5\x2f\xfd")  # a zstd frame: data, not footer
     content[middle + 8] ^= 0xFF
     part.write_bytes(content)
-    assert f"{part.name}: cannot be read" in refusal(RunFolder.view(str(two_parts)).read)
+    assert f"{part.name}: cannot be read" in refusal(lambda: RunFolder.view(str(two_parts)).read())
 
 
 def test_a_row_in_two_parts_is_named(two_parts: Path) -> None:
     for folder, prefix, end in (("completions", "part-", ".parquet"), ("ledger", "", ".json")):
         first = min((two_parts / folder).iterdir())
-        (two_parts / folder / f"{prefix}000009-deadbeef{end}").write_bytes(first.read_bytes())
+        (two_parts / folder / f"{prefix}000009{end}").write_bytes(first.read_bytes())
     message = both_refuse(two_parts)
-    assert "ledger/000009-deadbeef.json: torn ledger entry (is ledger/000001-" in message
-    (two_parts / "ledger/000009-deadbeef.json").unlink()
+    assert "ledger/000009.json: torn ledger entry (is ledger/000001" in message
+    (two_parts / "ledger/000009.json").unlink()
     with RunFolder.open(str(two_parts), CONFIG) as folder:
         assert folder.read(["problem_id"])["problem_id"].to_pylist() == ["a", "b", "c"]
-    assert not (two_parts / "completions/part-000009-deadbeef.parquet").exists()
+    assert not (two_parts / "completions/part-000009.parquet").exists()
 
 
 @pytest.mark.parametrize("lost", [(0,), (0, 1)])
 def test_a_lost_ledger_entry_is_made_again_from_its_part(two_parts: Path, lost: tuple[int, ...]) -> None:
     entries = sorted((two_parts / "ledger").iterdir())
-    before = [entry.read_bytes() for entry in entries]
     for index in lost:
         entries[index].unlink()
     assert f"ledger/{entries[0].name}: missing; give the run's command again" in refusal(
@@ -296,22 +347,21 @@ def test_a_lost_ledger_entry_is_made_again_from_its_part(two_parts: Path, lost: 
     )
     with RunFolder.open(str(two_parts), CONFIG) as folder:
         assert folder.in_order() == [("a", 0), ("b", 0), ("c", 0)]
-    assert [entry.read_bytes() for entry in entries] == before
+    assert RunFolder.view(str(two_parts)).in_order() == [("a", 0), ("b", 0), ("c", 0)]
 
 
-def test_the_last_entry_is_missed_once_the_run_has_ended(two_parts: Path) -> None:
-    """Before that, a part without an entry as the last one is what a crash leaves."""
-    last = max((two_parts / "ledger").iterdir())
+def test_the_last_part_is_missed_unless_it_was_only_begun(two_parts: Path) -> None:
+    """Of a commit that a crash ended, an entry is left whose part was never there."""
+    last = max((two_parts / "completions").iterdir())
     last.unlink()
     assert RunFolder.view(str(two_parts)).committed() == {("a", 0), ("b", 0)}
     with RunFolder.open(str(two_parts), CONFIG) as folder:
-        assert folder.committed() == {("a", 0), ("b", 0)}
         folder.commit([row("c")])
         folder.write_json("metrics.json", {"accuracy/avg": 1.0})
-    max((two_parts / "ledger").iterdir()).unlink()
-    assert "missing; give the run's command again" in refusal(RunFolder.view, str(two_parts))
-    with RunFolder.open(str(two_parts), CONFIG) as folder:
-        assert folder.in_order() == [("a", 0), ("b", 0), ("c", 0)]
+    last.unlink()
+    assert f"{last.name}: missing; restore it" in both_refuse(two_parts)
+    (two_parts / "metrics.json").unlink()
+    assert f"{last.name}: missing; restore it" in both_refuse(two_parts)
 
 
 def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
@@ -438,20 +488,19 @@ def test_a_flipped_bit_in_a_ledger_entry_is_named(two_parts: Path) -> None:
 
 
 def test_a_flipped_bit_in_a_footer_is_named(two_parts: Path) -> None:
-    """Pages have checksums of their own, the footer has none: only the digest of the part tells."""
+    """Pages have checksums of their own, the footer has none: only its digest tells."""
     first = min((two_parts / "completions").iterdir())
     content = bytearray(first.read_bytes())
     content[-20] ^= 1
     first.write_bytes(content)
-    assert f"{first.name}: cannot be read (is not as it was written)" in refusal(
-        RunFolder.view(str(two_parts)).read, ["sample"]
-    )
+    assert f"{first.name}: cannot be read (is not as it was written)" in both_refuse(two_parts)
 
 
 def test_what_another_run_left_among_the_parts_is_named(two_parts: Path, tmp_path: Path) -> None:
     with RunFolder.open(str(tmp_path / "other"), CONFIG) as other:
-        other.commit([row("z")])
-    part, entry = (next((tmp_path / "other" / name).iterdir()) for name in ("completions", "ledger"))
+        for problem in "xyz":
+            other.commit([row(problem)])
+    part, entry = (max((tmp_path / "other" / name).iterdir()) for name in ("completions", "ledger"))
     (two_parts / "completions" / part.name).write_bytes(part.read_bytes())
     assert f"{part.name}: of another run; move it away" in both_refuse(two_parts)
     (two_parts / "ledger" / entry.name).write_bytes(entry.read_bytes())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ for sample in range(sys.maxsize):
         folder.commit([row("p", sample)])
         print(sample, flush=True)
     if sample % 7 == 6:
-        folder.compact()
+        folder.withdraw([("p", sample)])
+        folder.commit([row("p", sample)])
 """
 
 
@@ -97,8 +99,12 @@ def test_a_disk_without_locks_gets_a_heartbeat(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
-    with RunFolder.open(str(tmp_path / "run"), CONFIG), pytest.raises(ConfigError, match="last sign of life"):
+    monkeypatch.setattr(lock, "SETTLE", 0.0)
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    with (
+        RunFolder.open(str(tmp_path / "run"), CONFIG),
+        pytest.raises(ConfigError, match="in use by process"),
+    ):
         RunFolder.open(str(tmp_path / "run"), CONFIG)
     RunFolder.open(str(tmp_path / "run"), CONFIG).close()
 
@@ -116,42 +122,68 @@ def claim(store: Store, **changes: object) -> None:
     store.write(lock.NAME, json.dumps(held).encode())
 
 
-def test_a_living_heartbeat_is_respected(store: Store) -> None:
-    claim(store, time=time.time() - 25)
-    with pytest.raises(
-        ConfigError, match=r"process 4 on far, last sign of life 2\d s ago; .* again in 3\d s"
-    ):
-        lock.HeartbeatLock(store, settle=0).acquire()
+class Time:
+    """A clock that goes on when somebody sleeps; meanwhile, something may happen."""
+
+    def __init__(self, happens: Callable[[float], object] = lambda now: None) -> None:
+        self.now, self._happens = 0.0, happens
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._happens(self.now)
 
 
-@pytest.mark.parametrize(
-    "content", [{"time": 1.0}, {"machine": lock._machine(), "pid": 2**22 + 1}, {"pid": None}]
-)
-def test_a_dead_heartbeat_is_taken_over(store: Store, content: dict[str, object]) -> None:
-    claim(store, **content)
-    if content.get("pid", 4) is None:
-        store.write(lock.NAME, b'{"owner": "torn')
-    mine = lock.HeartbeatLock(store, settle=0)
+@pytest.mark.parametrize("behind", [-1e6, -61.0, 0.0, 61.0, 1e6])
+def test_a_living_heartbeat_is_respected_whatever_its_clock_says(store: Store, behind: float) -> None:
+    claim(store, time=time.time() - behind)
+    beating = Time(lambda now: claim(store, time=time.time() - behind + now))
+    with pytest.raises(ConfigError, match=r"in use by process 4 on far; stop it"):
+        lock.HeartbeatLock(store, beating.clock, beating.sleep).acquire()
+    assert beating.now <= lock.BEAT
+
+
+def test_a_heartbeat_that_has_stopped_is_taken_over(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    claim(store, time=time.time() + 1000)
+    quiet = Time()
+    mine = lock.HeartbeatLock(store, quiet.clock, quiet.sleep)
     mine.acquire()
-    mine.check()
+    assert lock.STALE <= quiet.now < lock.STALE + lock.BEAT
+    assert caplog.messages == [f"{store.uri}: held by process 4 on far; seeing for 60 s whether it is alive"]
     mine.release()
     assert lock.NAME not in store.list()
 
 
-def test_of_two_contenders_one_wins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    loser = lock.HeartbeatLock(store)
-    monkeypatch.setattr(lock.time, "sleep", lambda _: claim(store))
+def test_the_heartbeat_of_a_process_that_is_gone_is_taken_over_at_once(store: Store) -> None:
+    claim(store, machine=lock._machine(), pid=2**22 + 1)
+    quiet = Time()
+    lock.HeartbeatLock(store, quiet.clock, quiet.sleep).acquire()
+    assert quiet.now <= lock.SETTLE
+
+
+def test_a_torn_lock_is_taken_over(store: Store) -> None:
+    store.write(lock.NAME, b'{"owner": "torn')
+    quiet = Time()
+    lock.HeartbeatLock(store, quiet.clock, quiet.sleep).acquire()
+
+
+def test_of_two_contenders_one_wins(store: Store) -> None:
+    meeting = Time(lambda now: claim(store))
     with pytest.raises(ConfigError, match="taken over by process 4 on far"):
-        loser.acquire()
+        lock.HeartbeatLock(store, meeting.clock, meeting.sleep).acquire()
 
 
-def test_the_heartbeat_beats(tmp_path: Path) -> None:
+def test_the_heartbeat_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "SETTLE", 0.0)
+    monkeypatch.setattr(lock, "BEAT", 0.001)
     store = open_store(str(tmp_path))  # fsspec's memory is not for two threads
-    mine = lock.HeartbeatLock(store, beat=0.001, settle=0)
+    mine = lock.HeartbeatLock(store)
     mine.acquire()
-    first = mine._read()
+    first = mine._read()[0]
     assert first is not None
-    while (now := mine._read()) is not None and now["time"] == first["time"]:
+    while (now := mine._read()[0]) is not None and now["time"] == first["time"]:
         assert mine._thread is not None and mine._thread.is_alive()
         time.sleep(0.001)
     assert now is not None and now["owner"] == mine.owner
@@ -159,7 +191,7 @@ def test_the_heartbeat_beats(tmp_path: Path) -> None:
 
 
 def test_who_lost_the_lock_does_not_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
+    monkeypatch.setattr(lock, "SETTLE", 0.0)
     folder = RunFolder.open(f"fsspec+memory://{uuid.uuid4().hex}/run", CONFIG)
     claim(folder.store)
     with pytest.raises(ConfigError, match="taken over"):
