@@ -97,5 +97,4 @@ def test_columns_that_older_parts_lack_are_null(tmp_path: Path, monkeypatch: pyt
     with RunFolder.open(str(tmp_path), CONFIG) as folder:
         assert folder.read(["attended_kv_layers"]).to_pylist() == [{"attended_kv_layers": None}]
         folder.commit([row("new", attended_kv_layers=[10, 20])])
-        folder.compact()
         assert folder.read()["attended_kv_layers"].to_pylist() == [None, [10, 20]]
