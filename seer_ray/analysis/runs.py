@@ -17,7 +17,7 @@ from seer_ray.config import works
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity
 from seer_ray.config.options import PlanConfig, RunConfig, SelectorConfig
-from seer_ray.results.folder import RUN, RunFolder
+from seer_ray.results.folder import GRADED, RUN, RunFolder
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
@@ -111,7 +111,7 @@ def load(uris: Sequence[str], where: Mapping[str, str] | None = None) -> list[Co
     """
     places = expand(uris)
     folders = [RunFolder.view(uri) for uri, _ in places]
-    options = [Identity(folder.config, RunConfig).deciding for folder in folders]
+    options = [_options(folder) for folder in folders]
     names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
     tables = [
         _counted(folder.read((*outcomes.COLUMNS, "inputs")), first_samples(option))
@@ -138,6 +138,13 @@ def load(uris: Sequence[str], where: Mapping[str, str] | None = None) -> list[Co
         for name, (uri, job), folder, option in zip(names, places, folders, options, strict=True)
     ]
     return sorted(settings, key=lambda setting: (not setting.dense, setting.family, -(setting.budget or 0)))
+
+
+def _options(folder: RunFolder) -> dict[str, Any]:
+    """Those that decide what the rows are, with the grader that they have now."""
+    noted = folder.read_json(GRADED)
+    graded = {f"task.{name}": value for name, value in noted["task"].items()} if noted else {}
+    return {**Identity(folder.config, RunConfig).deciding, **graded}
 
 
 def _decisions(uris: Sequence[str]) -> dict[str, Decision]:

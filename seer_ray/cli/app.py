@@ -24,7 +24,10 @@ app = typer.Typer(
     help="Batches of long chains of thought on a Ray cluster, with block-sparse attention.",
 )
 
-JOBS: tuple[Command, ...] = (jobs.run, jobs.sweep, jobs.resume, jobs.submit, jobs.pretrain, jobs.distill)
+JOBS: tuple[Command, ...] = (
+    *(jobs.run, jobs.sweep, jobs.resume, jobs.grade, jobs.submit),
+    *(jobs.pretrain, jobs.distill),
+)
 LOOKS: tuple[Command, ...] = (look.status, look.show, look.compare, look.report, look.export)
 ABOUT: tuple[Command, ...] = (about.options, about.models)
 

@@ -18,6 +18,10 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 class Commands(TyperGroup):
     """The whole command line."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # A value that may be left out, which Typer does not have.
+        return super().parse_args(ctx, ["--retry-errors=all" if a == "--retry-errors" else a for a in args])
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             code = super().main(*args, **(kwargs | {"standalone_mode": False}))

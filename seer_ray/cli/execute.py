@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from seer_ray.cli.terminal import FAILED, INTERRUPTED, SENT_TO, console, fail, kept_free, print_json, stop
 from seer_ray.cluster.connect import logs_folder
@@ -41,8 +42,20 @@ def _tell(config: JobConfig, as_json: bool) -> None:
     view_of(kind.command).print_plan(console(), plan)
 
 
-def execute(config: JobConfig, as_json: bool) -> None:
-    """Run a job, show it, and end with its exit code: 1 if a part of it failed."""
+def execute(
+    config: JobConfig,
+    as_json: bool,
+    main: Callable[[Any, Any], Any] | None = None,
+    again: str | None = None,
+) -> None:
+    """Run a job, show it, and end with its exit code: 1 if a part of it failed.
+
+    Args:
+        config: all options.
+        as_json: print what it came to as JSON.
+        main: (config, reporter) -> ``JobSummary``, in place of the job of these options.
+        again: the command that goes on with it; None: ``resume``, or the same.
+    """
     from seer_ray.cli.display.views import view_of
     from seer_ray.config.compose import run_name
     from seer_ray.results.store import join
@@ -50,7 +63,7 @@ def execute(config: JobConfig, as_json: bool) -> None:
     kind, config.name = kind_of(config), run_name(config)
     folder = config.results.folder
     place = config.name if folder == "runs" else join(folder, config.name)
-    again = f"seer-ray resume {place}" if kind.resumable else "the same command"
+    again = again or (f"seer-ray resume {place}" if kind.resumable else "the same command")
     if os.environ.get(SENT_TO):
         again = "the same seer-ray submit"
     reporter = view_of(kind.command).follower(
@@ -58,7 +71,7 @@ def execute(config: JobConfig, as_json: bool) -> None:
     )
     with kept_free(sys.stdout if as_json else None) as out:
         with ending(reporter.close, again):
-            summary = kind.main(config, reporter)
+            summary = (main or kind.main)(config, reporter)
         if as_json:
             print_json(dataclasses.asdict(summary), out)
     if summary.failed:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seer_ray.cli.execute import begin
+from seer_ray.cli.execute import begin, execute
 from seer_ray.cli.load import (
     ConfigOption,
     DryRunOption,
@@ -60,6 +60,13 @@ def sweep(
 def resume(
     run: RunArgument,
     overrides: OverridesArgument = None,
+    retry_errors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[=KIND,...]",
+            help="decode error rows anew: all, or those of some kinds: input, engine, worker",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     print_config: PrintConfigOption = False,
     as_json: JsonOption = False,
@@ -67,7 +74,20 @@ def resume(
     """Go on with a run, a sweep or a training job. Overrides: what changes no row, as cluster.workers=2."""
     from seer_ray.jobs.load import RESUME, load_job
 
-    begin(load_job(None, [RESUME, run, *(overrides or [])]), as_json, dry_run, print_config)
+    retried = [f"results.retry_errors=[{retry_errors}]"] if retry_errors else []
+    begin(load_job(None, [RESUME, run, *(overrides or []), *retried]), as_json, dry_run, print_config)
+
+
+def grade(run: RunArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
+    """Grade a run's rows by another grader; metrics and report are made again. Killed, it goes on.
+
+    Examples: seer-ray grade RUN grader=exact | seer-ray grade RUN grader=mine:judge grade_timeout=60
+    """
+    from seer_ray.jobs import grade as job
+
+    config, task = job.load(run, overrides or [])
+    again = f"seer-ray grade {run} {' '.join(overrides or [])}"
+    execute(config, as_json, lambda config, reporter: job.main(config, task, reporter), again)
 
 
 def submit(

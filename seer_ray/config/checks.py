@@ -9,6 +9,8 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import (
+    ALL,
+    ERROR_KINDS,
     EngineConfig,
     PlanConfig,
     RunConfig,
@@ -48,6 +50,7 @@ def check(config: Any, prefix: str = "") -> None:
         check_marks(config.task.thinking_marks)
         check_thinking(config.sampling)
         check_sequential(config)
+        check_retried(config.results.retry_errors)
 
 
 def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
@@ -146,6 +149,16 @@ def check_plan(selector: SelectorConfig, plan: PlanConfig) -> None:
             raise ConfigError(
                 f"plan.equal_at={plan.equal_at}: selector.{name} decides already what layers read; leave one "
                 "of them out"
+            )
+
+
+def check_retried(kinds: list[str]) -> None:
+    """Raises ConfigError: no such kind of error rows."""
+    known = (*ERROR_KINDS, ALL)
+    for kind in kinds:
+        if kind not in known:
+            raise ConfigError(
+                f"results.retry_errors={kind}: must be of {', '.join(known)}{did_you_mean(kind, known)}"
             )
 
 

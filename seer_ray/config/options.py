@@ -221,6 +221,12 @@ class TaskConfig:
         "math, choice, exact, contains_all, contains_any (references), f1 (words in common), rouge_l, none, "
         "or module:function(completion, answer) -> bool",
     )
+    on_bad_row: str = option(
+        "error-row",
+        "a row that cannot be read or rendered: becomes a row with its error, or refuses the run",
+        choices=("error-row", "refuse"),
+        operational=True,
+    )
     grade_timeout: float = option(
         10.0, "a grader that takes longer costs the row its grade", unit="s", minimum=0.1
     )
@@ -260,6 +266,11 @@ class ClusterConfig:
     )
 
 
+ALL = "all"
+ERROR_KINDS = ("input", "engine", "worker")
+"""Of error rows: what the row asks cannot be asked, the engine cannot do it, workers died of it."""
+
+
 @dataclass
 class ResultsConfig:
     folder: str = option(
@@ -273,7 +284,11 @@ class ResultsConfig:
         minimum=0.0,
         maximum=1.0,
     )
-    part_rows: int = option(256, "completions in one Parquet part, at most", minimum=1)
+    retry_errors: list[str] = option(
+        [],
+        "error rows of these kinds are decoded anew when the run is gone on with: input, engine, worker, all",
+    )
+    part_rows: int = option(256, "completions that are committed at once, at most", minimum=1)
     part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
     progress_interval: float = option(
         10.0, "tokens of unfinished chains reach the disk within", unit="s", minimum=0.0

@@ -122,7 +122,7 @@ class Renderer:
             begun = opening(problem, tokenizer, task, text, self.clock)
             return Prompt(problem, text, array("i", tokens), begun, document=document)
         except ConfigError as error:
-            return Prompt(problem, "", (), error=str(error))
+            return Prompt(problem, "", (), error=problem.at(str(error)))
 
 
 def check_named(problem: Problem, model: ModelConfig) -> None:

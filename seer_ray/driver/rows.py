@@ -187,6 +187,9 @@ class RowWriter:
         counters = completion.counters
         prompt = self._prompts[request.problem]
         failed = completion.finish_reason == "error"
+        error = completion.error
+        if error is not None and outcome.worker is not None:  # the engine speaks of the row
+            error = prompt.problem.at(error)
         # Workers read what they finish.
         said = completion.reading or self._reader.read(completion, request)
         return {
@@ -219,7 +222,7 @@ class RowWriter:
             "worker": outcome.worker,
             "model": redacted(self._config.model.name),
             "selector": plan,
-            "error": hidden(completion.error),
+            "error": hidden(error),
             "finished_at": datetime.now(UTC),
         }
 

@@ -38,11 +38,16 @@ def work(session: Session, build: Builder) -> None:
         session.begin()
         if reading is not None:
             _decode(session, build, reading)
-        session.conclude()
-        if session.config.results.report:
-            _report(session)
-        if (reason := session.failure) is not None:
-            session.frame.end("failed", reason)
+        finish(session)
+
+
+def finish(session: Session) -> None:
+    """What the rows of a run come to, and the report; it ends as failed if too many are errors."""
+    session.conclude()
+    if session.config.results.report:
+        _report(session)
+    if (reason := session.failure) is not None:
+        session.frame.end("failed", reason)
 
 
 def summary_of(session: Session) -> Summary:
@@ -65,6 +70,7 @@ def summary_of(session: Session) -> Summary:
         next_commands=[
             f"""python -c "import pandas; print(pandas.read_parquet('{folder}/completions'))\"""",
             command_line(config, other, *plain),
+            *([f"seer-ray resume {folder} --retry-errors"] if live.errors else []),
             *([f"seer-ray export {folder} --openai-batch answers.jsonl"] if batch else []),
         ],
     )

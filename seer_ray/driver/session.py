@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import sequential, told
+from seer_ray.driver.again import graded_by, retry_errors
 from seer_ray.driver.dataset import describe, refuse_other_data, refuse_unknown_requests
 from seer_ray.driver.frame import Frame
 from seer_ray.driver.monitor import Monitor
@@ -60,7 +62,9 @@ class Session:
         self.monitor = Monitor(frame.folder, frame.reporter, total, self._first, frame.clock)
         self.queue: RunQueue | None = None
         columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
-        self._take(frame.folder.read(list(dict.fromkeys(columns))).to_pylist())
+        retry_errors(frame.folder, frame.config, frame.reporter.note)
+        for batch in frame.folder.stream(list(dict.fromkeys(columns))):
+            self._take(batch.to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
         frame.status.say = self.monitor.said
         self._rows: RowWriter | None = None
@@ -100,7 +104,7 @@ class Session:
 
     def error_kinds(self) -> list[errors.ErrorKind]:
         """What the rows are that are errors."""
-        return errors.error_kinds(self.folder.read(errors.COLUMNS))
+        return errors.error_kinds(self.folder.stream(errors.COLUMNS))
 
     @property
     def pending(self) -> int:
@@ -144,15 +148,16 @@ class Session:
         prompts = Prompts(self.folder, self.problems, renderer, clock, bool(done or log.chains))
         parser = ReasoningParser(renderer.tokenizer, config.task.thinking_marks)
         thinking = ThinkingRules(config, parser, renderer.tokenizer)
+        task = graded_by(self.folder, config.task)
         self._rows = RowWriter(
             self.folder,
             log,
-            config,
+            replace(config, task=task),
             prompts,
             parser,
             thinking,
             self.frame.reporter.note,
-            pool,
+            pool if task == config.task else None,
             self.frame.clock,
         )
         maker = RequestMaker(reading, renderer, thinking)
@@ -185,6 +190,8 @@ class Session:
     def _refused(self, request: Request, reason: str) -> None:
         """A request without a prompt is an error row."""
         assert self._rows is not None
+        if self.config.task.on_bad_row == "refuse":
+            raise JobError(f"{reason}; mend it, or task.on_bad_row=error-row makes an error row of it")
         self._rows.add(
             Outcome(Completion(request, [], "", "error", reason), worker=None, attempts=0), plan=""
         )

@@ -62,9 +62,16 @@ def look(model: ModelConfig, *folders: Folder, gated: bool = True) -> Sources:
 def own_contents(config: RunConfig) -> Contents:
     """The modules of selectors of the user's own: what they say decides what the rows are."""
     own = sorted(name for name in selectors_of(config.selector, config.plan) if name not in SELECTORS)
-    files = [sys.modules[import_named(name, "selector.name", "class").__module__].__file__ for name in own]
-    found = {Path(file).name: digest(Path(file)) for file in files if file}
+    found: dict[str, str] = {}
+    for name in own:
+        found |= file_of(import_named(name, "selector.name", "class"))
     return {"selector.name": found} if found else {}
+
+
+def file_of(thing: Any) -> dict[str, str]:
+    """Name and digest of the file that a class or function is from, if it is from one."""
+    file = sys.modules[thing.__module__].__file__
+    return {Path(file).name: digest(Path(file))} if file else {}
 
 
 def noted(folder: Folder) -> Contents:

@@ -12,6 +12,7 @@ from seer_ray.config.identity import Identity
 from seer_ray.config.options import JobConfig
 from seer_ray.results import provenance
 from seer_ray.results.base import Folder
+from seer_ray.results.folder import GRADED
 
 SOURCES, DATASET = "sources.json", "dataset.json"
 """Notes of a job's driver: digests of what it reads, and of its problems."""
@@ -61,7 +62,7 @@ def _facts(folder: Folder, kind: type[JobConfig]) -> Iterable[tuple[str, str]]:
         "Gates": _gates(options),
         "Sampling": _sampling(options),
         "Prompt": _prompt(options),
-        "Grader": options.get("task.grader"),
+        "Grader": _note(folder, GRADED).get("task", {}).get("grader", options.get("task.grader")),
         "Data": _data(options, dataset),
         "Code": _code(sessions),
         "Host": _distinct(f"{session['host']}, {session['system']}" for session in sessions),

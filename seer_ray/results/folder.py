@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from seer_ray.results.selections import Recording
 from seer_ray.results.store import Store
 
 RUN = "run.json"
+GRADED = "grader.json"
+"""What graded the rows since the run was made, if anything did."""
 
 
 class RunFolder(Folder):
@@ -78,7 +81,7 @@ class RunFolder(Folder):
         wanted = set(keys) & self.committed()
         for stem, part in self._changing(wanted):
             kept = pa.array([key not in wanted for key in part.keys])
-            self._ledger.change(stem, lambda rows, kept=kept: rows.filter(kept), {})
+            self._ledger.change(stem, partial(pa.Table.filter, mask=kept), {})
 
     def rewrite(self, mark: str, change: Callable[[pa.Table], pa.Table]) -> None:
         """Put other values in place of those in all rows, one part after the other; what the run came to goes

@@ -68,7 +68,7 @@ def read_status(uri: str, now: float | None = None, brief: bool = False) -> JobS
         if status.state == "done" and isinstance(folder, RunFolder):
             status.metrics = folder.metrics() or {}
             if not brief:
-                kinds = errors.error_kinds(folder.read(errors.COLUMNS))
+                kinds = errors.error_kinds(folder.stream(errors.COLUMNS))
                 status.error_kinds = [dataclasses.asdict(kind) for kind in kinds]
                 status.groups = groups.groups_of(folder.read(groups.COLUMNS))
     if status.state != "running" and not brief:

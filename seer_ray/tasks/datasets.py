@@ -99,6 +99,10 @@ def load_problems(task: TaskConfig, tokens: Callable[[str], int] | None = None) 
         table = table.chosen(array("Q", order[: task.limit]))
     if table.survey.failed == len(table):
         raise ConfigError(str(table[0].error))
+    if table.survey.failed and task.on_bad_row == "refuse":
+        bad = next(problem for problem in table if problem.error)
+        more = f", and {table.survey.failed - 1} more" if table.survey.failed > 1 else ""
+        raise ConfigError(f"{bad.error}{more}; mend it, or task.on_bad_row=error-row makes an error row of it")
     return table
 
 
@@ -217,7 +221,8 @@ def _asked(id: str, row: dict[str, Any], columns: ColumnsConfig, task: TaskConfi
             row, task, column, messages, lambda each: build_messages(each, columns, task, where), where
         )
     kept = _kept(row, columns, where)
-    return Problem(id, messages, answer, inputs=kept, asked=asked, raw=raw, document=document)
+    place = where if task.data is not None else ""
+    return Problem(id, messages, answer, None, kept, asked, raw, document, place)
 
 
 def _kept(row: dict[str, Any], columns: ColumnsConfig, where: str) -> str | None:

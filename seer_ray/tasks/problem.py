@@ -30,6 +30,12 @@ class Problem:
 
     document: Document | None = None
     """The part of a message that may be read sparsely; None: all of the prompt."""
+    where: str = field(default="", compare=False)
+    """Its file and line, for errors."""
+
+    def at(self, error: str) -> str:
+        """An error that says where the row stands."""
+        return error if not self.where or self.where in error else f"{self.where}: {error}"
 
     def samples(self, usual: int) -> int:
         """Completions of it."""

@@ -98,6 +98,7 @@ class ProblemTable(Sequence[Problem]):
             asked,
             problem.raw,
             problem.document,
+            problem.where,
         )
         self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(said, 5)))
         self._survey.add(problem)
@@ -158,8 +159,8 @@ class ProblemTable(Sequence[Problem]):
 
 
 def _problem(data: bytes | memoryview) -> Problem:
-    id, messages, answer, error, inputs, asked, raw, document = pickle.loads(data)
-    return Problem(id, messages, answer, error, inputs, asked or USUAL, raw, document)
+    id, messages, answer, error, inputs, asked, raw, document, where = pickle.loads(data)
+    return Problem(id, messages, answer, error, inputs, asked or USUAL, raw, document, where)
 
 
 def _same(one: Problem, other: object) -> bool:

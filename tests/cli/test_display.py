@@ -180,8 +180,11 @@ def test_a_summary_tells_the_metrics():
 
 def test_a_summary_tells_errors_by_kind_and_accuracy_by_group():
     kinds = [
-        {"reason": "the prompt is too long", "rows": 4, "examples": ("a/0", "a/1", "b/0")},
-        *({"reason": f"reason {letter}", "rows": 1, "examples": (f"{letter}/0",)} for letter in "defghi"),
+        {"kind": "engine", "reason": "the prompt is too long", "rows": 4, "examples": ("a/0", "a/1", "b/0")},
+        *(
+            {"kind": "worker", "reason": f"reason {letter}", "rows": 1, "examples": (f"{letter}/0",)}
+            for letter in "defghi"
+        ),
     ]
     groups = [
         {"column": "subject", "value": "Algebra", "rows": 8, "accuracy": 1.0, "low": 0.676, "high": 1.0},
@@ -189,5 +192,5 @@ def test_a_summary_tells_errors_by_kind_and_accuracy_by_group():
     ]
     text = shown(Summary("mine", "runs/mine", rows=20, errors=10, error_kinds=kinds, groups=groups))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "the prompt is too long (4: a/0, a/1, b/0, …)" in lines and "and 2 other kinds" in lines
+    assert "engine: the prompt is too long (4: a/0, a/1, b/0, …)" in lines and "and 2 other kinds" in lines
     assert "Algebra 8 100.0 % (67.6 to 100.0)" in lines and "Geometry 2 not graded" in lines
