@@ -288,6 +288,12 @@ class ResultsConfig:
         [],
         "error rows of these kinds are decoded anew when the run is gone on with: input, engine, worker, all",
     )
+    max_outage: float = option(
+        6 * 3600.0,
+        "storage that is no disk of this machine is tried again for so long; finished rows wait on disk",
+        unit="s",
+        minimum=0.0,
+    )
     part_rows: int = option(256, "completions that are committed at once, at most", minimum=1)
     part_interval: float = option(10.0, "a finished completion is committed within", unit="s", minimum=0.0)
     progress_interval: float = option(

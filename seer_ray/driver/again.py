@@ -17,7 +17,7 @@ from seer_ray.results.folder import GRADED, RunFolder
 from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
 
 COLUMNS = ("problem_id", "sample", "error", "worker", "attempts")
-GRADES = {"correct": "correct", "extracted_answer": "extracted", "grade_error": "error"}
+GRADES = {"correct": "correct", "score": "score", "extracted_answer": "extracted", "grade_error": "error"}
 """Column -> field of a ``Grade``."""
 
 

@@ -50,6 +50,8 @@ def decode(
                     live.phase = "decoding"
                 session.tick(dispatcher.stats if alone else None)
             then()
+        for session in sessions:
+            session.wait()
     finally:
         failures = [failure for session in sessions if (failure := _save(session))]
         stop.patient = False
@@ -66,7 +68,8 @@ def _save(session: Session) -> Exception | None:
         session.save()
     except NotWritten as failure:
         rows = "1 finished row is" if session.pending == 1 else f"{session.pending:,} finished rows are"
-        return NotWritten(f"{failure}; {rows} not on disk, and will be decoded again")
+        lost = f"; {rows} not on disk, and will be decoded again" if session.pending else ""
+        return NotWritten(f"{failure}{lost}")
     except Exception as failure:
         return failure
     return None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from seer_ray.cluster.assignments import Outcome
-from seer_ray.config.errors import FolderGone
 from seer_ray.config.options import RunConfig
 from seer_ray.config.secrets import hidden, redacted
+from seer_ray.driver.outage import Outage
 from seer_ray.driver.rendered import Prompts
 from seer_ray.engine.reading import CompletionReader
 from seer_ray.engine.request import Completion, TokenLogprobs
@@ -22,9 +23,6 @@ from seer_ray.results.selections import Recording
 from seer_ray.tasks.forms import asked_form, in_form
 from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
 from seer_ray.tasks.thinking import ReasoningParser
-
-MAX_FAILURES = 10
-"""Writes that fail in a row before the job gives up. Until then rows wait in memory."""
 
 Row = dict[str, Any]
 
@@ -60,7 +58,7 @@ class RowWriter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._log, self._config = folder, log, config
-        self._prompts, self._parser, self._note = prompts, parser, note
+        self._prompts, self._parser = prompts, parser
         self._reader = CompletionReader(parser, thinking)
         self._clock = clock
         self._pool: Grader = pool or GradingPool(config.task)
@@ -69,7 +67,8 @@ class RowWriter:
         self._waiting: dict[str, Row] = {}  # for their commit, by request id
         self._traces: dict[str, list[bytes]] = {}  # of those that were recorded
         self._due = self._flush_due = 0.0
-        self._failures = 0
+        results = config.results
+        self._outage = Outage(folder, results.part_interval, results.max_outage, note, clock)
         self._texts: dict[int, str] = {}
 
     @property
@@ -113,22 +112,30 @@ class RowWriter:
         """
         results, now = self._config.results, self._clock()
         try:
+            if everything or now >= self._due:
+                self._folder.take_in()
             while self._waiting and (everything or now >= self._due or self._full()):
                 self._commit(dict(list(self._waiting.items())[: results.part_rows]))
-                self._failures = 0
+                self._outage.over()
             if everything or now >= self._flush_due:
                 self._flush_due = now + results.progress_interval
                 self._prompts.write()
                 self._log.flush()
                 if not self._waiting:
-                    self._failures = 0
+                    self._outage.over()
         except OSError as error:
-            self._failures += 1
-            self._due = self._flush_due = now + max(1.0, results.part_interval)
-            failure = self._folder.failure(error)
-            if self._failures >= MAX_FAILURES or everything or isinstance(failure, FolderGone):
-                raise failure from error
-            self._note(f"{failure}; tried again in {self._due - now:.0f} s")
+            if self._outage.remote and (everything or len(self._waiting) >= results.part_rows):
+                with contextlib.suppress(OSError):  # they stay in memory
+                    self._keep()
+            self._due = self._flush_due = now + self._outage.failed(error)
+            if everything:
+                raise self._outage.final(error) from error
+
+    @property
+    def next_try(self) -> float | None:
+        """When storage that is away, and may come back by itself, is tried again; None: it is not away."""
+        away = self._outage.remote and self._outage.failures and not self._outage.given_up
+        return self._due if away else None
 
     def finish(self) -> list[Row]:
         """Waits for the grades that are still out and commits everything; the rows that got their grades.
@@ -155,16 +162,23 @@ class RowWriter:
         row = self._ungraded.pop(id)
         row |= {"correct": grade.correct, "score": grade.score}
         row |= {"extracted_answer": grade.extracted, "grade_error": grade.error}
-        if not self._waiting:
+        if not self._waiting and not self._outage.failures:
             self._due = self._clock() + self._config.results.part_interval
         self._waiting[id] = row
         self._fresh.append(row)
 
     def _full(self) -> bool:
-        return len(self._waiting) >= self._config.results.part_rows and not self._failures
+        return len(self._waiting) >= self._config.results.part_rows and not self._outage.failures
+
+    def _keep(self) -> None:
+        """Rows that wait leave the memory for this machine's disk; so do their tokens."""
+        rows = dict(self._waiting)
+        self._folder.keep(rows.values())
+        self._waiting.clear()
+        self._log.forget(rows)
 
     def _commit(self, rows: dict[str, Row]) -> None:
-        there = self._folder.committed() if self._failures else set()
+        there = self._folder.committed() if self._outage.failures else set()
         for id in rows.keys() & self._traces.keys():
             row = rows[id]
             prompt = self._prompts[row["problem_id"]].tokens

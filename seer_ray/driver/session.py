@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,6 +14,7 @@ from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
+from seer_ray.config.errors import NotWritten
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import sequential, told
 from seer_ray.driver.again import graded_by, retry_errors
@@ -234,6 +236,26 @@ class Session:
             said = stats() if stats else queue.stats
             engines = {f"engine/{name}": said[name] for name in ENGINES if name in said}
             self.frame.tracker.log(self.monitor.metrics() | engines, step=self.monitor.live.done)
+
+    def wait(self) -> None:
+        """Until storage that is away takes what is finished, or somebody stops the job.
+
+        Raises:
+            NotWritten: It is away for too long.
+        """
+        rows = self._rows
+        while rows is not None and self.frame.state is None:
+            try:
+                self._take(rows.finish())
+                return
+            except NotWritten:
+                if rows.next_try is None or self.frame.stop.asked:
+                    raise
+                due = rows.next_try
+            finally:
+                self._take(rows.fresh())
+            while due > self.frame.clock() and not self.frame.stop.asked:
+                time.sleep(1.0)
 
     def save(self) -> None:
         """No finished row and no known token is lost, whatever ended the work.

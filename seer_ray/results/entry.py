@@ -28,8 +28,9 @@ FIELDS = frozenset({"rows", "size", "keys", "supersedes"})
 """Of an entry of before there were seals."""
 PART_OF = b"seer_ray.run_id"
 """In a part's metadata: the run."""
-FULL, GRADER = "seer_ray.full", "seer_ray.grader"
-"""In the same, of a part that takes no more rows, and of one that was graded again: by what."""
+FULL, GRADER, FENCE = "seer_ray.full", "seer_ray.grader", "seer_ray.fence"
+"""In the same, of a part that takes no more rows, of one that was graded again: by what, and of one that was
+written again when the folder was taken over."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,15 @@ class Entry:
     """Of the last commit, and of that which was begun since: which of them is there, the part says."""
     committed: bool
     """Whether there has been a part: if it is gone, it was lost."""
+    fence: str = ""
+    """Of who took the folder over last: another than whoever was asleep then has seen."""
     supersedes: tuple[str, ...] = ()
     """Stems of parts whose rows this part holds as well (before 0.3)."""
 
     def dump(self, stem: str, run_id: str) -> bytes:
         """The entry's file."""
-        said = {"committed": self.committed, "contents": [asdict(content) for content in self.contents]}
+        contents = [asdict(content) for content in self.contents]
+        said = {"committed": self.committed, "contents": contents, "fence": self.fence}
         return json.dumps(seal({**said, RUN_ID: run_id, FILE: entry_name(stem)})).encode()
 
     @classmethod
@@ -77,11 +81,11 @@ class Entry:
             check_seal(raw, run_id, entry_name(stem))
         if "contents" in raw:
             contents = [Content(int(c["rows"]), int(c["size"]), str(c["footer"])) for c in raw["contents"]]
-            return cls(tuple(contents), bool(raw["committed"]))
+            return cls(tuple(contents), bool(raw["committed"]), str(raw["fence"]))
         if len(raw["keys"]) != raw["rows"]:
             raise ValueError(f"{raw['rows']} rows but {len(raw['keys'])} keys")
         content = Content(int(raw["rows"]), int(raw["size"]), None)
-        return cls((content,), True, tuple(raw["supersedes"]))
+        return cls((content,), True, "", tuple(raw["supersedes"]))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow as pa
 from seer_ray.config.identity import Identity
 from seer_ray.results import lock, schema, selections
 from seer_ray.results.base import METRICS, Folder
-from seer_ray.results.entry import ENTRIES, GRADER, PARTS, Key, Part
+from seer_ray.results.entry import ENTRIES, GRADER, KEYS, PARTS, Key, Part
+from seer_ray.results.kept import KeptRows
 from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
@@ -36,8 +38,11 @@ class RunFolder(Folder):
         written = {"run_id": self.run_id, "config_digest": self.config_digest}
         metadata = {f"seer_ray.{name}": value for name, value in written.items()}
         self._ledger = Ledger(store, metadata, self.sealed)
+        self._kept = KeptRows(self.run_id)
         if held is not None:
             self._ledger.recover()
+            if held.taken_over:
+                self._ledger.fence()
         else:
             self._ledger.load()
 
@@ -55,6 +60,7 @@ class RunFolder(Folder):
         return not any(store.list(folder) for folder in cls.folders)
 
     def _clean(self) -> None:
+        self.take_in()
         selections.remove_torn(self.store)
 
     def commit(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -69,6 +75,29 @@ class RunFolder(Folder):
         table = schema.table(rows, self._ledger.metadata)
         self._writing().check()
         self._ledger.commit(table, [(row["problem_id"], row["sample"]) for row in rows])
+
+    def keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Keep rows on this machine's disk until the folder can be written. Raises OSError."""
+        self._kept.add(schema.table(list(rows), self._ledger.metadata))
+
+    def take_in(self) -> None:
+        """Commit the rows that wait on this machine, those that are not there yet.
+
+        Raises:
+            OSError: the disk or the object store: the others go on waiting.
+            ConfigError: another process has taken the folder over, or a file of rows is torn.
+        """
+        for table in self._kept.take():
+            there = self.committed()
+            keys = list(zip(*(table[name].to_pylist() for name in KEYS), strict=True))
+            self._writing().check()
+            new = [key not in there for key in keys]
+            self._ledger.commit(table.filter(pa.array(new)), [key for key in keys if key not in there])
+
+    @property
+    def kept_rows(self) -> Path | None:
+        """Where rows wait on this machine; None: none do."""
+        return self._kept.path if self._kept.files else None
 
     def withdraw(self, keys: Iterable[Key]) -> None:
         """Take rows out that are to be made again: they are not committed any more. Those of a part go at

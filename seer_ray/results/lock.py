@@ -34,6 +34,9 @@ UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Lock(Protocol):
+    taken_over: bool
+    """Whether whoever had it may only be asleep."""
+
     def check(self) -> None:
         """Raises ConfigError if somebody else has taken the folder over."""
 
@@ -66,6 +69,8 @@ def acquire(store: Store) -> Lock:
 
 class FileLock:
     """The kernel's lock on a file that stays where it is. Held by a process, not by the children it forks."""
+
+    taken_over = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,12 +121,14 @@ class HeartbeatLock:
         self.owner = uuid.uuid4().hex
         self._clock, self._sleep = clock, sleep
         self._tag = ABSENT
+        self.taken_over = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
         """Raises ConfigError: another process has it. It takes ``STALE`` seconds to see that one is gone."""
         self._tag = self._wait()
+        self.taken_over = self._tag != ABSENT
         try:
             self._write()
         except Conflict:

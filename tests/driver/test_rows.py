@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
 from fake_engine import make_request
 from results.sample import append
@@ -13,11 +17,12 @@ from tiny import tiny_tokenizer
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.config.errors import FolderGone, JobError, NotWritten
 from seer_ray.config.options import RunConfig
-from seer_ray.driver import rows
+from seer_ray.driver import outage
 from seer_ray.driver.decode import _save
 from seer_ray.driver.rows import RowWriter
 from seer_ray.engine.request import Completion, Counters
 from seer_ray.engine.thinking import ThinkingRules
+from seer_ray.results import lock
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.grading import Grade, Grader
 from seer_ray.tasks.problem import Problem, Prompt
@@ -37,14 +42,20 @@ class Case:
     """A row writer on a folder of its own, that commits at once."""
 
     def __init__(
-        self, tmp_path: Path, pool: Grader | None = None, tokenizer: Any = None, **results: Any
+        self,
+        tmp_path: Path,
+        pool: Grader | None = None,
+        tokenizer: Any = None,
+        uri: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **results: Any,
     ) -> None:
         self.config = RunConfig(name="job")
         self.config.task.grader = "exact"
         self.config.results.part_interval = self.config.results.progress_interval = 0.0
         for name, value in results.items():
             setattr(self.config.results, name, value)
-        self.folder = RunFolder.open(str(tmp_path / "job"), self.config)
+        self.folder = RunFolder.open(uri or str(tmp_path / "job"), self.config)
         self.log = self.folder.progress()
         self.notes: list[str] = []
         self.prompts = Held(
@@ -61,12 +72,13 @@ class Case:
             ThinkingRules(self.config, parser, tokenizer or tiny_tokenizer()),
             self.notes.append,
             pool,
+            clock,
         )
 
-    def done(self, problem: str, text: str, error: str | None = None) -> None:
+    def done(self, problem: str, text: str, error: str | None = None, sample: int = 0) -> None:
         reason = "error" if error else "stop"
         tokens = tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
-        request = make_request(problem, opening="<think>" if problem == "f" else "")
+        request = make_request(problem, sample, opening="<think>" if problem == "f" else "")
         completion = Completion(request, tokens, text, reason, error)
         self.writer.add(Outcome(completion, None if error else "w0", 1), "2L:dense")
 
@@ -183,10 +195,10 @@ def test_a_disk_that_stays_full_ends_the_job(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(case.folder, "commit", full)
     case.done("a", "", error="no")
     with pytest.raises(JobError, match=r"job: cannot be written: no space left on device$"):
-        for _ in range(rows.MAX_FAILURES):
+        for _ in range(outage.MAX_FAILURES):
             case.writer.write()
             clock[0] += 2.0
-    assert len(case.notes) == rows.MAX_FAILURES - 1
+    assert len(case.notes) == outage.MAX_FAILURES - 1
 
 
 def test_a_folder_that_is_gone_is_told_at_once(tmp_path: Path) -> None:
@@ -260,3 +272,75 @@ def test_letters_of_a_mark_in_an_answer_cost_nothing(tmp_path: Path) -> None:
     row = case.committed()["a"]
     assert (row["answer"], row["extracted_answer"]) == ("It opens with <think>.\n4", "4")
     assert row["correct"]
+
+
+class Away:
+    """Storage that answers 503 for some time, by a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, begin: float, end: float) -> None:
+        self.now = 0.0
+        for name in ("open_output_stream", "open_input_file", "move", "delete_file"):
+            real = getattr(pafs.FSSpecHandler, name)
+
+            def ask(handler: Any, *arguments: Any, real: Any = real) -> Any:
+                if begin <= self.now < end:
+                    raise OSError("the store says 503 (Slow Down)")
+                return real(handler, *arguments)
+
+            monkeypatch.setattr(pafs.FSSpecHandler, name, ask)
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    monkeypatch.setattr(lock, "SETTLE", 0.0)
+    monkeypatch.setattr(lock, "BEAT", 1000.0)
+    monkeypatch.setattr(lock, "STALE", 0.0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return f"fsspec+memory://{uuid.uuid4().hex}/job"
+
+
+def test_storage_that_is_away_for_ten_minutes_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: str
+) -> None:
+    away = Away(monkeypatch, 5.0, 605.0)
+    case = Case(tmp_path, uri=remote, clock=away.clock, part_rows=2, part_interval=1.0)
+    rows = [f"{problem}{sample}" for problem in "abcdef" for sample in range(2)]
+    for number, name in enumerate(rows):
+        away.now = 50.0 * number
+        case.done(name[0], "", error="no", sample=int(name[1]))
+        case.writer.graded()
+        case.writer.write()
+        assert case.writer.pending <= 2, "memory is bounded"
+    assert list((tmp_path / "state").rglob("*.arrow")) and len(case.notes) == 1
+    assert f"{case.folder.uri}: cannot be written: the store says 503 (Slow Down); tried " in case.notes[0]
+    away.now = 700.0
+    case.writer.write()
+    assert len(case.committed()) == 6 and case.folder.read().num_rows == len(rows)
+    assert len(case.notes) == 2 and "can be written again, after " in case.notes[1]
+    assert not list((tmp_path / "state").rglob("*.arrow"))
+
+
+def test_rows_that_wait_on_this_machine_survive_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: str
+) -> None:
+    away = Away(monkeypatch, 5.0, 1e6)
+    case = Case(tmp_path, uri=remote, clock=away.clock, part_rows=1, max_outage=3600.0)
+    case.done("a", "", error="no")
+    case.writer.finish()
+    away.now = 10.0
+    for problem in "bc":
+        case.done(problem, "", error="no")
+        case.writer.graded()
+        case.writer.write()
+    away.now = 3700.0
+    with pytest.raises(NotWritten, match=r"503 .*; finished rows wait in .*state/seer-ray/"):
+        case.writer.write()
+    assert case.writer.next_try is None, "it is given up"
+    case.folder._lock = None
+    away.now = 2e6
+    with RunFolder.open(remote, case.config) as folder:
+        assert {key[0] for key in folder.committed()} == set("abc")
+    assert not list((tmp_path / "state").rglob("*.arrow"))

@@ -154,7 +154,7 @@ def test_what_cannot_be_graded_is_refused(job: list[str], decode: Decode) -> Non
     before = everywhere(Path("runs/job"))
     for words, said in {
         ("job",): "no grader is named",
-        ("job", "grader=exat"): "must be one of math, choice, exact, none",
+        ("job", "grader=exat"): "must be one of math, choice, exact",
         ("job", "grader=exact", "seed=4"): "made with other settings: seed",
         ("nothing", "grader=exact"): "no such run",
     }.items():
