@@ -50,12 +50,16 @@ def chosen(
     if RUN not in names and INDEX in names:
         points = [point["slug"] for point in SweepFolder.view(uri).points]
         raise ConfigError(f"{uri}: a sweep; name one of its points, such as {uri}/points/{points[0]}")
-    table = RunFolder.view(uri).read(BRIEF if problem is None else FULL)
-    if where:
+    folder = RunFolder.view(uri)
+    if problem is None:
+        table = folder.read(BRIEF)
+    else:
+        known = dict.fromkeys(id for id, _ in folder.in_order())
+        table = folder.pick([key for key in folder.in_order() if key[0] == problem], FULL)
+    if where and (problem is None or problem in known):
         table = matching(table, where)
     rows = table.to_pylist()
-    if problem is not None and not any(row["problem_id"] == problem for row in rows):
-        known = dict.fromkeys(row["problem_id"] for row in rows)
+    if problem is not None and problem not in known:
         there = f"; it has {', '.join(list(known)[:5])}{', ...' if len(known) > 5 else ''}" if known else ""
         raise ConfigError(
             f"{problem}: no row of {uri} is of this problem{did_you_mean(problem, known)}{there}"

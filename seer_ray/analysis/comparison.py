@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,25 +203,38 @@ def check_claims(margin: float, confidence: float) -> None:
 
 def _compared(setting: Contender, assessment: Assessment | None, confidence: float) -> ComparedRun:
     folder = RunFolder.view(setting.folder)
-    rows = folder.read((*metrics.COLUMNS, "attended_kv_layers"))
     return ComparedRun(
         setting=setting,
         folder=folder,
         accuracy=estimates.accuracy(setting.outcomes, confidence),
-        metrics=metrics.summarise(rows, setting.speed, first=first_samples(setting.options)),
-        layers=attended_by_layer(rows),
+        metrics=metrics.summarise(
+            folder.stream(metrics.COLUMNS), setting.speed, first=first_samples(setting.options)
+        ),
+        layers=attended_by_layer(folder.stream(BY_LAYER)),
         assessment=assessment,
     )
 
 
-def attended_by_layer(rows: pa.Table) -> tuple[float, ...] | None:
+BY_LAYER = ("attended_kv_layers", "available_kv", "error")
+"""What is read of completions for ``attended_by_layer``."""
+
+
+def attended_by_layer(batches: Iterable[pa.RecordBatch]) -> tuple[float, ...] | None:
     """Attended over available KV of each layer, over the completions that count by layer. None: no such."""
-    counted = rows.filter(pc.and_(rows["attended_kv_layers"].is_valid(), rows["error"].is_null()))
-    layers = counted["attended_kv_layers"].to_pylist()
-    if not layers or len({len(row) for row in layers}) > 1:
+    attended, available = None, 0
+    for batch in batches:
+        counted = batch.filter(pc.and_(batch["attended_kv_layers"].is_valid(), batch["error"].is_null()))
+        layers = counted["attended_kv_layers"].to_pylist()
+        if not layers:
+            continue
+        attended = attended if attended is not None else np.zeros(len(layers[0]))
+        if any(len(row) != len(attended) for row in layers):
+            return None
+        attended += np.array(layers).sum(0)
+        available += sum(counted["available_kv"].to_pylist())
+    if attended is None or not available:
         return None
-    available = sum(counted["available_kv"].to_pylist()) / len(layers[0])
-    return tuple((np.array(layers).sum(0) / available).tolist()) if available else None
+    return tuple((attended / (available / len(attended))).tolist())
 
 
 def _first(runs: Sequence[Contender], uris: Sequence[str]) -> Contender:

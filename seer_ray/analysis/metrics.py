@@ -7,7 +7,7 @@ A metric about which nothing is known (accuracy without a grader, spread of one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,7 +244,7 @@ ENGINES = ("prefill_tokens", "preemptions", "captured_steps", "eager_steps", "wa
 
 
 def summarise(
-    table: pa.Table,
+    batches: Iterable[pa.RecordBatch],
     speed: Speed | None = None,
     engines: Mapping[str, float] | None = None,
     first: int | None = None,
@@ -253,13 +253,19 @@ def summarise(
     """All metrics of completions that are known, under names that MLflow takes.
 
     Args:
-        table: of the results schema; ``COLUMNS`` suffice. Any subset of a run's rows.
+        batches: of the results schema; ``COLUMNS`` suffice. Any subset of a run's rows.
         speed: of the job; None: not measured
         engines: counters of the job's engines
         first: samples of a problem that count for accuracy, see ``Totals``
         saved: samples that were not taken; None: all were to be
     """
-    columns = {name: table[name].to_pylist() for name in COLUMNS}
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    # Texts of many rows are the same: one of them is enough.
+    same: dict[str, str] = {}
+    for batch in batches:
+        for name, found_of in columns.items():
+            for value in batch[name].to_pylist():
+                found_of.append(same.setdefault(value, value) if isinstance(value, str) else value)
     totals = Totals(first)
     for values in zip(*(columns[name] for name in Totals.COLUMNS), strict=True):
         totals.add(dict(zip(Totals.COLUMNS, values, strict=True)))

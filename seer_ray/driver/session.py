@@ -282,7 +282,7 @@ class Session:
         self.monitor.phase("summing up")
         monitor = self.monitor
         saved = self._sequential.saved if self._sequential is not None else None
-        rows = self.folder.read(COLUMNS)
+        rows = self.folder.stream(COLUMNS)
         metrics = summarise(rows, monitor.speed, monitor.engines(), self._first, saved)
         self.folder.write_json(METRICS, metrics)
         self.frame.tracker.log(monitor.metrics() | tracked(metrics), step=monitor.live.done)

@@ -6,11 +6,13 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.engine.trace import Trace
@@ -65,12 +67,11 @@ def embed(comparison: Comparison, limit: int) -> Embedded:
     notes: list[str] = []
     maps, about = _maps(comparison.runs, order, int(limit * MAPS_PART), notes)
     rest = limit - sum(map(len, maps))
-    chains = [list(_chains(one, order)) for one in comparison.runs]
-    sizes = [len(row["completion"]) for rows in chains for row in rows]
+    sizes = np.concatenate([_sizes(one) for one in comparison.runs])
     for longest in LONGEST_TEXTS:
-        if sum(min(size, longest) for size in sizes) > DENSEST * rest and longest != LONGEST_TEXTS[-1]:
+        if np.minimum(sizes, longest).sum() > DENSEST * rest and longest != LONGEST_TEXTS[-1]:
             continue
-        data = _pack(_page_data(comparison, order, chains, about, longest))
+        data = _pack(_page_data(comparison, order, about, longest))
         if len(data) <= rest:
             break
     if longest != LONGEST_TEXTS[0]:
@@ -86,7 +87,6 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 def _page_data(
     comparison: Comparison,
     order: dict[str, int],
-    chains: list[list[dict[str, Any]]],
     maps: list[dict[str, Any]],
     longest: int,
 ) -> dict[str, Any]:
@@ -94,18 +94,18 @@ def _page_data(
     inputs = inputs_of(one.folder for one in comparison.runs)
     problems: list[dict[str, Any]] = [{"id": problem, "in": inputs.get(problem, {})} for problem in order]
     settings = []
-    for one, rows in zip(comparison.runs, chains, strict=True):
+    for one in comparison.runs:
         columns: dict[str, list[Any]] = {
             name: [] for name in ("p", "s", "q", "t", "a", "k", "f", "e", "n", "r", "d")
         }
-        for row in rows:
+        for row in _chains(one, order, longest):
             problem = problems[order[row["problem_id"]]]
             problem["ref"] = row["reference"]
             values = (
                 order[row["problem_id"]],
                 row["sample"],
-                prompts.setdefault(_cut(row["prompt"], longest), len(prompts)),
-                _cut(row["completion"], longest),
+                prompts.setdefault(row["prompt"], len(prompts)),
+                row["completion"],
                 row["extracted_answer"],
                 _verdict(row),
                 row["finish_reason"],
@@ -122,9 +122,22 @@ def _page_data(
     return {"settings": settings, "problems": problems, "prompts": list(prompts), "maps": maps}
 
 
-def _chains(one: ComparedRun, order: dict[str, int]) -> Iterator[dict[str, Any]]:
-    rows = one.folder.read(COLUMNS).to_pylist()
-    return iter(sorted(rows, key=lambda row: (order[row["problem_id"]], row["sample"])))
+def _sizes(one: ComparedRun) -> NDArray[np.int64]:
+    """Characters of each completion."""
+    found = [
+        pc.utf8_length(batch["completion"]).to_numpy(zero_copy_only=False)
+        for batch in one.folder.stream(("completion",))
+    ]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _chains(one: ComparedRun, order: dict[str, int], longest: int) -> list[dict[str, Any]]:
+    """Rows with their texts cut, as they are read: all texts of a run may be more than the memory holds."""
+    rows = []
+    for batch in one.folder.stream(COLUMNS):
+        for row in batch.to_pylist():
+            rows.append({**row, **{name: _cut(row[name], longest) for name in ("prompt", "completion")}})
+    return sorted(rows, key=lambda row: (order[row["problem_id"]], row["sample"]))
 
 
 def _verdict(row: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def make_run(
         for key, recording in recordings.items():
             run.write_selection(key, recording)
         run.commit(rows)
-        run.write_json("metrics.json", summarise(run.read()) | metrics)
+        run.write_json("metrics.json", summarise(run.stream()) | metrics)
     return folder / str(config.name)
 
 

@@ -163,7 +163,7 @@ def test_a_summary_tells_the_metrics():
             ("b", 1, "3", None, "stop", 200),
         ]
     ]
-    metrics = summarise(pa.Table.from_pylist(rows))
+    metrics = summarise(pa.Table.from_pylist(rows).to_batches())
     text = shown(Summary("mine", "runs/mine", metrics=metrics, rows=4, elapsed_s=1.0))
     found = {
         line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in text.splitlines() if "  " in line

@@ -260,10 +260,10 @@ def test_a_run_without_counts_by_layer_has_no_such_plot() -> None:
     empty = pa.table(
         {"attended_kv_layers": pa.array([None], pa.list_(pa.int64())), "available_kv": [5], "error": [None]}
     )
-    assert attended_by_layer(empty) is None
+    assert attended_by_layer(empty.to_batches()) is None
     layers, errors = [[1, 2], None, [9, 9]], [None, None, "lost"]
     mixed = pa.table({"attended_kv_layers": layers, "available_kv": [8, 100, 100], "error": errors})
-    assert attended_by_layer(mixed) == (0.25, 0.5)
+    assert attended_by_layer(mixed.to_batches()) == (0.25, 0.5)
 
 
 def test_a_run_without_rows_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import seer_ray
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
-from seer_ray.results import ledger, lock, schema
+from seer_ray.results import ledger, lock, schema, view
 from seer_ray.results.folder import RunFolder
 
 
@@ -187,8 +187,8 @@ def test_a_stream_reads_the_columns_that_are_asked_for(
         for problem in "abc":
             folder.commit([row(problem)])
     asked: list[object] = []
-    real = ledger.read_part
-    monkeypatch.setattr(ledger, "read_part", lambda *a: asked.append(a[2]) or real(*a))
+    real = view.read_part
+    monkeypatch.setattr(view, "read_part", lambda *a: asked.append(a[2]) or real(*a))
     stream = seer_ray.read(str(tmp_path / "run"), ["correct", "problem_id"])
     assert stream.schema.names == ["correct", "problem_id"] and asked == []
     first = stream.read_next_batch()
