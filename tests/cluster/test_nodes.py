@@ -94,7 +94,8 @@ class ClusterRun(Run):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_nodes_come_and_go_and_the_head_dies(tmp_path: Path, make_nodes: Callable[[], Nodes]) -> None:
     model, data = (
         save_tiny(tmp_path / "model", "qwen3", max_position_embeddings=2048),
@@ -111,14 +112,14 @@ def test_nodes_come_and_go_and_the_head_dies(tmp_path: Path, make_nodes: Callabl
     run = ClusterRun(tmp_path, "moved", model, data, 0.15, 240)
     run.at(nodes.address)
     run.start()
-    run.wait_for(lambda: "waiting for nodes" in str(run.status().get("phase")) or bool(run.status()), "it")
+    run.wait_for(lambda: "waiting for nodes: none has" in str(run.status().get("phase")), "what is missing")
     first = nodes.add()
     run.wait_for_ready(1)
     second = nodes.add()
     run.wait_for_ready(2)  # more than there were at the start
     nodes.kill(first)
     run.wait_for_ready(1)
-    third = nodes.add()
+    nodes.add()
     run.wait_for_ready(2)
     nodes.drain(second, seconds=30.0)
     run.wait_for_ready(1)
@@ -148,4 +149,3 @@ def test_nodes_come_and_go_and_the_head_dies(tmp_path: Path, make_nodes: Callabl
     found = run.rows()
     for column in SAME:
         assert found[column].to_pylist() == expected[column].to_pylist(), column
-    assert third is not None
