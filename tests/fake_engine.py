@@ -58,27 +58,41 @@ class FakeEngine:
 
     rows: int = 4
     step_s: float = 0.0
-    waiting: deque[Request] = field(default_factory=deque)
+    waiting_requests: deque[Request] = field(default_factory=deque)
     running: dict[str, tuple[Request, list[int]]] = field(default_factory=dict)
+    aborted: list[Delta] = field(default_factory=list)
     steps: int = 0
     produced: int = 0
     seconds: float = 0.0
     most_running: int = 0
+    pages: float = 0.0
     plan: FakePlan = field(default_factory=FakePlan)
 
     def submit(self, request: Request) -> None:
         assert request.id not in self.running
-        self.waiting.append(request)
+        self.waiting_requests.append(request)
+
+    def abort(self, request_id: str) -> None:
+        found = [request for request in self.waiting_requests if request.id == request_id]
+        for request in found:
+            self.waiting_requests.remove(request)
+        request, tokens = self.running.pop(request_id, (found[0] if found else None, []))
+        if request is not None:
+            ended = Completion(request, list(tokens), "", "abort")
+            self.aborted.append(Delta(request_id, counters=None, completion=ended))
 
     @property
     def busy(self) -> bool:
-        return bool(self.waiting or self.running)
+        return bool(self.waiting_requests or self.running or self.aborted)
 
     def room(self) -> int:
-        return max(0, self.rows - len(self.waiting) - len(self.running))
+        return max(0, self.rows - len(self.waiting_requests) - len(self.running))
+
+    def waiting(self) -> list[str]:
+        return [request.id for request in self.waiting_requests]
 
     def stats(self) -> dict[str, float]:
-        return {"steps": self.steps, "new_tokens": self.produced, "step_s": self.seconds}
+        return {"steps": self.steps, "new_tokens": self.produced, "step_s": self.seconds, "pages": self.pages}
 
     def warm_up(self) -> None: ...
 
@@ -89,15 +103,16 @@ class FakeEngine:
         self.plan = FakePlan(f"fake-{selector.name}{selector.budget}")
 
     def step(self, tell: bool = True) -> list[Delta]:
-        while self.waiting and len(self.running) < self.rows:
-            request = self.waiting.popleft()
+        while self.waiting_requests and len(self.running) < self.rows:
+            request = self.waiting_requests.popleft()
             self.running[request.id] = (request, list(request.progress.tokens))
         self.most_running = max(self.most_running, len(self.running))
         if self.step_s:
             time.sleep(self.step_s)
         self.seconds += self.step_s
         self.steps += 1
-        return [self._advance(request, tokens) for request, tokens in list(self.running.values())]
+        aborted, self.aborted = self.aborted, []
+        return aborted + [self._advance(request, tokens) for request, tokens in list(self.running.values())]
 
     def _advance(self, request: Request, tokens: list[int]) -> Delta:
         if len(tokens) == 2:

@@ -97,6 +97,8 @@ class _Chain:
     known: int
     """Tokens that it came with."""
     ends: float = 0.0
+    returned: bool = False
+    """It is given back before its end."""
 
 
 @dataclass
@@ -142,6 +144,7 @@ class SimulatedPool:
         """How many requests wait; who makes the pool sets it."""
         self._workers: dict[str, _Worker] = {}
         self._events: list[tuple[float, int, str, str]] = []  # a heap of (when, number, what, worker)
+        self._leaving: set[str] = set()
         self._number = 0
         self._random = random.Random(fleet.seed)
         self._tokens = np.random.default_rng(fleet.seed).integers(
@@ -159,6 +162,28 @@ class SimulatedPool:
     def starting(self) -> int:
         return self.size - len(self._workers)
 
+    @property
+    def alive(self) -> int:
+        return self.size
+
+    @property
+    def sharing(self) -> int:
+        return len(self._workers)
+
+    @property
+    def missing(self) -> str:
+        return ""
+
+    def leaving(self) -> list[str]:
+        """Spot workers that have got their notice."""
+        return list(self._leaving)
+
+    def release(self, worker: str) -> None:
+        """It holds nothing, and ends; one that leaves with its node has a successor."""
+        self.clock.enter()
+        self._end(self._workers[worker])
+        self.clock.leave()
+
     def start(self, wanted: int) -> None:
         """They start by themselves."""
 
@@ -171,14 +196,19 @@ class SimulatedPool:
         self._workers.clear()
 
     def work(
-        self, worker: str, new: Sequence[Request], hungry: bool, options: DecodeOptions | None = None
+        self,
+        worker: str,
+        new: Sequence[Request],
+        hungry: bool,
+        options: DecodeOptions | None = None,
+        back: Sequence[str] = (),
     ) -> None:
         """As of ``WorkerPool``; what is sent is pickled, as Ray does."""
         sent = pickle.dumps((list(new), hungry, options), 5)
         self.clock.enter()
         if new and self.first_dispatch is None:
             self.first_dispatch = time.perf_counter()
-        self._take(self._workers[worker], pickle.loads(sent)[0], hungry)
+        self._take(self._workers[worker], pickle.loads(sent)[0], hungry, back)
         self.clock.leave()
 
     def poll(self, seconds: float) -> list[Event]:
@@ -217,7 +247,9 @@ class SimulatedPool:
             worker.free_since = [self.clock.now] * worker.slots
             dies = self._after(self.fleet.death_every)
             if int(name[1:].partition(".")[0]) % 1000 < 1000 * self.fleet.spot:
-                dies = min(dies, self._after(self.fleet.spot_every) + NOTICE)
+                notice = self._after(self.fleet.spot_every)
+                self._at(when + notice, "notice", name)
+                dies = min(dies, notice + NOTICE)
             if dies < math.inf:
                 worker.dies = when + dies
                 self._at(worker.dies, "dies", name)
@@ -227,7 +259,9 @@ class SimulatedPool:
         if worker_or_none is None:
             return
         worker = worker_or_none
-        if kind == "dies" or (kind == "poison" and generation in worker.chains):
+        if kind == "notice":
+            self._leaving.add(name)
+        elif kind == "dies" or (kind == "poison" and generation in worker.chains):
             self._die(worker, events)
         elif kind == "report" and worker.called and int(generation) == worker.generation:
             report = self._report(worker)
@@ -235,6 +269,12 @@ class SimulatedPool:
 
     def _die(self, worker: _Worker, events: list[Event]) -> None:
         self.deaths += 1
+        gone = worker.name in self._leaving
+        self._leaving.add(worker.name)
+        self._end(worker)
+        events.append(Lost(worker.name, "simulated", blameless=gone))
+
+    def _end(self, worker: _Worker) -> None:
         self._free(worker)
         now, queued = self.clock.now, self.queued()
         for since in worker.free_since:
@@ -244,15 +284,24 @@ class SimulatedPool:
                 self.idle += now - since
         self.busy += sum(now - chain.began for chain in worker.chains.values())
         del self._workers[worker.name]
-        number, _, generation = worker.name.partition(".")
-        self._at(self.clock.now + self.fleet.restart, "ready", f"{number}.{int(generation or 0) + 1}")
-        events.append(Lost(worker.name, "simulated"))
+        if worker.name in self._leaving:
+            self._leaving.remove(worker.name)
+            number, _, generation = worker.name.partition(".")
+            self._at(self.clock.now + self.fleet.restart, "ready", f"{number}.{int(generation or 0) + 1}")
+        else:
+            self.size -= 1
 
-    def _take(self, worker: _Worker, new: Sequence[Request], hungry: bool) -> None:
+    def _take(self, worker: _Worker, new: Sequence[Request], hungry: bool, back: Sequence[str] = ()) -> None:
         now = self.clock.now
         if not worker.chains:
             worker.told = now
         self._free(worker)
+        for id in back:
+            if (given := worker.chains.pop(id, None)) is not None:
+                given.returned = True
+                worker.finished.append(given)
+                worker.free_since.append(now)
+                self.busy += now - given.began
         for request in new:
             assert worker.free_since, f"{worker.name}: more requests than slots"
             self.waited += now - worker.free_since.pop()
@@ -268,7 +317,7 @@ class SimulatedPool:
         ends = min((chain.ends for chain in worker.chains.values()), default=now)
         last = max((chain.ends for chain in worker.chains.values()), default=now)
         until = worker.due
-        if hungry and worker.free_since:
+        if back or (hungry and worker.free_since):
             until = now + 1 / self.fleet.rate
         elif hungry:
             until = min(until, ends)
@@ -296,7 +345,8 @@ class SimulatedPool:
 
     def _delta(self, worker: _Worker, chain: _Chain, done: bool) -> Delta:
         at = chain.known + int((self.clock.now - chain.began) * self.fleet.rate)
-        count = chain.length if done else max(chain.told, min(chain.length - 1, at))
+        whole = done and not chain.returned
+        count = chain.length if whole else max(chain.told, min(chain.length - 1, at))
         begin = zlib.crc32(chain.request.id.encode()) % 65536
         tokens = self._tokens[begin + chain.told : begin + count]
         worker.tokens += len(tokens)
@@ -307,5 +357,6 @@ class SimulatedPool:
         if done:
             text = self._text[: 4 * count]
             reading = Reading(text + "</think>7", text, "7", count - 2)
-            delta.completion = Completion(chain.request, [], "", "stop", None, counters, reading=reading)
+            reason = "stop" if whole else "abort"
+            delta.completion = Completion(chain.request, [], "", reason, None, counters, reading=reading)
         return delta

@@ -11,17 +11,18 @@ Order of dispatch:
 A worker never holds more than its share of what is unfinished, so that the first worker that is ready does
 not take a small job alone.
 
-Retries: a request fails when a worker dies with it, and a new token makes up for all failures. With all but
-one of the failures that it may have it is on trial: alone in a worker until its next token, so that nobody
-becomes an error row for a mate that kills workers. With ``max_attempts`` failures it is given up. What a
-worker gets after that is a request of another problem, alone: it shows whether workers work at all.
+Retries: a worker that dies makes suspects of the requests that it was decoding, until their next token; what
+only waited in it is spared once. Suspects are tried one by one, see ``suspects``: no two of them are in one
+worker, and a death that one may explain is no failure of the others. A request is given up when
+``max_attempts`` workers have died with it in a row, the last one with it alone. Another of the same problem
+then is given up when a worker dies with it alone.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from seer_ray.cluster.queue import AHEAD, Pending, RequestQueue, Unread
@@ -67,9 +68,9 @@ class Assignments:
         self._to_read = 0
         """Requests in them."""
         self._held: dict[str, dict[str, Pending]] = {}
+        self._trying: dict[str, Pending] = {}
+        """The suspect that a worker holds."""
         self._added = 0
-        self._doubt = False
-        """A request was given up, and none was tried since: was it the worker's fault?"""
         self.add(requests)
 
     def add(self, requests: Iterable[Request]) -> None:
@@ -84,7 +85,7 @@ class Assignments:
             self.unfinished_tokens += len(chain.tokens)
             pending = self._unfinished[request.id] = Pending(request, self._added, problem, chain)
             self._added += 1
-            self._queue.add(pending, on_trial=False)
+            self._queue.add(pending)
 
     def read(self, requests: Unread) -> None:
         """More to do, after what is there; they are read when they are near."""
@@ -132,44 +133,66 @@ class Assignments:
         return self.unfinished - self.queued
 
     @property
-    def problems_seen(self) -> int:
-        """Problems of all requests, done or not; of those that are not read yet, the samples."""
-        return self._queue.problems + self._to_read
+    def seen(self) -> int:
+        """Requests so far, done or not."""
+        return self._added + self._to_read
 
     def held(self, worker: str) -> list[str]:
         """Ids of the requests that are with a worker."""
         return list(self._held.get(worker, ()))
 
-    def problems(self, worker: str) -> set[str]:
-        """Of the requests that are with a worker."""
-        return {pending.request.problem for pending in self._held.get(worker, {}).values()}
+    def load(self, worker: str) -> int:
+        """Requests that are with a worker."""
+        return len(self._held.get(worker, ()))
+
+    def suspects(self, worker: str, waiting: Container[str] = ()) -> list[Pending]:
+        """Those of the requests that are with a worker that may be to blame if it dies.
+
+        Args:
+            worker: Its name.
+            waiting: Ids of those that it had not begun.
+        """
+        if worker in self._trying:
+            return [self._trying[worker]]
+        held = list(self._held.get(worker, {}).values())
+        return [p for p in held if p.spared or p.request.id not in waiting or len(held) == 1]
+
+    def movable(self, worker: str) -> list[str]:
+        """Ids of the requests that a worker may give back, those first that lose least."""
+        held = [p for p in self._held.get(worker, {}).values() if not p.failures and not p.moved]
+        return [p.request.id for p in sorted(held, key=lambda p: (len(p.chain.tokens), -p.order))]
 
     def wants(self, worker: str, workers: int) -> bool:
         """Whether ``dispatch`` would give this worker something if it had room."""
         if not self._free_share(worker, workers):
             return False
         self._read_on(0)
-        return self._queue.has_other() or (not self._held.get(worker) and self._queue.has_trial())
+        queue = self._queue
+        return queue.has_other() or queue.suspects.has(not self._held.get(worker), not queue.has_other())
 
-    def dispatch(self, worker: str, room: int, workers: int) -> list[Request]:
+    def dispatch(self, worker: str, room: int, workers: int, probe: bool = False) -> list[Request]:
         """Takes up to ``room`` requests from the queue and gives them to a worker.
 
         Args:
             worker: Its name.
             room: Requests it can take.
             workers: Workers that are there or will soon be: each gets its share.
+            probe: It is to show whether workers work at all.
         """
         chosen: list[Pending] = []
+        queue, empty = self._queue, not self._held.get(worker)
         room = min(room, self._free_share(worker, workers))
         # Near the end all that is left must be there, to tell which is longest.
         self._read_on(self.queued if (last := self.queued < self.running) else max(0, room))
-        if room > 0 and not self._held.get(worker):
-            alone = self._queue.take_unlike() if self._doubt else None
-            if alone := alone or self._queue.take_trial():
-                chosen.append(alone)
-                self._doubt, room = False, 0
+        if probe:
+            room = min(room, 1) if empty else 0
+        if room > 0:
+            take = queue.take_unlike() if probe else queue.suspects.take(empty, not queue.has_other())
+            if take is not None:
+                chosen.append(take)
+                room = 0
         while len(chosen) < room:
-            pending = self._queue.take(worker, longest_first=last)
+            pending = queue.take(worker, longest_first=last)
             if pending is None:
                 break
             chosen.append(pending)
@@ -177,10 +200,13 @@ class Assignments:
             pending.worker = worker
             pending.chain.attempts += 1
             self._held.setdefault(worker, {})[pending.request.id] = pending
+            if pending.failures:
+                self._trying[worker] = pending
         return [_continued(pending) for pending in chosen]
 
     def report(self, worker: str, deltas: Iterable[Delta]) -> list[Outcome]:
-        """Takes in what a worker did. What it says of requests that it does not hold is ignored."""
+        """Takes in what a worker did; what it gave back is in the queue again. What it says of requests that
+        it does not hold is ignored."""
         outcomes = []
         for delta in deltas:
             pending = self._held.get(worker, {}).get(delta.request_id)
@@ -189,7 +215,10 @@ class Assignments:
             request, problem, chain = pending.request, pending.problem, pending.chain
             self.new_tokens += len(delta.tokens)
             self._queue.grew(problem, len(chain.tokens) + len(delta.tokens))
-            if delta.completion is not None:
+            returned = delta.completion is not None and delta.completion.finish_reason == "abort"
+            if delta.tokens or delta.completion is not None:
+                self._cleared(pending)
+            if delta.completion is not None and not returned:
                 self._drop(pending)
                 tokens = chain.tokens + array("i", delta.tokens)
                 logprobs = chain.logprobs + delta.logprobs
@@ -199,34 +228,61 @@ class Assignments:
             chain.extend(delta.tokens, delta.counters or chain.counters, delta.trace, delta.logprobs)
             self.unfinished_tokens += len(delta.tokens)
             if delta.tokens:
-                pending.failures = 0
+                pending.failures, pending.spared, pending.moved = 0, False, False
                 self._chains[request.id] = chain
+            if returned:
+                pending.moved = True
+                del self._held[worker][request.id]
+                self._requeue(pending)
         return outcomes
 
-    def lost(self, worker: str, reason: str) -> list[Outcome]:
-        """A worker is dead: its requests go back to the queue, or are given up."""
-        outcomes = []
-        self._queue.forget(worker)
-        for pending in list(self._held.get(worker, {}).values()):
-            pending.failures += 1
-            if pending.failures >= self._max_attempts:
-                self._drop(pending)
-                self._queue.suspect(pending.problem)
-                self._doubt = True
-                outcomes.append(_given_up(pending, reason))
-            else:
-                self._queue.add(pending, self._on_trial(pending))
+    def lost(
+        self, worker: str, reason: str, waiting: Container[str] = (), blameless: bool = False
+    ) -> list[Outcome]:
+        """A worker is dead: its requests go back to the queue, or are given up.
+
+        Args:
+            worker: Its name.
+            reason: Why, as far as it is known.
+            waiting: Ids of the requests that it had not begun.
+            blameless: No request is to blame: its node went, or it was told to go.
+        """
+        outcomes, queue = [], self._queue
+        queue.forget(worker)
+        held = list(self._held.get(worker, {}).values())
+        suspects = set() if blameless else {p.request.id for p in self.suspects(worker, waiting)}
+        for pending in held:
+            if pending.request.id in suspects:
+                pending.failures, pending.spared = pending.failures + 1, False
+                enough = 1 if pending.problem.convicted else self._max_attempts
+                if len(held) == 1 and pending.failures >= enough:
+                    self._drop(pending)
+                    queue.convict(pending.problem)
+                    outcomes.append(_given_up(pending, reason))
+                    continue
+            elif pending.request.id in waiting and not blameless:
+                pending.spared = True
+            self._requeue(pending)
         self._held.pop(worker, None)
+        self._trying.pop(worker, None)
         return outcomes
 
-    def _on_trial(self, pending: Pending) -> bool:
-        return pending.failures > 0 and pending.failures == self._max_attempts - 1
+    def _cleared(self, pending: Pending) -> None:
+        """A worker got on with it, or holds it no more."""
+        if pending.worker is not None and self._trying.get(pending.worker) is pending:
+            del self._trying[pending.worker]
+
+    def _requeue(self, pending: Pending) -> None:
+        pending.worker = None
+        if pending.failures:
+            self._queue.suspects.add(pending, alone=pending.failures >= self._max_attempts - 1)
+        else:
+            self._queue.add(pending)
 
     def _free_share(self, worker: str, workers: int) -> int:
         """How many more requests a worker may hold."""
         held = self._held.get(worker, {})
-        # On trial it is alone.
-        if len(held) == 1 and any(self._on_trial(pending) for pending in held.values()):
+        if worker in self._trying:
             return 0
         share = -(-self.unfinished // max(1, workers))
         return max(0, share - len(held))

@@ -49,13 +49,13 @@ def connected(
         ConfigError: the address does not answer.
         JobError: Ray cannot be started on this machine.
     """
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        watch = watch_of_this_process()
+        watch = watch_of_this_process(local)
         with watch.watching():
             yield watch
         return
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    local = address == "local"
     option = "cluster.address" if config.address else "RAY_ADDRESS"
     if not local:
         require_reachable(address, option)
@@ -73,7 +73,7 @@ def connected(
             except Exception as error:
                 raise ConfigError(f"{option}={address}: Ray refused: {first_line(error)}") from error
     try:
-        watch = watch_of_this_process()
+        watch = watch_of_this_process(local)
         with watch.watching():
             yield watch
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -44,10 +44,16 @@ class Steppable(Protocol):
 
     def submit(self, request: Request) -> None: ...
 
+    def abort(self, request_id: str) -> None:
+        """Give a request up; its completion, with the tokens so far, comes with the next step."""
+
     def step(self, tell: bool = True) -> list[Delta]:
         """One step; unless it is to ``tell`` all, what chains have come to may wait for a later one."""
 
     def room(self) -> int: ...
+
+    def waiting(self) -> list[str]:
+        """Requests of which nothing is being computed."""
 
     def stats(self) -> dict[str, float]: ...
 
@@ -67,6 +73,8 @@ class Built:
     """Readable form of the layer plan that it honours."""
     niceness: int = 0
     """By which Ray has lowered the worker's priority."""
+    node: str | None = None
+    """Where the worker is, as Ray names it."""
     note: str | None = None
     """What a person should know of it, in a line."""
 
@@ -88,6 +96,7 @@ class EngineLoop:
         self._wanted = self._current = options
         self._refused: str | None = None
         self._inbox: list[Request] = []
+        self._back: list[str] = []  # ids of requests to be given back
         self._outbox: dict[str, Delta] = {}
         self._done: list[Delta] = []
         self._told = time.monotonic()  # of the tokens of unfinished chains
@@ -100,6 +109,7 @@ class EngineLoop:
         self._posted = 0  # requests that came into the inbox
         self._seen = 0  # requests that room and busy know of
         self._room, self._busy, self._stats = 0, False, dict[str, float]()
+        self._waiting: list[str] = []
         threading.Thread(target=self._run, args=(build,), name="engine", daemon=True).start()
 
     @property
@@ -115,11 +125,17 @@ class EngineLoop:
             return Built(self._room, str(self._plan), note=self._slow)
 
     def exchange(
-        self, new: Iterable[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
+        self,
+        new: Iterable[Request],
+        seconds: float,
+        hungry: bool,
+        options: DecodeOptions | None = None,
+        back: Collection[str] = (),
     ) -> WorkReport:
         """Hands requests in and takes a report out.
 
         They are decoded with ``options`` (None: as those before), which may change when there are no others.
+        Of the requests in ``back`` the report has a completion, ``abort`` where they were not done.
 
         Comes back when the engine has nothing to do, or as soon as it has room and the caller is ``hungry``
         (has more requests for it): with what is done. And when it has not told of unfinished chains for
@@ -136,15 +152,16 @@ class EngineLoop:
             arrived = list(new)
             self._inbox += arrived
             self._wanted = options or self._wanted
+            self._back += back
             self._interval = seconds
-            self._posted += len(arrived)
+            self._posted += len(arrived) + len(back)
             self._changed.notify_all()
             begun = self._steps
             while self._failure is None and (self._seen < self._posted or self._busy):
                 rest: float | None = None
                 if self._steps > begun and self._seen == self._posted:
                     rest = deadline - time.monotonic()
-                    if rest <= 0 or (hungry and self._room > 0):
+                    if rest <= 0 or back or (hungry and self._room > 0):
                         break
                 self._changed.wait(rest)
             self._raise_failure()
@@ -153,7 +170,8 @@ class EngineLoop:
                 deltas += self._outbox.values()
                 self._outbox, self._told = {}, now
             refused, self._refused = self._refused, None
-            return WorkReport(deltas, self._room, self._busy, self._stats, str(self._plan), refused)
+            state = self._room, self._busy, self._stats, str(self._plan), self._waiting
+            return WorkReport(deltas, *state, refused)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -167,14 +185,18 @@ class EngineLoop:
             self._publish(engine, [], 0)
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._inbox or engine.busy)
+                    self._changed.wait_for(lambda: self._inbox or self._back or engine.busy)
                     new, self._inbox = self._inbox, []
+                    back, self._back = self._back, []
+                for id in back:
+                    engine.abort(id)
                 if not self._configured(engine):
-                    self._publish(engine, [], len(new))
+                    self._publish(engine, [], len(new) + len(back))
                     continue
                 for request in new:
                     engine.submit(request)
-                self._publish(engine, engine.step(self._tells()), len(new))
+                deltas = engine.step(self._tells()) if engine.busy else []
+                self._publish(engine, deltas, len(new) + len(back))
         except BaseException as failure:
             with self._changed:
                 self._failure = failure
@@ -211,6 +233,7 @@ class EngineLoop:
                 else:
                     self._outbox[delta.request_id] = merged
             self._room, self._busy, self._stats = engine.room(), engine.busy, engine.stats()
+            self._waiting = engine.waiting()
             self._seen += submitted
             self._steps += 1
             self._plan = engine.plan.id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ClusterConfig
@@ -30,7 +30,11 @@ class Placement:
 
 
 def place_workers(
-    nodes: Sequence[Mapping[str, float]], config: ClusterConfig, requests: int, ranks: int = 1
+    nodes: Sequence[Mapping[str, float]],
+    config: ClusterConfig,
+    requests: int,
+    ranks: int = 1,
+    grows: bool = False,
 ) -> Placement:
     """As many workers as fit, or as told; never more than there are requests.
 
@@ -39,6 +43,7 @@ def place_workers(
         config: What the user wants.
         requests: How many requests there are.
         ranks: Of each worker, ``engine.tensor_parallel``.
+        grows: More nodes may come: what does not fit waits for them.
 
     Raises:
         ConfigError: more is asked for than the nodes have.
@@ -58,12 +63,19 @@ def place_workers(
         each += f", engine.tensor_parallel={ranks}"
         if gpus not in (0, 1) or not gpus + cpus:
             raise ConfigError(f"{each}: every rank takes one GPU, or without GPUs some CPU")
-    fit = sum(_fit(node, ranks * cpus, ranks * gpus) for node in nodes)
-    if fit < (config.workers or 1):
+    placement = Placement(0, cpus, gpus, ranks)
+    fit = fitting(nodes, placement)
+    if fit < (config.workers or 1) and not grows:
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         asked = f"cluster.workers={config.workers}" if config.workers else each
         raise ConfigError(f"{asked}: {fit} workers fit with {each}; the nodes have {have or 'nothing'}")
-    return Placement(min(config.workers or fit, max(1, requests)), cpus, gpus, ranks)
+    return replace(placement, workers=min(config.workers or max(1, fit), max(1, requests)))
+
+
+def fitting(nodes: Sequence[Mapping[str, float]], placement: Placement) -> int:
+    """Workers that nodes have room for."""
+    cpus, gpus = placement.ranks * placement.num_cpus, placement.ranks * placement.num_gpus
+    return sum(_fit(node, cpus, gpus) for node in nodes if node.get("CPU", 0) > 0 or node.get("GPU", 0) > 0)
 
 
 def resources(cpus: float, gpus: float) -> str:

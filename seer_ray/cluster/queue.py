@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from seer_ray.cluster.suspects import Suspects
 from seer_ray.engine.request import Request
 from seer_ray.results.chain import Chain
 
@@ -31,10 +31,10 @@ class Problem:
     """Tokens of its longest sample so far."""
     fresh: list[Pending] = field(default_factory=list)
     """Its samples in the queue that have not been begun, in order."""
-    suspect: bool = False
-    """A request of it was given up: the others come last."""
     unfinished: int = 0
     """Its samples that are not done."""
+    convicted: bool = False
+    """A request of it was given up: the others come last, and are alone."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +47,11 @@ class Pending:
     chain: Chain
     """How far it is."""
     failures: int = 0
-    """Workers that died with it since its last new token."""
+    """Workers that died with it since its last new token: it is a suspect."""
+    moved: bool = False
+    """A worker gave it back since its last new token: it stays where it is until the next."""
+    spared: bool = False
+    """A worker died in which it only waited: the next one makes it a suspect."""
     worker: str | None = None
     """That has it; None: it is in the queue."""
 
@@ -61,23 +65,23 @@ Heap = list[tuple[int, int, Problem]]
 
 
 class RequestQueue:
-    """Three queues: begun requests, the longest first; those on trial; the fresh ones by problem."""
+    """Three queues: suspects; begun requests, the longest first; the fresh ones by problem."""
 
     def __init__(self) -> None:
         self.problems = 0
         """Problems of which there have been requests."""
         self._problems: dict[str, Problem] = {}
         self._begun: list[tuple[int, int, Pending]] = []  # a heap
-        self._trial: deque[Pending] = deque()
+        self.suspects = Suspects()
         self._fresh: dict[int, Problem] = {}  # by order: those with fresh requests
         self._fresh_requests = 0
-        self._first: Heap = []  # (suspect, order): all of them
+        self._first: Heap = []  # (0, order): all of them
         self._at_home: dict[str | None, Heap] = {}  # (0, order): by the worker that has the prompt
         self._gone: set[str] = set()
         self._longest: Heap | None = None  # (-longest, order): from the first time that it is asked for
 
     def __len__(self) -> int:
-        return len(self._begun) + len(self._trial) + self._fresh_requests
+        return len(self._begun) + len(self.suspects) + self._fresh_requests
 
     def problem(self, id: str) -> Problem:
         """The one of this id, made where it is new."""
@@ -92,44 +96,36 @@ class RequestQueue:
         if not problem.unfinished:
             del self._problems[problem.id]
 
-    def add(self, pending: Pending, on_trial: bool) -> None:
+    def add(self, pending: Pending) -> None:
+        """One that may be with others, and is no suspect."""
         pending.worker = None
-        if on_trial:
-            self._trial.append(pending)
-        elif length := len(pending.chain.tokens):
+        if length := len(pending.chain.tokens):
             heapq.heappush(self._begun, (-length, pending.order, pending))
+        elif pending.problem.convicted:
+            self.suspects.add(pending, alone=True)
         else:
             insort(pending.problem.fresh, pending, key=_order)
             self._fresh_requests += 1
             if len(pending.problem.fresh) == 1:
                 self._list(pending.problem)
 
-    def has_trial(self) -> bool:
-        return bool(self._trial)
-
     def has_other(self) -> bool:
-        """Whether there is anything that need not be alone."""
+        """Whether there is anything that is no suspect."""
         return bool(self._begun or self._fresh)
 
-    def take_trial(self) -> Pending | None:
-        """The next request that must be alone in a worker."""
-        if not self._trial:
-            return None
-        place = next((n for n, p in enumerate(self._trial) if not p.problem.suspect), 0)
-        pending = self._trial[place]
-        del self._trial[place]
-        return pending
+    def convict(self, problem: Problem) -> None:
+        """A request of it was given up."""
+        problem.convicted = True
+        self.suspects.convict()
+        while problem.fresh:
+            self.suspects.add(self._take_fresh(problem), alone=True)
 
     def take_unlike(self) -> Pending | None:
-        """A request of a problem of which none was given up, as far from the next ones as there is: what is
-        wrong with a problem may be wrong with its neighbours."""
-        for place in reversed(range(len(self._trial))):
-            if not self._trial[place].problem.suspect:
-                pending = self._trial[place]
-                del self._trial[place]
-                return pending
-        last = next((problem for problem in reversed(self._fresh.values()) if not problem.suspect), None)
-        return self._take_fresh(last) if last is not None else None
+        """A request that is as far from suspicion as there is: what is wrong with a problem may be wrong with
+        its neighbours."""
+        if self._fresh:
+            return self._take_fresh(next(reversed(self._fresh.values())))
+        return heapq.heappop(self._begun)[-1] if self._begun else self.suspects.take_unlike()
 
     def take(self, worker: str, longest_first: bool) -> Pending | None:
         """The next request for a worker that may have others.
@@ -153,25 +149,19 @@ class RequestQueue:
         """A sample of it has so many tokens now."""
         if length > problem.longest:
             problem.longest = length
-            if self._longest is not None and problem.fresh and not problem.suspect:
+            if self._longest is not None and problem.fresh:
                 if self._overgrown(self._longest):
                     self._rank()
                 else:
                     heapq.heappush(self._longest, (-length, problem.order, problem))
 
-    def suspect(self, problem: Problem) -> None:
-        """A request of it was given up."""
-        problem.suspect = True
-        if problem.fresh:
-            heapq.heappush(self._first, (1, problem.order, problem))
-
     def clear(self) -> list[Pending]:
         """Takes everything out."""
         fresh = [pending for problem in self._fresh.values() for pending in problem.fresh]
-        everything = [*self._trial, *(pending for *_, pending in self._begun), *fresh]
+        everything = [*self.suspects.clear(), *(pending for *_, pending in self._begun), *fresh]
         for problem in self._fresh.values():
             problem.fresh.clear()
-        for collection in (self._trial, self._begun, self._fresh, self._first, self._at_home):
+        for collection in (self._begun, self._fresh, self._first, self._at_home):
             collection.clear()
         self._longest, self._fresh_requests = None, 0
         return everything
@@ -189,7 +179,7 @@ class RequestQueue:
             heap = self._at_home.get(home)
             while heap:
                 problem = heap[0][-1]
-                if problem.fresh and not problem.suspect and problem.worker == home:
+                if problem.fresh and problem.worker == home:
                     return problem
                 heapq.heappop(heap)
             self._at_home.pop(home, None)
@@ -197,8 +187,8 @@ class RequestQueue:
 
     def _foremost(self) -> Problem | None:
         while self._first:
-            suspect, _, problem = self._first[0]
-            if problem.fresh and problem.suspect == bool(suspect):
+            problem = self._first[0][-1]
+            if problem.fresh:
                 return problem
             heapq.heappop(self._first)
         return None
@@ -209,14 +199,14 @@ class RequestQueue:
         assert self._longest is not None
         while self._longest:
             length, _, problem = self._longest[0]
-            if problem.fresh and not problem.suspect and -length == problem.longest:
+            if problem.fresh and -length == problem.longest:
                 return problem
             heapq.heappop(self._longest)
-        return self._foremost()  # none but suspects are left
+        return None
 
     def _rank(self) -> None:
-        found = (problem for problem in self._fresh.values() if not problem.suspect)
-        self._longest = [(-problem.longest, problem.order, problem) for problem in found]
+        fresh = self._fresh.values()
+        self._longest = [(-problem.longest, problem.order, problem) for problem in fresh]
         heapq.heapify(self._longest)
 
     def _overgrown(self, heap: Heap) -> bool:
@@ -241,12 +231,12 @@ class RequestQueue:
         if problem.worker in self._gone:
             problem.worker = None
         if self._overgrown(self._first):
-            self._first = [(int(other.suspect), other.order, other) for other in self._fresh.values()]
+            self._first = [(0, other.order, other) for other in self._fresh.values()]
             heapq.heapify(self._first)
         else:
-            heapq.heappush(self._first, (int(problem.suspect), problem.order, problem))
+            heapq.heappush(self._first, (0, problem.order, problem))
         self._push_home(problem)
-        if self._longest is not None and not problem.suspect:
+        if self._longest is not None:
             heapq.heappush(self._longest, (-problem.longest, problem.order, problem))
 
     def _push_home(self, problem: Problem) -> None:

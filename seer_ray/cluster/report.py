@@ -40,11 +40,13 @@ class WorkReport:
     stats: dict[str, float] = field(default_factory=dict)
     plan: str = ""
     """Readable form of the layer plan that decoded."""
+    waiting: list[str] = field(default_factory=list)
+    """Requests of which nothing is being computed: not to blame if the worker dies."""
     refused: str | None = None
     """Why there is no decoding with the options; what was handed in with them is not begun."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rest = (self.room, self.busy, self.stats, self.plan, self.refused)
+        rest = (self.room, self.busy, self.stats, self.plan, self.waiting, self.refused)
         return _unpack, (*_pack(self.deltas), rest)
 
 

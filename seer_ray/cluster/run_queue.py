@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from seer_ray.cluster.assignments import Assignments, Outcome
 from seer_ray.cluster.breaker import CircuitBreaker
+from seer_ray.cluster.deaths import with_log
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.queue import Unread
 from seer_ray.engine.request import Delta, Request
@@ -35,6 +36,8 @@ class RunQueue:
         rounds: Requests of each round, those first that have been begun; they are read when they are near.
             A run of its own has one.
         max_attempts: Failures that make an error row, see ``Assignments``.
+        max_deaths: Of workers in a row that end the run, see ``CircuitBreaker``.
+        worked: Workers are known to have worked for this run.
         chains: What is known of begun requests, see ``Assignments``.
         options: That workers are to decode with; None: the one that they were built with.
     """
@@ -46,6 +49,8 @@ class RunQueue:
         max_attempts: int,
         chains: dict[str, Chain] | None = None,
         options: DecodeOptions | None = None,
+        max_deaths: int = 3,
+        worked: bool = False,
     ) -> None:
         self.name, self.options = name, options
         self.assignments = Assignments([], max_attempts, chains)
@@ -66,9 +71,11 @@ class RunQueue:
         self.unreleased = sum(map(len, self._rounds))
         """Requests in rounds that are not released."""
         self._max_attempts = max_attempts
-        self._breaker = CircuitBreaker()
-        self._fruitful: set[str] = set()  # workers of which tokens have come
-        self._suspects: list[Outcome] = []
+        self._breaker = CircuitBreaker(max_deaths, worked)
+        self._given: dict[str, int] = {}  # deaths that were counted when a worker got its last requests
+        self._tried: set[str] = set()  # workers that got requests since the breaker is half open
+        self._waiting: dict[str, Container[str]] = {}  # requests that a worker has not begun
+        self._given_up: list[Outcome] = []  # until a token shows that it is not the workers' fault
 
     @property
     def rounds_left(self) -> int:
@@ -77,7 +84,7 @@ class RunQueue:
 
     @property
     def unfinished(self) -> int:
-        return self.assignments.unfinished + self.unreleased + self.held + len(self._suspects)
+        return self.assignments.unfinished + self.unreleased + self.held + len(self._given_up)
 
     @property
     def queued(self) -> int:
@@ -108,45 +115,80 @@ class RunQueue:
         if self.failure is None:
             self.assignments.add(requests)
 
-    def report(self, worker: str, deltas: Sequence[Delta], seconds: float) -> list[Outcome]:
-        """Takes in what a worker did that has been ready for so many seconds; what is done now."""
-        if any(delta.tokens for delta in deltas):
-            self._fruitful.add(worker)
-            self._breaker.progressed(seconds)
+    @property
+    def half_open(self) -> bool:
+        """Workers die, and no token has come since: they are to be tried one at a time."""
+        return self._breaker.half_open
+
+    def wants(self, worker: str, workers: int) -> bool:
+        """Whether ``dispatch`` would give this worker something if it had room."""
+        if self._breaker.half_open and self._tried - {worker}:
+            return False
+        if self._breaker.last_chance and self.assignments.held(worker):
+            return False
+        return self.assignments.wants(worker, workers)
+
+    def dispatch(self, worker: str, room: int, workers: int) -> list[Request]:
+        """What a worker is to do: see ``Assignments.dispatch``."""
+        if not self.wants(worker, workers):
+            return []
+        new = self.assignments.dispatch(worker, room, workers, probe=self._breaker.last_chance)
+        if new:
+            self._given[worker] = self._breaker.total
+            if self._breaker.half_open:
+                self._tried.add(worker)
+        return new
+
+    def report(
+        self, worker: str, deltas: Sequence[Delta], seconds: float, waiting: Container[str] = ()
+    ) -> list[Outcome]:
+        """Takes in what a worker did that has been ready for so many seconds; what is done now.
+
+        Args:
+            waiting: Ids of the requests that it has not begun.
+        """
+        self._waiting[worker] = waiting
         done = self.assignments.report(worker, deltas)
         if done:
             self._breaker.completed()
-            done = self._suspects + done
-            self._suspects = []
+        if done or any(delta.tokens for delta in deltas):
+            self._breaker.progressed(seconds)
+            self._tried.clear()
+            done, self._given_up = self._given_up + done, []
         return done
 
-    def lost(self, worker: str, reason: str, workers: int) -> tuple[int, int]:
+    def lost(
+        self, worker: str, reason: str, workers: int, blameless: bool = False, log: Sequence[str] = ()
+    ) -> tuple[int, int]:
         """One of so many workers is dead: (requests that it held, those of them that are given up).
 
-        What is given up is done when another request is finished, or when there is no other: until then it
-        may be the worker's fault. If it is that, the run has failed.
+        What is given up is done when a token comes from anywhere, or when nothing else is left: until then it
+        may be the workers' fault. If it is that, the run has failed.
         """
-        problems, held = self.assignments.problems(worker), len(self.assignments.held(worker))
-        alone = held == 1 and worker not in self._fruitful
-        given_up = self.assignments.lost(worker, reason)
-        self._fruitful.discard(worker)
-        self._suspects += given_up
+        waiting, since = self._waiting.pop(worker, ()), self._given.pop(worker, 0)
+        self._tried.discard(worker)
+        held = len(self.assignments.held(worker))
+        problems = {pending.request.problem for pending in self.assignments.suspects(worker, waiting)}
+        given_up = self.assignments.lost(worker, reason, waiting, blameless)
+        self._given_up += given_up
         bad = {outcome.completion.request.problem for outcome in given_up}
-        if self._breaker.died(problems, alone, bad, workers, self.assignments.problems_seen):
-            self._blame_workers(reason)
+        comparable = self.assignments.seen > 1  # else it may as well be the one request
+        tell = held and comparable and not blameless
+        if tell and self._breaker.died(problems, held == 1, bad, since, workers):
+            self._blame_workers(with_log(reason, log))
         return held, len(given_up)
 
     def settle(self) -> list[Outcome]:
         """What was given up, once nothing else is left that would tell whose fault it is."""
-        if self.assignments.unfinished or self.unreleased or not self._suspects:
+        if self.assignments.unfinished or self.unreleased or not self._given_up:
             return []
-        if self._breaker.convicts:
-            self._blame_workers(str(self._suspects[-1].completion.error))
-        suspects, self._suspects = self._suspects, []
-        return suspects
+        if self._breaker.convicts and self.assignments.seen > 1:
+            self._blame_workers(str(self._given_up[-1].completion.error))
+        given_up, self._given_up = self._given_up, []
+        return given_up
 
     def _blame_workers(self, reason: str) -> None:
-        self.fail(f"{self._breaker.deaths} workers in a row died with requests and finished none: {reason}")
+        self.fail(f"{self._breaker.reason}: {reason}")
 
     def stop(self) -> None:
         """Gives up what no worker has yet; what is begun is finished."""
@@ -162,7 +204,7 @@ class RunQueue:
         self.failure = self.failure or reason
         self.held = 0
         self._forget_rounds()
-        self._suspects.clear()
+        self._given_up.clear()
         tokens, self.assignments = self.assignments.new_tokens, Assignments([], self._max_attempts)
         self.assignments.new_tokens = tokens
 

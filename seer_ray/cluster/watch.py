@@ -11,17 +11,26 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TypeVar
 
+from seer_ray.cluster.nodes import Node, alive_nodes
 from seer_ray.config.errors import JobError
 
 INTERVAL = 1.0
 """Seconds between two looks."""
+NODES = 3.0
+"""Seconds between two looks at the nodes: a spot notice comes half a minute before the end."""
 GONE, SILENT = 6.0, 30.0
 """Seconds after which who refuses connections is gone, and who does not answer: a head may be restarted."""
+ANSWER = 0.2
+"""Seconds between two looks while Ray's head is asked something."""
 REACH_TIMEOUT = 5.0
 """Seconds in which a cluster's port must answer."""
 
+T = TypeVar("T")
 Ask = Callable[[], bool]
 """Whether somebody is alive. Raises if nobody answers, and ConnectionRefusedError if nobody is there."""
 
@@ -35,12 +44,22 @@ class ClusterWatch:
 
     Args:
         needed: Who it is, in words, and how to ask; asking one may need those before it.
+        look: Finds the nodes.
+        local: The cluster is this machine's own, and does not grow.
     """
 
-    def __init__(self, needed: dict[str, Ask]) -> None:
+    def __init__(
+        self,
+        needed: dict[str, Ask],
+        look: Callable[[], Sequence[Node]] = tuple,
+        local: bool = True,
+    ) -> None:
         self.lost: str | None = None
         """What is gone, in words."""
-        self._needed = needed
+        self.nodes: Sequence[Node] = ()
+        """Those that are alive, as they were a moment ago."""
+        self.local = local
+        self._needed, self._look = needed, look
 
     def check(self) -> None:
         """Raises ClusterLost if it is."""
@@ -51,15 +70,36 @@ class ClusterWatch:
     def watching(self) -> Iterator[None]:
         """Looks for as long as the context lasts."""
         stop = threading.Event()
-        # A daemon: who is asked may hang.
-        thread = threading.Thread(target=self._run, args=(stop,), name="cluster-watch", daemon=True)
-        thread.start()
+        # Daemons: who is asked may hang, and Ray does for a minute if its head is gone.
+        threads = [
+            threading.Thread(target=run, args=(stop,), name="cluster-watch", daemon=True)
+            for run in (self._run, self._look_on)
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
             # Whoever asks Ray after it was left would start another.
-            thread.join(REACH_TIMEOUT)
+            for thread in threads if self.lost is None else ():
+                thread.join(REACH_TIMEOUT)
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """What Ray's head answers. Raises ClusterLost instead if that is gone meanwhile."""
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(question())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=run, name="ask-ray", daemon=True).start()
+        while True:
+            with contextlib.suppress(FutureTimeout):
+                return answer.result(ANSWER)
+            self.check()
 
     def _run(self, stop: threading.Event) -> None:
         answered = dict.fromkeys(self._needed, time.monotonic())
@@ -76,6 +116,13 @@ class ClusterWatch:
                     if time.monotonic() - answered[who] < (GONE if gone else SILENT):
                         break  # those that come after it cannot be asked without it
                 self.lost = f"{who} {'is gone' if gone else f'has not answered for {SILENT:.0f} s'}"
+                return
+
+    def _look_on(self, stop: threading.Event) -> None:
+        while self.lost is None:
+            with contextlib.suppress(Exception):  # who is gone is told of by the others
+                self.nodes = self._look()
+            if stop.wait(NODES):
                 return
 
 
@@ -105,27 +152,30 @@ def listens(host: str, port: int) -> Ask:
     return ask
 
 
-def watch_of_this_process() -> ClusterWatch:
+def watch_of_this_process(local: bool) -> ClusterWatch:
     """Of the cluster that this process is connected to: its head, and the raylet of this machine."""
     import ray
     from ray.util.client import ray as client
 
     if client.is_connected():
-        return ClusterWatch({"the connection to the Ray cluster": client.is_connected})
+        return ClusterWatch({"the connection to the Ray cluster": client.is_connected}, alive_nodes, local)
     head = ray.get_runtime_context().gcs_address
     mine = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == mine)
     raylet = listens(node["NodeManagerAddress"], node["NodeManagerPort"])
 
     def alive() -> bool:
-        return raylet() and any(node["Alive"] for node in ray.nodes() if node["NodeID"] == mine)
+        return raylet() and (not watch.nodes or any(node.id == mine for node in watch.nodes))
 
-    return ClusterWatch(
+    watch = ClusterWatch(
         {
             f"the head of the Ray cluster (gcs_server, {head})": _head(head),
             f"Ray's raylet on this machine ({node['NodeManagerAddress']})": alive,
-        }
+        },
+        alive_nodes,
+        local,
     )
+    return watch
 
 
 def _head(address: str) -> Ask:

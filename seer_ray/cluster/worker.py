@@ -7,7 +7,7 @@ import copy
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,17 +98,22 @@ class Worker:
         built = self._loop.wait_until_built()
         from seer_ray.kernels.compiled import fallback
 
-        return replace(built, niceness=niceness, note=fallback() or built.note)
+        return replace(built, niceness=niceness, node=_node(), note=fallback() or built.note)
 
     def work(
-        self, new: Sequence[Request], seconds: float, hungry: bool, options: DecodeOptions | None = None
+        self,
+        new: Sequence[Request],
+        seconds: float,
+        hungry: bool,
+        options: DecodeOptions | None = None,
+        back: Collection[str] = (),
     ) -> WorkReport:
         """See ``EngineLoop.exchange``. If the engine fails, the process ends soon after this has raised:
         after a CUDA error it could hang for ever and keep its GPU.
         """
         assert self._loop is not None, "start() comes first"
         try:
-            report = self._loop.exchange(new, seconds, hungry, options)
+            report = self._loop.exchange(new, seconds, hungry, options, back)
         except BaseException:
             timer = threading.Timer(GRACE, os._exit, (1,))
             timer.daemon = True
@@ -126,7 +131,7 @@ class Worker:
         if marks not in self._readers:
             self._readers[marks] = CompletionReader.of(self._tokenizer, marks)
         for delta in report.deltas:
-            if (done := delta.completion) is not None:
+            if (done := delta.completion) is not None and done.finish_reason != "abort":
                 with contextlib.suppress(Exception):
                     done.reading = self._readers[marks].read(done, done.request)
 
@@ -158,3 +163,10 @@ class Worker:
         if getattr(engine, "tokenizer", None) is not None:
             self._tokenizer = copy.deepcopy(engine.tokenizer)
         return engine
+
+
+def _node() -> str | None:
+    """Where this process is, as Ray names it; None: it is none of Ray's."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else None

@@ -1,43 +1,36 @@
-"""The workers of a job as Ray actors: started, watched, replaced."""
+"""The workers of a job as Ray actors: started, watched, replaced; more of them as the cluster grows."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from seer_ray.cluster.actors import WorkerActors
-from seer_ray.cluster.connect import logs_folder
+from seer_ray.cluster.deaths import Coroner, Death
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
-from seer_ray.cluster.placement import Placement, cluster_nodes, free_words, resources
+from seer_ray.cluster.nodes import alive_nodes, resources_of
+from seer_ray.cluster.placement import Placement, fitting, free_words, resources
 from seer_ray.cluster.report import interval
+from seer_ray.cluster.slot import PLACING, Slot
 from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.cluster.worker import Builder, build_engine
 from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
 
-MAX_FAILURES = 3
-"""Starts in a row that come to nothing before a slot is given up."""
-PLACING = 10.0
-"""Seconds after which a worker that has no place in the cluster is told of."""
 CLOSING = 5.0
 """Seconds that the end of all workers may take."""
-LOG_TAIL = 20_000
-"""Bytes."""
-FATAL = re.compile(r"Fatal Python error|\*\*\* SIG|what\(\):|\w(Error|Exception): |CUDA error|Bus error")
-"""Is in the line of a log that says why a process ends."""
 BREATH = 20e-6
 """Seconds, times workers, from the first call that ends to the look at all others."""
 LOOK = 0.5
-"""Seconds between two looks for workers that are late."""
-BACKOFF = 1.0
-"""Seconds before the second start of a row; doubles."""
+"""Seconds between two looks for workers that are late, or have no place."""
+SLACK, MOMENT = 1.5, 5.0
+"""A worker that starts comes soon if it has not taken longer than so many times what the slowest of the
+others took, and so many seconds."""
 
 
 @dataclass
@@ -60,6 +53,10 @@ class Lost:
 
     worker: str
     reason: str
+    blameless: bool = False
+    """No request can be to blame."""
+    log: list[str] = field(default_factory=list)
+    """The last lines of its log."""
 
 
 @dataclass
@@ -69,6 +66,8 @@ class Failed:
     worker: str
     reason: str
     given_up: bool
+    log: list[str] = field(default_factory=list)
+    """The last lines of its log."""
 
 
 @dataclass
@@ -80,42 +79,6 @@ class Homeless:
 
 
 Event = Ready | Reported | Lost | Failed | Homeless
-
-
-@dataclass
-class _Slot:
-    """Where one worker after another may live."""
-
-    number: int
-    generation: int = -1
-    failures: int = 0
-    """Starts in a row after which no token came."""
-    not_before: float = 0.0
-    given_up: bool = False
-    actors: WorkerActors | None = None
-    ready: bool = False
-    call: Any = None
-    """The one call of rank 0 in flight."""
-    called: float = 0.0
-    told: bool = False
-    """It has been looked whether it has a place."""
-    loaded: bool = False
-    """It has requests: if it dies ``Assignments`` keep count, not the slot."""
-
-    @property
-    def actor(self) -> Any:
-        """Of rank 0; None: there is no worker."""
-        return self.actors.first if self.actors is not None else None
-
-    @property
-    def calls(self) -> list[Any]:
-        """Of all ranks; that of rank 0, which knows best what is wrong, comes first."""
-        mine = [self.call] if self.call is not None else []
-        return mine + (self.actors.following if self.actors is not None else [])
-
-    @property
-    def name(self) -> str:
-        return f"w{self.number}" + (f".{self.generation}" if self.generation else "")
 
 
 class WorkerPool:
@@ -138,53 +101,103 @@ class WorkerPool:
         self._config, self._placement, self._build = config, placement, build
         self._watch = watch or ClusterWatch({})
         self._ending: list[threading.Thread] = []
-        self._slots = [_Slot(number) for number in range(placement.workers)]
-        self._at_work: dict[str, _Slot] = {}  # those that are ready, by name
+        self._slots = [Slot(number) for number in range(placement.workers)]
+        self._at_work: dict[str, Slot] = {}  # those that are ready, by name
+        self._coroner = Coroner()
+        self._nodes: Sequence[Any] = ()  # that _places was found with
+        self._places = placement.workers
+        self._took = 0.0  # seconds, at most, to get ready
         self._looked = 0.0
-        self._first_reason = ""
+        self._last_death = Death("")
         self._ever_ready = False
 
     @property
     def size(self) -> int:
         """Workers that are there or may still come."""
-        return sum(not slot.given_up for slot in self._slots)
+        return len(self._active())
 
     @property
     def ready(self) -> int:
         return len(self._at_work)
 
     @property
+    def alive(self) -> int:
+        """Workers that are ready, or start."""
+        return sum(slot.actors is not None for slot in self._slots)
+
+    @property
     def starting(self) -> int:
-        return sum(slot.actor is not None and not slot.ready for slot in self._slots)
+        return self.alive - self.ready
+
+    @property
+    def sharing(self) -> int:
+        """Workers that are ready, or will be as soon as the others were: what there is to do is shared by
+        them."""
+        soon, now = SLACK * self._took + MOMENT, time.monotonic()
+        starting = [slot for slot in self._slots if slot.actors is not None and not slot.ready]
+        return self.ready + sum(slot.placed and now - slot.called < soon for slot in starting)
+
+    @property
+    def missing(self) -> str:
+        """What workers wait for that have no place in the cluster; empty: all have one."""
+        homeless = sum(slot.homeless for slot in self._slots)
+        return (
+            f"{homeless} of {self.size} workers have no place: {self._watch.ask(self._needs)}"
+            if homeless
+            else ""
+        )
 
     def start(self, wanted: int) -> None:
-        """Starts what is missing of ``wanted`` workers.
+        """Starts what is missing of ``wanted`` workers, as far as the cluster has places.
 
         Raises:
             JobError: there is no worker, and none can be started.
         """
-        alive = sum(slot.actor is not None for slot in self._slots)
-        for slot in self._slots:
-            if alive >= min(wanted, len(self._slots)):
-                return
-            if slot.actor is None and not slot.given_up:
-                alive += 1
-                if time.monotonic() >= slot.not_before:
-                    self._start(slot)
-        if alive == 0:
-            raise JobError(f"no worker could be started: {self._first_reason}")
+        self._resize(min(wanted, self._count_places()))
+        active = self._active()
+        if not active:
+            raise JobError(f"no worker could be started: {self._said_last()}")
+        room = len(active) - self.alive
+        if not self.ready and all(slot.failed_starts or slot.homeless for slot in active):
+            worst = max(slot.failed_starts for slot in active)
+            if worst >= self._config.cluster.max_deaths:
+                raise JobError(f"no worker could be started: {self._said_last()}")
+            # None has come up: they are tried one at a time.
+            room = min(room, 1 - sum(slot.actors is not None and not slot.homeless for slot in active))
+        now = time.monotonic()
+        for slot in sorted(active, key=lambda slot: -slot.failed_starts):
+            if room > 0 and slot.actors is None and now >= slot.not_before:
+                begin = partial(WorkerActors, self._config, self._placement, self._build)
+                slot.begin(self._watch.ask(begin))
+                room -= 1
+
+    def leaving(self) -> list[str]:
+        """Workers that are ready, on nodes that will soon be gone."""
+        nodes = {node.id for node in self._watch.nodes if node.leaving}
+        return [name for name, slot in self._at_work.items() if slot.node in nodes] if nodes else []
+
+    def release(self, worker: str) -> None:
+        """Ends a worker that has no call and is not needed; its place is free for others."""
+        slot = self._at_work[worker]
+        assert slot.call is None, f"{worker} is at work"
+        self._end(slot)
+        slot.retired = True
 
     def work(
-        self, worker: str, new: Sequence[Request], hungry: bool, options: DecodeOptions | None = None
+        self,
+        worker: str,
+        new: Sequence[Request],
+        hungry: bool,
+        options: DecodeOptions | None = None,
+        back: Collection[str] = (),
     ) -> None:
         """Sends a ready worker requests, to be decoded with options (None: as those before), and asks for
-        its next report. One call at a time."""
+        its next report, and for some requests back. One call at a time."""
         slot = self._at_work[worker]
         assert slot.call is None, f"{worker} is not waiting for work"
-        slot.loaded = True
         slot.called = time.monotonic()
         seconds = interval(self._config.cluster.report_interval, self.ready)
-        slot.call = slot.actor.work.remote(list(new), seconds, hungry, options)
+        slot.call = slot.actor.work.remote(list(new), seconds, hungry, options, list(back))
 
     def poll(self, seconds: float) -> list[Event]:
         """What happened; waits up to ``seconds`` for something to happen.
@@ -210,11 +223,15 @@ class WorkerPool:
         for call, slot in calls.items():
             if call in ended and call in slot.calls:  # else the worker has just ended by another call
                 events.append(self._result(slot, call))
-        if (now := time.monotonic()) - self._looked < LOOK:
-            return events
-        self._looked = now
-        events += [self._overdue(slot) for slot in self._slots if self._late(slot)]
-        return events + [Homeless(slot.name, self._needs()) for slot in self._slots if self._homeless(slot)]
+        if time.monotonic() - self._looked >= LOOK:
+            self._looked = time.monotonic()
+            events += [
+                Homeless(slot.name, self._watch.ask(self._needs))
+                for slot in self._slots
+                if self._homeless(slot)
+            ]
+            events += [self._overdue(slot) for slot in self._slots if self._late(slot)]
+        return events
 
     def close(self) -> None:
         """Ends all workers at once."""
@@ -225,13 +242,36 @@ class WorkerPool:
             for thread in self._ending:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _start(self, slot: _Slot) -> None:
-        slot.generation += 1
-        slot.told = False
-        slot.actors = WorkerActors(self._config, self._placement, self._build)
-        slot.call, slot.called = slot.actors.started, time.monotonic()
+    def _active(self) -> list[Slot]:
+        return [slot for slot in self._slots if not slot.given_up and not slot.retired]
 
-    def _result(self, slot: _Slot, call: Any) -> Event:
+    def _count_places(self) -> int:
+        """Of the cluster as it is now."""
+        nodes = self._watch.nodes
+        if nodes is not self._nodes and not self._watch.local:
+            self._nodes = nodes
+            fit = fitting(resources_of(nodes), self._placement)
+            self._places = self._config.cluster.workers or max(1, fit)
+        return self._places
+
+    def _resize(self, places: int) -> None:
+        """As many slots as there are places, those that are given up included; a worker that has a place
+        stays."""
+        kept = [slot for slot in self._slots if not slot.retired]
+        for slot in self._slots:
+            if slot.retired and len(kept) < places:
+                slot.retired = False
+                kept.append(slot)
+        while len(kept) < places:
+            kept.append(Slot(len(self._slots)))
+            self._slots.append(kept[-1])
+        for slot in reversed(kept):
+            if len(kept) > max(1, places) and (slot.actors is None or slot.homeless):
+                self._end(slot)
+                slot.retired = True
+                kept.remove(slot)
+
+    def _result(self, slot: Slot, call: Any) -> Event:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -243,86 +283,71 @@ class WorkerPool:
             cause = error.cause
             if isinstance(cause, ConfigError) and not slot.ready and not self._ever_ready:
                 raise ConfigError(str(cause)) from error
-            return self._dead(slot, f"{type(cause).__name__}: {first_line(cause)}")
+            return self._dead(slot, Death(f"{type(cause).__name__}: {first_line(cause)}"))
         except RayError as error:
-            return self._dead(slot, _death(error))
+            examine = partial(self._coroner.examine, error, slot.node)
+            return self._dead(slot, self._watch.ask(examine))
         if not slot.ready:
-            slot.ready = self._ever_ready = True
+            slot.ready = slot.placed = self._ever_ready = True
+            slot.homeless, slot.failed_starts, slot.node = False, 0, value.node
+            self._took = max(self._took, time.monotonic() - slot.called)
             self._at_work[slot.name] = slot
             return Ready(slot.name, value)
-        slot.loaded = value.busy
-        if value.deltas:
+        if any(delta.tokens for delta in value.deltas):
             slot.failures = 0
         return Reported(slot.name, value)
 
-    def _homeless(self, slot: _Slot) -> bool:
+    def _homeless(self, slot: Slot) -> bool:
         """Whether it is time to say that a worker has no place; once for each."""
         import ray
 
-        if slot.actors is None or slot.ready or slot.told or time.monotonic() - slot.called < PLACING:
+        if slot.actors is None or slot.placed:
             return False
-        slot.told = True
-        return len(ray.wait(slot.actors.placed, num_returns=len(slot.actors.placed), timeout=0)[1]) > 0
+        wanted = slot.actors.placed
+        if not ray.wait(wanted, num_returns=len(wanted), timeout=0)[1]:
+            slot.placed, slot.homeless, slot.called = True, False, time.monotonic()
+        elif not slot.homeless and time.monotonic() - slot.called >= PLACING:
+            slot.homeless = True
+            return True
+        return False
 
     def _needs(self) -> str:
         """What a worker wants of a cluster, what is free, and what there is, in words."""
-        nodes = "; ".join(resources(node.get("CPU", 0), node.get("GPU", 0)) for node in cluster_nodes())
+        known = resources_of(alive_nodes())
+        nodes = "; ".join(resources(node.get("CPU", 0), node.get("GPU", 0)) for node in known)
         return (
             f"{self._placement.words} wanted, {free_words()} free; alive are nodes with {nodes or 'nothing'}"
         )
 
-    def _late(self, slot: _Slot) -> bool:
+    def _late(self, slot: Slot) -> bool:
         cluster = self._config.cluster
         limit = cluster.stuck_timeout if slot.ready else cluster.startup_timeout
-        return slot.call is not None and time.monotonic() - slot.called > limit
+        # Who has no place waits for the cluster: that is not the worker's fault.
+        return slot.call is not None and slot.placed and time.monotonic() - slot.called > limit
 
-    def _overdue(self, slot: _Slot) -> Event:
+    def _overdue(self, slot: Slot) -> Event:
         cluster = self._config.cluster
         if slot.ready:
-            return self._dead(slot, f"silent for {cluster.stuck_timeout:g} s (cluster.stuck_timeout)")
-        return self._dead(slot, f"not up after {cluster.startup_timeout:g} s (cluster.startup_timeout)")
+            return self._dead(slot, Death(f"silent for {cluster.stuck_timeout:g} s (cluster.stuck_timeout)"))
+        return self._dead(
+            slot, Death(f"not up after {cluster.startup_timeout:g} s (cluster.startup_timeout)")
+        )
 
-    def _dead(self, slot: _Slot, reason: str) -> Event:
-        was_ready, was_loaded, name = slot.ready, slot.loaded, slot.name
+    def _dead(self, slot: Slot, death: Death) -> Event:
+        was_ready, name = slot.ready, slot.name
+        if not death.node_gone:
+            slot.failed(self._config.cluster.max_failed_starts)
+            self._last_death = death
         self._end(slot)
-        if not was_loaded:
-            self._first_reason = self._first_reason or reason
-            slot.failures += 1
-            slot.given_up = slot.failures >= MAX_FAILURES
-            slot.not_before = time.monotonic() + BACKOFF * 2 ** (slot.failures - 1)
-        return Lost(name, reason) if was_ready else Failed(name, reason, slot.given_up)
+        if was_ready:
+            return Lost(name, death.reason, death.node_gone, death.log)
+        return Failed(name, death.reason, slot.given_up, death.log)
 
-    def _end(self, slot: _Slot) -> None:
+    def _end(self, slot: Slot) -> None:
         if slot.actors is not None:
             self._ending = [thread for thread in self._ending if thread.is_alive()] + [slot.actors.kill()]
         self._at_work.pop(slot.name, None)
-        slot.actors, slot.call, slot.ready, slot.loaded = None, None, False, False
+        slot.end()
 
-
-def _death(error: Exception) -> str:
-    """Why Ray thinks that a process is gone, in one line."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    if "low on memory" in text:
-        return "Ray killed it because its node ran low on memory"
-    if "connection error code" in text:
-        process = re.search(r"\bpid: (\d+)", text)
-        words = last_words(logs_folder(), int(process[1])) if process else None
-        why = f"its log ends with: {words}" if words else "killed from outside, out of memory, or crashed"
-        return f"its process ended unexpectedly ({why})"
-    if "creation task" in text:
-        return text.strip().splitlines()[-1].strip()
-    return first_line(text)
-
-
-def last_words(logs: Path, pid: int) -> str | None:
-    """The line in which a process of this machine said why it ends; None: it said nothing that is known here.
-
-    Args:
-        logs: Folder of Ray's logs.
-    """
-    for path in logs.glob(f"worker-*-{pid}.err"):
-        with contextlib.suppress(OSError):
-            lines = path.read_bytes()[-LOG_TAIL:].decode(errors="replace").splitlines()
-            if found := [line.strip() for line in lines if FATAL.search(line)]:
-                return found[-1][:200]
-    return None
+    def _said_last(self) -> str:
+        return self._last_death.words

@@ -254,7 +254,18 @@ class ClusterConfig:
     )
     max_attempts: int = option(
         3,
-        "a request whose worker died this often in a row, without a new token, becomes an error row",
+        "a request whose worker died this often in a row, without a new token and at last with it alone, "
+        "becomes an error row",
+        minimum=1,
+    )
+    max_deaths: int = option(
+        3,
+        "the job stops when this many workers in a row died before a new token came from anywhere",
+        minimum=1,
+    )
+    max_failed_starts: int | None = option(
+        None,
+        "a worker's place is given up after this many failed starts in a row; None: never, while others work",
         minimum=1,
     )
     startup_timeout: float = option(

@@ -48,6 +48,8 @@ def decode(
                 live.workers_wanted = dispatcher.pool.size
                 if live.workers_ready:
                     live.phase = "decoding"
+                elif missing := dispatcher.pool.missing:
+                    live.phase = missing
                 session.tick(dispatcher.stats if alone else None)
             then()
         for session in sessions:

@@ -9,7 +9,8 @@ from seer_ray.analysis.comparison import compare
 from seer_ray.analysis.groups import COLUMNS, groups_of
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
-from seer_ray.cluster.placement import cluster_nodes, place_workers
+from seer_ray.cluster.nodes import first_nodes
+from seer_ray.cluster.placement import place_workers
 from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
@@ -97,8 +98,9 @@ def _decode(session: Session, build: Builder, checked: tuple[RunConfig, Contents
     missing = session.monitor.live.total - session.monitor.live.done
     session.monitor.phase("starting Ray")
     with connected(config.cluster, session.frame.reporter.note) as watch, stop.listening():
-        nodes = cluster_nodes()
-        placement = place_workers(nodes, config.cluster, missing, config.engine.tensor_parallel)
+        nodes = first_nodes(watch, config.cluster, session.monitor.phase)
+        ranks, grows = config.engine.tensor_parallel, not watch.local
+        placement = place_workers(nodes, config.cluster, missing, ranks, grows)
         pool = WorkerPool(with_absolute_paths(reading), placement, Checked(build, contents), watch)
         with contextlib.closing(session), contextlib.closing(pool):
             pool.start(missing)

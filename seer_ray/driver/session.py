@@ -186,6 +186,8 @@ class Session:
             DecodeOptions(
                 config.engine, config.selector, config.plan, None if marks is None else tuple(marks)
             ),
+            config.cluster.max_deaths,
+            worked=bool(done),
         )
         return self.queue
 

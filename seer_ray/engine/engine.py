@@ -219,6 +219,10 @@ class Engine:
         rows = self.runner.max_batch
         return max(0, rows + max(1, rows // 4) - len(self._sequences))
 
+    def waiting(self) -> list[str]:
+        """Requests of which nothing is being computed."""
+        return [sequence.request.id for sequence in self.scheduler.waiting]
+
     # -- running -------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Completion]:

@@ -60,6 +60,9 @@ class Leader:
     def room(self) -> int:
         return self._engine.room()
 
+    def waiting(self) -> list[str]:
+        return self._engine.waiting()
+
     def stats(self) -> dict[str, float]:
         return self._engine.stats()
 

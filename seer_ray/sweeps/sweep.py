@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 from seer_ray.analysis.comparison import Comparison
 from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
-from seer_ray.cluster.placement import cluster_nodes, place_workers
+from seer_ray.cluster.nodes import first_nodes
+from seer_ray.cluster.placement import place_workers
 from seer_ray.cluster.watch import ClusterLost
 from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
@@ -170,7 +171,9 @@ class Sweep:
             contextlib.ExitStack() as stack,
         ):
             rows = sum(session.monitor.live.total - session.monitor.live.done for session in sessions)
-            placement = place_workers(cluster_nodes(), config.cluster, rows, config.engine.tensor_parallel)
+            nodes = first_nodes(watch, config.cluster, self.board.phase)
+            ranks, grows = config.engine.tensor_parallel, not watch.local
+            placement = place_workers(nodes, config.cluster, rows, ranks, grows)
             pool = stack.enter_context(
                 contextlib.closing(
                     WorkerPool(

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seer_ray.cluster import worker_pool
 from seer_ray.cluster.worker import build_engine
 from seer_ray.config.compose import from_yaml
 from seer_ray.config.options import RunConfig, SweepConfig
@@ -75,7 +74,6 @@ if __name__ == "__main__":
     def build(config: RunConfig) -> Any:
         return Journal(build_engine(config), journal, pace, is_sweep)
 
-    worker_pool.MAX_FAILURES = 100  # it is not the workers' fault that they are killed while they start
     reporter: Any = Reporter()
     if is_sweep:
         sweep.main(from_yaml(text, job=SweepConfig), reporter, build)

@@ -73,11 +73,50 @@ def test_a_lost_workers_chains_go_on_where_they_were() -> None:
     assignments.report("a", [tokens("p1/0", 11, 12)])
     assignments.report("a", [tokens("p1/0", 13)])
     assert assignments.lost("a", "gone") == []
-    again = assignments.dispatch("b", 2, 1)
-    assert ids(again) == ["p1/0", "p0/0"]
-    assert again[0].progress == Progress((11, 12, 13), Counters(attended_kv=7))
-    (outcome,) = assignments.report("b", [done(again[0], [14])])
-    assert (outcome.worker, outcome.attempts) == ("b", 2)
+    (again,) = assignments.dispatch("b", 1, 2)
+    assert again.id == "p0/0"
+    (again,) = assignments.dispatch("c", 1, 2)
+    assert again.id == "p1/0"
+    assert again.progress == Progress((11, 12, 13), Counters(attended_kv=7))
+    (outcome,) = assignments.report("c", [done(again, [14])])
+    assert (outcome.worker, outcome.attempts) == ("c", 2)
+
+
+def test_suspects_are_tried_one_by_one_beside_chains_that_get_on() -> None:
+    assignments = Assignments(grid(4, 1), max_attempts=3)
+    assignments.dispatch("a", 4, 1)
+    assert assignments.lost("a", "gone") == []
+    for n in range(3):
+        assert ids(assignments.dispatch("b", 4, 1)) == [f"p{n}/0"]
+        assert not assignments.wants("b", 1) and assignments.dispatch("b", 4, 1) == []
+        assignments.report("b", [tokens(f"p{n}/0", 1)])
+    assert ids(assignments.dispatch("b", 4, 1)) == ["p3/0"]
+    assert assignments.lost("b", "gone") == []  # p3/0 it is, which has to be alone now
+    assert ids(assignments.dispatch("c", 4, 2)) == ["p3/0"]
+    assert ids(assignments.dispatch("d", 4, 1)) == ["p0/0", "p1/0", "p2/0"]
+    (outcome,) = assignments.lost("c", "gone")
+    assert outcome.completion.request.id == "p3/0" and outcome.attempts == 3
+    assert assignments.lost("d", "gone") == []
+
+
+def test_what_only_waited_in_a_worker_is_no_suspect_the_first_time() -> None:
+    assignments = Assignments(grid(4, 1), max_attempts=3)
+    assignments.dispatch("a", 4, 1)
+    assignments.lost("a", "gone", waiting={"p2/0", "p3/0"})
+    assert ids(assignments.dispatch("b", 4, 2)) == ["p0/0"]
+    assert ids(assignments.dispatch("c", 4, 2)) == ["p1/0"]
+    for worker, request in (("b", "p0/0"), ("c", "p1/0")):
+        assignments.report(worker, [tokens(request, 1)])
+    assert ids(assignments.dispatch("b", 4, 1)) == ["p2/0", "p3/0"]
+    assignments.lost("b", "gone", waiting={"p2/0", "p3/0"})
+    assert [len(assignments.dispatch(worker, 4, 1)) for worker in "def"] == [1, 1, 1], "all suspects now"
+
+
+def test_a_worker_that_goes_with_its_node_blames_nobody() -> None:
+    assignments = Assignments(grid(3, 1), max_attempts=1)
+    for life in range(5):
+        assert len(assignments.dispatch(f"w{life}", 3, 1)) == 3
+        assert assignments.lost(f"w{life}", "its node is gone", blameless=True) == []
 
 
 def test_what_a_lost_worker_still_says_is_ignored() -> None:
@@ -107,7 +146,6 @@ def test_chains_are_kept_up_to_date_as_long_as_they_are_unfinished() -> None:
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 3, 5])
 def test_a_request_that_kills_workers_becomes_an_error_row_and_nobody_else(max_attempts: int) -> None:
-    """With a first attempt that is no trial (max_attempts=1) the mates of that attempt go too: as told."""
     assignments = Assignments(
         [make_request("good", s) for s in range(3)] + [make_request("bad")], max_attempts
     )
@@ -125,11 +163,31 @@ def test_a_request_that_kills_workers_becomes_an_error_row_and_nobody_else(max_a
                 outcomes += assignments.report(worker, [done(request, expected_tokens(request))])
     assert assignments.unfinished == 0
     errors = {o.completion.request.id: o for o in outcomes if o.completion.finish_reason == "error"}
-    assert deaths == max_attempts
-    assert set(errors) == ({"bad/0"} if max_attempts > 1 else {"bad/0", "good/0", "good/1", "good/2"})
+    assert deaths == max(2, max_attempts), "with others, then alone"
+    assert set(errors) == {"bad/0"}
     assert "boom" in str(errors["bad/0"].completion.error)
     assert errors["bad/0"].worker is None
-    assert errors["bad/0"].attempts == max_attempts
+    assert errors["bad/0"].attempts == deaths
+
+
+@pytest.mark.parametrize("samples", [1, 8])
+def test_samples_of_a_convicted_problem_come_last_and_cost_one_worker_each(samples: int) -> None:
+    assignments = Assignments([make_request("bad", s) for s in range(samples)] + grid(20, 1), max_attempts=3)
+    outcomes: list[Outcome] = []
+    deaths = 0
+    for life in range(40):
+        worker = f"w{life}"
+        while requests := assignments.dispatch(worker, 4, 1):
+            if any(id.startswith("bad") for id in assignments.held(worker)):
+                deaths += 1
+                outcomes += assignments.lost(worker, "boom")
+                break
+            for request in requests:
+                outcomes += assignments.report(worker, [done(request, expected_tokens(request))])
+    order = [outcome.completion.request.problem for outcome in outcomes]
+    assert sorted(order[1:].index(id) for id in set(order[1:])) and order.count("bad") == samples
+    assert order[-samples + 1 :] == ["bad"] * (samples - 1) or samples == 1
+    assert deaths <= 4 + 2 + (samples - 1)
 
 
 def test_a_chain_that_gets_on_is_never_given_up() -> None:
@@ -188,6 +246,8 @@ class Machine(RuleBasedStateMachine):
         self.outcomes: dict[str, Outcome] = {}
         self.known = {id: len(request.progress.tokens) for id, request in self.requests.items()}
         self.deaths_in_a_row = dict.fromkeys(self.requests, 0)
+        self.convicted = {request.problem: False for request in self.requests.values()}
+        self.alone: list[str] = []
         self.born = 0
 
     def take(self, outcomes: list[Outcome]) -> None:
@@ -198,7 +258,9 @@ class Machine(RuleBasedStateMachine):
             self.outcomes[id] = outcome
             wanted = expected_tokens(self.requests[id])
             if outcome.completion.finish_reason == "error":
-                assert self.deaths_in_a_row[id] == self.max_attempts
+                assert self.deaths_in_a_row[id] >= self.max_attempts or self.convicted[id.partition("/")[0]]
+                assert self.alone == [id]
+                self.convicted[id.partition("/")[0]] = True
                 assert list(outcome.completion.tokens) == wanted[: self.known[id]]
             else:
                 assert list(outcome.completion.tokens) == wanted
@@ -241,8 +303,9 @@ class Machine(RuleBasedStateMachine):
         for _ in range(unreported):
             self.engines[worker].step()
         del self.engines[worker]
-        for id in self.assignments.held(worker):
-            self.deaths_in_a_row[id] += 1
+        self.alone = self.assignments.held(worker)
+        for suspect in self.assignments.suspects(worker):
+            self.deaths_in_a_row[suspect.request.id] += 1
         self.take(self.assignments.lost(worker, "killed"))
         assert self.assignments.held(worker) == []
 
@@ -255,8 +318,10 @@ class Machine(RuleBasedStateMachine):
         assert len(held) == len(set(held)) == c.running
         assert c.queued + c.running == c.unfinished == len(self.requests) - len(self.outcomes)
         for worker in self.engines:
-            on_trial = [id for id in c.held(worker) if 0 < self.deaths_in_a_row[id] == self.max_attempts - 1]
-            assert not on_trial or len(c.held(worker)) == 1
+            suspects = [id for id in c.held(worker) if self.deaths_in_a_row[id]]
+            assert len(suspects) <= 1, "which of them is it if the worker dies?"
+            if suspects and self.deaths_in_a_row[suspects[0]] >= self.max_attempts - 1:
+                assert c.held(worker) == suspects
 
     def teardown(self) -> None:
         """Whatever has happened, the job ends."""

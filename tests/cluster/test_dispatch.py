@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngine, expected_tokens, make_request
 
+from seer_ray.cluster import dispatch
+from seer_ray.cluster.breaker import CircuitBreaker
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
 from seer_ray.cluster.run_queue import RunQueue
@@ -26,20 +28,41 @@ class Local:
     """Stands for a pool: every call of ``work`` is answered by the next poll, after some steps."""
 
     def __init__(self, workers: int, rows: int = 2) -> None:
-        self.rows, self.size, self.ready = rows, workers, 0
+        self.rows, self.size, self.ready, self.wanted = rows, workers, 0, workers
         self.engines: dict[str, FakeEngine] = {}
         self.options: dict[str, DecodeOptions | None] = {}
         self.calls: list[tuple[str, list[Request], DecodeOptions | None]] = []
+        self.back: dict[str, Sequence[str]] = {}
+        self.gone_soon: list[str] = []
+        self.released: list[str] = []
         self.history: list[tuple[str, str]] = []
         """(worker, request) as they are handed out, the request with its run's selector."""
         self.born = 0
         self.doomed: list[str] = []
 
-    def start(self, wanted: int) -> None: ...
+    @property
+    def alive(self) -> int:
+        return len(self.engines)
+
+    @property
+    def sharing(self) -> int:
+        return len(self.engines)
+
+    def leaving(self) -> list[str]:
+        return self.gone_soon
+
+    def release(self, worker: str) -> None:
+        assert not self.engines[worker].busy
+        del self.engines[worker]
+        self.gone_soon = [name for name in self.gone_soon if name != worker]
+        self.released.append(worker)
+
+    def start(self, wanted: int) -> None:
+        self.wanted = min(wanted, self.size)
 
     def poll(self, seconds: float) -> list[Event]:
         events: list[Event] = []
-        while len(self.engines) < self.size:
+        while len(self.engines) < self.wanted:
             name = f"w{self.born}"
             self.born += 1
             self.engines[name] = FakeEngine(self.rows)
@@ -55,11 +78,19 @@ class Local:
                 events.append(Reported(name, self._work(name, new, options)))
         return events
 
-    def work(self, worker: str, new: Sequence[Request], hungry: bool, options: DecodeOptions | None) -> None:
+    def work(
+        self,
+        worker: str,
+        new: Sequence[Request],
+        hungry: bool,
+        options: DecodeOptions | None,
+        back: Sequence[str] = (),
+    ) -> None:
         assert not any(name == worker for name, _, _ in self.calls)
         assert options is not None
         self.history += [(worker, f"{options.selector.name}:{request.id}") for request in new]
         self.calls.append((worker, list(new), options))
+        self.back[worker] = back
 
     def _work(self, name: str, new: list[Request], options: DecodeOptions | None) -> WorkReport:
         engine, refused = self.engines[name], None
@@ -71,12 +102,15 @@ class Local:
                 self.options[name] = options
             except ConfigError as error:
                 refused, new = str(error), []
+        for id in self.back.pop(name, ()):
+            engine.abort(id)
         for request in new:
             engine.submit(request)
         deltas: list[Delta] = []
         for _ in range(3):
             deltas += engine.step() if engine.busy else []
-        return WorkReport(deltas, engine.room(), engine.busy, engine.stats(), engine.plan.id, refused)
+        state = engine.room(), engine.busy, engine.stats(), engine.plan.id, engine.waiting()
+        return WorkReport(deltas, *state, refused)
 
 
 def queue(name: str, problems: int, samples: int = 2, each: int = 1, length: int = 4) -> RunQueue:
@@ -214,9 +248,10 @@ def test_workers_that_always_die_end_the_run_and_make_no_row(
     )
     done = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
     assert done == []
-    assert "workers in a row died with requests and finished none: " in str(found.failure)
-    assert "killed" in str(found.failure)
-    assert pool.deaths <= 8 * workers
+    assert found.failure == (
+        "3 workers in a row died with requests before another token came (cluster.max_deaths=3): killed"
+    )
+    assert pool.deaths <= workers + 2
 
 
 @pytest.mark.parametrize("bad", [("p0",), ("p3",), ("p11",), ("p0", "p6"), ("p0", "p1")], ids=" ".join)
@@ -233,6 +268,51 @@ def test_poisonous_problems_among_many_are_rows_of_their_own(
     assert errors == dict.fromkeys(bad, samples) and len(done) == 12 * samples
 
 
+@pytest.mark.parametrize("rows", [4, 16])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("place", [0, 50, 99])
+def test_one_poisonous_request_among_a_hundred_costs_four_workers_at_most(
+    rows: int, workers: int, place: int
+) -> None:
+    found = queue("dense", 100, 1, each=100)
+    pool = Deadly(lambda problem: problem == f"p{place}", workers, rows)
+    done = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
+    errors = [c.request.problem for _, c in done if c.finish_reason == "error"]
+    assert errors == [f"p{place}"] and len(done) == 100 and found.failure is None
+    assert pool.deaths <= 4
+
+
+@pytest.mark.parametrize("workers", [1, 4, 32])
+@pytest.mark.parametrize("seed", range(6))
+def test_many_poisonous_problems_do_not_open_the_breaker(workers: int, seed: int) -> None:
+    """Each worker that begins with some of them dies before a token has come from anywhere."""
+    bad = {f"p{p}" for p in random.Random(seed).sample(range(200), 10)}
+    found = queue("dense", 200, 1, each=200)
+    pool = Deadly(lambda problem: problem in bad, workers, 8)
+    done = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
+    assert found.failure is None
+    assert {c.request.problem for _, c in done if c.finish_reason == "error"} == bad and len(done) == 200
+
+
+def test_the_last_requests_of_a_run_that_worked_before_are_rows() -> None:
+    """With nothing beside them that would bring a token."""
+    found, pool = queue("dense", 2, 1, each=2), Deadly(lambda problem: True)
+    found._breaker = CircuitBreaker(3, worked=True)
+    done = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
+    assert [c.finish_reason for _, c in done] == ["error"] * 2 and found.failure is None
+
+
+def test_workers_that_die_in_the_midst_of_a_run_end_it() -> None:
+    found, pool = queue("dense", 60, 1, each=60), Deadly(lambda problem: False)
+    dispatcher = Dispatcher([found], pool, lambda _: None)  # type: ignore[arg-type]
+    while found.unfinished > 30:
+        dispatcher.poll(0.0)
+    pool.bad = lambda problem: True
+    done = run(dispatcher)
+    assert "workers in a row died" in str(found.failure) and pool.deaths <= 5
+    assert all(c.finish_reason != "error" for _, c in done)
+
+
 def test_one_poisonous_request_that_is_left_is_a_row() -> None:
     found, pool = queue("dense", 1, 1), Deadly(lambda problem: True)
     ((_, completion),) = run(Dispatcher([found], pool, lambda _: None))  # type: ignore[arg-type]
@@ -245,8 +325,8 @@ def test_a_run_whose_workers_die_costs_the_others_nothing() -> None:
     pool.poll(0.0)
     held = pool.work
 
-    def work(worker: str, new: Sequence[Request], hungry: bool, options: Any) -> None:
-        held(worker, new, hungry, options)
+    def work(worker: str, new: Sequence[Request], hungry: bool, options: Any, back: Any = ()) -> None:
+        held(worker, new, hungry, options, back)
         if options.selector.name == "quest":
             pool.doomed.append(worker)
 
@@ -255,3 +335,84 @@ def test_a_run_whose_workers_die_costs_the_others_nothing() -> None:
     done = run(Dispatcher(queues, pool, lambda _: None))  # type: ignore[arg-type]
     assert Counter(name for name, _ in done) == {"dense": 8}
     assert "workers in a row" in str(queues[1].failure)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a moment does not."""
+    monkeypatch.setattr(dispatch, "PAUSE", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_chains_move_from_a_crowded_worker_to_those_that_come_later() -> None:
+    found = queue("dense", 8, 1, each=8, length=60)
+    dispatcher, pool = dispatcher_of([found], workers=1, rows=8)
+    for _ in range(3):
+        dispatcher.poll(0.0)
+    assert found.assignments.load("w0") == 8
+    pool.size = 4
+    for _ in range(6):
+        dispatcher.poll(0.0)
+    assert [found.assignments.load(f"w{n}") for n in range(4)] == [2, 2, 2, 2]
+    done = run(dispatcher)
+    assert all(list(c.tokens) == expected_tokens(c.request) for _, c in done) and len(done) == 8
+    assert sum(engine.produced for engine in pool.engines.values()) <= 8 * 60, "no token was made twice"
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("seed", range(4))
+def test_chains_that_move_and_workers_that_die_lose_and_double_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    requests = [make_request(f"p{p}", 0, chance.randint(1, 90)) for p in range(30)]
+    options = DecodeOptions(EngineConfig(), SelectorConfig(name="dense"), PlanConfig())
+    found = RunQueue("dense", [requests], 3, None, options)
+    dispatcher, _ = dispatcher_of([found], workers=5, rows=8)
+    done = run(dispatcher, chance)
+    assert sorted(c.request.id for _, c in done) == sorted(request.id for request in requests)
+    assert all(list(c.tokens) == expected_tokens(c.request) for _, c in done)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_idle_workers_are_let_go_in_the_tail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "RELEASE", -1.0)
+    requests = [make_request(f"p{p}", 0, length) for p, length in enumerate((3, 3, 40, 40))]
+    options = DecodeOptions(EngineConfig(), SelectorConfig(name="dense"), PlanConfig())
+    dispatcher, pool = dispatcher_of([RunQueue("dense", [requests], 3, None, options)], workers=4, rows=1)
+    for _ in range(6):
+        dispatcher.poll(0.0)
+    assert len(pool.released) == 2 and pool.alive == 2
+    assert dispatcher.unfinished == 2 == len(run(dispatcher))
+    assert pool.born == 4, "who is let go is not started again"
+
+
+def test_a_node_that_leaves_keeps_no_chain_and_no_worker() -> None:
+    found = queue("dense", 6, 1, each=6, length=60)
+    dispatcher, pool = dispatcher_of([found], workers=2, rows=8)
+    for _ in range(3):
+        dispatcher.poll(0.0)
+    assert found.assignments.load("w0") == 3
+    pool.gone_soon, pool.size = ["w0"], 1
+    for _ in range(5):
+        dispatcher.poll(0.0)
+    assert pool.released == ["w0"] and found.assignments.load("w1") == 6
+    done = run(dispatcher)
+    assert all(list(c.tokens) == expected_tokens(c.request) for _, c in done) and len(done) == 6
+    assert pool.engines["w1"].produced + 3 * 6 <= 6 * 60, "chains came with their tokens"
+
+
+def test_what_dead_workers_had_in_use_is_in_use_no_more() -> None:
+    found = queue("dense", 4, 1, each=4, length=30)
+    dispatcher, pool = dispatcher_of([found], workers=2, rows=2)
+    for _ in range(3):
+        dispatcher.poll(0.0)
+    for engine in pool.engines.values():
+        engine.pages = 100.0
+    dispatcher.poll(0.0)
+    before = dispatcher.stats()
+    assert before["pages"] == 200.0
+    pool.doomed.append("w0")
+    pool.size = 1
+    while pool.doomed:
+        dispatcher.poll(0.0)
+    after = dispatcher.stats()
+    assert after["pages"] == 100.0 and after["new_tokens"] >= before["new_tokens"] > 0

@@ -4,9 +4,12 @@ import threading
 from array import array
 
 import pytest
+from engines import around_pages, make_engine, outcomes, run
 from fake_engine import FakeEngine, expected_tokens, make_request
 
+from seer_ray.cluster.assignments import Assignments, Outcome
 from seer_ray.cluster.engine_thread import Built, EngineLoop, merge
+from seer_ray.engine import Engine
 from seer_ray.engine.request import Completion, Counters, Delta, Request
 
 LONG = 3600.0
@@ -137,3 +140,52 @@ def test_merged_deltas_are_one_delta() -> None:
     third = merge(second, Delta("p/0", [3], None, completion))
     tokens = array("i", [1, 2, 3])
     assert third == Delta("p/0", tokens, Counters(attended_kv=2), completion, logprobs=[b"a", b"b"])
+
+
+def test_requests_that_are_given_back_come_with_their_tokens_and_leave_room() -> None:
+    engine = Gated(rows=2)
+    loop = EngineLoop(lambda: engine)
+    engine.let(3)
+    requests = [make_request(name, length=50) for name in ("runs", "goes", "waits")]
+    loop.exchange(requests, 0.0, hungry=False)
+    engine.let(2)
+    report = loop.exchange([], LONG, False, None, ["goes/0", "waits/0", "unknown/0"])
+    back = {delta.request_id: delta for delta in report.deltas if delta.completion is not None}
+    assert {id: delta.completion.finish_reason for id, delta in back.items() if delta.completion} == {
+        "goes/0": "abort",
+        "waits/0": "abort",
+    }
+    assert report.room == 1 and report.busy
+    engine.let(100)
+    assert loop.exchange([], 0.0, False, None, ["runs/0"]).deltas and not loop.exchange([], 0.0, False).busy
+
+
+@pytest.mark.parametrize("selector", ["dense", "quest"])
+def test_chains_that_move_are_bitwise_the_same_in_exact_mode(selector: str) -> None:
+    """From one engine to another and back, with sampling: promise 2."""
+    requests = around_pages({"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.9})
+
+    def build() -> Engine:
+        return make_engine("qwen3", selector, budget=32, exact=True)
+
+    expected, assignments = outcomes(run(build(), requests)), Assignments(requests, max_attempts=3)
+    loops = {name: EngineLoop(build) for name in ("a", "b")}
+    done: dict[str, Outcome] = {}
+    moved: set[str] = set()
+    for turn in range(2000):
+        for name, loop in loops.items():
+            new = assignments.dispatch(name, 3, 1 if not assignments.load("b") else 2)
+            back = assignments.movable(name)[: 1 + turn % 2] if turn % 4 == 3 else []
+            moved |= set(back)
+            report = loop.exchange(new, 0.0, False, None, back)
+            for outcome in assignments.report(name, report.deltas):
+                done[outcome.completion.request.id] = outcome
+        if not assignments.unfinished:
+            break
+    assert {id: list(outcome.completion.tokens) for id, outcome in done.items()} == {
+        id: made[0] for id, made in expected.items()
+    }
+    assert {id: o.completion.counters.attended_kv for id, o in done.items()} == {
+        id: made[4] for id, made in expected.items()
+    }
+    assert len(moved) > 2 and max(outcome.attempts for outcome in done.values()) > 2

@@ -141,6 +141,7 @@ class Run:
         cluster, results = config.cluster, config.results
         cluster.address, cluster.workers, cluster.num_cpus = "local", 2, 1
         cluster.report_interval, cluster.max_attempts = 0.1, 20
+        cluster.max_deaths = 100  # it is not the workers' fault that they are killed while they start
         results.folder = str(tmp_path / "runs")
         results.part_interval = results.progress_interval = 0.2
         config.tracking.enabled = False

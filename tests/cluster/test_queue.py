@@ -18,13 +18,12 @@ from seer_ray.results.chain import Chain
 
 def next_of(problems: list[Problem], worker: str, longest_first: bool) -> Problem | None:
     """By a look at all problems that have fresh requests."""
-    good = [problem for problem in problems if not problem.suspect]
-    if longest_first and good:
-        return min(good, key=lambda problem: (-problem.longest, problem.order))
+    if longest_first and problems:
+        return min(problems, key=lambda problem: (-problem.longest, problem.order))
     for home in (worker, None) if not longest_first else ():
-        if mine := [problem for problem in good if problem.worker == home]:
+        if mine := [problem for problem in problems if problem.worker == home]:
             return mine[0]
-    return min(problems, key=lambda problem: (problem.suspect, problem.order), default=None)
+    return min(problems, key=lambda problem: problem.order, default=None)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -40,14 +39,14 @@ def test_heaps_give_what_a_look_at_everything_gives(seed: int) -> None:
             known[problem.id] = problem
             problem.unfinished += 1
             request = make_request(problem.id, order)
-            queue.add(Pending(request, order, problem, Chain()), on_trial=False)
+            queue.add(Pending(request, order, problem, Chain()))
             order += 1
         elif what < 0.4 and taken:
-            queue.add(taken.pop(chance.randrange(len(taken))), on_trial=False)
+            queue.add(taken.pop(chance.randrange(len(taken))))
         elif what < 0.5 and known:
             queue.grew(chance.choice(list(known.values())), chance.randrange(50))
-        elif what < 0.53 and known:
-            queue.suspect(chance.choice(list(known.values())))
+        elif what < 0.51 and known:
+            queue.convict(chance.choice(list(known.values())))
         elif what < 0.58:
             place = chance.randrange(3)
             gone, workers[place] = workers[place], f"w{step}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from seer_ray.cluster import watch
+from seer_ray.cluster.nodes import Node
 from seer_ray.cluster.watch import ClusterLost, ClusterWatch, ask_cluster, listens
 
 
@@ -89,3 +90,20 @@ def test_a_loss_is_an_error_with_its_name() -> None:
     found.lost = "the head is gone"
     with pytest.raises(ClusterLost, match=r"^the head is gone$"):
         found.check()
+
+
+def test_a_question_that_hangs_ends_with_the_cluster() -> None:
+    found = ClusterWatch({"the head": raising(ConnectionRefusedError())})
+    with found.watching(), pytest.raises(ClusterLost, match="the head is gone"):
+        found.ask(lambda: time.sleep(3600))
+    assert ClusterWatch({}).ask(lambda: 7) == 7
+    with pytest.raises(OSError, match="torn"):
+        ClusterWatch({}).ask(raising(OSError("torn")))
+
+
+def test_the_nodes_are_looked_at_beside() -> None:
+    found = ClusterWatch({}, lambda: [Node("a", "", {})])
+    with found.watching():
+        while not found.nodes:
+            time.sleep(0.01)
+    assert [node.id for node in found.nodes] == ["a"]

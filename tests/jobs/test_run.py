@@ -184,9 +184,9 @@ def test_a_request_that_kills_workers_costs_its_row_only(letters: MakeConfig) ->
 
 
 def test_a_job_that_cannot_go_on_says_so_and_can_be_taken_up_again(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig,
 ) -> None:
-    monkeypatch.setattr("seer_ray.cluster.worker_pool.MAX_FAILURES", 1)
+    config.cluster.max_deaths = 1
     with pytest.raises(JobError, match="no worker could be started: OSError: weights are torn"):
         run(config, Recorder(), fake_engine.build_broken)
     status = said(config, "status.json")
