@@ -30,6 +30,7 @@ COLUMNS = {
     "requests": "requests",
     "ms_per_request": "ms each",
     "core": "of a core",
+    "core_all": "with the end",
     "peak_mib": "MiB",
     "first_s": "begun, s",
     "resumed_first_s": "again, s",
@@ -134,7 +135,7 @@ FLAGS = (
 def _said(name: str, value: Any) -> str:
     if value is None:
         return ""
-    if name in ("core", "waited", "tail_idle", "of_undisturbed"):
+    if name in ("core", "core_all", "waited", "tail_idle", "of_undisturbed"):
         return f"{100 * value:.2f} %"
     return f"{value:,.3f}" if name == "ms_per_request" else f"{value:,.0f}"
 
@@ -197,7 +198,8 @@ def measure(
         "workers": fleet.workers,
         "requests": requests,
         "ms_per_request": round(clock.driver / requests * 1e3, 4),
-        "core": round(clock.driver / clock.now, 4),
+        "core": round(pool.crowded[1] / max(pool.crowded[0], 1e-9), 4),
+        "core_all": round(clock.driver / clock.now, 4),
         "driver_s": round(clock.driver, 3),
         "simulated_s": round(clock.now, 1),
         "peak_mib": round(peak / 2**20),

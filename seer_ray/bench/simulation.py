@@ -6,6 +6,7 @@ wait for a slow driver as they would, and jumps to the next event while the driv
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import math
 import pickle
@@ -15,6 +16,7 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from seer_ray.engine.request import Completion, Counters, Delta, Reading, Reques
 VOCABULARY = 1000
 """Of the tokens that are generated; which they are costs the driver nothing."""
 LAYERS = 28
+NORMAL = NormalDist()
 NOTICE = 30.0
 """Seconds between a spot node's notice and its end."""
 
@@ -56,13 +59,18 @@ class Fleet:
 
     def length(self, request: Request) -> int:
         """Tokens of a chain: a function of its id."""
-        chance = random.Random(f"{self.seed}/{request.id}").gauss(0.0, self.sigma)
+        chance = self.sigma * NORMAL.inv_cdf(self._chance(f"length/{request.id}"))
         return max(
             1, min(self.most_tokens, int(self.median * math.exp(chance)), request.sampling.max_new_tokens)
         )
 
     def poisonous(self, request: Request) -> bool:
-        return random.Random(f"poison/{self.seed}/{request.id}").random() < self.poison
+        return self.poison > 0 and self._chance(f"poison/{request.id}") < self.poison
+
+    def _chance(self, text: str) -> float:
+        """Between 0 and 1, both not reached."""
+        digest = hashlib.blake2b(f"{self.seed}/{text}".encode(), digest_size=6).digest()
+        return (int.from_bytes(digest, "little") + 0.5) / 2**48
 
 
 class VirtualClock:
@@ -138,6 +146,8 @@ class SimulatedPool:
         """Slot seconds: free while the driver had requests for them; free while it had none; decoding."""
         self.deaths = 0
         self.reports = 0
+        self.crowded = (0.0, 0.0)
+        """The clock when requests last waited, and what the driver had taken by then."""
         self.first_dispatch: float | None = None
         """When the first request came, by ``time.perf_counter``."""
         self.queued = lambda: 0
@@ -215,6 +225,8 @@ class SimulatedPool:
         """What happened; moves the clock on to the next event, by up to ``seconds``."""
         self.clock.enter()
         clock, until = self.clock, self.clock.now + seconds
+        if self.queued():
+            self.crowded = clock.now, clock.driver
         events: list[Event] = []
         reports: list[tuple[str, bytes]] = []
         while self._events and not events and not reports and self._events[0][0] <= until:

@@ -20,7 +20,7 @@ from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
-from seer_ray.tasks.forms import asked_form, in_form
+from seer_ray.tasks.forms import in_form
 from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
 from seer_ray.tasks.thinking import ReasoningParser
 
@@ -220,7 +220,7 @@ class RowWriter:
             "finish_reason": completion.finish_reason,
             "reference": prompt.problem.answer,
             "inputs": prompt.problem.inputs,
-            "in_form": None if failed else in_form(asked_form(prompt.problem.messages), said.answer),
+            "in_form": None if failed else in_form(prompt.form, said.answer),
             "prompt_tokens": len(request.prompt),
             "completion_tokens": len(completion.tokens),
             "thinking_tokens": said.thinking_tokens,

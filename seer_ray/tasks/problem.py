@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from seer_ray.tasks.asked import Asked
 from seer_ray.tasks.documents import Document
+from seer_ray.tasks.forms import asked_form
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,8 @@ class Prompt:
     """Why there is none; None: there is one."""
     document: tuple[int, int] | None = None
     """The tokens of the problem's document: index of the first, and past the last. None: it has none."""
+
+    @cached_property
+    def form(self) -> str | None:
+        """In which it asks for the answer, see ``forms.asked_form``."""
+        return asked_form(self.problem.messages)

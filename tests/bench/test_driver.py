@@ -22,7 +22,7 @@ def test_nothing_is_lost_or_doubled_when_workers_die_and_the_driver_stops(
     (row,) = found["rows"]
     assert (row["lost"], row["doubled"], row["requests"]) == (0, 0, 120)
     assert row["deaths"] > 0 and row["resumed_first_s"] > 0
-    assert 0 < row["core"] < 1 and 0 <= row["waited"] < 1 and 0 < row["tail_idle"] < 1
+    assert row["core"] > 0 and 0 < row["core_all"] < 1 and 0 <= row["waited"] < 1 and 0 < row["tail_idle"] < 1
     assert row["of_undisturbed"] > 0 and row["ms_per_request"] > 0 and row["peak_mib"] > 0
     assert found["settings"]["median"] == 40
     assert "ms each" in err and "doubled" in err
