@@ -104,8 +104,8 @@ class EngineLoop:
         self._slow: str | None = None
         self._failure: BaseException | None = None
         self._steps = 0
-        self._interval = 0.0  # seconds that a caller waits for a report
-        self._asked = float("-inf")  # when a step was asked to tell all
+        self._interval = 0.0  # seconds between two reports of unfinished chains
+        self._fresh = False  # a step has told of them since they were due
         self._posted = 0  # requests that came into the inbox
         self._seen = 0  # requests that room and busy know of
         self._room, self._busy, self._stats = 0, False, dict[str, float]()
@@ -161,14 +161,15 @@ class EngineLoop:
                 rest: float | None = None
                 if self._steps > begun and self._seen == self._posted:
                     rest = deadline - time.monotonic()
-                    if rest <= 0 or back or (hungry and self._room > 0):
+                    if (rest <= 0 and self._fresh) or back or (hungry and self._room > 0):
                         break
+                    rest = rest if rest > 0 else None
                 self._changed.wait(rest)
             self._raise_failure()
             deltas, self._done = self._done, []
-            if (now := time.monotonic()) >= deadline:
+            if (now := time.monotonic()) >= deadline and self._fresh:
                 deltas += self._outbox.values()
-                self._outbox, self._told = {}, now
+                self._outbox, self._told, self._fresh = {}, now, False
             refused, self._refused = self._refused, None
             state = self._room, self._busy, self._stats, str(self._plan), self._waiting
             return WorkReport(deltas, *state, refused)
@@ -195,21 +196,18 @@ class EngineLoop:
                     continue
                 for request in new:
                     engine.submit(request)
-                deltas = engine.step(self._tells()) if engine.busy else []
-                self._publish(engine, deltas, len(new) + len(back))
+                tell = self._due()
+                deltas = engine.step(tell) if engine.busy else []
+                self._publish(engine, deltas, len(new) + len(back), tell)
         except BaseException as failure:
             with self._changed:
                 self._failure = failure
                 self._changed.notify_all()
 
-    def _tells(self) -> bool:
-        """Whether a report's time has passed since a step was asked to tell all: telling costs more than a
-        step's host work otherwise does."""
-        now = time.monotonic()
-        due = now >= self._asked + self._interval
-        if due:
-            self._asked = now
-        return due
+    def _due(self) -> bool:
+        """Whether a caller is to hear of unfinished chains: to tell costs more than a step's host work does
+        otherwise."""
+        return time.monotonic() >= self._told + self._interval
 
     def _configured(self, engine: Steppable) -> bool:
         """Whether the engine has the options that are wanted, now."""
@@ -224,8 +222,9 @@ class EngineLoop:
             self._current = wanted
         return True
 
-    def _publish(self, engine: Steppable, deltas: list[Delta], submitted: int) -> None:
+    def _publish(self, engine: Steppable, deltas: list[Delta], submitted: int, told: bool = False) -> None:
         with self._changed:
+            self._fresh |= told
             for delta in deltas:
                 merged = merge(self._outbox.pop(delta.request_id, None), delta)
                 if merged.completion is not None:
