@@ -66,6 +66,8 @@ class Engine:
             "decode_s": 0.0,
             "decode_bytes": 0,
             "preemptions": 0,
+            "prefill_attended": 0,
+            "prefill_available": 0,
         }
         self._steps = {"captured": 0, "eager": 0}
         """Of runners that are gone."""
@@ -89,6 +91,8 @@ class Engine:
         self._counters["preemptions"] += self.scheduler.preemptions
         for kind, count in self.runner.steps.items():
             self._steps[kind] += count
+        self._counters["prefill_attended"] += self.runner.prompt_reads.attended
+        self._counters["prefill_available"] += self.runner.prompt_reads.available
         # The old cache goes first: two do not fit.
         del self.runner, self.scheduler
         refused: ConfigError | None = None
@@ -308,8 +312,10 @@ class Engine:
         reading (weights, selected K and V, block summaries; on all ranks); ``decode_floor_s`` the time of
         that at the device's copy rate (all ranks at once), known after a ``warm_up``:
         ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
+        ``prefill_attended`` and ``prefill_available`` count pairs of a token and a key, in the layers that
+        read prompts sparsely.
         """
-        scheduler, rate = self.scheduler, self._copy_rate
+        scheduler, rate, reads = self.scheduler, self._copy_rate, self.runner.prompt_reads
         floor = {"decode_floor_s": self._counters["decode_bytes"] / rate} if rate else {}
         return {
             **self._counters,
@@ -317,6 +323,8 @@ class Engine:
             "preemptions": self._counters["preemptions"] + scheduler.preemptions,
             "captured_steps": self._steps["captured"] + self.runner.steps["captured"],
             "eager_steps": self._steps["eager"] + self.runner.steps["eager"],
+            "prefill_attended": self._counters["prefill_attended"] + reads.attended,
+            "prefill_available": self._counters["prefill_available"] + reads.available,
             "running": len(scheduler.running),
             "waiting": len(scheduler.waiting),
             "pages_used": sum(pool.used for pool in scheduler.pools),

@@ -39,7 +39,10 @@ class Sequence:
         thinking = request.sampling.thinking
         self.thinking = None if thinking is None else ThinkingState(thinking, request.progress.tokens)
         """None: nothing is forced."""
-        self.prompt_key = hashlib.blake2b(array("q", request.prompt).tobytes(), digest_size=16).digest()
+        # What is computed of a prompt depends on where its document is, too.
+        said = array("q", (*request.prompt, *(request.document or ())))
+        place = b"" if request.document is None else b"document"
+        self.prompt_key = hashlib.blake2b(said.tobytes(), digest_size=16, person=place).digest()
         self.pages: list[list[int]] = []
         """By cache group, in order of position; page 0 stands for those that were given back."""
         self.cached = 0
