@@ -30,6 +30,7 @@ from seer_ray.analysis.measures import (
     of_saved,
     pass_at,
     pass_problems,
+    prefill_sparsity,
     sparse_per_dense,
     strict,
 )
@@ -220,6 +221,10 @@ METRICS = (
            "reads relative to dense that the layers' budgets allow at the lengths there were", "fraction",
            PLAN, nominal_read_rate,
            sweep=Column("nominal", percent, 2), report=Column("KV read, nominal", round_percent, 0)),
+    Metric("prefill/sparsity",
+           "pairs of a token and a key that prompts left out, in layers that read prompts sparsely",
+           "fraction", (), prefill_sparsity,
+           summary=Line("prompts", lambda sparsity: f"{percent(sparsity)} of their attention skipped")),
     Metric("plan/sparse_per_dense", "sparse layers for each dense one: the ratio that plan.ratio came to", "",
            ("selector", "error"), sparse_per_dense),
     Metric("engine/preemptions", "times that chains were put back to make room", "", ("preemptions",),

@@ -23,6 +23,8 @@ COUNTERS = (
     "preemptions",
     "captured_steps",
     "eager_steps",
+    "prefill_attended",
+    "prefill_available",
 )
 """Of an engine's ``stats``, those that only grow."""
 

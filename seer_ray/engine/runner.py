@@ -48,7 +48,6 @@ from seer_ray.models.patch import (
     rope_tables,
 )
 from seer_ray.models.plan import resolve_plan
-from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.selectors.base import Selector
 from seer_ray.selectors.make import make_selector
 
