@@ -191,6 +191,16 @@ def read_prefill_config(file: Path, option: str) -> tuple[PrefillGateConfig, dic
     return PrefillGateConfig.parse(data, option), data
 
 
+def read_prefill_settings(source: str) -> PrefillGateConfig:
+    """The settings of prefill gates, without their weights.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    option = f"model.prefill_gates={source}"
+    return read_prefill_config(find_gates(source, option).parent / "config.json", option)[0]
+
+
 def init_prefill_gates(
     model_config: PreTrainedConfig,
     config: PrefillGateConfig,
