@@ -316,6 +316,31 @@ class GatesEvalConfig(HeldOutConfig):
 
 
 @dataclass
+class GatesPromptsConfig(HeldOutConfig):
+    """How good prefill gates (``model.prefill_gates``) are, on held-out documents as prompts."""
+
+    command = "gates prompts"
+
+    selectors: list[str] = option(
+        ["oracle", "best", "window"],
+        "beside the gates, and beside those of decoding (model.gates) averaged over a block's rows; best: "
+        "the most mass there is; window: the first and the most recent blocks (A-shape)",
+    )
+    densities: list[float] = option([0.5, 0.3, 0.2, 0.1], "shares of their blocks that prompts read")
+    last_blocks: int = option(2, "as selector.prefill.last_blocks", minimum=0)
+    outputs: bool = option(
+        True, "next-token distributions too: one pass of the model for each selector and density"
+    )
+    block_size: int | None = option(
+        None, "without prefill gates, which have their own; None: 64", unit="tokens", minimum=1
+    )
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        return ["prompts", self.model.short]
+
+
+@dataclass
 class GatesSharesConfig(HeldOutConfig):
     """Which layers of a model should read more than others, at the same number of tokens in all."""
 

@@ -291,5 +291,5 @@ def losses(model: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
     found = []
     for some, following in zip(hidden[:-1].split(LOGIT_ROWS), tokens[1:].split(LOGIT_ROWS), strict=True):
         logits = logits_of(model, some).float()
-        found.append(torch.nn.functional.cross_entropy(logits, following, reduction="none"))
+        found.append(torch.nn.functional.cross_entropy(logits, following.long(), reduction="none"))
     return torch.cat(found).double()
