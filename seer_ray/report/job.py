@@ -203,7 +203,7 @@ def _prompts(folder: JobFolder) -> Content:
     tables = [Table("What prompts keep", heads, [_gate_row(row) for row in rows])]
     known = [row for row in rows if row["perplexity"] is not None]
     if known:
-        lines = [
+        lines: list[tuple[str, ...]] = [
             (
                 f"{r['budget']}, {r['selector']}",
                 f"{r['perplexity']:.3f}",
