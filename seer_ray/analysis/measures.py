@@ -51,6 +51,12 @@ def share_captured(engines: Mapping[str, float]) -> float | None:
     return captured / (captured + eager) if captured + eager else None
 
 
+def prefill_rate(run: Run) -> float | None:
+    """Prompt tokens a second of their passes."""
+    seconds = run.engines.get("prefill_s", 0.0)
+    return run.engines.get("prefill_tokens", 0.0) / seconds if seconds > 0 else None
+
+
 def prefill_sparsity(run: Run) -> float | None:
     """None: all prompts were read densely."""
     available = run.engines.get("prefill_available", 0)

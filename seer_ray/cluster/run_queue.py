@@ -23,6 +23,7 @@ COUNTERS = (
     "preemptions",
     "captured_steps",
     "eager_steps",
+    "prefill_s",
     "prefill_attended",
     "prefill_available",
 )

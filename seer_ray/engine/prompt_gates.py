@@ -64,9 +64,13 @@ class PromptReads:
 
     def __init__(self, decoder: Decoder, q_heads: int) -> None:
         """``q_heads``: of this rank."""
-        self.available = self._dense = 0
         self._layers = sum(gate is not None for gate in decoder.prefill_gates)
         self._q_heads, self._group = q_heads, decoder.group
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins at 0."""
+        self.available = self._dense = 0
         self._sparse: torch.Tensor | None = None
 
     @property
