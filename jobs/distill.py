@@ -30,13 +30,17 @@ def main(config: DistillConfig, reporter: Reporter[TrainLive, TrainSummary] | No
         reporter.note(f"computed peak memory of a worker: {plan(config).total / 2**30:.1f} GiB")
     sources = ", ".join(source.path for source in parse_sources(config.data))
     then = f"seer-ray run model.name={config.model.name} model.gates={{product}} selector=seer"
+    if config.gates.kind == "prefill":
+        then = f"seer-ray run model.name={config.model.name} model.prefill_gates={{product}} selector=dense"
+        then += " selector.prefill.density=0.3"
     return train(config, _launch, "gates", reporter, Dataset("documents", sources, sources, 0), (then,))
 
 
 def plan(config: DistillConfig) -> MemoryPlan:
     """The computed peak of a worker. Reads configs, no weights."""
     from seer_ray.models.load import DTYPES, load_config
-    from seer_ray.training.gates.distillation import gate_shape, plan_of
+    from seer_ray.training.gates.distillation import plan_of
+    from seer_ray.training.gates.shapes import gate_shape
 
     hf_config = load_config(config.model)
     dtype = DTYPES.get(config.model.dtype) or getattr(hf_config, "dtype", None) or DTYPES["float32"]

@@ -11,7 +11,16 @@ from seer_ray.config.compose import top_file
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
 from seer_ray.config.overrides import near_miss
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
+from seer_ray.config.training import (
+    DistillConfig,
+    GatesEvalConfig,
+    GatesPromptsConfig,
+    GatesSharesConfig,
+    PretrainConfig,
+)
+
+GATED = {GatesSharesConfig: "model.gates", GatesPromptsConfig: "model.prefill_gates"}
+"""Jobs about one set of gates, and the option that names it."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,12 @@ class JobKind:
 
         if self.config is GatesEvalConfig:
             return [f"sets={typed(list(words))}"]
-        if self.config is not GatesSharesConfig:
+        if self.config not in GATED:
             near = near_miss(words[0], self.config)
             raise ConfigError(f"{words[0]}: must be option=value, such as results.folder=runs{near}")
         if len(words) > 1:
-            raise ConfigError(f"{' '.join(words)}: a budget is divided for one set of gates; name one")
-        return [f"model.gates={typed(words[0])}"]
+            raise ConfigError(f"{' '.join(words)}: {self.command} takes one set of gates; name one")
+        return [f"{GATED[self.config]}={typed(words[0])}"]
 
     @property
     def main(self) -> Callable[[Any, Any], Any]:
@@ -68,6 +77,7 @@ KINDS = (
     JobKind(DistillConfig, "training.json"),
     JobKind(GatesEvalConfig, "training.json", resumable=False),
     JobKind(GatesSharesConfig, "training.json", resumable=False),
+    JobKind(GatesPromptsConfig, "training.json", resumable=False),
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from seer_ray.kernels import compiled
+from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, tensors
 
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
@@ -88,6 +89,30 @@ def attend(
     out = torch.empty_like(q)
     compiled.operation("attend")(q, numbers, scales, page_ids, counts, tails, skips, sinks, out, split, scale)
     return out.to(dtype)
+
+
+def takes_prefill(q: torch.Tensor, kv: KV) -> bool:
+    """Whether attention of prompts to selected pages is compiled for this cache and these queries."""
+    fits = kv.shape[3] <= MAX_BLOCK and kv.shape[4] <= MAX_DIM
+    return isinstance(kv, torch.Tensor) and fits and q.dtype == kv.dtype and takes_rows(q, kv)
+
+
+def prefill(
+    q: torch.Tensor,
+    kv: KV,
+    chunks: Chunks,
+    scale: float,
+    page_ids: torch.Tensor,
+    counts: torch.Tensor,
+) -> torch.Tensor:
+    """See ``kernels.prefill``."""
+    assert isinstance(kv, torch.Tensor)
+    if q.stride(2) != 1 or q.stride(1) != q.shape[2]:
+        q = q.contiguous()
+    out = torch.empty(q.shape, dtype=q.dtype)
+    tiles = torch.tensor([(t.first, t.start % chunks.block, t.end - t.start) for t in chunks.tiles])
+    compiled.operation("prefill")(q, kv, tiles, page_ids.contiguous(), counts.contiguous(), out, scale)
+    return out
 
 
 def score(

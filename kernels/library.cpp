@@ -155,6 +155,15 @@ void convolve_step_(Tensor x, Tensor states, Tensor slots, Tensor weight, Maybe 
   });
 }
 
+void prefill_(Tensor q, Tensor kv, Tensor tiles, Tensor page_ids, Tensor counts, Tensor out, double scale) {
+  by_dtype(kv, [&](auto number) {
+    using T = decltype(number);
+    prefill_tiles<T>(at<T>(q), q.stride(0), at<T>(kv), at<int64_t>(tiles), at<int64_t>(page_ids), at<int64_t>(counts),
+                     at<T>(out), tiles.size(0), q.size(1), kv.size(1), page_ids.size(1), page_ids.size(2), kv.size(3),
+                     q.size(2), scale);
+  });
+}
+
 void target_max_(Tensor q, Tensor keys, Tensor sums, Tensor out, int64_t first) {
   const int64_t tokens = q.size(0), dim = q.size(2), heads = keys.size(0), blocks = keys.size(1);
   target_max(at<float>(q), at<float>(keys), at<float>(sums), at<float>(out), tokens, first, heads,
@@ -191,6 +200,8 @@ SEER_RAY_DEFINE(LIBRARY, m) {
       "float eps) -> ()");
   m.def(
       "convolve_step(Tensor x, Tensor(a!) states, Tensor slots, Tensor weight, Tensor? bias, Tensor(b!) out) -> ()");
+  m.def(
+      "prefill(Tensor q, Tensor kv, Tensor tiles, Tensor page_ids, Tensor counts, Tensor(a!) out, float scale) -> ()");
   m.def("target_max(Tensor q, Tensor keys, Tensor sums, Tensor(a!) out, int first) -> ()");
 }
 
@@ -205,6 +216,7 @@ SEER_RAY_IMPLEMENT(LIBRARY, m) {
   m.impl("mlp", TORCH_BOX(&mlp_));
   m.impl("delta_step", TORCH_BOX(&delta_step_));
   m.impl("convolve_step", TORCH_BOX(&convolve_step_));
+  m.impl("prefill", TORCH_BOX(&prefill_));
   m.impl("target_max", TORCH_BOX(&target_max_));
 }
 

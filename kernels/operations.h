@@ -66,6 +66,12 @@ template <typename T>
 void convolve_step(const T* x, T* states, const int64_t* slots, const T* weight, const T* bias, T* out, int64_t rows,
                    int64_t channels, int64_t kernel);
 
+// q: rows apart by its stride. lists: of pages, one for each KV head or each query head.
+template <typename T>
+void prefill_tiles(const T* q, int64_t q_stride, const T* kv, const int64_t* tiles, const int64_t* page_ids,
+                   const int64_t* counts, T* out, int64_t count, int64_t q_heads, int64_t heads, int64_t lists,
+                   int64_t width, int64_t block, int64_t dim, float scale);
+
 // q [tokens, heads * group, dim] with the scale folded in, keys [heads, blocks, dim, block], sums [heads * group, tokens],
 // out [tokens - first, heads, blocks] of zeros. block is a multiple of kLanes.
 void target_max(const float* q, const float* keys, const float* sums, float* out, int64_t tokens, int64_t first,

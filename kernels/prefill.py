@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from seer_ray.kernels import gpu
+from seer_ray.kernels import cpu, gpu
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, Quantised
 
@@ -28,8 +28,9 @@ def prefill(
         chunks: which tokens belong together, and where their pages are.
         scale: of the logits.
         page_ids: pages that each tile of ``chunks.tiles`` reads, ``[tiles, kv_heads, k]`` int64, ascending,
-            the tile's own page last; see the package docstring. None: all.
-        counts: ``[tiles, kv_heads]`` int64, at least 1.
+            the tile's own page last; see the package docstring. Or ``[tiles, q_heads, k]``: each query head
+            has its own. None: all.
+        counts: ``[tiles, kv_heads]`` int64, or ``[tiles, q_heads]``, at least 1.
         window: a token sees so many positions, its own included, and pages before those are not read; not
             with a selection. None: all.
         sinks: see ``kernels.attend``.
@@ -41,6 +42,8 @@ def prefill(
         from seer_ray.kernels import triton_prefill
 
         return triton_prefill.prefill(q, kv, chunks, scale, page_ids, counts, window, sinks)
+    if page_ids is not None and counts is not None and sinks is None and cpu.takes_prefill(q, kv):
+        return cpu.prefill(q, kv, chunks, scale, page_ids, counts)
     return reference(q, kv, chunks, scale, page_ids, counts, window, sinks)
 
 
@@ -109,10 +112,11 @@ def _sparse(
     scale: float,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """One tile, its first token at ``offset`` in the last of the pages ``ids [kv_heads, k]``."""
+    """One tile, its first token at ``offset`` in the last of the pages ``ids``, ``[kv_heads, k]`` or of each
+    query head."""
     (tokens, _, dim), (heads, width), block = q.shape, ids.shape, kv.shape[3]
     ids = torch.where(torch.arange(width, device=q.device) < counts.unsqueeze(1), ids, 0)
-    head = torch.arange(heads, device=q.device).unsqueeze(1)
+    head = torch.arange(heads, device=q.device).unsqueeze(1) // (heads // kv.shape[1])
     token = torch.arange(width * block, device=q.device)
     last = (counts - 1).unsqueeze(1) * block + offset + torch.arange(tokens, device=q.device)
     seen = token <= last.unsqueeze(2)  # [kv_heads, tokens, width * block]

@@ -37,7 +37,9 @@ def prefill(
 ) -> torch.Tensor:
     """See ``kernels.prefill``. A tile whose count is 0 gives zeros."""
     tokens, q_heads, dim = q.shape
-    heads, block = kv.shape[1], kv.shape[3]
+    kv_heads, block = kv.shape[1], kv.shape[3]
+    # Those that have a list of their own: KV heads, or query heads.
+    heads = kv_heads if page_ids is None else page_ids.shape[1]
     group = q_heads // heads
     numbers, scales = tensors(kv)
     if scales is None:
@@ -64,6 +66,7 @@ def prefill(
         window or 0,
         scale * 1.4426950408889634,
         heads,
+        kv_heads,
         q.stride(0),
         q.stride(1),
         lists.stride(0),
@@ -72,6 +75,7 @@ def prefill(
         counts.stride(0),
         counts.stride(1),
         GROUP=group,
+        SHARING=heads // kv_heads,
         DIM=dim,
         BLOCK=block,
         PARTS=parts,
@@ -106,7 +110,9 @@ def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> 
     }
 
 
-@triton.jit(do_not_specialize=["window", "heads", "ids_row", "ids_head", "counts_row", "counts_head"])
+@triton.jit(
+    do_not_specialize=["window", "heads", "kv_heads", "ids_row", "ids_head", "counts_row", "counts_head"]
+)
 def prefill_tiles(
     q_ptr,
     kv_ptr,
@@ -118,7 +124,8 @@ def prefill_tiles(
     out_ptr,
     window,
     scale,  # of logits to the base 2
-    heads,
+    heads,  # with a list of their own
+    kv_heads,
     q_row,
     q_head,
     ids_row,
@@ -126,7 +133,8 @@ def prefill_tiles(
     ids_slot,
     counts_row,
     counts_head,
-    GROUP: tl.constexpr,
+    GROUP: tl.constexpr,  # query heads of a list
+    SHARING: tl.constexpr,  # lists of a KV head
     DIM: tl.constexpr,
     DIM_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -175,9 +183,9 @@ def prefill_tiles(
     q = tl.load(q_ptr + first * q_row + (q_at[:, None] + channel[None, :]), mask=mask, other=0.0)
     if INTERPRETED:  # the interpreter's products of 16-bit numbers are not to be trusted
         q = q.to(tl.float32)
-    page_stride = heads.to(tl.int64) * (2 * BLOCK)
-    kv_head = kv_ptr + head.to(tl.int64) * (2 * BLOCK * DIM)
-    scales_ptr += head.to(tl.int64) * (2 * BLOCK)
+    page_stride = kv_heads.to(tl.int64) * (2 * BLOCK)
+    kv_head = kv_ptr + (head // SHARING).to(tl.int64) * (2 * BLOCK * DIM)
+    scales_ptr += (head // SHARING).to(tl.int64) * (2 * BLOCK)
 
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)

@@ -18,8 +18,10 @@ from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
 from seer_ray.models.load import LoadedModel
+from seer_ray.models.prefill_gate import PrefillGate
+from seer_ray.models.prefill_gates import PrefillGateConfig, init_prefill_gates
 
-SELECTOR = ("threshold", "sink", "layers", "shares", "sparse_prefill")
+SELECTOR = ("threshold", "sink", "layers", "shares", "sparse_prefill", "prefill", "dense_layers")
 """Options of the selector that ``make_engine`` takes beside its name and budget."""
 SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 
@@ -29,6 +31,9 @@ class TinyModel(LoadedModel):
 
     def load_gates(self, block_size: int) -> tuple[AttnGate | None, ...]:
         return init_gates(self.hf_config, GateConfig(block_size=block_size, gate_dim=8), seed=3)
+
+    def load_prefill_gates(self, block_size: int) -> tuple[PrefillGate | None, ...]:
+        return init_prefill_gates(self.hf_config, PrefillGateConfig(block_size, gate_dim=16), seed=5)
 
 
 @cache

@@ -16,7 +16,8 @@ class PackedCase:
     """A cache in which everything is NaN but page 0 and the tokens that some chunk may read.
 
     Every chunk is of a sequence of its own. With ``k``, each tile and KV head reads up to ``k`` pages drawn
-    at random; slots past the count hold garbage. Drawn on the CPU: the same on every device. With a
+    at random; with ``own_lists`` each tile and query head. Slots past the count hold garbage. Drawn on the
+    CPU: the same on every device. With a
     ``kv_dtype`` the cache is quantised, and the scales are NaN instead. With a ``window`` the pages before it
     are nobody's. ``sinks``: whether there are any.
     """
@@ -35,6 +36,7 @@ class PackedCase:
         kv_dtype: torch.dtype | None = None,
         window: int | None = None,
         sinks: bool = False,
+        own_lists: bool = False,
     ) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.scale, self.block, self.dim, self.group = dim**-0.5, block, dim, group
@@ -58,7 +60,7 @@ class PackedCase:
         self.counts: torch.Tensor | None = None
         self.chunks = Chunks(spans, table.to(device), block)
         if k:
-            self._select(k, table, draw)
+            self._select(k, group if own_lists else 1, table, draw)
         self.window = window
         if window is not None:
             for row, (start, _) in enumerate(spans):
@@ -68,8 +70,8 @@ class PackedCase:
         self.sinks = 3 * torch.randn(heads * group, generator=draw).to(device) if sinks else None
         self.kv = kept_as(self.kv.to(device), kv_dtype)
 
-    def _select(self, k: int, table: torch.Tensor, draw: torch.Generator) -> None:
-        heads, tiles, device = self.kv.shape[1], self.chunks.tiles, self.q.device
+    def _select(self, k: int, sharing: int, table: torch.Tensor, draw: torch.Generator) -> None:
+        heads, tiles, device = self.kv.shape[1] * sharing, self.chunks.tiles, self.q.device
         ids = torch.full((len(tiles), heads, k), 2**40)
         counts = torch.zeros(len(tiles), heads, dtype=torch.int64)
         read = torch.zeros(self.kv.shape[:2], dtype=torch.bool)
@@ -81,7 +83,7 @@ class PackedCase:
                 chosen = torch.randperm(tile.block, generator=draw)[:past].sort().values
                 pages = table[tile.chunk, [*chosen.tolist(), tile.block]]
                 ids[index, head, : past + 1], counts[index, head] = pages, past + 1
-                read[pages, head] = True
+                read[pages, head // sharing] = True
         self.kv[~read] = float("nan")
         self.page_ids, self.counts = ids.to(device), counts.to(device)
 
@@ -92,16 +94,19 @@ class PackedCase:
     def expected(self) -> torch.Tensor:
         """The definition in float64, tile by tile and head by head."""
         out = torch.empty(self.q.shape, dtype=torch.float64, device=self.q.device)
+        lists = self.kv.shape[1] if self.page_ids is None else self.page_ids.shape[1]
+        sharing, group = lists // self.kv.shape[1], self.q.shape[1] // lists
         for index, tile in enumerate(self.chunks.tiles):
             rows = slice(tile.first, tile.first + tile.end - tile.start)
-            for head in range(self.kv.shape[1]):
+            for head in range(lists):
                 if self.page_ids is None or self.counts is None:
                     ids = self.chunks.table[tile.chunk, : tile.block + 1]
                 else:
                     ids = self.page_ids[index, head, : int(self.counts[index, head])]
                 end = (len(ids) - 1) * self.block + tile.end - tile.block * self.block
-                k, v = (self.kv[ids, head, part].reshape(-1, self.dim)[:end].double() for part in (0, 1))
-                members = slice(head * self.group, (head + 1) * self.group)
+                own = self.kv[ids, head // sharing]
+                k, v = (own[:, part].reshape(-1, self.dim)[:end].double() for part in (0, 1))
+                members = slice(head * group, (head + 1) * group)
                 logits = torch.einsum("tgd,kd->gtk", self.q[rows, members].double(), k) * self.scale
                 key = torch.arange(end, device=k.device)
                 last = torch.arange(end - (tile.end - tile.start), end, device=k.device).unsqueeze(1)

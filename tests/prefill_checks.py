@@ -130,6 +130,10 @@ def gpu_cases() -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
                 shape = {"spans": spans, "k": k, "dim": 128, "block": block, "group": 4}
                 yield prefill_is_its_definition, (dtype,), shape
                 yield prefill_chunks_stand_alone, (dtype,), shape
+        for group, dim in ((4, 64), (3, 128), (8, 128)):
+            shape = {"spans": spans, "k": 9, "dim": dim, "block": 64, "group": group, "own_lists": True}
+            yield prefill_is_its_definition, (dtype,), shape
+            yield prefill_chunks_stand_alone, (dtype,), shape
         for block in (16, 64):
             shape = {"dim": 128, "block": block, "group": 4}
             yield prefill_identity_is_dense, (dtype,), shape | {"spans": spans}

@@ -51,6 +51,18 @@ def share_captured(engines: Mapping[str, float]) -> float | None:
     return captured / (captured + eager) if captured + eager else None
 
 
+def prefill_rate(run: Run) -> float | None:
+    """Prompt tokens a second of their passes."""
+    seconds = run.engines.get("prefill_s", 0.0)
+    return run.engines.get("prefill_tokens", 0.0) / seconds if seconds > 0 else None
+
+
+def prefill_sparsity(run: Run) -> float | None:
+    """None: all prompts were read densely."""
+    available = run.engines.get("prefill_available", 0)
+    return 1 - run.engines.get("prefill_attended", 0) / available if available else None
+
+
 def no_answer(run: Run) -> float | None:
     answers = run.rows.complete["extracted_answer"]
     return answers.count(None) / len(answers) if run.totals.graded else None

@@ -25,7 +25,7 @@ class Reads(NamedTuple):
 @cache
 def reads(plan: str) -> tuple[Reads, ...] | None:
     """Of the layers that keep KV, by ``LayerPlan.id``; None: not known."""
-    count, colon, kinds = plan.partition("@")[0].partition("L:")
+    count, colon, kinds = plan.partition("@")[0].partition("~")[0].partition("L:")
     parts = kinds.split("+")
     matches = [_KIND.fullmatch(part) for part in parts]
     if not colon or not count.isdigit() or not all(matches):

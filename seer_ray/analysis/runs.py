@@ -17,6 +17,7 @@ from seer_ray.config import works
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity
 from seer_ray.config.options import PlanConfig, RunConfig, SelectorConfig
+from seer_ray.config.selecting import PrefillConfig
 from seer_ray.results.folder import GRADED, RUN, RunFolder
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import open_store
@@ -75,8 +76,14 @@ def is_dense(options: Mapping[str, Any]) -> bool:
         for item in fields(PlanConfig)
         if f"plan.{item.name}" in options
     }
+    prefill = {
+        item.name: options[f"selector.prefill.{item.name}"]
+        for item in fields(PrefillConfig)
+        if f"selector.prefill.{item.name}" in options
+    }
     return works.is_dense(
-        SelectorConfig(str(options.get("selector.name")), layers=layers), PlanConfig(**said)
+        SelectorConfig(str(options.get("selector.name")), layers=layers, prefill=PrefillConfig(**prefill)),
+        PlanConfig(**said),
     )
 
 

@@ -74,6 +74,24 @@ def share_budget(
     begin(_loaded("gates shares", config, words), as_json, dry_run, print_config)
 
 
+@gates.command("prompts")
+def eval_prompts(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[GATES] [OVERRIDE]...", help="prefill gates, and options such as data=FILE"),
+    ] = None,
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure prefill gates on held-out text: attention mass kept by density and layer, and perplexity.
+
+    Examples: seer-ray gates prompts runs/NAME/gates data=texts.jsonl length=8192
+    """
+    begin(_loaded("gates prompts", config, words), as_json, dry_run, print_config)
+
+
 def _loaded(command: str, config: str | None, words: list[str] | None) -> JobConfig:
     from seer_ray.jobs.load import load_job
 

@@ -75,7 +75,7 @@ def _pack_counters(deltas: Sequence[Delta]) -> tuple[Any, ...]:
     whole = [array("q", (c.attended_kv, c.available_kv, *c.attended_layers)).tobytes() for c in known]
     seconds = array("d")
     for c in known:
-        seconds.extend((c.queued_s, c.prefill_s, c.decode_s))
+        seconds.extend((c.queued_s, c.prefill_s, c.decode_s, c.first_token_s))
     return places, whole, seconds.tobytes()
 
 
@@ -96,9 +96,10 @@ def _unpack(
         start = stop
     places, whole, seconds = counters
     timings = iter(array("d", seconds))
-    for place, numbers, queued, prefill, decode in zip(places, whole, timings, timings, timings, strict=True):
+    for place, numbers, *spent in zip(places, whole, *[timings] * 4, strict=True):
         attended, available, *layers = array("q", numbers)
-        deltas[place].counters = Counters(attended, available, queued, prefill, decode, tuple(layers))
+        queued, prefill, decode, first = spent
+        deltas[place].counters = Counters(attended, available, queued, prefill, decode, tuple(layers), first)
     for place, reason, error, preemptions, reading in ends:
         delta = deltas[place]
         read = None if reading is None else Reading(*reading)

@@ -24,6 +24,9 @@ COUNTERS = (
     "preemptions",
     "captured_steps",
     "eager_steps",
+    "prefill_s",
+    "prefill_attended",
+    "prefill_available",
 )
 """Of an engine's ``stats``, those that only grow."""
 

@@ -110,11 +110,32 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig, plan: PlanCon
             f"selector.sparse_prefill=true: {' and '.join(slow)} would read all keys once for every prompt "
             f"token; leave it out, or take {others}"
         )
+    check_prefill(selector, engine)
     if selector.sparse_prefill and sparse and engine.prefill_chunk % engine.block_size:
         raise ConfigError(
             f"engine.prefill_chunk={engine.prefill_chunk}: must be a multiple of "
             f"engine.block_size={engine.block_size} with selector.sparse_prefill=true, "
             "so that no block is cut in two"
+        )
+
+
+def check_prefill(selector: SelectorConfig, engine: EngineConfig) -> None:
+    """One amount at a time, by whole blocks, and beside no other sparse prefill."""
+    prefill = selector.prefill
+    if not prefill.asked:
+        return
+    said = [f"selector.prefill.{name}={getattr(prefill, name):g}" for name in prefill.asked]
+    if len(said) > 1:
+        raise ConfigError(f"{' and '.join(said)}: one of them says how much is read; leave the others out")
+    if selector.sparse_prefill:
+        raise ConfigError(
+            f"{said[0]}: selector.sparse_prefill=true has the gates of decoding pick the blocks of prompts; "
+            "leave one of the two out"
+        )
+    if engine.prefill_chunk % engine.block_size:
+        raise ConfigError(
+            f"engine.prefill_chunk={engine.prefill_chunk}: must be a multiple of engine.block_size="
+            f"{engine.block_size} with {said[0]}, so that no block is cut in two"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from seer_ray.config.fields import option
+from seer_ray.config.fields import option, section
 from seer_ray.config.layouts import LAYOUTS
 from seer_ray.config.secrets import redacted
 from seer_ray.config.selectors import OWN, SELECTORS
@@ -35,12 +35,46 @@ class ModelConfig:
         "attention gates: hub id, folder, .pth file, or 'reasoner', 'smollm2' (those of that model)",
         path=True,
     )
+    prefill_gates: str | None = option(
+        None,
+        "gates of sparse prefill (SeerAttention): hub id, folder or .pth file; see selector.prefill",
+        path=True,
+    )
     trust_remote_code: bool = option(False, "run Python code that comes with the model")
 
     @property
     def short(self) -> str:
         """The name's last part, for names of folders."""
         return PurePosixPath(redacted(self.name).replace("\\", "/")).name.removesuffix(".gguf")
+
+
+@dataclass
+class PrefillConfig:
+    """Which KV blocks the blocks of a prompt read, by its prefill gates. Without density, threshold and mass:
+    all. The rows and the keys of a block share a decision; decoding is another matter."""
+
+    density: float | None = option(
+        None,
+        "share of the blocks below the diagonal that is read; 1: all of them",
+        above=0.0,
+        maximum=1.0,
+    )
+    threshold: float | None = option(
+        None, "every block whose share of the gate's scores is above this", minimum=0.0, maximum=1.0
+    )
+    mass: float | None = option(
+        None, "the fewest blocks whose shares of the gate's scores sum to this", above=0.0, maximum=1.0
+    )
+    last_blocks: int = option(2, "so many blocks of rows at a prompt's end are dense", minimum=0)
+    sink: bool = option(True, "always read the first block")
+    shared: bool = option(
+        False, "the query heads of a KV head share a decision, by their largest scores: fewer reads on a GPU"
+    )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The options that say how much is read."""
+        return tuple(name for name in ("density", "threshold", "mass") if getattr(self, name) is not None)
 
 
 @dataclass
@@ -84,6 +118,7 @@ class SelectorConfig:
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
     )
+    prefill: PrefillConfig = section(PrefillConfig)
 
 
 @dataclass

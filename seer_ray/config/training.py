@@ -163,12 +163,18 @@ class SourceConfig:
 
 @dataclass
 class GatesConfig:
-    """Shape of the gates to be trained. Those of ``model.gates``, if that is set, have their own."""
+    """Shape of the gates to be trained. Those of ``model.gates``, or for prompts of ``model.prefill_gates``,
+    if that is set, have their own."""
 
+    kind: str = option(
+        "decode", "what they are for: the steps of decoding, or prompts", choices=("decode", "prefill")
+    )
     block_size: int = option(64, "tokens that are read or left out together", unit="tokens", minimum=1)
     dim: int | None = option(None, "width of its query and keys; None: the model's head dim", minimum=2)
     q_pooling: str = option(
-        "Qproj", "how a group's queries become one", choices=("Qproj", "Qavgproj", "Qavg")
+        "Qproj",
+        "how a group's queries become one: Qproj, Qavgproj, Qavg; of prefill gates what is kept of a block's "
+        "queries: Q and some of max, min, avg",
     )
     k_pooling: str = option("Kmaxminavg", "what is kept of a block's keys: K and some of max, min, avg")
     use_qk_norm: bool = option(True, "RMSNorm of the gate's query and keys")
@@ -188,6 +194,11 @@ class ObjectiveConfig:
     )
     lm: float = option(
         0.0, "weight of the next-token loss of the model that attends through soft gates", minimum=0.0
+    )
+    loss: str = option(
+        "kl",
+        "of prefill gates: kl, or mse, the squared distance of their shares to those of attention",
+        choices=("kl", "mse"),
     )
     target: str = option(
         "max", "a block's share: its largest probability, or their sum", choices=("max", "mass")
@@ -214,6 +225,9 @@ class DistillEvalConfig:
     documents: int = option(8, "longest ones that are looked at, at intervals and at the end", minimum=0)
     budgets: list[str] = option(["1/8"], "recall and mass kept at these, in tokens or as share of the length")
     stride: int = option(7, "every so many rows count", unit="tokens", minimum=1)
+    densities: list[float] = option(
+        [0.5, 0.3, 0.2, 0.1], "of prefill gates: mass kept where prompts read these shares of their blocks"
+    )
 
 
 @dataclass
@@ -299,6 +313,31 @@ class GatesEvalConfig(HeldOutConfig):
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
         return ["gates", self.model.short]
+
+
+@dataclass
+class GatesPromptsConfig(HeldOutConfig):
+    """How good prefill gates (``model.prefill_gates``) are, on held-out documents as prompts."""
+
+    command = "gates prompts"
+
+    selectors: list[str] = option(
+        ["oracle", "best", "window"],
+        "beside the gates, and beside those of decoding (model.gates) averaged over a block's rows; best: "
+        "the most mass there is; window: the first and the most recent blocks (A-shape)",
+    )
+    densities: list[float] = option([0.5, 0.3, 0.2, 0.1], "shares of their blocks that prompts read")
+    last_blocks: int = option(2, "as selector.prefill.last_blocks", minimum=0)
+    outputs: bool = option(
+        True, "next-token distributions too: one pass of the model for each selector and density"
+    )
+    block_size: int | None = option(
+        None, "without prefill gates, which have their own; None: 64", unit="tokens", minimum=1
+    )
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        return ["prompts", self.model.short]
 
 
 @dataclass

@@ -123,8 +123,8 @@ def works(selector: SelectorConfig, plan: PlanConfig) -> Iterator[tuple[str, Wor
 
 
 def is_dense(selector: SelectorConfig, plan: PlanConfig) -> bool:
-    """Whether every layer reads everything, whatever the model."""
-    return selectors_of(selector, plan) == {"dense"}
+    """Whether every layer reads everything, in steps and of prompts, whatever the model."""
+    return selectors_of(selector, plan) == {"dense"} and not selector.prefill.asked
 
 
 def needs_gates(selector: SelectorConfig, plan: PlanConfig) -> bool:

@@ -230,6 +230,7 @@ class RowWriter:
             "attended_kv_layers": list(counters.attended_layers) or None,
             "queued_s": counters.queued_s,
             "prefill_s": counters.prefill_s,
+            "first_token_s": counters.first_token_s or None,
             "decode_s": counters.decode_s,
             "preemptions": completion.preemptions,
             "attempts": outcome.attempts,

@@ -81,7 +81,8 @@ def _checked(session: Session) -> tuple[RunConfig, Contents]:
     """The options with the model as it is to be read, and its files: there, the same as before, and able to
     do what is asked. Before Ray is started, and anything is told to MLflow."""
     config = session.config
-    sources = look(config.model, session.folder, gated=needs_gates(config.selector, config.plan))
+    gated, prefill = needs_gates(config.selector, config.plan), bool(config.selector.prefill.asked)
+    sources = look(config.model, session.folder, gated=gated, prefill=prefill)
     contents = sources.contents | own_contents(config)
     refuse_other_sources(session.folder, contents)
     reading = replace(config, model=sources.model)

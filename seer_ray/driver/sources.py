@@ -32,13 +32,14 @@ class Sources:
     contents: Contents
 
 
-def look(model: ModelConfig, *folders: Folder, gated: bool = True) -> Sources:
+def look(model: ModelConfig, *folders: Folder, gated: bool = True, prefill: bool = True) -> Sources:
     """What is behind the options of a model, before anything is started.
 
     Args:
         model: Of the options.
         folders: Of jobs that read it. A commit of the hub that one has noted is the one to go on with.
         gated: Whether gates are read.
+        prefill: Whether prefill gates are.
 
     Raises:
         ConfigError: It is not there, or its tokenizer cannot encode.
@@ -49,6 +50,8 @@ def look(model: ModelConfig, *folders: Folder, gated: bool = True) -> Sources:
             break
     if not gated:
         model = replace(model, gates=None)
+    if not prefill:
+        model = replace(model, prefill_gates=None)
     found = contents(model)
     if commit := found["model.name"].get(COMMIT):
         model = replace(model, revision=commit)

@@ -13,6 +13,7 @@ from seer_ray.engine.states import StateSlots
 from seer_ray.kernels.quantise import KV, TOP, Quantised, tensors, vector_bytes
 from seer_ray.kernels.upload import upload
 from seer_ray.models.patch import AttentionShape
+from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.selectors.base import Selector
 
 
@@ -25,6 +26,7 @@ class PagedCache:
         kv: per layer ``[pages, kv_heads, 2, block, head_dim]``; K and V of a page and head lie together. In
             8 bits, with a scale for each token and head. None: the layer has no attention.
         summary: per layer ``[pages, kv_heads, width]`` where the layer's selector keeps one, else None.
+        prefill_keys: per layer with a prefill gate what that keeps, ``[pages, kv_heads, key_width]``.
         tables: of each group, physical pages per batch row, ``[max_batch, max_pages]``, int64. Pages that
             were given back are page 0.
         states: of layers that keep a state; None: there are none.
@@ -44,11 +46,13 @@ class PagedCache:
         dtype: torch.dtype,
         device: torch.device,
         kv_dtype: torch.dtype | None = None,
+        prefill_gates: Seq[PrefillGate | None] = (),
     ) -> None:
         """
         Args:
             pages: of each group, the dummy included.
             kv_dtype: of K and V where it is not the model's ``dtype``.
+            prefill_gates: of each layer; empty: none has one.
         """
         self.block, self.max_pages, self.groups = block, max_pages, groups
         self.heads, self.head_dim = shape.kv_heads, shape.head_dim
@@ -69,6 +73,12 @@ class PagedCache:
             else None
             for s, g in zip(selectors, self.group_of, strict=True)
         ]
+        self.prefill_keys = [
+            torch.zeros(pages[g], shape.kv_heads, gate.key_width, dtype=dtype, device=device)
+            if gate is not None and g is not None
+            else None
+            for gate, g in zip(prefill_gates or [None] * shape.layers, self.group_of, strict=True)
+        ]
         self.tables = [
             torch.zeros(max_batch, max_pages, dtype=torch.int64, device=device) for _ in self.groups
         ]
@@ -83,11 +93,14 @@ class PagedCache:
         block: int,
         dtype: torch.dtype,
         kv_dtype: torch.dtype,
+        prefill_gates: Seq[PrefillGate | None] = (),
     ) -> int:
         """Memory of one page over all layers of a group."""
         kv = len(group.layers) * 2 * block * vector_bytes(kv_dtype, shape.head_dim)
         kept = [selectors[layer] for layer in group.layers]
         summaries = sum(s.summary_width for s in kept if s is not None) * dtype.itemsize
+        gates = [prefill_gates[layer] for layer in group.layers] if prefill_gates else []
+        summaries += sum(gate.key_width for gate in gates if gate is not None) * dtype.itemsize
         return shape.kv_heads * (kv + summaries)
 
     def readable(self, lengths: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
-from seer_ray.engine.flight import Flight
+from seer_ray.engine.flight import Flight, Mark
 from seer_ray.engine.guide import Guides
 from seer_ray.engine.memory import Memory
 from seer_ray.engine.pages import PagePool
@@ -62,14 +62,19 @@ class Engine:
             "steps": 0,
             "new_tokens": 0,
             "prefill_tokens": 0,
+            "prefill_s": 0.0,
             "step_s": 0.0,
             "decode_s": 0.0,
             "decode_bytes": 0,
             "preemptions": 0,
+            "prefill_attended": 0,
+            "prefill_available": 0,
         }
         self._steps = {"captured": 0, "eager": 0}
         """Of runners that are gone."""
         self._copy_rate: float | None = None
+        self._prefills: deque[tuple[Mark, Mark]] = deque()
+        """Passes over prompts, from when to when, that are not counted yet."""
         self._make(settings or EngineConfig(), selector or SelectorConfig(), plan or PlanConfig())
 
     def configure(
@@ -89,6 +94,8 @@ class Engine:
         self._counters["preemptions"] += self.scheduler.preemptions
         for kind, count in self.runner.steps.items():
             self._steps[kind] += count
+        self._counters["prefill_attended"] += self.runner.prompt_reads.attended
+        self._counters["prefill_available"] += self.runner.prompt_reads.available
         # The old cache goes first: two do not fit.
         del self.runner, self.scheduler
         refused: ConfigError | None = None
@@ -122,6 +129,8 @@ class Engine:
             pass
         self._counters, self.scheduler = counters, self._new_scheduler()
         self.runner.steps = dict.fromkeys(self.runner.steps, 0)
+        self.runner.prompt_reads.forget()
+        self._prefills.clear()
 
     def _make(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
         if self.model.device.type == "cuda":
@@ -260,7 +269,9 @@ class Engine:
         self._outbox += [self._strand(sequence) for sequence in scheduled.stranded]
         self.runner.prepare(scheduled)
         if scheduled.prefill:
+            begun = Mark(self.runner.device)
             self.runner.prefill(scheduled.prefill)
+            self._prefills.append((begun, Mark(self.runner.device)))
         launched = self.runner.launch(scheduled.decode, ahead) if scheduled.decode else None
         self.scheduler.commit(scheduled)
         before, self._flight = self._flight, launched
@@ -303,7 +314,14 @@ class Engine:
                 sequence.cached -= 1
             self._outbox.append(self._complete(sequence))
         self._counters["decode_s"] += flight.seconds
+        self._time_prefills()
         self._counters["decode_bytes"] += self.runner.bytes_read - before
+
+    def _time_prefills(self) -> None:
+        """Counts those passes over prompts that the device is done with."""
+        while self._prefills and self._prefills[0][1].passed:
+            begun, ended = self._prefills.popleft()
+            self._counters["prefill_s"] += ended.since(begun)
 
     def stats(self) -> dict[str, float]:
         """Counters since the start, and what is in use now.
@@ -312,8 +330,11 @@ class Engine:
         reading (weights, selected K and V, block summaries; on all ranks); ``decode_floor_s`` the time of
         that at the device's copy rate (all ranks at once), known after a ``warm_up``:
         ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
+        ``prefill_s`` is its time for passes over prompts. ``prefill_attended`` and ``prefill_available``
+        count pairs of a token and a key, in the layers that read prompts sparsely.
         """
-        scheduler, rate = self.scheduler, self._copy_rate
+        self._time_prefills()
+        scheduler, rate, reads = self.scheduler, self._copy_rate, self.runner.prompt_reads
         floor = {"decode_floor_s": self._counters["decode_bytes"] / rate} if rate else {}
         return {
             **self._counters,
@@ -321,6 +342,8 @@ class Engine:
             "preemptions": self._counters["preemptions"] + scheduler.preemptions,
             "captured_steps": self._steps["captured"] + self.runner.steps["captured"],
             "eager_steps": self._steps["eager"] + self.runner.steps["eager"],
+            "prefill_attended": self._counters["prefill_attended"] + reads.attended,
+            "prefill_available": self._counters["prefill_available"] + reads.available,
             "running": len(scheduler.running),
             "waiting": len(scheduler.waiting),
             "pages_used": sum(pool.used for pool in scheduler.pools),

@@ -29,6 +29,11 @@ class Mark:
         if self._event is not None:
             self._event.synchronize()
 
+    @property
+    def passed(self) -> bool:
+        """Without waiting."""
+        return self._event is None or self._event.query()
+
     def since(self, other: Mark) -> float:
         """Seconds between two marks that are passed."""
         if self._event is not None and other._event is not None:

@@ -12,12 +12,14 @@ import torch
 
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.pages import Keeps
+from seer_ray.engine.sparse_prefill import SparseRows
 from seer_ray.engine.watch import Selections
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group
 from seer_ray.models.mixers import MIXERS
 from seer_ray.models.plan import LayerPlan
+from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.recurrence import Run
 from seer_ray.models.rope import RopeTable
 from seer_ray.models.step import Attention
@@ -48,6 +50,8 @@ class Decoder:
     """That of each layer; layers share them."""
     plan: LayerPlan
     selectors: list[Selector | None]
+    prefill_gates: Sequence[PrefillGate | None] = ()
+    """Of each layer, where prompts are read sparsely; empty: nowhere."""
     group: Group = ALONE
     """Ranks, each with KV heads of its own."""
 
@@ -105,6 +109,8 @@ class Part(NamedTuple):
     end: int
     slot: int = 0
     """Of its state."""
+    sparse: SparseRows | None = None
+    """Of its prompt."""
 
 
 class ChunkPages:
@@ -143,6 +149,10 @@ class PrefillPass:
         chunk, self.position = upload(tokens, device).unbind(1)
         self.offsets = self.position % block
         self.groups = [ChunkPages(parts, group, chunk, self) for group in range(len(decoder.cache.groups))]
+        self.spans = tuple((part.start, part.end) for part in parts)
+        self.sparse = [part.sparse for part in parts]
+        self.read: list[torch.Tensor] = []
+        """Pairs of a token and a key that layers with sparse rows read, over their query heads."""
         self._rotary: dict[int, Rotary] = {}
 
     def attend(self, layer: int, asked: Attention) -> torch.Tensor:

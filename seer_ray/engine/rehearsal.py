@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
+from seer_ray.engine.sparse_prefill import sparse_rows
 from seer_ray.kernels.draw import SamplingTensors, draw
 from seer_ray.kernels.upload import upload
 from seer_ray.models.load import LoadedModel
@@ -20,7 +21,9 @@ def largest_prefill(loaded: LoadedModel, decoder: Decoder, tokens: int, length: 
     cache = decoder.cache
     slot = cache.states.nobody if cache.states is not None else 0
     pages = [[0] * -(-length // cache.block) for _ in cache.groups]
-    part = Part(pages, max(0, length - tokens), length, slot)
+    sparse = sparse_rows(decoder.plan.prefill, length + 1, None, cache.block)
+    start = -(-max(0, length - tokens) // cache.block) * cache.block
+    part = Part(pages, min(start, length - 1), length, slot, sparse if start < length else None)
     step = PrefillPass(decoder, [part], loaded.device)
     forward_tokens(loaded.model, upload([0] * (part.end - part.start), loaded.device), step)
 

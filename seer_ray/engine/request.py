@@ -70,6 +70,8 @@ class Counters:
     decode_s: float = 0.0
     attended_layers: tuple[int, ...] = ()
     """``attended_kv`` of each layer; empty: not known."""
+    first_token_s: float = 0.0
+    """From its submission to an engine to its first token; 0: not known."""
 
 
 class TokenLogprobs(NamedTuple):

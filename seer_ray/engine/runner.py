@@ -25,7 +25,8 @@ from seer_ray.engine.guide import prepare
 from seer_ray.engine.logprobs import Logprobs
 from seer_ray.engine.memory import DeviceMemory, Memory
 from seer_ray.engine.needs import Needs
-from seer_ray.engine.passes import DecodePass, Decoder, Part, PrefillPass
+from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
+from seer_ray.engine.prompt_gates import PromptReads, check_density, part_of, prompt_gates
 from seer_ray.engine.rehearsal import largest_decode, largest_prefill
 from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk, Schedule
@@ -93,21 +94,23 @@ class Runner:
         self.kv_dtype = self._kv_dtype()
         self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window)
         selectors = self._selectors(shape)
+        prefill_gates = prompt_gates(loaded, self.plan, settings.block_size)
         groups = page_groups(shape, self.plan)
         check_length(loaded.hf_config, settings.max_length)
         length = settings.max_length or loaded.max_context
+        check_density(self.plan, length)
         max_pages = -(-length // settings.block_size)
         ropes = rope_tables(loaded.model, length)
 
         def decoder(pages: Seq[int], rows: int) -> Decoder:
             kept = settings.block_size, rows, max_pages, loaded.dtype, device, self.kv_dtype
-            cache = PagedCache(shape, groups, selectors, pages, *kept)
-            return Decoder(cache, ropes, self.plan, selectors, loaded.group)
+            cache = PagedCache(shape, groups, selectors, pages, *kept, prefill_gates)
+            return Decoder(cache, ropes, self.plan, selectors, prefill_gates, loaded.group)
 
         kinds = shape, selectors, settings.block_size, loaded.dtype, self.kv_dtype
         sizes = Sizes(
             groups,
-            tuple(PagedCache.page_bytes(group, *kinds) for group in groups),
+            tuple(PagedCache.page_bytes(group, *kinds, prefill_gates) for group in groups),
             StateSlots.bytes_of(shape.states),
             length,
             loaded.group.size,
@@ -120,6 +123,9 @@ class Runner:
         self.settings = replace(settings, max_batch=self.max_batch)
         self.decoder = decoder([count + 1 for count in self.capacity.pages], self.max_batch)
         self.cache = self.decoder.cache
+        self.prompt_reads = PromptReads(
+            self.decoder, loaded.hf_config.num_attention_heads // loaded.group.size
+        )
         self.step_bytes, self.bytes_read = StepBytes(loaded, self.decoder), 0
         """What decode steps could not do without reading, since the start."""
         self.captured = self._capture()
@@ -141,10 +147,11 @@ class Runner:
         packs = [[chunk] for chunk in chunks] if self.settings.exact else [chunks]
         with self._threads():
             for pack in packs:
-                parts = [Part(c.sequence.pages, c.start, c.end, c.sequence.slot) for c in pack]
+                parts = [part_of(chunk, self.plan) for chunk in pack]
                 step = PrefillPass(self.decoder, parts, self.device)
                 ids = [token for c in pack for token in c.sequence.tokens[c.start : c.end]]
                 forward_tokens(self.loaded.model, upload(ids, self.device), step)
+                self.prompt_reads.count(step)
 
     def warm_up(self) -> None:
         """The largest passes once, and all captures that can be known to come: what compiles, loads or takes

@@ -39,7 +39,10 @@ class Sequence:
         thinking = request.sampling.thinking
         self.thinking = None if thinking is None else ThinkingState(thinking, request.progress.tokens)
         """None: nothing is forced."""
-        self.prompt_key = hashlib.blake2b(array("q", request.prompt).tobytes(), digest_size=16).digest()
+        # What is computed of a prompt depends on where its document is, too.
+        said = array("q", (*request.prompt, *(request.document or ())))
+        place = b"" if request.document is None else b"document"
+        self.prompt_key = hashlib.blake2b(said.tobytes(), digest_size=16, person=place).digest()
         self.pages: list[list[int]] = []
         """By cache group, in order of position; page 0 stands for those that were given back."""
         self.cached = 0
@@ -67,6 +70,8 @@ class Sequence:
         self._trace: list[bytes] = []
         self._seconds = {"queued": begun.queued_s, "prefill": begun.prefill_s, "decode": begun.decode_s}
         self._phase, self._since = "queued", time.perf_counter()
+        self._first_s = begun.first_token_s if request.progress.tokens else None
+        """Seconds to the first token; None: there is none yet."""
 
     @property
     def generated(self) -> int:
@@ -101,6 +106,9 @@ class Sequence:
         """The next token, which is given back, and what was asked of it."""
         token = sampled if self.thinking is None else self.thinking.take(sampled)
         self.tokens.append(token)
+        if self._first_s is None:
+            self._lap()
+            self._first_s = sum(self._seconds.values())
         if logprobs:
             self.logprobs.append(logprobs)
         if self.guide is not None:
@@ -145,6 +153,7 @@ class Sequence:
             self._seconds["prefill"],
             self._seconds["decode"],
             layers,
+            self._first_s or 0.0,
         )
 
     @property

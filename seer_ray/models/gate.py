@@ -107,7 +107,7 @@ class AttnGate(nn.Module):
     @property
     def pooled(self) -> tuple[bool, bool, bool]:
         """Whether max, min and average of a block's keys are among the inputs of its compressed key."""
-        return _POOLS["max"] in self.pools, _POOLS["min"] in self.pools, _POOLS["avg"] in self.pools
+        return POOLS["max"] in self.pools, POOLS["min"] in self.pools, POOLS["avg"] in self.pools
 
     @property
     def dtype(self) -> torch.dtype:
@@ -230,13 +230,14 @@ def _pool_avg(k: Tensor) -> Tensor:
     return k.mean(1, dtype=torch.float32)
 
 
-_POOLS = {"max": _pool_max, "min": _pool_min, "avg": _pool_avg}
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {"max": _pool_max, "min": _pool_min, "avg": _pool_avg}
+"""What can be kept of blocks ``[n, tokens, heads, head_dim]``: ``[n, heads, head_dim]``, in fp32."""
 
 
 def _parse_k_pooling(name: str) -> list[Callable[[Tensor], Tensor]]:
     match = re.fullmatch(r"K(max)?(min)?(avg)?", name)
     parts = match.groups() if match else ()
-    pools: list[Callable[[Tensor], Tensor]] = [_POOLS[part] for part in parts if part]
+    pools: list[Callable[[Tensor], Tensor]] = [POOLS[part] for part in parts if part]
     if not pools:
         raise ConfigError(f"gate: k pooling {name}: must be K and one or more of max, min, avg in that order")
     return pools

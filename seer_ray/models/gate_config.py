@@ -65,12 +65,7 @@ class GateConfig:
         device: torch.device | str | None = None,
     ) -> tuple[AttnGate | None, ...]:
         """Gates with random weights, one per layer of the model; they share one rotary table, on the CPU."""
-        # Angles in float64: right at any position. A model without RoPE has gates without it.
-        rope = (
-            RopeTable.from_config(model_config, dim=self.gate_dim, dtype=torch.float64)
-            if self.use_rope and ropes(model_config)[-1]
-            else None
-        )
+        rope = gate_rope(model_config, self.gate_dim) if self.use_rope else None
         layers = selecting_layers(model_config) if self.layers is None else self.layers
         return tuple(
             AttnGate(
@@ -91,6 +86,14 @@ class GateConfig:
             else None
             for layer in range(model_config.num_hidden_layers)
         )
+
+
+def gate_rope(model_config: PreTrainedConfig, gate_dim: int) -> RopeTable | None:
+    """The model's RoPE over the gate's width; None: the model has none, and so its gates."""
+    if not ropes(model_config)[-1]:
+        return None
+    # Angles in float64: right at any position.
+    return RopeTable.from_config(model_config, dim=gate_dim, dtype=torch.float64)
 
 
 def selecting_layers(model_config: PreTrainedConfig) -> tuple[int, ...]:
@@ -131,11 +134,8 @@ def read_gate_config(file: Path, option: str) -> tuple[GateConfig, dict[str, Any
     Raises:
         ConfigError: no JSON, no gates', or gates of sparse prefill.
     """
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{option}: cannot read {file.name}: {error}") from None
-    if not isinstance(data, dict) or not any(key in data for key in (*_KEYS.values(), _PREFILL)):
+    data = read_json(file, option)
+    if not any(key in data for key in (*_KEYS.values(), _PREFILL)):
         raise ConfigError(f"{option}: its config.json does not describe gates (no {_KEYS['block_size']})")
     if _PREFILL in data:
         raise ConfigError(prefill_gates(option))
@@ -147,23 +147,50 @@ def read_gate_config(file: Path, option: str) -> tuple[GateConfig, dict[str, Any
     return GateConfig(**settings, layers=None if layers is None else tuple(layers)), data
 
 
+def read_settings_of_either(file: Path, option: str) -> None:
+    """Raises ConfigError: a ``config.json`` of neither decode gates nor prefill gates."""
+    if _PREFILL not in read_json(file, option):
+        read_gate_config(file, option)
+
+
+def read_json(file: Path, option: str) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{option}: cannot read {file.name}: {error}") from None
+    return data if isinstance(data, dict) else {}
+
+
 def write_gate_config(
     file: Path, gates: Sequence[AttnGate | None], model_config: PreTrainedConfig, base_model: str
 ) -> None:
     """``config.json`` in the released names, with RoPE also in the form that they have."""
     settings = GateConfig.of(gates)
-    rope = rope_parameters(model_config, whole=False) if settings.use_rope else {"rope_type": "default"}
-    data = model_config.to_dict() | {
-        "base_model": base_model,
-        "rope_theta": rope.pop("rope_theta", None),
-        "rope_scaling": None if rope["rope_type"] == "default" else rope,
-        **{key: getattr(settings, name) for name, key in _KEYS.items()},
-    }
+    data = base_config(model_config, base_model, settings.use_rope)
+    data |= {key: getattr(settings, name) for name, key in _KEYS.items()}
     if settings.layers is not None:
         data[_LAYERS] = list(settings.layers)
+    file.write_text(json.dumps(data, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+
+
+def base_config(model_config: PreTrainedConfig, base_model: str, rope: bool = True) -> dict[str, Any]:
+    """The base model's part of the ``config.json`` of gates, with RoPE also in the form that released ones
+    have; ``rope``: the gates turn."""
+    turned = rope and bool(ropes(model_config)[-1])
+    parameters = rope_parameters(model_config, whole=False) if turned else {"rope_type": "default"}
+    data = model_config.to_dict() | {
+        "base_model": base_model,
+        "rope_theta": parameters.pop("rope_theta", None),
+        "rope_scaling": None if parameters["rope_type"] == "default" else parameters,
+    }
     for name in ("_name_or_path", "dtype", "transformers_version"):
         data.pop(name, None)
-    file.write_text(json.dumps(data, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    return data
 
 
 def check_base_model(data: dict[str, Any], model_config: PreTrainedConfig, option: str) -> None:
@@ -204,8 +231,8 @@ def check_base_model(data: dict[str, Any], model_config: PreTrainedConfig, optio
 
 def prefill_gates(option: str) -> str:
     return (
-        f"{option}: these are SeerAttention v1 gates, for sparse prefill; decoding needs SeerAttention-R"
-        " gates, such as SeerAttention/SeerAttention-Decode-Qwen3-4B-AttnGates"
+        f"{option}: these are SeerAttention v1 gates, for sparse prefill (model.prefill_gates); decoding"
+        " needs SeerAttention-R gates, such as SeerAttention/SeerAttention-Decode-Qwen3-4B-AttnGates"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError, first_line
@@ -19,6 +19,7 @@ from seer_ray.models.gate_config import (
     check_base_model,
     prefill_gates,
     read_gate_config,
+    read_settings_of_either,
     selecting_layers,
     write_gate_config,
 )
@@ -61,7 +62,7 @@ def load_gates(
     option = f"model.gates={source}"
     weights_file = find_gates(source, option)
     config, data = read_gate_config(weights_file.parent / "config.json", option)
-    weights = _read_weights(weights_file, option)
+    weights = read_weights(weights_file, option)
     if any(".mask_linear_" in key for key in weights):
         raise ConfigError(prefill_gates(option))
     check_base_model(data, model_config, option)
@@ -73,10 +74,10 @@ def load_gates(
     if other := set(config.layers or ()) - set(selecting_layers(model_config)):
         raise ConfigError(f"{option}: has a gate for layer {min(other)}, of which nothing is selected here")
     gates = config.build(model_config, device="meta")
-    _check_keys(weights, state_dict(gates), f"{option}: {weights_file.name}")
+    check_keys(weights, state_dict(gates), f"{option}: {weights_file.name}")
     for layer, gate in enumerate(gates):
         if gate is not None:
-            state = {name: weights[_key(layer, name)] for name in gate.state_dict()}
+            state = {name: weights[gate_key(layer, name)] for name in gate.state_dict()}
             gate.load_state_dict(
                 {name: w.to(device=device, dtype=dtype or w.dtype) for name, w in state.items()}, assign=True
             )
@@ -131,7 +132,7 @@ def save_gates(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_gate_config(folder / "config.json", gates, model_config, base_model)
-    _write_weights(folder / GATE_WEIGHTS[pth], state_dict(gates))
+    write_weights(folder / GATE_WEIGHTS[pth], state_dict(gates))
     return folder
 
 
@@ -153,21 +154,21 @@ def convert_gates(source: str, folder: Path | str, pth: bool, dtype: torch.dtype
     option = f"gates={source}"
     weights_file = find_gates(source, option)
     config_file = weights_file.parent / "config.json"
-    read_gate_config(config_file, option)
-    weights = _read_weights(weights_file, option)
+    read_settings_of_either(config_file, option)
+    weights = read_weights(weights_file, option)
     folder = Path(folder)
     if there := [name for name in GATE_WEIGHTS if (folder / name).exists()]:
         raise ConfigError(f"{folder}: has {there[0]} already; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_weights(folder / GATE_WEIGHTS[pth], {key: w.to(dtype or w.dtype) for key, w in weights.items()})
+    write_weights(folder / GATE_WEIGHTS[pth], {key: w.to(dtype or w.dtype) for key, w in weights.items()})
     shutil.copyfile(config_file, folder / "config.json")
     return sum(weight.numel() for weight in weights.values())
 
 
-def state_dict(gates: Sequence[AttnGate | None]) -> dict[str, Tensor]:
+def state_dict(gates: Sequence[nn.Module | None]) -> dict[str, Tensor]:
     """All weights under the released keys."""
     return {
-        _key(layer, name): weight
+        gate_key(layer, name): weight
         for layer, gate in enumerate(gates)
         if gate is not None
         for name, weight in gate.state_dict().items()
@@ -185,11 +186,13 @@ def seer_without_gates(model: str) -> ConfigError:
     )
 
 
-def _key(layer: int, name: str) -> str:
+def gate_key(layer: int, name: str) -> str:
+    """Of a weight in a checkpoint."""
     return f"model.layers.{layer}.self_attn.attn_gate.{name}"
 
 
-def _read_weights(file: Path, option: str) -> dict[str, Tensor]:
+def read_weights(file: Path, option: str) -> dict[str, Tensor]:
+    """Tensors by name; raises ConfigError for what is no such file."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -201,7 +204,8 @@ def _read_weights(file: Path, option: str) -> dict[str, Tensor]:
     return weights
 
 
-def _check_keys(weights: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
+def check_keys(weights: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
+    """Raises ConfigError: something is missing, too much, or of another shape."""
     wrong = []
     if missing := [key for key in expected if key not in weights]:
         wrong.append(f"{len(missing)} missing, first {missing[0]}")
@@ -215,7 +219,7 @@ def _check_keys(weights: dict[str, Tensor], expected: dict[str, Tensor], where: 
         raise ConfigError(f"{where} does not fit its config.json and the model: {'; '.join(wrong)}")
 
 
-def _write_weights(file: Path, weights: dict[str, Tensor]) -> None:
+def write_weights(file: Path, weights: dict[str, Tensor]) -> None:
     """By the ending of its name; whole or not at all."""
     weights = {key: weight.detach().cpu().contiguous() for key, weight in weights.items()}
     temporary = file.with_name(f".{file.name}")

@@ -98,6 +98,12 @@ def _contents(model: ModelConfig) -> Iterator[tuple[str, Content]]:
     if model.gates is not None:
         gates = find_gates(model.gates, f"model.gates={model.gates}")
         yield "model.gates", _commit(gates.parent) or _files(gates.parent, ("config.json", gates.name))
+    if model.prefill_gates is not None:
+        gates = find_gates(model.prefill_gates, f"model.prefill_gates={model.prefill_gates}")
+        yield (
+            "model.prefill_gates",
+            _commit(gates.parent) or _files(gates.parent, ("config.json", gates.name)),
+        )
 
 
 def find_tokenizer(model: ModelConfig) -> Path:

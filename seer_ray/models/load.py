@@ -23,6 +23,8 @@ from seer_ray.models.gates import load_gates, seer_without_gates
 from seer_ray.models.generation import GenerationDefaults
 from seer_ray.models.gguf import gguf_config
 from seer_ray.models.group import ALONE, Group
+from seer_ray.models.prefill_gate import PrefillGate
+from seer_ray.models.prefill_gates import load_prefill_gates
 from seer_ray.models.quantised import check_quantisation
 from seer_ray.models.quiet import quiet
 from seer_ray.models.shard import check_shards, shard_gates
@@ -52,6 +54,8 @@ class LoadedModel:
     """Where its gates are: ``model.gates`` of the config."""
     group: Group = ALONE
     """The ranks that hold it together; alone, all of it is here."""
+    prefill_gates: str | None = None
+    """Where its prefill gates are: ``model.prefill_gates`` of the config."""
     _gates: dict[int, tuple[AttnGate | None, ...]] = field(default_factory=dict, repr=False, compare=False)
     """Those that were loaded, by block size."""
 
@@ -75,6 +79,22 @@ class LoadedModel:
                 shard_gates(gates, self.group)
             self._gates[block_size] = gates
         return self._gates[block_size]
+
+    def load_prefill_gates(self, block_size: int) -> tuple[PrefillGate | None, ...]:
+        """The prefill gates that the config names, one per layer.
+
+        Raises:
+            ConfigError: it names none, or they do not fit the model or the block size.
+        """
+        if self.prefill_gates is None:
+            raise ConfigError(
+                f"selector.prefill: {self.name} has no prefill gates, model.prefill_gates is not set; give "
+                "it the hub id or folder of released ones, or of your own"
+            )
+        gates = load_prefill_gates(self.prefill_gates, self.hf_config, block_size, torch.float32, self.device)
+        if self.group.size > 1:
+            shard_gates(gates, self.group)
+        return gates
 
 
 def load_model(config: ModelConfig, group: Group = ALONE) -> LoadedModel:
@@ -106,7 +126,17 @@ def load_model(config: ModelConfig, group: Group = ALONE) -> LoadedModel:
     model: Any = load_weights(source.folder, hf_config, dtype, option, device, group, **arguments)
     model.config.name_or_path = config.name
     model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, model.config, config.name, dtype, device, config.gates, group)
+    return LoadedModel(
+        model,
+        tokenizer,
+        model.config,
+        config.name,
+        dtype,
+        device,
+        config.gates,
+        group,
+        config.prefill_gates,
+    )
 
 
 def load_config(config: ModelConfig) -> PreTrainedConfig:

@@ -13,6 +13,7 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import PlanConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits, short_name, traits_of
 from seer_ray.config.works import Work
+from seer_ray.kernels.blocks import Amount
 from seer_ray.models.layout import lay_out, paid_budget
 
 SELECTING = ("attention", "parallel")
@@ -37,6 +38,42 @@ class LayerSpec:
 
 
 @dataclass(frozen=True)
+class PrefillPlan:
+    """How much prompts read, by the layers that have a prefill gate."""
+
+    amount: Amount
+    last_blocks: int = 2
+    """Blocks of rows at a prompt's end that are dense."""
+    sink: bool = True
+    shared: bool = False
+    """The query heads of a KV head share a decision."""
+    first: int = 0
+    """Layers before this one are dense."""
+
+    @property
+    def code(self) -> str:
+        """Readable, e.g. ``d0.3``, ``m0.95-shared``."""
+        said = {"d": self.amount.density, "t": self.amount.threshold, "m": self.amount.mass}
+        amount = "".join(f"{name}{value:g}" for name, value in said.items() if value is not None)
+        return (
+            amount
+            + (f"-last{self.last_blocks}" if self.last_blocks != 2 else "")
+            + ("" if self.sink else "-nosink")
+            + ("-shared" if self.shared else "")
+            + (f"-from{self.first}" if self.first else "")
+        )
+
+    @classmethod
+    def of(cls, selector: SelectorConfig) -> PrefillPlan | None:
+        """What the options say; None: prompts read everything."""
+        asked = selector.prefill
+        if not asked.asked:
+            return None
+        amount = Amount(asked.density, asked.threshold, asked.mass)
+        return cls(amount, asked.last_blocks, asked.sink, asked.shared, selector.dense_layers)
+
+
+@dataclass(frozen=True)
 class LayerPlan:
     """Immutable; everything downstream (cache, metrics, results) reads this, never the raw config."""
 
@@ -46,10 +83,13 @@ class LayerPlan:
     """Prompts are read as sparsely as steps are, by the layers that are not dense."""
     window: int | None = None
     """Tokens that the checkpoint's layers with a window look back."""
+    prefill: PrefillPlan | None = None
+    """How prompts are read; None: all, or as ``sparse_prefill`` says."""
 
     @property
     def code(self) -> str:
-        """Readable, e.g. ``36L:27seer2048b64+9dense``, ``34L:28sliding1024+6dense``."""
+        """Readable, e.g. ``36L:27seer2048b64+9dense``, ``34L:28sliding1024+6dense``, ``24L:dense~d0.3``; what
+        follows ``~`` is of prompts."""
         others = _STATELESS | {"sliding": f"sliding{self.window}"}
         kinds = Counter(
             others.get(spec.mixer, "dense")
@@ -60,8 +100,10 @@ class LayerPlan:
             + ("-prefill" if self.sparse_prefill else "")
             for spec in self.layers
         )
-        return f"{len(self.layers)}L:" + "+".join(
-            (f"{count}" if len(kinds) > 1 else "") + kind for kind, count in kinds.most_common()
+        return (
+            f"{len(self.layers)}L:"
+            + "+".join((f"{count}" if len(kinds) > 1 else "") + kind for kind, count in kinds.most_common())
+            + (f"~{self.prefill.code}" if self.prefill is not None else "")
         )
 
     @property
@@ -70,6 +112,8 @@ class LayerPlan:
         content = (self.layers, self.block_size, *(["sparse prefill"] if self.sparse_prefill else []))
         if any(spec.mixer == "sliding" for spec in self.layers):
             content += (self.window,)
+        if self.prefill is not None:
+            content += (self.prefill,)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
     @property
@@ -148,6 +192,7 @@ def resolve_plan(
         block_size,
         selector.sparse_prefill and any(traits_of(work.selector).sparse for work in chosen),
         window,
+        PrefillPlan.of(selector),
     )
 
 

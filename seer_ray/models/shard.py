@@ -16,6 +16,7 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.models.families import family_of
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.group import Group
+from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.projection import RowParallel
 
 SIZES = (
@@ -124,9 +125,11 @@ def _sliced(whole: Any, dim: int, first: int, size: int, group: Group) -> torch.
     return whole[(*[slice(None)] * dim, slice(start, start + step))]
 
 
-def shard_gates(gates: Iterable[AttnGate | None], group: Group) -> None:
+def shard_gates(gates: Iterable[AttnGate | PrefillGate | None], group: Group) -> None:
     """Keeps the rank's KV heads of each gate, in place."""
-    for gate in filter(None, gates):
+    for gate in gates:
+        if gate is None:
+            continue
         gate.num_query_heads //= group.size
         gate.num_kv_heads //= group.size
         for name, weight in gate.named_parameters():

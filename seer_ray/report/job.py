@@ -9,7 +9,13 @@ from typing import Any
 
 from seer_ray.analysis.words import count
 from seer_ray.config.errors import ConfigError, one_line
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
+from seer_ray.config.training import (
+    DistillConfig,
+    GatesEvalConfig,
+    GatesPromptsConfig,
+    GatesSharesConfig,
+    PretrainConfig,
+)
 from seer_ray.report.gate_plots import draw_gates, draw_shares
 from seer_ray.report.headline import FIGURES, Figure
 from seer_ray.report.origin import origin
@@ -23,7 +29,10 @@ from seer_ray.results.store import Store
 
 FIGURES_FILE = "figures.json"
 """Of a job that measures: its summary."""
-CONFIGS = {kind.command: kind for kind in (PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig)}
+CONFIGS = {
+    kind.command: kind
+    for kind in (PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig, GatesPromptsConfig)
+}
 EXPLAINED = (
     "KV: tokens read per head and step. Mass: attention probability inside the blocks read; of oracle: as a "
     "share of what the oracle keeps; worst: of its worst layer. Recall: of the oracle's blocks. KL in nats "
@@ -180,6 +189,39 @@ def _gate_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _prompts(folder: JobFolder) -> Content:
+    """Budgets are densities."""
+    said = _figures(folder)
+    rows, gates = said["table"], list(said["gates"])
+    figures = []
+    for row in rows:
+        if row["selector"] == (gates or [row["selector"]])[0]:
+            figures.append(
+                (_share(row["mass"]), f"of the attention mass kept at a density of {row['budget']}")
+            )
+    heads = ("density, selector", "KV", "mass", "of oracle", "worst", "recall", "KL", "top-1")
+    tables = [Table("What prompts keep", heads, [_gate_row(row) for row in rows])]
+    known = [row for row in rows if row["perplexity"] is not None]
+    if known:
+        lines: list[tuple[str, ...]] = [
+            (
+                f"{r['budget']}, {r['selector']}",
+                f"{r['perplexity']:.3f}",
+                f"{r['dense']:.3f}",
+                _share(r["more"]),
+            )
+            for r in known
+        ]
+        tables.append(Table("Perplexity", ("density, selector", "sparse", "dense", "more"), lines))
+    notes = [
+        "Of the rows of prompts that leave something out. KV: tokens read per head and block of rows. Mass: "
+        "attention probability inside the blocks read. Recall: of the oracle's blocks. Perplexity, KL in "
+        "nats and top-1: every layer's prompt sparse.",
+        *(f"{label}: {where}" for label, where in said["gates"].items()),
+    ]
+    return Content(_measured(said), figures[:3], draw_gates(said["layers"], rows, gates), tables, notes)
+
+
 def _shares(folder: JobFolder) -> Content:
     said = _figures(folder)
     plans, names = said["plans"], [plan["name"] for plan in said["plans"]]
@@ -222,4 +264,5 @@ MAKERS: dict[str, Callable[[JobFolder], Content]] = {
     DistillConfig.command: _training,
     GatesEvalConfig.command: _gates,
     GatesSharesConfig.command: _shares,
+    GatesPromptsConfig.command: _prompts,
 }

@@ -24,6 +24,7 @@ COUNTERS: dict[str, pa.DataType] = {
     "prefill_s": pa.float64(),
     "decode_s": pa.float64(),
     "attended_layers": pa.list_(pa.int64()),
+    "first_token_s": pa.float64(),
 }
 """Columns of ``Counters``."""
 EACH = ("trace", "logprobs")
@@ -171,6 +172,7 @@ def decode(data: bytes, run_id: str, sealed: bool = True) -> list[Record]:
     for name in EACH:
         fields.setdefault(name, [[]] * table.num_rows)
     fields.setdefault("attended_layers", [()] * table.num_rows)
+    fields.setdefault("first_token_s", [0.0] * table.num_rows)
     fields["attended_layers"] = [tuple(layers) for layers in fields["attended_layers"]]
     records = []
     for row, tokens in enumerate(table["tokens"]):

@@ -106,6 +106,13 @@ COLUMNS = (
     ),
     Column("queued_s", pa.float64(), "waiting inside engines", "s"),
     Column("prefill_s", pa.float64(), "prefill", "s"),
+    Column(
+        "first_token_s",
+        pa.float64(),
+        "from its submission to an engine to its first token, waiting included; null: not known",
+        "s",
+        nullable=True,
+    ),
     Column("decode_s", pa.float64(), "first to last token", "s"),
     Column("preemptions", pa.int32(), "times the chain was put back to make room"),
     Column("attempts", pa.int32(), "workers that were given this request; more than 1: some died"),

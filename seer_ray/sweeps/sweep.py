@@ -214,12 +214,11 @@ class Sweep:
         Raises:
             ConfigError: They are not there, or a point was begun with others.
         """
-        model, gated = (
-            sessions[0].config.model,
-            any(needs_gates(s.config.selector, s.config.plan) for s in sessions),
-        )
+        model, selectors = sessions[0].config.model, [s.config.selector for s in sessions]
+        gated = any(needs_gates(s.config.selector, s.config.plan) for s in sessions)
+        prefill = any(selector.prefill.asked for selector in selectors)
         alike = [s for s in self.sessions.values() if s.config.model == model]
-        sources = look(model, *(s.folder for s in alike), gated=gated)
+        sources = look(model, *(s.folder for s in alike), gated=gated, prefill=prefill)
         for session in alike:
             refuse_other_sources(session.folder, sources.contents | own_contents(session.config))
         return sources

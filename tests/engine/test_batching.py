@@ -301,6 +301,21 @@ def test_a_continued_chain_reports_only_what_is_new() -> None:
     assert done.counters.queued_s >= 1.0 and done.counters.prefill_s >= 2.0 and done.counters.decode_s > 3.0
 
 
+def test_time_to_the_first_token_is_noted_once() -> None:
+    """Of a chain that has waited and was put back; a continued one keeps what it had."""
+    engine, item = make_engine(), request("a", tokens(200), 12)
+    engine.submit(item)
+    seen = [delta.counters for delta in engine.stream() if delta.counters is not None]
+    first = {counters.first_token_s for counters in seen}
+    assert len(first) == 1 and 0 < first.pop() < seen[-1].queued_s + seen[-1].prefill_s + seen[-1].decode_s
+    assert 0 < engine.stats()["prefill_s"] < engine.stats()["step_s"]
+    begun = Counters(10, 10, 1.0, 1.0, 1.0, first_token_s=0.25)
+    (done,) = run(make_engine(), [replace(item, progress=Progress((1, 2), begun))]).values()
+    assert done.counters.first_token_s == 0.25
+    (done,) = run(make_engine(), [replace(item, progress=Progress((), begun))]).values()
+    assert done.counters.first_token_s > 3.0
+
+
 def test_a_continued_chain_that_is_complete() -> None:
     item = request("a", tokens(20), 6)
     (whole,) = run(make_engine(), [item]).values()

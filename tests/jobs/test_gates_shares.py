@@ -120,7 +120,7 @@ def test_the_documents_that_are_held_out_are_not_looked_at(
     ("words", "message"),
     [
         ((), "model.gates: not set; name the gates"),
-        (("gates", "gates"), "gates gates: a budget is divided for one set of gates"),
+        (("gates", "gates"), "gates gates: gates shares takes one set of gates"),
         (("gates", "budget=16"), "budget=16: must be at least two blocks, 32 tokens"),
         (
             ("gates", "budget=320", "length=320"),

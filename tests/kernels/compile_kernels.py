@@ -223,11 +223,13 @@ def prefill(
     selected: bool = False,
     kept: torch.dtype | None = None,
     windowed: bool = False,
+    own_lists: bool = False,
 ) -> dict[str, Any]:
     heads = 8
+    lists = heads * group if own_lists else heads
     chunks = Chunks(((0, 512), (1000, 1512)), empty(2, -(-1512 // block), dtype=torch.int64), block)
     tiles = len(chunks.tiles)
-    selection = (empty(tiles, heads, 16, dtype=torch.int64), empty(tiles, heads, dtype=torch.int64))
+    selection = (empty(tiles, lists, 16, dtype=torch.int64), empty(tiles, lists, dtype=torch.int64))
     arguments = (
         empty(1024, heads * group, dim, dtype=dtype),
         cache(heads, block, dim, kept or dtype),
@@ -337,6 +339,8 @@ def cases() -> list[tuple[Any, ...]]:
         # Windows and sinks.
         *((attend, arch, bf16, 64, 8, 64, None, True) for arch in (80, 90)),
         *((prefill, arch, bf16, 64, 8, 64, False, None, True) for arch in (80, 90)),
+        # Each query head with a list of its own.
+        *((prefill, arch, bf16, 128, 4, 64, True, None, False, True) for arch in (80, 90)),
         *((append, arch, bf16, 128, 4) for arch in (80, 90)),
         *((fill, arch, bf16, 128, 64, kind) for arch in (80, 90) for kind in ("seer", "quest")),
         *((fill, 90, dtype, 256, 128, kind) for dtype in (bf16, fp32) for kind in ("seer", "quest")),

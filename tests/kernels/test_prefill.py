@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from packed_case import PackedCase
 from paged_case import error, limit
 from torch.nn.functional import scaled_dot_product_attention
 
+from seer_ray.kernels import cpu
 from seer_ray.kernels.append import append
 from seer_ray.kernels.chunks import Chunks, Tile
-from seer_ray.kernels.prefill import prefill
+from seer_ray.kernels.prefill import prefill, reference
 
 HEADS, DIM, BLOCK = 2, 32, 16
+LONG = ((0, 300), (128, 256), (60, 70))
 
 
 def dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
@@ -52,6 +55,50 @@ def test_packed_chunks(dtype: torch.dtype, k: int, group: int) -> None:
     found = prefill(*case.arguments())  # type: ignore[arg-type]
     assert found.dtype == dtype
     assert error(found, case.expected()) < limit(dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"own_lists": True},
+        {"own_lists": True, "dim": 80, "block": 24},
+        {"block": 64, "dim": 64, "spans": LONG},
+    ],
+    ids=str,
+)
+def test_selected_pages_alone_are_read(dtype: torch.dtype, compiled: bool, shape: dict[str, Any]) -> None:
+    """All else is NaN."""
+    case = PackedCase(dtype, k=3, **shape)
+    assert not compiled or cpu.takes_prefill(case.q, case.kv)
+    found = (prefill if compiled else reference)(*case.arguments())  # type: ignore[arg-type]
+    assert found.dtype == dtype
+    assert error(found, case.expected()) < limit(dtype)
+
+
+@DTYPES
+def test_cuts_of_a_selected_prompt_do_not_matter(dtype: torch.dtype) -> None:
+    """Nor mates: bit for bit, with what comes later not written yet."""
+    case = PackedCase(dtype, spans=((0, 100), (3, 50)), k=3, own_lists=True, block=16)
+    ids, counts, table = case.page_ids, case.counts, case.chunks.table[:1]
+    assert ids is not None and counts is not None
+    whole = prefill(*case.arguments())[:100]  # type: ignore[arg-type]
+    for cuts in ((0, 16, 48, 100), (0, 37, 63, 64, 100)):
+        for start, end in itertools.pairwise(cuts):
+            chunk = Chunks(((start, end),), table[:, : -(-end // 16)], 16)
+            tiles = [tile.block for tile in chunk.tiles]  # of the first sequence, whose tiles are its blocks
+            found = prefill(case.q[start:end], case.kv, chunk, case.scale, ids[tiles], counts[tiles])
+            assert torch.equal(found, whole[start:end]), (start, end)
+
+
+def test_large_logits_of_selected_pages() -> None:
+    for sign in (1, -1):
+        case = PackedCase(k=3, own_lists=True)
+        case.kv[:, :, 0] += 20.0
+        case.q += sign * 8.0
+        case.scale = 0.01
+        assert error(prefill(*case.arguments()), case.expected()) < 3e-5  # type: ignore[arg-type]
 
 
 @DTYPES

@@ -44,6 +44,14 @@ def test_blocks(block: int, k: int) -> None:
 
 
 @DTYPES
+@pytest.mark.parametrize("group", [2, 3])
+def test_lists_of_query_heads(dtype: torch.dtype, group: int) -> None:
+    shape = {"spans": FEW, "k": 3, "group": group, "own_lists": True}
+    checks.prefill_is_its_definition("cpu", dtype, **shape)
+    checks.prefill_chunks_stand_alone("cpu", dtype, **shape)
+
+
+@DTYPES
 @SELECTED
 @pytest.mark.parametrize("block", [16, 64])
 def test_eight_bits(dtype: torch.dtype, block: int, k: int) -> None:

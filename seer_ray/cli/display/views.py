@@ -7,6 +7,7 @@ from typing import Any
 from seer_ray.cli.display.follow import View
 from seer_ray.cli.display.gates import GatesView, SharesView
 from seer_ray.cli.display.measure import MeasureView
+from seer_ray.cli.display.prompts import PromptsView
 from seer_ray.cli.display.run import RunView
 from seer_ray.cli.display.sweep import SweepView
 from seer_ray.cli.display.training import TrainView
@@ -18,6 +19,7 @@ VIEWS: dict[str, type[View[Any, Any]]] = {
     "distill": TrainView,
     "gates eval": GatesView,
     "gates shares": SharesView,
+    "gates prompts": PromptsView,
 }
 """By command; other jobs are looked at as what measures."""
 

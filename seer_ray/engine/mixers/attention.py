@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.engine.passes import DecodePass, Decoder, FullPages, PrefillPass
+from seer_ray.engine.sparse_prefill import SparsePrefill, attend_sparsely
 from seer_ray.kernels.append import normalise_rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.prefill import prefill
@@ -23,15 +24,28 @@ class PagedAttention:
         self.summary = decoder.cache.summary[layer]
         self.spec, self.selector = decoder.plan.layers[layer], decoder.selectors[layer]
         self.sparse_prefill = decoder.plan.sparse_prefill
+        self.prompts: SparsePrefill | None = None
+        gate = decoder.prefill_gates[layer] if decoder.prefill_gates else None
+        keys = decoder.cache.prefill_keys[layer]
+        if gate is not None and keys is not None:
+            assert decoder.plan.prefill is not None
+            self.prompts = SparsePrefill(gate, decoder.plan.prefill, keys)
 
     def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
         kv, spec, own = self.kv, self.spec, step.groups[self.group]
         q, k, v, scale, sinks, norms = asked
         rotary = step.rotary(self.rope)
         q, rotated = normalise_rotate_append(q, k, v, norms, *rotary, kv, own.pages, step.offsets)
+        if self.prompts is not None and len(step.full.pages):
+            self.prompts.summarise(step.full.pages, self._keys(step.full))
+        if self.selector is not None and spec.blocks is not None:
+            self._summarise(step.full)
+        if self.prompts is not None and any(step.sparse):
+            out, read = attend_sparsely(self.prompts, q, rotated, kv, own.chunks, step.sparse, scale, sinks)
+            step.read.append(read)
+            return out
         if self.selector is None or spec.blocks is None:
             return prefill(rotated, kv, own.chunks, scale, sinks=sinks)
-        self._summarise(step.full)
         if not self.sparse_prefill or own.chunks.table.shape[1] <= spec.blocks:
             return prefill(rotated, kv, own.chunks, scale, sinks=sinks)
         tiles, query = own.tiles, Query(q, rotated, kv, self.summary, scale)
@@ -63,6 +77,9 @@ class PagedAttention:
 
     def _summarise(self, full: FullPages, some: slice = slice(None)) -> None:
         if self.selector is not None and self.summary is not None and len(full.pages):
-            pages, (cos, sin) = full.pages[some], full.tables(self.rope)
-            keys = FullKeys(self.kv[pages, :, 0], cos[some], sin[some], full.first[some])
-            self.summary[pages] = self.selector.summarise(keys).to(self.summary.dtype)
+            summaries = self.selector.summarise(self._keys(full, some))
+            self.summary[full.pages[some]] = summaries.to(self.summary.dtype)
+
+    def _keys(self, full: FullPages, some: slice = slice(None)) -> FullKeys:
+        cos, sin = full.tables(self.rope)
+        return FullKeys(self.kv[full.pages[some], :, 0], cos[some], sin[some], full.first[some])

@@ -12,6 +12,7 @@ from seer_ray.config.training import DistillConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.split import Corpus
 from seer_ray.models.gate import AttnGate
+from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.training import card
 
 PACKAGES = ("seer-ray", "torch", "transformers")
@@ -22,7 +23,7 @@ def write_card(
     config: DistillConfig,
     report: dict[str, Any],
     corpora: Sequence[Corpus],
-    gates: Sequence[AttnGate | None],
+    gates: Sequence[AttnGate | PrefillGate | None],
 ) -> None:
     """``README.md`` in the folder of gates.
 

@@ -14,25 +14,27 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig
-from seer_ray.config.training import DistillConfig, GatesConfig
+from seer_ray.config.training import DistillConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.load import load_corpora, longest
 from seer_ray.corpora.mixture import Mixture
 from seer_ray.corpora.pack import Pack, Share
 from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import ALL
+from seer_ray.fidelity.prompts import measure_prompts
 from seer_ray.fidelity.quality import Rows, measure
 from seer_ray.models.gate import AttnGate
-from seer_ray.models.gate_config import GateConfig, gated_layers, selecting_layers
-from seer_ray.models.gates import init_gates, load_gates, read_settings, save_gates
+from seer_ray.models.gate_config import gated_layers
+from seer_ray.models.gates import save_gates
 from seer_ray.models.load import DTYPES, LoadedModel, load_model
-from seer_ray.models.rope import head_dim
+from seer_ray.models.prefill_gate import PrefillGate
+from seer_ray.models.prefill_gates import save_prefill_gates
 from seer_ray.training.gates.card import write_card
 from seer_ray.training.gates.losses import GateTraining
 from seer_ray.training.gates.memory import MemoryPlan, is_out_of_memory, out_of_memory, plan_memory
+from seer_ray.training.gates.shapes import Shape, begun_with, initial_gates
 
 SEER = "seer"
-SETTINGS = ("block_size", "q_pooling", "k_pooling", "use_qk_norm", "use_rope")
 
 
 class Batch(NamedTuple):
@@ -62,8 +64,8 @@ class Distillation:
         layers = gated_layers(config.gates.layers, model.config)
         if missing := [layer for layer in layers if self.gates[layer] is None]:
             raise ConfigError(
-                f"gates.layers={config.gates.layers or 'all'}: model.gates={config.model.gates} has no gate"
-                f" in layer {missing[0]}; name only layers that have one, or begin without model.gates"
+                f"gates.layers={config.gates.layers or 'all'}: {'='.join(map(str, begun_with(config)))} has"
+                f" no gate in layer {missing[0]}; name only layers that have one, or begin without"
             )
         self.corpora = load_corpora(config, self.loaded, self.shape.block_size)
         self.training = GateTraining(model, self.gates, layers, config.objective)
@@ -106,6 +108,8 @@ class Distillation:
 
     def _kept(self) -> dict[str, float]:
         evaluation = self.config.evaluation
+        if self.training.prompts:
+            return self._kept_of_prompts()
         budgets = [Budget.parse(text, "evaluation.budgets") for text in evaluation.budgets]
         if not budgets:
             return {}
@@ -114,7 +118,7 @@ class Distillation:
                 self.loaded.model,
                 self.held_out,
                 budgets,
-                {SEER: self.gates},
+                {SEER: [gate if isinstance(gate, AttnGate) else None for gate in self.gates]},
                 block_size=self.shape.block_size,
                 rows=Rows(first=self.config.objective.skip, stride=evaluation.stride),
                 outputs=False,
@@ -129,11 +133,33 @@ class Distillation:
                     found[f"of_oracle/{budget}{layer}"] = row["of_oracle"]
         return found
 
+    def _kept_of_prompts(self) -> dict[str, float]:
+        densities = self.config.evaluation.densities
+        if not densities:
+            return {}
+        gates = [gate if isinstance(gate, PrefillGate) else None for gate in self.gates]
+        with torch.autocast(self.training.device.type, enabled=False):
+            figures = measure_prompts(
+                self.loaded.model, self.held_out, densities, {SEER: gates}, block=self.shape.block_size
+            )
+        found: dict[str, float] = {}
+        for by in ((), ("layer",)):
+            for row in figures.layer_table(*by):
+                if row["selector"] == SEER:
+                    layer = f"/layer_{row['layer']:02d}" if by else ""
+                    found[f"mass/{row['budget']}{layer}"] = row["mass"]
+                    found[f"of_oracle/{row['budget']}{layer}"] = row["of_oracle"]
+        return found
+
     def save(self, folder: Path, report: dict[str, Any]) -> None:
         """A gate folder in our format, with its card."""
         dtype = DTYPES[self.config.gates.save_dtype]
         gates = [None if gate is None else copy.deepcopy(gate).to(dtype) for gate in self.gates]
-        save_gates(folder, gates, self.loaded.hf_config, self.loaded.name)
+        about = self.loaded.hf_config, self.loaded.name
+        if self.training.prompts:
+            save_prefill_gates(folder, [g if isinstance(g, PrefillGate) else None for g in gates], *about)
+        else:
+            save_gates(folder, [g if isinstance(g, AttnGate) else None for g in gates], *about)
         write_card(folder, self.config, report, self.corpora, gates)
 
     def plan(self, length: int | None = None) -> MemoryPlan:
@@ -156,7 +182,7 @@ class Distillation:
 def plan_of(
     config: DistillConfig,
     hf_config: PreTrainedConfig,
-    shape: GateConfig,
+    shape: Shape,
     dtype: torch.dtype,
     length: int | None = None,
     weights: int | None = None,
@@ -200,6 +226,11 @@ def check_distill(config: DistillConfig) -> None:
         raise ConfigError(
             "objective.distill=0, objective.lm=0: nothing to train for; set one of them above 0"
         )
+    if config.gates.kind == "prefill" and config.objective.lm:
+        raise ConfigError(
+            f"objective.lm={config.objective.lm:g}: soft gates are those of decoding; with gates.kind=prefill"
+            " leave it 0"
+        )
     if config.objective.lm and config.objective.updates > 1:
         raise ConfigError(
             f"objective.updates={config.objective.updates}: objective.lm={config.objective.lm:g} needs a pass"
@@ -211,45 +242,4 @@ def check_distill(config: DistillConfig) -> None:
 
 def load_teacher(config: ModelConfig, device: str) -> LoadedModel:
     """The model without its gates, frozen, on the worker's device."""
-    return load_model(ModelConfig(**{**vars(config), "gates": None, "device": device}))
-
-
-def initial_gates(
-    config: DistillConfig, loaded: LoadedModel
-) -> tuple[tuple[AttnGate | None, ...], GateConfig]:
-    """The gates to begin with, in fp32: those of ``model.gates``, else random ones; and their settings.
-
-    Raises:
-        ConfigError: gates of another model, or of a shape that the options contradict.
-    """
-    hf_config, shape = loaded.hf_config, gate_shape(config, loaded.hf_config)
-    if config.model.gates is None:
-        return init_gates(hf_config, shape, config.train.seed, loaded.device), shape
-    gates = load_gates(config.model.gates, hf_config, shape.block_size, torch.float32, loaded.device)
-    return gates, shape
-
-
-def gate_shape(config: DistillConfig, hf_config: PreTrainedConfig) -> GateConfig:
-    """Settings of the gates: those of ``model.gates``, else those of the options.
-
-    Raises:
-        ConfigError: the options contradict ``model.gates``.
-    """
-    options = config.gates
-    if config.model.gates is None:
-        layers = gated_layers(options.layers, hf_config)
-        return GateConfig(
-            gate_dim=options.dim or head_dim(hf_config),
-            layers=None if layers == selecting_layers(hf_config) else layers,
-            **{name: getattr(options, name) for name in SETTINGS},
-        )
-    shape = read_settings(config.model.gates)
-    usual = GatesConfig()
-    theirs = {**{name: getattr(shape, name) for name in SETTINGS}, "dim": shape.gate_dim}
-    for name, value in theirs.items():
-        if getattr(options, name) not in (getattr(usual, name), value):
-            raise ConfigError(
-                f"gates.{name}={getattr(options, name)}: the gates of model.gates={config.model.gates} have"
-                f" {value}; leave it out, or begin anew with model.gates=null"
-            )
-    return shape
+    return load_model(ModelConfig(**{**vars(config), "gates": None, "prefill_gates": None, "device": device}))

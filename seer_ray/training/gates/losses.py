@@ -17,7 +17,9 @@ from seer_ray.config.training import ObjectiveConfig
 from seer_ray.corpora.pack import EVERY_ROW, Pack, Share, first_row
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import attention_shape, patch_attention, rope_tables
+from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.rope import RopeTable
+from seer_ray.training.gates.blocks import first_block, imitate_blocks
 from seer_ray.training.gates.imitation import imitate
 from seer_ray.training.gates.soft_gate import SoftGates, next_token_loss
 from seer_ray.training.gates.teacher import Teacher, teach
@@ -31,7 +33,7 @@ class GateTraining:
 
     Args:
         model: a causal language model, frozen; its attention is patched (idempotent).
-        gates: one per layer, None where there is none.
+        gates: one per layer, None where there is none; all for decoding, or all for prompts.
         layers: those that are trained; each must have a gate.
         config: the objective.
     """
@@ -39,7 +41,7 @@ class GateTraining:
     def __init__(
         self,
         model: Any,
-        gates: Sequence[AttnGate | None],
+        gates: Sequence[AttnGate | PrefillGate | None],
         layers: Sequence[int],
         config: ObjectiveConfig,
     ) -> None:
@@ -54,7 +56,9 @@ class GateTraining:
             gate = gates[layer]
             assert gate is not None
             trained[str(layer)] = gate.requires_grad_(True).to(self.device)
-        self.trained: dict[int, AttnGate] = {int(name): gate for name, gate in trained.items()}
+        self.trained: dict[int, AttnGate | PrefillGate] = {int(name): gate for name, gate in trained.items()}
+        self.prompts = isinstance(next(iter(trained.values())), PrefillGate)
+        """They are prefill gates."""
         self.module = nn.ModuleDict(trained)
         self.block = next(iter(self.trained.values())).block_size
         self._kept: tuple[int, list[Lesson]] | None = None
@@ -93,7 +97,11 @@ class GateTraining:
 
         def learn(pack: Pack, layer: int, q: Tensor, k: Tensor, targets: list[Tensor]) -> None:
             skip, gate = self.config.skip, self.trained[layer]
-            sums[layer] += imitate(gate, pack, q, k, targets, skip, of_sum, share)
+            told = (pack, q, k, targets, skip, of_sum, share)
+            if isinstance(gate, PrefillGate):
+                sums[layer] += imitate_blocks(gate, *told, self.config.loss)
+            else:
+                sums[layer] += imitate(gate, *told)
 
         if share.parts == 1:
             self._teach(packs, learn)
@@ -105,7 +113,7 @@ class GateTraining:
 
     def _teach(self, packs: Sequence[Pack], learn: Callable[..., None]) -> None:
         """Run the model; ``learn`` is told a ``Lesson`` of each layer before the next one begins."""
-        kind: Any = self.config.target
+        kind: Any = None if self.prompts else self.config.target
         for pack in packs:
             lesson, ropes = partial(learn, pack), self.ropes(pack)
             teacher = Teacher(
@@ -132,11 +140,16 @@ class GateTraining:
     def rows(self, packs: Sequence[Pack], share: Share = EVERY_ROW) -> int:
         """Rows that count, at least 1."""
         lengths = [length for pack in packs for length in pack.lengths]
+        if self.prompts:  # blocks of rows
+            skip, block = self.config.skip, self.block
+            ranges = [range(first_block(n, block, skip), -(-n // block)) for n in lengths]
+            return max(1, sum(len(share.of(rows)) for rows in ranges))
         firsts = [first_row(length, self.block, self.config.skip) for length in lengths]
         return max(1, sum(len(share.of(range(*ends))) for ends in zip(firsts, lengths, strict=True)))
 
     def _language(self, packs: Sequence[Pack], weight: float) -> float:
-        soft = SoftGates(self.trained, self.shape, self.block, self.config.skip)
+        gates = {layer: gate for layer, gate in self.trained.items() if isinstance(gate, AttnGate)}
+        soft = SoftGates(gates, self.shape, self.block, self.config.skip)
         count = max(1, sum(soft.targets(pack) for pack in packs))
         total = 0.0
         for pack in packs:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seer_ray.corpora.pack import Pack, first_row
+from seer_ray.kernels.block_target import attend_with_blocks
 from seer_ray.kernels.causal import causal
 from seer_ray.kernels.target import Kind, attend_with_target
 from seer_ray.models.patch import AttentionShape, embed, run_layers
@@ -18,7 +19,8 @@ from seer_ray.models.step import Attention
 
 Lesson = Callable[[int, Tensor, Tensor, list[Tensor]], None]
 """Told (layer, q, k, targets): q and k before rotation, ``[tokens, heads, head_dim]``; of each document, the
-targets of its rows from ``first_row`` on, ``[rows, kv_heads, blocks]``."""
+targets of its rows from ``first_row`` on, ``[rows, kv_heads, blocks]``, or of prefill gates those of all its
+blocks, ``[q_heads, q_blocks, k_blocks]``."""
 
 
 class Teacher:
@@ -31,7 +33,7 @@ class Teacher:
         layers: those with a target.
         block: tokens a block.
         skip: see ``first_row``.
-        kind: see ``kernels.target``.
+        kind: see ``kernels.target``; None: pairs of blocks, for prefill gates (``kernels.block_target``).
         lesson: told what each chosen layer gave, before the next layer begins.
     """
 
@@ -43,7 +45,7 @@ class Teacher:
         layers: Collection[int],
         block: int,
         skip: float,
-        kind: Kind,
+        kind: Kind | None,
         lesson: Lesson,
     ) -> None:
         self.pack, self.layers, self.block, self.skip, self.kind = pack, layers, block, skip, kind
@@ -59,6 +61,10 @@ class Teacher:
         for d in self.pack.documents():
             if not taught:
                 out[d] = causal(q_rotated[d], k_rotated[d], v[d], scale, window, sinks)
+                continue
+            if self.kind is None:
+                out[d], maps = attend_with_blocks(q_rotated[d], k_rotated[d], v[d], self.block, scale, sinks)
+                targets.append(maps.largest)
                 continue
             first = first_row(d.stop - d.start, self.block, self.skip)
             out[d], target = attend_with_target(

@@ -1,0 +1,64 @@
+"""An evaluation of prefill gates as a person reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seer_ray.analysis.words import count
+from seer_ray.cli.display.measure import MeasureView
+
+if TYPE_CHECKING:
+    from seer_ray.jobs.gates_prompts import PromptsSummary
+
+EXPLAINED = (
+    "In %. mass: attention probability inside the blocks read, of the rows that leave something out; of "
+    "oracle: as a share of what the oracle keeps; worst (layer). recall: of the oracle's blocks. KL in nats, "
+    "top-1 and perplexity of the next token, every layer's prompt sparse; more: perplexity above dense."
+)
+
+
+class PromptsView(MeasureView["PromptsSummary"]):
+    """Of an evaluation of prefill gates."""
+
+    def conclude(self, console: Console, summary: PromptsSummary) -> None:
+        documents = f"{count(summary.documents, 'document')}, {summary.tokens:,} tokens"
+        documents += f", blocks of {summary.block_size}"
+        console.print(Text(f"\n{summary.name}", "bold"), Text(f"{summary.model}: {documents}", "dim"))
+        console.print(_table(summary))
+        console.print(Text(EXPLAINED, "dim"))
+        for name, source in summary.gates.items():
+            console.print(Text.assemble((f"{name:13}", "dim"), source), soft_wrap=True)
+        console.print(Text.assemble((f"{'results':13}", "dim"), (summary.folder, "cyan")), soft_wrap=True)
+
+
+def _table(summary: PromptsSummary) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    table.add_column("density", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for name in ("mass", "of oracle", "worst", "recall", "KL", "top-1", "perplexity", "more"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = None
+    for row in summary.table:
+        first = row["budget"] != before
+        if first and before is not None:
+            table.add_section()
+        before = row["budget"]
+        known = row["perplexity"] is not None
+        outputs = (
+            [f"{row['kl']:.4f}", _percent(row["top1"]), f"{row['perplexity']:.3f}", _percent(row["more"])]
+            if known
+            else [""] * 4
+        )
+        worst = f"{_percent(row['worst_of_oracle'])} ({row['worst_layer']})"
+        cells = [_percent(row["mass"]), _percent(row["of_oracle"]), worst, _percent(row["recall"])]
+        table.add_row(row["budget"] if first else "", row["selector"], *cells, *outputs)
+    return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if value == value else ""

@@ -1,0 +1,183 @@
+"""Prompts whose blocks of rows read the blocks of keys that a prefill gate picks (arXiv 2410.13276)."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+
+from seer_ray.kernels.blocks import listed, select_blocks
+from seer_ray.kernels.chunks import Chunks, Tile
+from seer_ray.kernels.prefill import prefill
+from seer_ray.kernels.quantise import KV
+from seer_ray.kernels.rotary import unrotate
+from seer_ray.models.plan import PrefillPlan
+from seer_ray.models.prefill_gate import PrefillGate
+from seer_ray.selectors.base import FullKeys
+
+
+class SparseRows(NamedTuple):
+    """Blocks of a prompt, ``first`` to before ``end``, whose rows read a selection; all others read all."""
+
+    first: int
+    end: int
+    blocks: int
+    """Of the whole prompt."""
+
+
+def sparse_rows(
+    plan: PrefillPlan | None, prompt: int, document: tuple[int, int] | None, block: int
+) -> SparseRows | None:
+    """What is sparse of a prompt of so many tokens, whatever chunks it is computed in; None: nothing.
+
+    Rows are dense that hold a token outside of the document, those of the last blocks, and those that have no
+    more blocks before them than a density has them read.
+
+    Args:
+        plan: of the engine; None: prompts are dense.
+        prompt: tokens.
+        document: its tokens that may be read sparsely; None: all.
+        block: tokens a block.
+    """
+    if plan is None or plan.amount.everything:
+        return None
+    blocks = -(-prompt // block)
+    first = 0 if plan.amount.density is None else plan.amount.count(blocks, plan.sink)
+    # The last token is a decode step's, so its block is not whole.
+    end = min(blocks - plan.last_blocks, (prompt - 1) // block)
+    if document is not None:
+        first, end = max(first, -(-document[0] // block)), min(end, document[1] // block)
+    return SparseRows(first, end, blocks) if first < end else None
+
+
+class SparsePrefill:
+    """How one layer reads prompts.
+
+    Args:
+        gate: of the layer.
+        plan: how much is read.
+        keys: what the gate keeps of each full page, ``[pages, kv_heads, key_width]``.
+    """
+
+    def __init__(self, gate: PrefillGate, plan: PrefillPlan, keys: torch.Tensor) -> None:
+        self.gate, self.plan, self.keys = gate, plan, keys
+
+    def summarise(self, pages: torch.Tensor, full: FullKeys) -> None:
+        """Keeps what is read of pages that have just been filled."""
+        k_nope = unrotate(full.k.transpose(1, 2), full.cos, full.sin)
+        self.keys[pages] = self.gate.compress_keys(k_nope, full.first).to(self.keys.dtype)
+
+    def choose(
+        self, q_nope: torch.Tensor, chunks: Chunks, rows: list[SparseRows]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pages of every tile and head, dense rows included, as ``kernels.prefill`` takes them.
+
+        Args:
+            q_nope: of the packed tokens, before rotation, ``[tokens, q_heads, head_dim]``.
+            chunks: what they are.
+            rows: of the prompt of each chunk.
+        """
+        shared = self.plan.shared
+        heads = self.gate.num_kv_heads if shared else self.gate.num_query_heads
+        width, device = chunks.table.shape[1], q_nope.device
+        ids = torch.zeros(len(chunks.tiles), heads, width, dtype=torch.int64, device=device)
+        counts = torch.zeros(len(chunks.tiles), heads, dtype=torch.int64, device=device)
+        index = 0
+        for (chunk, sparse), group in groupby(chunks.tiles, lambda tile: (tile.chunk, _within(tile, rows))):
+            tiles = list(group)
+            seen = tiles[-1].block + 1
+            pages = chunks.table[chunk, :seen]
+            own = torch.tensor([tile.block for tile in tiles], device=device)
+            if sparse:
+                keep = self._keep(q_nope, tiles, pages, own, rows[chunk].blocks, chunks.block)
+            else:
+                there = torch.arange(seen, device=device) <= own.unsqueeze(1)
+                keep = there.expand(heads, -1, -1)
+            place = slice(index, index + len(tiles))
+            ids[place, :, :seen], counts[place] = listed(keep, pages)
+            index += len(tiles)
+        return ids, counts
+
+    def _keep(
+        self,
+        q_nope: torch.Tensor,
+        tiles: list[Tile],
+        pages: torch.Tensor,
+        own: torch.Tensor,
+        blocks: int,
+        block: int,
+    ) -> torch.Tensor:
+        """Of neighbouring tiles that are whole blocks: ``[heads, tiles, pages]`` bool."""
+        gate, first = self.gate, tiles[0].first
+        tokens = q_nope[first : first + len(tiles) * block]
+        queries = gate.gate_queries(tokens.unflatten(0, (len(tiles), block)), own * block)
+        logits = gate.logits(queries, self.keys[pages])
+        if self.plan.shared:
+            logits = logits.unflatten(0, (gate.num_kv_heads, gate.group)).amax(1)
+        return select_blocks(logits, own, blocks, self.plan.amount, self.plan.sink)
+
+
+def attend_sparsely(
+    sparse: SparsePrefill,
+    q_nope: torch.Tensor,
+    rotated: torch.Tensor,
+    kv: KV,
+    chunks: Chunks,
+    rows: list[SparseRows | None],
+    scale: float,
+    sinks: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of packed chunks of which some are of prompts with sparse rows.
+
+    The others are computed as if they were alone: a chunk's mates do not change how it is computed.
+
+    Returns:
+        ``[tokens, q_heads, head_dim]``, and the pairs of a token and a key that were read, over all query
+        heads, counted from the selection.
+    """
+    lengths = [end - start for start, end in chunks.spans]
+    out, read = torch.empty_like(rotated), rotated.new_zeros((), dtype=torch.int64)
+    token_chunk = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths)).to(rotated.device)
+    for chosen in (True, False):
+        index = [i for i, of in enumerate(rows) if (of is not None) is chosen]
+        if not index:
+            continue
+        part = Chunks(tuple(chunks.spans[i] for i in index), chunks.table[index], chunks.block)
+        whole = len(index) == len(rows)
+        here = torch.isin(token_chunk, torch.tensor(index, device=rotated.device))
+        q, turned = (q_nope, rotated) if whole else (q_nope[here], rotated[here])
+        ids = counts = None
+        if chosen:
+            ids, counts = sparse.choose(q, part, [of for i in index if (of := rows[i]) is not None])
+            read = read + _pairs(part, counts, rotated.shape[1])
+        else:
+            read = read + rotated.shape[1] * causal_pairs(part.spans)
+        found = prefill(turned, kv, part, scale, ids, counts, sinks=sinks)
+        if whole:
+            return found, read
+        out[here] = found
+    return out, read
+
+
+def causal_pairs(spans: tuple[tuple[int, int], ...]) -> int:
+    """Pairs of a token of chunks and a key at or before it: what dense attention reads."""
+    return sum((end * (end + 1) - start * (start + 1)) // 2 for start, end in spans)
+
+
+def _pairs(chunks: Chunks, counts: torch.Tensor, q_heads: int) -> torch.Tensor:
+    """Pairs of tokens and keys in the pages that are read, summed over query heads."""
+    tiles, block = chunks.tiles, chunks.block
+    tokens = torch.tensor([tile.end - tile.start for tile in tiles], device=counts.device)
+    own = torch.tensor(
+        [causal_pairs(((t.start % block, t.start % block + t.end - t.start),)) for t in tiles],
+        device=counts.device,
+    )
+    each = (counts - 1) * (block * tokens).unsqueeze(1) + own.unsqueeze(1)
+    return each.sum() * (q_heads // counts.shape[1])
+
+
+def _within(tile: Tile, rows: list[SparseRows]) -> bool:
+    """Whether its rows are sparse; they are then a whole block."""
+    of = rows[tile.chunk]
+    return of.first <= tile.block < of.end
