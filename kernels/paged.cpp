@@ -11,15 +11,20 @@
 #include <vector>
 
 #include "operations.h"
+#include "vectors.h"
 
 namespace seer_ray {
 
 namespace {
 
 constexpr int kMaxGroup = 16, kMaxBlock = 256, kMaxDim = 256;
+constexpr int kApart = kMaxBlock + kColumns;  // between rows of logits, which are written in fours
 
 constexpr int64_t kAhead = 4096;  // bytes between what is read and what is asked for: pages lie anywhere
-constexpr int64_t kLine = 64;
+
+// Whether vectors of DIM numbers, of those known at compile time, end with a whole one.
+template <int DIM>
+constexpr bool kWhole = DIM > 0 && DIM % kLanes == 0;
 
 template <typename T>
 inline void prefetch(const T* from, int64_t count) {
@@ -28,16 +33,87 @@ inline void prefetch(const T* from, int64_t count) {
   for (; at < end; at += kLine) __builtin_prefetch(at);
 }
 
-// Online softmax of `group` queries over pages [first, last) of one row and head.
+// out[ROWS][4] = q [ROWS, stride] times four keys.
+template <typename T, int DIM, int ROWS>
+[[gnu::always_inline]] inline void logits_tile(const float* q, int64_t stride, const T* const* keys, int64_t dim,
+                                               Four* out) {
+  Floats sum[ROWS][kColumns] = {};
+  for (int64_t d = 0; d < dim; d += kLanes) {
+    Floats row[ROWS];
+    each<ROWS>([&](auto r) __attribute__((always_inline)) {
+      row[r] = floats(q + r * stride + d);
+      keep(row[r]);
+    });
+    each<kColumns>([&](auto c) __attribute__((always_inline)) {
+      Floats key = floats<kWhole<DIM>>(keys[c] + d, dim - d);
+      keep(key);
+      each<ROWS>([&](auto r) __attribute__((always_inline)) { sum[r][c] += row[r] * key; });
+    });
+  }
+  each<ROWS>([&](auto r) __attribute__((always_inline)) { out[r] = sums(sum[r]); });
+}
+
+// out [ROWS, apart] = out * shrink + p [ROWS, kApart] times values [from, to), of COUNT vectors and `left` numbers. Each
+// value asks for as much from `ahead`, from `to` - `near` on from `next`; null: for nothing.
+template <typename T, int DIM, int ROWS, int COUNT>
+[[gnu::always_inline]] inline void values_tile(const float* p, const T* values, int64_t from, int64_t to, int64_t left,
+                                               int64_t dim, const float* shrink, float* out, int64_t apart,
+                                               const T* ahead, const T* next, int64_t near) {
+  Floats sum[ROWS][COUNT];
+  each<ROWS>([&](auto r) __attribute__((always_inline)) {
+    each<COUNT>([&](auto c) __attribute__((always_inline)) {
+      sum[r][c] = floats<kWhole<DIM>>(out + r * apart + c * kLanes, left - c * kLanes) * shrink[r];
+    });
+  });
+  for (int64_t t = from; t < to; ++t) {
+    if (ahead) prefetch((t < to - near ? ahead : next) + t * dim, dim);
+    Floats weight[ROWS];
+    each<ROWS>([&](auto r) __attribute__((always_inline)) {
+      weight[r] = Floats{} + p[r * kApart + t];
+      keep(weight[r]);
+    });
+    each<COUNT>([&](auto c) __attribute__((always_inline)) {
+      Floats value = floats<kWhole<DIM>>(values + t * dim + c * kLanes, left - c * kLanes);
+      keep(value);
+      each<ROWS>([&](auto r) __attribute__((always_inline)) { sum[r][c] += weight[r] * value; });
+    });
+  }
+  each<ROWS>([&](auto r) __attribute__((always_inline)) {
+    each<COUNT>([&](auto c) __attribute__((always_inline)) {
+      const int64_t count = kWhole<DIM> ? kLanes : std::min(kLanes, left - c * kLanes);
+      std::memcpy(out + r * apart + c * kLanes, &sum[r][c], count * sizeof(float));
+    });
+  });
+}
+
+// run(constant) of a number from 1 to MOST.
+template <int MOST, typename Run>
+inline void with_constant(int64_t number, Run run) {
+  if (number == MOST) {
+    run(std::integral_constant<int, MOST>());
+  } else if constexpr (MOST > 1) {
+    with_constant<MOST - 1>(number, run);
+  }
+}
+
+// run(first, constant number) for all of `count`, MOST at a time.
+template <int MOST, typename Run>
+inline void by_tiles(int64_t count, Run run) {
+  for (int64_t first = 0; first < count; first += MOST) {
+    with_constant<MOST>(std::min<int64_t>(MOST, count - first), [&](auto number) { run(first, number); });
+  }
+}
+
+// Online softmax of `group` queries, their rows `stride` apart, over pages [first, last) of one row and head.
 // partial: group x (max, sum, out[dim]). DIM is the head dim where it is known at compile time, else 0.
 // scales: of each vector of kv, where it is int8. skip: tokens of page 0 that are not seen.
 template <typename T, int DIM>
-void attend_split(const float* q, const T* kv, const float* scales, const int64_t* pages, int64_t first,
+void attend_split(const float* q, int64_t stride, const T* kv, const float* scales, const int64_t* pages, int64_t first,
                   int64_t last, int64_t tokens, int64_t skip, int64_t head, int64_t heads, int64_t group,
                   int64_t block, int64_t dim_, float* partial) {
   const int64_t dim = DIM ? DIM : dim_;
   const int64_t ahead = std::min(block, kAhead / static_cast<int64_t>(dim * sizeof(T)));
-  float logits[kMaxGroup][kMaxBlock];
+  float logits[kMaxGroup][kApart], shrink[kMaxGroup];
   for (int64_t h = 0; h < group; ++h) {
     float* state = partial + h * (dim + 2);
     state[0] = -std::numeric_limits<float>::infinity();
@@ -48,38 +124,45 @@ void attend_split(const float* q, const T* kv, const float* scales, const int64_
     const T *k = kv + at * dim, *v = k + block * dim;
     const int64_t here = std::min(block, tokens - i * block), from = i ? 0 : skip;
     const T* next = i + 1 < last ? kv + (pages[i + 1] * heads + head) * 2 * block * dim : k;
-    for (int64_t t = from; t < here; ++t) {
-      prefetch(t + ahead < here ? k + (t + ahead) * dim : v + (t + ahead - here) * dim, dim);
-      float key[kMaxDim];
-      for (int64_t d = 0; d < dim; ++d) key[d] = load(k[t * dim + d]);
-      for (int64_t h = 0; h < group; ++h) {
-        float dot = 0.0f;
-        for (int64_t d = 0; d < dim; ++d) dot += q[h * dim + d] * key[d];
-        logits[h][t] = std::is_same_v<T, int8_t> ? dot * scales[at + t] : dot;
+    for (int64_t t = from; t < here; t += kColumns) {
+      const T* keys[kColumns];
+      for (int c = 0; c < kColumns; ++c) {
+        const int64_t token = std::min(t + c, here - 1);
+        keys[c] = k + token * dim;
+        prefetch(token + ahead < here ? k + (token + ahead) * dim : v + (token + ahead - here) * dim, dim);
       }
+      by_tiles<kTileRows>(group, [&](int64_t h, auto rows) {
+        Four found[rows];
+        logits_tile<T, DIM, rows>(q + h * stride, stride, keys, dim, found);
+        for (int r = 0; r < rows; ++r) std::memcpy(logits[h + r] + t, found + r, sizeof(Four));
+      });
     }
     for (int64_t h = 0; h < group; ++h) {
       float* state = partial + h * (dim + 2);
+      float* row = logits[h];
+      if (std::is_same_v<T, int8_t>) {
+        for (int64_t t = from; t < here; ++t) row[t] *= scales[at + t];
+      }
       float peak = state[0];
-      for (int64_t t = from; t < here; ++t) peak = std::max(peak, logits[h][t]);
-      const float shrink = i == first ? 0.0f : fast_exp(state[0] - peak);
+      for (int64_t t = from; t < here; ++t) peak = std::max(peak, row[t]);
+      shrink[h] = i == first ? 0.0f : fast_exp(state[0] - peak);
       float sum = 0.0f;
-      for (int64_t t = from; t < here; ++t) sum += logits[h][t] = fast_exp(logits[h][t] - peak);
+      for (int64_t t = from; t < here; ++t) sum += row[t] = fast_exp(row[t] - peak);
       state[0] = peak;
-      state[1] = state[1] * shrink + sum;
-      for (int64_t d = 0; d < dim; ++d) state[2 + d] *= shrink;
-    }
-    for (int64_t t = from; t < here; ++t) {
-      prefetch(t + ahead < here ? v + (t + ahead) * dim : next + (t + ahead - here) * dim, dim);
-      float value[kMaxDim];
-      for (int64_t d = 0; d < dim; ++d) value[d] = load(v[t * dim + d]);
-      for (int64_t h = 0; h < group; ++h) {
-        float* out = partial + h * (dim + 2) + 2;
-        const float p =
-            std::is_same_v<T, int8_t> ? logits[h][t] * scales[at + block + t] : logits[h][t];
-        for (int64_t d = 0; d < dim; ++d) out[d] += p * value[d];
+      state[1] = state[1] * shrink[h] + sum;
+      if (std::is_same_v<T, int8_t>) {
+        for (int64_t t = from; t < here; ++t) row[t] *= scales[at + block + t];
       }
     }
+    by_tiles<kTileRows>(group, [&](int64_t h, auto rows) {
+      by_tiles<kColumns>((dim + kLanes - 1) / kLanes, [&](int64_t vector, auto count) {
+        const int64_t d = vector * kLanes;
+        const T* asked = h || vector ? nullptr : v + ahead * dim;  // once for each value
+        values_tile<T, DIM, rows, count>(logits[h], v + d, from, here, dim - d, dim, shrink + h,
+                                         partial + h * (dim + 2) + 2 + d, dim + 2, asked,
+                                         next + (ahead - here) * dim, ahead);
+      });
+    });
   }
 }
 
@@ -141,11 +224,14 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
       const int64_t row = unit / (heads * splits), head = unit / splits % heads, part = unit % splits;
       const int64_t count = counts[row * heads + head], first = part * split;
       if (first >= count) continue;
-      float scaled[kMaxGroup * kMaxDim];
+      const int64_t stride = (dim + kLanes - 1) / kLanes * kLanes;
+      alignas(kLine) float scaled[kMaxGroup * kMaxDim] = {};
       const Q* queries = q + (row * heads + head) * group * dim;
-      for (int64_t d = 0; d < group * dim; ++d) scaled[d] = load(queries[d]) * scale;
+      for (int64_t h = 0; h < group; ++h) {
+        for (int64_t d = 0; d < dim; ++d) scaled[h * stride + d] = load(queries[h * dim + d]) * scale;
+      }
       auto run = dim == 64 ? attend_split<T, 64> : dim == 128 ? attend_split<T, 128> : attend_split<T, 0>;
-      run(scaled, kv, scales, page_ids + row * row_stride + head * head_stride, first,
+      run(scaled, stride, kv, scales, page_ids + row * row_stride + head * head_stride, first,
           std::min(first + split, count), (count - 1) * block + tails[row], skips ? skips[row] : 0, head, heads,
           group, block, dim, workspace + unit * size);
     }

@@ -21,28 +21,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 #include <vector>
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-
 #include "operations.h"
+#include "vectors.h"
 
 namespace seer_ray {
 
 namespace {
 
-// Vectors of the width that the CPU has, and as many rows to a tile as its registers hold sums.
-#if defined(__AVX512F__)
-constexpr int kBytes = 64, kTileRows = 6;
-#elif defined(__AVX__)
-constexpr int kBytes = 32, kTileRows = 3;
-#else
-constexpr int kBytes = 16, kTileRows = 3;
-#endif
-constexpr int kColumns = 4, kLine = 64;
 constexpr int64_t kSerial = 65536;  // weights below which waking other threads costs more than it brings
 constexpr int64_t kFew = 16;        // rows that are done before the weights have come from memory
 constexpr int64_t kStretch = 4096;  // bytes of the inner dimension: those of a tile, and of its x, stay in the first cache
@@ -58,33 +45,16 @@ template <typename T>
 using Factor = float;
 #endif
 
-typedef float Floats __attribute__((vector_size(kBytes)));
-typedef uint32_t Words __attribute__((vector_size(kBytes)));
-typedef float Four __attribute__((vector_size(16)));
-
 // A vector of factors for each `part` of a vector of T: 16 bits are widened into the even and the odd ones.
 template <typename T>
 constexpr int kParts = sizeof(Factor<T>) / sizeof(T);
 template <typename T>
 constexpr int64_t kStep = kBytes / sizeof(T);  // numbers of a vector
 
-inline Words words(const void* from) {
-  Words to;
-  std::memcpy(&to, from, kBytes);
-  return to;
-}
-
 template <typename T>
 inline Words part_of(Words both, int part) {
   if constexpr (kParts<T> == 1) return both;
   return part ? both & 0xFFFF0000u : both << 16;
-}
-
-// Stays in a register: read as an operand of each multiplication, it would be loaded once for each.
-inline void keep(Words& x) {
-#if defined(__x86_64__)
-  asm("" : "+v"(x));
-#endif
 }
 
 inline void multiply_add(Floats& sum, Words a, Words b, float) {
@@ -96,43 +66,6 @@ inline void multiply_add(Floats& sum, Words a, Words b, float) {
 inline void multiply_add(Floats& sum, Words a, Words b, bf16) {
   sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(
       reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
-}
-#endif
-
-// The sums of four vectors, each by halves: upper and lower one together, then those of that, and so on.
-#if defined(__AVX512F__)
-inline Four sums(const Floats* x) {
-  const auto at = [=](int i) { return reinterpret_cast<__m512>(x[i]); };
-  const auto halves = [](__m512 a, __m512 b) {
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
-  };
-  const __m512 ab = halves(at(0), at(1)), cd = halves(at(2), at(3));
-  __m512 all = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
-  all = _mm512_add_ps(all, _mm512_permute_ps(all, 0x4E));
-  all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xB1));
-  const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-  return reinterpret_cast<Four>(_mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all)));
-}
-#else
-#if defined(__clang__)
-#define SEER_RAY_SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
-#else
-typedef int32_t Lanes __attribute__((vector_size(16)));
-#define SEER_RAY_SHUFFLE(A, B, ...) __builtin_shuffle(A, B, Lanes{__VA_ARGS__})
-#endif
-
-inline Four folded(Floats x) {
-  Four parts[kBytes / 16];
-  std::memcpy(parts, &x, kBytes);
-  for (int i = 1; i < kBytes / 16; ++i) parts[0] += parts[i];
-  return parts[0];
-}
-
-inline Four sums(const Floats* x) {
-  const Four a = folded(x[0]), b = folded(x[1]), c = folded(x[2]), d = folded(x[3]);
-  const Four ab = SEER_RAY_SHUFFLE(a, b, 0, 4, 1, 5) + SEER_RAY_SHUFFLE(a, b, 2, 6, 3, 7);
-  const Four cd = SEER_RAY_SHUFFLE(c, d, 0, 4, 1, 5) + SEER_RAY_SHUFFLE(c, d, 2, 6, 3, 7);
-  return SEER_RAY_SHUFFLE(ab, cd, 0, 1, 4, 5) + SEER_RAY_SHUFFLE(ab, cd, 2, 3, 6, 7);
 }
 #endif
 
@@ -158,15 +91,6 @@ void widen(const T* from, int64_t count, Factor<T>* to) {
       to += kBytes / sizeof(Factor<T>);
     }
   });
-}
-
-// run(0) to run(N - 1), of constants: what they index stays in registers.
-template <int N, typename Run>
-[[gnu::always_inline]] inline void each(Run run) {
-  if constexpr (N > 0) {
-    each<N - 1>(run);
-    run(std::integral_constant<int, N - 1>());
-  }
 }
 
 // y[ROWS] += x [ROWS, count], its rows `stride` apart, times four rows of a weight. Each vector of theirs asks for
