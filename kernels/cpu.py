@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from seer_ray.kernels import compiled
+from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, tensors
 
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
@@ -87,6 +88,30 @@ def attend(
     skips, sinks = (part.contiguous() if part is not None else None for part in (skips, sinks))
     out = torch.empty_like(q)
     compiled.operation("attend")(q, numbers, scales, page_ids, counts, tails, skips, sinks, out, split, scale)
+    return out.to(dtype)
+
+
+def prefill(
+    q: torch.Tensor,
+    kv: KV,
+    chunks: Chunks,
+    scale: float,
+    page_ids: torch.Tensor | None,
+    counts: torch.Tensor | None,
+    window: int | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """See ``kernels.prefill``."""
+    numbers, scales = tensors(kv)
+    dtype, computed = (kv.dtype, kv.dtype) if scales is None else (q.dtype, torch.float32)
+    q = q.to(computed).contiguous()
+    if page_ids is not None and page_ids.stride(2) != 1:
+        page_ids = page_ids.contiguous()
+    counts, sinks = (part.contiguous() if part is not None else None for part in (counts, sinks))
+    out, reach = torch.empty_like(q), -1 if window is None else window
+    compiled.operation("prefill")(
+        q, numbers, scales, chunks.work, chunks.table, page_ids, counts, sinks, out, reach, scale
+    )
     return out.to(dtype)
 
 

@@ -14,6 +14,14 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
             const float* sinks, Q* out, float* workspace, int64_t rows, int64_t heads, int64_t group,
             int64_t block, int64_t dim, int64_t width, int64_t split, float scale);
 
+// work [tiles, 6]: index, chunk, block, position of the first token and of the one past the last, first packed token.
+// page_ids null: all pages of the chunk. window -1: none.
+template <typename Q, typename T>
+void prefill(const Q* q, const T* kv, const float* scales, const int64_t* work, const int64_t* table,
+             int64_t table_stride, const int64_t* page_ids, int64_t row_stride, int64_t head_stride,
+             const int64_t* counts, const float* sinks, Q* out, int64_t tiles, int64_t heads, int64_t group,
+             int64_t block, int64_t dim, int64_t window, float scale);
+
 template <typename T>
 void score(const float* features, const T* summary, const int64_t* table, int64_t table_stride,
            const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors, int64_t width,

@@ -104,25 +104,36 @@ inline void by_tiles(int64_t count, Run run) {
   }
 }
 
-// Online softmax of `group` queries, their rows `stride` apart, over pages [first, last) of one row and head.
-// partial: group x (max, sum, out[dim]). DIM is the head dim where it is known at compile time, else 0.
-// scales: of each vector of kv, where it is int8. skip: tokens of page 0 that are not seen.
+// What some queries of one KV head see: `per` of a token, of which the first one sees `tokens` from the first page on,
+// each token one more than the one before it; window: the last ones only, -1: all. skip: of page 0 nobody sees so many.
+struct Seen {
+  int64_t rows, per, tokens, skip, window;
+  int64_t filled = rows;  // with rows of no meaning, up to whole tiles
+
+  int64_t most() const { return tokens + (rows - 1) / per; }
+  int64_t last(int64_t row) const { return tokens + row / per; }
+  int64_t first(int64_t row) const { return window < 0 ? skip : std::max(skip, last(row) - window); }
+};
+
+// Online softmax of queries [rows, stride] over pages [first, last) of one KV head.
+// partial: rows x (max, sum, out[dim]). logits: rows x kApart, of no meaning afterwards. DIM is the head dim where it is
+// known at compile time, else 0. scales: of each vector of kv, where it is int8.
 template <typename T, int DIM>
 void attend_split(const float* q, int64_t stride, const T* kv, const float* scales, const int64_t* pages, int64_t first,
-                  int64_t last, int64_t tokens, int64_t skip, int64_t head, int64_t heads, int64_t group,
-                  int64_t block, int64_t dim_, float* partial) {
+                  int64_t last, const Seen& seen, int64_t head, int64_t heads, int64_t block, int64_t dim_,
+                  float* partial, float* logits, float* shrink) {
   const int64_t dim = DIM ? DIM : dim_;
   const int64_t ahead = std::min(block, kAhead / static_cast<int64_t>(dim * sizeof(T)));
-  float logits[kMaxGroup][kApart], shrink[kMaxGroup];
-  for (int64_t h = 0; h < group; ++h) {
-    float* state = partial + h * (dim + 2);
+  for (int64_t r = 0; r < seen.filled; ++r) {
+    shrink[r] = 0.0f;
+    float* state = partial + r * (dim + 2);
     state[0] = -std::numeric_limits<float>::infinity();
     std::fill(state + 1, state + 2 + dim, 0.0f);
   }
   for (int64_t i = first; i < last; ++i) {
     const int64_t at = (pages[i] * heads + head) * 2 * block;
     const T *k = kv + at * dim, *v = k + block * dim;
-    const int64_t here = std::min(block, tokens - i * block), from = i ? 0 : skip;
+    const int64_t here = std::min(block, seen.most() - i * block), from = std::max<int64_t>(0, seen.first(0) - i * block);
     const T* next = i + 1 < last ? kv + (pages[i + 1] * heads + head) * 2 * block * dim : k;
     for (int64_t t = from; t < here; t += kColumns) {
       const T* keys[kColumns];
@@ -131,39 +142,63 @@ void attend_split(const float* q, int64_t stride, const T* kv, const float* scal
         keys[c] = k + token * dim;
         prefetch(token + ahead < here ? k + (token + ahead) * dim : v + (token + ahead - here) * dim, dim);
       }
-      by_tiles<kTileRows>(group, [&](int64_t h, auto rows) {
+      by_tiles<kTileRows>(seen.filled, [&](int64_t r, auto rows) {
         Four found[rows];
-        logits_tile<T, DIM, rows>(q + h * stride, stride, keys, dim, found);
-        for (int r = 0; r < rows; ++r) std::memcpy(logits[h + r] + t, found + r, sizeof(Four));
+        logits_tile<T, DIM, rows>(q + r * stride, stride, keys, dim, found);
+        for (int j = 0; j < rows; ++j) std::memcpy(logits + (r + j) * kApart + t, found + j, sizeof(Four));
       });
     }
-    for (int64_t h = 0; h < group; ++h) {
-      float* state = partial + h * (dim + 2);
-      float* row = logits[h];
+    for (int64_t r = 0; r < seen.rows; ++r) {
+      float* state = partial + r * (dim + 2);
+      float* row = logits + r * kApart;
+      const int64_t begin = std::max<int64_t>(0, seen.first(r) - i * block), end = std::min(here, seen.last(r) - i * block);
+      if (begin >= end) {
+        std::fill(row + from, row + here, 0.0f);
+        shrink[r] = 1.0f;
+        continue;
+      }
       if (std::is_same_v<T, int8_t>) {
-        for (int64_t t = from; t < here; ++t) row[t] *= scales[at + t];
+        for (int64_t t = begin; t < end; ++t) row[t] *= scales[at + t];
       }
       float peak = state[0];
-      for (int64_t t = from; t < here; ++t) peak = std::max(peak, row[t]);
-      shrink[h] = i == first ? 0.0f : fast_exp(state[0] - peak);
+      for (int64_t t = begin; t < end; ++t) peak = std::max(peak, row[t]);
+      shrink[r] = std::isinf(state[0]) ? 0.0f : fast_exp(state[0] - peak);
       float sum = 0.0f;
-      for (int64_t t = from; t < here; ++t) sum += row[t] = fast_exp(row[t] - peak);
+      for (int64_t t = begin; t < end; ++t) sum += row[t] = fast_exp(row[t] - peak);
       state[0] = peak;
-      state[1] = state[1] * shrink[h] + sum;
+      state[1] = state[1] * shrink[r] + sum;
       if (std::is_same_v<T, int8_t>) {
-        for (int64_t t = from; t < here; ++t) row[t] *= scales[at + block + t];
+        for (int64_t t = begin; t < end; ++t) row[t] *= scales[at + block + t];
       }
+      std::fill(row + from, row + begin, 0.0f);
+      std::fill(row + end, row + here, 0.0f);
     }
-    by_tiles<kTileRows>(group, [&](int64_t h, auto rows) {
+    by_tiles<kTileRows>(seen.filled, [&](int64_t r, auto rows) {
       by_tiles<kColumns>((dim + kLanes - 1) / kLanes, [&](int64_t vector, auto count) {
         const int64_t d = vector * kLanes;
-        const T* asked = h || vector ? nullptr : v + ahead * dim;  // once for each value
-        values_tile<T, DIM, rows, count>(logits[h], v + d, from, here, dim - d, dim, shrink + h,
-                                         partial + h * (dim + 2) + 2 + d, dim + 2, asked,
+        const T* asked = r || vector ? nullptr : v + ahead * dim;  // once for each value
+        values_tile<T, DIM, rows, count>(logits + r * kApart, v + d, from, here, dim - d, dim, shrink + r,
+                                         partial + r * (dim + 2) + 2 + d, dim + 2, asked,
                                          next + (ahead - here) * dim, ahead);
       });
     });
   }
+}
+
+// `count` vectors of q as floats times scale, in rows filled up with zeros to whole vectors.
+template <typename Q>
+void scale_queries(const Q* q, int64_t count, int64_t dim, float scale, int64_t stride, float* to) {
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t d = 0; d < dim; ++d) to[row * stride + d] = load(q[row * dim + d]) * scale;
+    std::fill(to + row * stride + dim, to + (row + 1) * stride, 0.0f);
+  }
+}
+
+inline int64_t stride_of(int64_t dim) { return (dim + kLanes - 1) / kLanes * kLanes; }
+
+// exp(sum of a row with sinks) / exp(its peak): what its values are divided by.
+inline float with_sink(const float* state, const float* sinks, int64_t head) {
+  return sinks ? state[1] + std::exp(sinks[head] - state[0]) : state[1];  // may be infinite
 }
 
 // WIDTH is the summaries' width where it is known at compile time, else 0.
@@ -224,16 +259,14 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
       const int64_t row = unit / (heads * splits), head = unit / splits % heads, part = unit % splits;
       const int64_t count = counts[row * heads + head], first = part * split;
       if (first >= count) continue;
-      const int64_t stride = (dim + kLanes - 1) / kLanes * kLanes;
-      alignas(kLine) float scaled[kMaxGroup * kMaxDim] = {};
-      const Q* queries = q + (row * heads + head) * group * dim;
-      for (int64_t h = 0; h < group; ++h) {
-        for (int64_t d = 0; d < dim; ++d) scaled[h * stride + d] = load(queries[h * dim + d]) * scale;
-      }
+      alignas(kLine) float scaled[kMaxGroup * kMaxDim];
+      float logits[kMaxGroup * kApart], shrink[kMaxGroup];
+      const int64_t stride = stride_of(dim);
+      scale_queries(q + (row * heads + head) * group * dim, group, dim, scale, stride, scaled);
+      const Seen seen{group, group, (count - 1) * block + tails[row], skips ? skips[row] : 0, -1};
       auto run = dim == 64 ? attend_split<T, 64> : dim == 128 ? attend_split<T, 128> : attend_split<T, 0>;
       run(scaled, stride, kv, scales, page_ids + row * row_stride + head * head_stride, first,
-          std::min(first + split, count), (count - 1) * block + tails[row], skips ? skips[row] : 0, head, heads,
-          group, block, dim, workspace + unit * size);
+          std::min(first + split, count), seen, head, heads, block, dim, workspace + unit * size, logits, shrink);
     }
     // In order of position, so that the sum is the same whichever thread finished first.
 #pragma omp for schedule(static)
@@ -250,6 +283,47 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
       }
       if (sinks) total += std::exp(sinks[pair % heads * group + h] - peak);  // may be infinite
       for (int64_t d = 0; d < dim; ++d) store(out + item * dim + d, result[d] / total);
+    }
+  }
+}
+
+template <typename Q, typename T>
+void prefill(const Q* q, const T* kv, const float* scales, const int64_t* work, const int64_t* table,
+             int64_t table_stride, const int64_t* page_ids, int64_t row_stride, int64_t head_stride,
+             const int64_t* counts, const float* sinks, Q* out, int64_t tiles, int64_t heads, int64_t group,
+             int64_t block, int64_t dim, int64_t window, float scale) {
+  const int64_t stride = stride_of(dim);
+#pragma omp parallel
+  {
+    static thread_local std::vector<float> kept;
+    // Rows are filled up to whole tiles: of what a row's tile is made does not depend on the number of them.
+    const int64_t most = (block * group + kTileRows - 1) / kTileRows * kTileRows;
+    kept.resize(std::max<size_t>(kept.size(), most * (stride + kApart + 1 + dim + 2)));
+    float *scaled = kept.data(), *logits = scaled + most * stride, *shrink = logits + most * kApart;
+    float* partial = shrink + most;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t unit = 0; unit < tiles * heads; ++unit) {
+      const int64_t *tile = work + unit / heads * 6, head = unit % heads;
+      const int64_t index = tile[0], at = tile[2], start = tile[3], number = tile[4] - start, first = tile[5];
+      const int64_t rows = number * group, filled = (rows + kTileRows - 1) / kTileRows * kTileRows;
+      const int64_t* pages = page_ids ? page_ids + index * row_stride + head * head_stride : table + tile[1] * table_stride;
+      const int64_t count = page_ids ? counts[index * heads + head] : at + 1;
+      for (int64_t token = 0; token < number; ++token) {
+        scale_queries(q + ((first + token) * heads + head) * group * dim, group, dim, scale, stride,
+                      scaled + token * group * stride);
+      }
+      std::fill(scaled + rows * stride, scaled + filled * stride, 0.0f);
+      const Seen seen{rows, group, (count - 1) * block + start % block + 1, 0, page_ids ? -1 : window, filled};
+      const int64_t from = seen.first(0) / block;
+      auto run = dim == 64 ? attend_split<T, 64> : dim == 128 ? attend_split<T, 128> : attend_split<T, 0>;
+      run(scaled, stride, kv, scales, pages, from, count, seen, head, heads, block, dim, partial, logits, shrink);
+      for (int64_t row = 0; row < rows; ++row) {
+        const float* state = partial + row * (dim + 2);
+        const int64_t query = head * group + row % group;
+        const float total = with_sink(state, sinks, query);
+        Q* to = out + ((first + row / group) * heads * group + query) * dim;
+        for (int64_t d = 0; d < dim; ++d) store(to + d, state[2 + d] / total);
+      }
     }
   }
 }
@@ -302,6 +376,9 @@ void select(const float* scores, const int64_t* table, int64_t table_stride, con
   }
 }
 
+template decltype(prefill<float, float>) prefill<float, float>;
+template decltype(prefill<bf16, bf16>) prefill<bf16, bf16>;
+template decltype(prefill<float, int8_t>) prefill<float, int8_t>;
 template decltype(attend<float, float>) attend<float, float>;
 template decltype(attend<bf16, bf16>) attend<bf16, bf16>;
 template decltype(attend<float, int8_t>) attend<float, int8_t>;

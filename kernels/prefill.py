@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from seer_ray.kernels import gpu
+from seer_ray.kernels import cpu, gpu
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, Quantised
 
@@ -41,6 +41,8 @@ def prefill(
         from seer_ray.kernels import triton_prefill
 
         return triton_prefill.prefill(q, kv, chunks, scale, page_ids, counts, window, sinks)
+    if cpu.takes(kv, 1, kv.shape[3], q.shape[2]):
+        return cpu.prefill(q, kv, chunks, scale, page_ids, counts, window, sinks)
     return reference(q, kv, chunks, scale, page_ids, counts, window, sinks)
 
 
