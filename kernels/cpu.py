@@ -40,7 +40,7 @@ def takes_rows(*tensors: torch.Tensor) -> bool:
 
 def takes_projections(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
     """Whether products of these rows with these weights and biases are compiled."""
-    if not (0 < x.numel() <= MAX_ROWS * x.shape[-1] and takes_rows(x)) or torch.is_autocast_enabled("cpu"):
+    if not (x.numel() > 0 and takes_rows(x)) or torch.is_autocast_enabled("cpu"):
         return False
     tracked, dtype = torch.is_grad_enabled(), x.dtype
     for weight in weights:
@@ -91,28 +91,28 @@ def attend(
     return out.to(dtype)
 
 
-def takes_prefill(q: torch.Tensor, kv: KV) -> bool:
-    """Whether attention of prompts to selected pages is compiled for this cache and these queries."""
-    fits = kv.shape[3] <= MAX_BLOCK and kv.shape[4] <= MAX_DIM
-    return isinstance(kv, torch.Tensor) and fits and q.dtype == kv.dtype and takes_rows(q, kv)
-
-
 def prefill(
     q: torch.Tensor,
     kv: KV,
     chunks: Chunks,
     scale: float,
-    page_ids: torch.Tensor,
-    counts: torch.Tensor,
+    page_ids: torch.Tensor | None,
+    counts: torch.Tensor | None,
+    window: int | None,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """See ``kernels.prefill``."""
-    assert isinstance(kv, torch.Tensor)
-    if q.stride(2) != 1 or q.stride(1) != q.shape[2]:
-        q = q.contiguous()
-    out = torch.empty(q.shape, dtype=q.dtype)
-    tiles = torch.tensor([(t.first, t.start % chunks.block, t.end - t.start) for t in chunks.tiles])
-    compiled.operation("prefill")(q, kv, tiles, page_ids.contiguous(), counts.contiguous(), out, scale)
-    return out
+    numbers, scales = tensors(kv)
+    dtype, computed = (kv.dtype, kv.dtype) if scales is None else (q.dtype, torch.float32)
+    q = q.to(computed).contiguous()
+    if page_ids is not None and page_ids.stride(2) != 1:
+        page_ids = page_ids.contiguous()
+    counts, sinks = (part.contiguous() if part is not None else None for part in (counts, sinks))
+    out, reach = torch.empty_like(q), -1 if window is None else window
+    compiled.operation("prefill")(
+        q, numbers, scales, chunks.work, chunks.table, page_ids, counts, sinks, out, reach, scale
+    )
+    return out.to(dtype)
 
 
 def score(

@@ -59,6 +59,24 @@ void attend_(Tensor q, Tensor kv, Maybe scales, Tensor page_ids, Tensor counts, 
   }
 }
 
+void prefill_(Tensor q, Tensor kv, Maybe scales, Tensor work, Tensor table, Maybe page_ids, Maybe counts, Maybe sinks,
+              Tensor out, int64_t window, double scale) {
+  const int64_t heads = kv.size(1);
+  const auto run = [&](auto number, auto cached) {
+    using Q = decltype(number);
+    using T = decltype(cached);
+    prefill<Q, T>(at<Q>(q), at<T>(kv), at<float>(scales), at<int64_t>(work), at<int64_t>(table), table.stride(0),
+                  at<int64_t>(page_ids), page_ids ? page_ids->stride(0) : 0, page_ids ? page_ids->stride(1) : 0,
+                  at<int64_t>(counts), at<float>(sinks), at<Q>(out), work.size(0), q.size(1), heads,
+                  page_ids ? page_ids->size(1) : heads, kv.size(3), q.size(2), window, scale);
+  };
+  if (quantised(kv)) {
+    run(float(), int8_t());
+  } else {
+    by_dtype(kv, [&](auto number) { run(number, number); });
+  }
+}
+
 void score_(Tensor features, Tensor summary, Tensor table, Tensor lengths, Tensor out, int64_t block) {
   by_dtype(summary, [&](auto number) {
     using T = decltype(number);
@@ -155,15 +173,6 @@ void convolve_step_(Tensor x, Tensor states, Tensor slots, Tensor weight, Maybe 
   });
 }
 
-void prefill_(Tensor q, Tensor kv, Tensor tiles, Tensor page_ids, Tensor counts, Tensor out, double scale) {
-  by_dtype(kv, [&](auto number) {
-    using T = decltype(number);
-    prefill_tiles<T>(at<T>(q), q.stride(0), at<T>(kv), at<int64_t>(tiles), at<int64_t>(page_ids), at<int64_t>(counts),
-                     at<T>(out), tiles.size(0), q.size(1), kv.size(1), page_ids.size(1), page_ids.size(2), kv.size(3),
-                     q.size(2), scale);
-  });
-}
-
 void target_max_(Tensor q, Tensor keys, Tensor sums, Tensor out, int64_t first) {
   const int64_t tokens = q.size(0), dim = q.size(2), heads = keys.size(0), blocks = keys.size(1);
   target_max(at<float>(q), at<float>(keys), at<float>(sums), at<float>(out), tokens, first, heads,
@@ -180,6 +189,9 @@ SEER_RAY_DEFINE(LIBRARY, m) {
   m.def(
       "attend(Tensor q, Tensor kv, Tensor? scales, Tensor page_ids, Tensor counts, Tensor tails, Tensor? skips, "
       "Tensor? sinks, Tensor(a!) out, int split, float scale) -> ()");
+  m.def(
+      "prefill(Tensor q, Tensor kv, Tensor? scales, Tensor work, Tensor table, Tensor? page_ids, Tensor? counts, "
+      "Tensor? sinks, Tensor(a!) out, int window, float scale) -> ()");
   m.def("score(Tensor features, Tensor summary, Tensor table, Tensor lengths, Tensor(a!) out, int block) -> ()");
   m.def(
       "select(Tensor scores, Tensor table, Tensor lengths, Tensor(a!) page_ids, Tensor(b!) counts, int block, "
@@ -200,13 +212,12 @@ SEER_RAY_DEFINE(LIBRARY, m) {
       "float eps) -> ()");
   m.def(
       "convolve_step(Tensor x, Tensor(a!) states, Tensor slots, Tensor weight, Tensor? bias, Tensor(b!) out) -> ()");
-  m.def(
-      "prefill(Tensor q, Tensor kv, Tensor tiles, Tensor page_ids, Tensor counts, Tensor(a!) out, float scale) -> ()");
   m.def("target_max(Tensor q, Tensor keys, Tensor sums, Tensor(a!) out, int first) -> ()");
 }
 
 SEER_RAY_IMPLEMENT(LIBRARY, m) {
   m.impl("attend", TORCH_BOX(&attend_));
+  m.impl("prefill", TORCH_BOX(&prefill_));
   m.impl("score", TORCH_BOX(&score_));
   m.impl("select", TORCH_BOX(&select_));
   m.impl("rms_norm", TORCH_BOX(&rms_norm_));
@@ -216,7 +227,6 @@ SEER_RAY_IMPLEMENT(LIBRARY, m) {
   m.impl("mlp", TORCH_BOX(&mlp_));
   m.impl("delta_step", TORCH_BOX(&delta_step_));
   m.impl("convolve_step", TORCH_BOX(&convolve_step_));
-  m.impl("prefill", TORCH_BOX(&prefill_));
   m.impl("target_max", TORCH_BOX(&target_max_));
 }
 

@@ -14,6 +14,14 @@ void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_id
             const float* sinks, Q* out, float* workspace, int64_t rows, int64_t heads, int64_t group,
             int64_t block, int64_t dim, int64_t width, int64_t split, float scale);
 
+// work [tiles, 6]: index, chunk, block, position of the first token and of the one past the last, first packed token.
+// page_ids null: all pages of the chunk. lists: of pages, one for each KV head or each query head. window -1: none.
+template <typename Q, typename T>
+void prefill(const Q* q, const T* kv, const float* scales, const int64_t* work, const int64_t* table,
+             int64_t table_stride, const int64_t* page_ids, int64_t row_stride, int64_t head_stride,
+             const int64_t* counts, const float* sinks, Q* out, int64_t tiles, int64_t q_heads, int64_t heads,
+             int64_t lists, int64_t block, int64_t dim, int64_t window, float scale);
+
 template <typename T>
 void score(const float* features, const T* summary, const int64_t* table, int64_t table_stride,
            const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors, int64_t width,
@@ -65,12 +73,6 @@ void delta_step(const T* q, const T* k, const T* v, const float* g, const T* b, 
 template <typename T>
 void convolve_step(const T* x, T* states, const int64_t* slots, const T* weight, const T* bias, T* out, int64_t rows,
                    int64_t channels, int64_t kernel);
-
-// q: rows apart by its stride. lists: of pages, one for each KV head or each query head.
-template <typename T>
-void prefill_tiles(const T* q, int64_t q_stride, const T* kv, const int64_t* tiles, const int64_t* page_ids,
-                   const int64_t* counts, T* out, int64_t count, int64_t q_heads, int64_t heads, int64_t lists,
-                   int64_t width, int64_t block, int64_t dim, float scale);
 
 // q [tokens, heads * group, dim] with the scale folded in, keys [heads, blocks, dim, block], sums [heads * group, tokens],
 // out [tokens - first, heads, blocks] of zeros. block is a multiple of kLanes.

@@ -42,8 +42,8 @@ def prefill(
         from seer_ray.kernels import triton_prefill
 
         return triton_prefill.prefill(q, kv, chunks, scale, page_ids, counts, window, sinks)
-    if page_ids is not None and counts is not None and sinks is None and cpu.takes_prefill(q, kv):
-        return cpu.prefill(q, kv, chunks, scale, page_ids, counts)
+    if cpu.takes(kv, 1, kv.shape[3], q.shape[2]):
+        return cpu.prefill(q, kv, chunks, scale, page_ids, counts, window, sinks)
     return reference(q, kv, chunks, scale, page_ids, counts, window, sinks)
 
 

@@ -1,9 +1,13 @@
-// CPU path of projection.py: products of few rows with weights that are streamed from memory once.
+// CPU path of projection.py: products of any number of rows with weights, without a copy of the weights in another order.
 //
 // A tile is some rows of x times four rows of the weight, its sums in registers, so that x is read from the cache once
-// for four rows. All rows pass over a tile while its weights lie in the cache; meanwhile the next tile is asked for,
-// since the processor's own prefetching stops whenever old weights are read. Every element has one accumulator vector of
-// its own, filled in order of the inner dimension and summed as a fixed tree: its bits depend on nothing else.
+// for four rows. All rows of a band pass over a tile while its weights lie in the cache; where the rows are few, the next
+// tile is asked for meanwhile, since the processor's own prefetching stops whenever old weights are read. Every element
+// has one accumulator vector of its own for each stretch of the inner dimension, filled in order and summed as a fixed
+// tree: its bits depend on nothing else, the number of rows least of all.
+//
+// Numbers of 16 bits are widened on the way where the CPU cannot multiply them: x once, a weight in registers where few
+// rows pass over it, once into the cache where many do.
 
 // The one promise that flags would break: no regrouping of sums, which may differ between sizes of tiles.
 #if defined(__clang__)
@@ -17,175 +21,259 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#include <vector>
 
 #include "operations.h"
+#include "vectors.h"
 
 namespace seer_ray {
 
 namespace {
 
-// Vectors of the width that the CPU has, and as many rows to a tile as its registers hold sums.
-#if defined(__AVX512F__)
-constexpr int kBytes = 64, kTileRows = 6;
-#elif defined(__AVX__)
-constexpr int kBytes = 32, kTileRows = 2;
-#else
-constexpr int kBytes = 16, kTileRows = 2;
-#endif
-constexpr int kColumns = 4, kMaxRows = 16, kLine = 64;
 constexpr int64_t kSerial = 65536;  // weights below which waking other threads costs more than it brings
+constexpr int64_t kFew = 16;        // rows that are done before the weights have come from memory
+constexpr int64_t kStretch = 4096;  // bytes of the inner dimension: those of a tile, and of its x, stay in the first cache
+constexpr int64_t kBand = 128;      // rows of which a stretch stays in the second cache
+constexpr int64_t kChunk = 16;      // tiles that a band passes over before the next stretch
 
-typedef float Floats __attribute__((vector_size(kBytes)));
-typedef uint32_t Words __attribute__((vector_size(kBytes)));
-typedef float Four __attribute__((vector_size(16)));
+// What numbers of type T are multiplied as.
+#if defined(__AVX512BF16__)
+template <typename T>
+using Factor = T;
+#else
+template <typename T>
+using Factor = float;
+#endif
 
-inline Words words(const void* from) {
-  Words to;
-  std::memcpy(&to, from, kBytes);
-  return to;
+// A vector of factors for each `part` of a vector of T: 16 bits are widened into the even and the odd ones.
+template <typename T>
+constexpr int kParts = sizeof(Factor<T>) / sizeof(T);
+template <typename T>
+constexpr int64_t kStep = kBytes / sizeof(T);  // numbers of a vector
+
+template <typename T>
+inline Words part_of(Words both, int part) {
+  if constexpr (kParts<T> == 1) return both;
+  return part ? both & 0xFFFF0000u : both << 16;
 }
 
 inline void multiply_add(Floats& sum, Words a, Words b, float) {
   sum += reinterpret_cast<Floats>(a) * reinterpret_cast<Floats>(b);
 }
 
+#if defined(__AVX512BF16__)
 // Two numbers to a word. The instruction takes denormal numbers for zero.
 inline void multiply_add(Floats& sum, Words a, Words b, bf16) {
-#if defined(__AVX512BF16__)
   sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(
       reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
-#else
-  sum += reinterpret_cast<Floats>(a << 16) * reinterpret_cast<Floats>(b << 16);
-  sum += reinterpret_cast<Floats>(a & 0xFFFF0000u) * reinterpret_cast<Floats>(b & 0xFFFF0000u);
-#endif
 }
-
-#if defined(__clang__)
-#define SEER_RAY_SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
-#else
-typedef int32_t Lanes __attribute__((vector_size(16)));
-#define SEER_RAY_SHUFFLE(A, B, ...) __builtin_shuffle(A, B, Lanes{__VA_ARGS__})
 #endif
 
-inline Four folded(Floats x) {
-  Four parts[kBytes / 16];
-  std::memcpy(parts, &x, kBytes);
-  for (int half = kBytes / 32; half; half /= 2) {
-    for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
+// run(Words) for every vector of `count` numbers, the last one filled up with zeros.
+template <typename T, typename Run>
+inline void vectors_of(const T* from, int64_t count, Run run) {
+  int64_t i = 0;
+  for (; i + kStep<T> <= count; i += kStep<T>) run(words(from + i));
+  if (i < count) {
+    T rest[kStep<T>] = {};
+    std::memcpy(rest, from + i, (count - i) * sizeof(T));
+    run(words(rest));
   }
-  return parts[0];
 }
 
-inline Four sums(const Floats* x) {
-  const Four a = folded(x[0]), b = folded(x[1]), c = folded(x[2]), d = folded(x[3]);
-  const Four ab = SEER_RAY_SHUFFLE(a, b, 0, 4, 1, 5) + SEER_RAY_SHUFFLE(a, b, 2, 6, 3, 7);
-  const Four cd = SEER_RAY_SHUFFLE(c, d, 0, 4, 1, 5) + SEER_RAY_SHUFFLE(c, d, 2, 6, 3, 7);
-  return SEER_RAY_SHUFFLE(ab, cd, 0, 1, 4, 5) + SEER_RAY_SHUFFLE(ab, cd, 2, 3, 6, 7);
-}
-
-// y[ROWS] of x [ROWS, inner] and four rows of a weight. Each vector of theirs asks for `lines` lines from `ahead` on.
-template <typename T, int ROWS>
-void tile(const T* x, const T* const* weight, int64_t inner, const char* ahead, int64_t lines, Four* y) {
-  constexpr int64_t step = kBytes / sizeof(T);
-  Floats sum[ROWS][kColumns] = {};
-  const auto advance = [&](auto at) {
-    Words w[kColumns];
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) w[c] = at(weight[c]);
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; ++r) {
-      const Words row = at(x + r * inner);
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) multiply_add(sum[r][c], w[c], row, T());
+// Numbers as factors, all parts of a vector one behind the other.
+template <typename T>
+void widen(const T* from, int64_t count, Factor<T>* to) {
+  vectors_of(from, count, [&](Words both) {
+    for (int part = 0; part < kParts<T>; ++part) {
+      const Words one = part_of<T>(both, part);
+      std::memcpy(to, &one, kBytes);
+      to += kBytes / sizeof(Factor<T>);
     }
+  });
+}
+
+// y[ROWS] += x [ROWS, count], its rows `stride` apart, times four rows of a weight. Each vector of theirs asks for
+// `lines` lines from `ahead` on. x is filled up with zeros to whole vectors.
+template <typename T, int ROWS>
+void tile(const Factor<T>* x, int64_t stride, const T* const* weight, int64_t count, const char* ahead,
+          int64_t lines, Four* y) {
+  Floats sum[ROWS][kColumns] = {};
+  const auto advance = [&](int64_t i, auto at) __attribute__((always_inline)) {
+    each<kParts<T>>([&](auto part) __attribute__((always_inline)) {
+      Words row[ROWS];
+      each<ROWS>([&](auto r) __attribute__((always_inline)) {
+        row[r] = words(x + r * stride + i + part * (kBytes / sizeof(Factor<T>)));
+        keep(row[r]);
+      });
+      each<kColumns>([&](auto c) __attribute__((always_inline)) {
+        Words w = part_of<T>(at(weight[c]), part);
+        if (ROWS > 1) keep(w);
+        each<ROWS>([&](auto r) __attribute__((always_inline)) { multiply_add(sum[r][c], w, row[r], Factor<T>()); });
+      });
+    });
   };
   int64_t i = 0;
-  for (; i + step <= inner; i += step) {
-    for (int64_t line = 0; line < lines; ++line, ahead += kLine) __builtin_prefetch(ahead, 0, 2);
-    advance([=](const T* from) { return words(from + i); });
+  if (lines == 0) {
+#pragma GCC unroll 2
+    for (; i + kStep<T> <= count; i += kStep<T>) advance(i, [=](const T* from) { return words(from + i); });
   }
-  if (i < inner) {
-    advance([=](const T* from) {
-      T rest[step] = {};
-      std::memcpy(rest, from + i, (inner - i) * sizeof(T));
+  for (; i + kStep<T> <= count; i += kStep<T>) {
+    for (int64_t line = 0; line < lines; ++line, ahead += kLine) __builtin_prefetch(ahead, 0, 2);
+    advance(i, [=](const T* from) { return words(from + i); });
+  }
+  if (i < count) {
+    advance(i, [=](const T* from) {
+      T rest[kStep<T>] = {};
+      std::memcpy(rest, from + i, (count - i) * sizeof(T));
       return words(rest);
     });
   }
-#pragma GCC unroll 6
-  for (int r = 0; r < ROWS; ++r) y[r] = sums(sum[r]);
+  each<ROWS>([&](auto r) __attribute__((always_inline)) { y[r] += sums(sum[r]); });
 }
 
 template <typename T, int ROWS = kTileRows>
-void tile_of(int64_t rows, const T* x, const T* const* weight, int64_t inner, const char* ahead,
-             int64_t lines, Four* y) {
+void tile_of(int64_t rows, const Factor<T>* x, int64_t stride, const T* const* weight, int64_t count,
+             const char* ahead, int64_t lines, Four* y) {
   if (rows == ROWS) {
-    tile<T, ROWS>(x, weight, inner, ahead, lines, y);
+    tile<T, ROWS>(x, stride, weight, count, ahead, lines, y);
   } else if constexpr (ROWS > 1) {
-    tile_of<T, ROWS - 1>(rows, x, weight, inner, ahead, lines, y);
+    tile_of<T, ROWS - 1>(rows, x, stride, weight, count, ahead, lines, y);
   }
 }
 
-// y[rows] = four columns of x W^T + bias from `column` on; past the last column, the last one again.
+// Some rows of x as factors, stretch by stretch, each row of a stretch filled up with zeros to whole vectors.
 template <typename T>
-void columns_of(const Matrix<T>& matrix, int64_t column, const T* x, int64_t rows, int64_t inner, Four* y) {
-  const T* weight[kColumns];
-  Four bias = {};
-  for (int c = 0; c < kColumns; ++c) {
-    const int64_t at = std::min(column + c, matrix.columns - 1);
-    weight[c] = matrix.weight + at * inner;
-    if (matrix.bias) bias[c] = load(matrix.bias[at]);
+class Band {
+ public:
+  Band(const T* x, int64_t rows, int64_t inner) : rows(rows), inner_(inner) {
+    // Kept: it is as large in the next product.
+    static thread_local std::vector<Factor<T>> kept;
+    kept.resize(std::max<size_t>(kept.size(), rows * (inner + kStep<T>) + kLine));
+    factors_ = reinterpret_cast<Factor<T>*>((reinterpret_cast<uintptr_t>(kept.data()) + kLine - 1) & -kLine);
+    for (int64_t begin = 0; begin < inner; begin += kLength) {
+      for (int64_t row = 0; row < rows; ++row) {
+        widen(x + row * inner + begin, count(begin), factors_ + rows * begin + row * stride(begin));
+      }
+    }
   }
-  const int64_t passes = (rows + kTileRows - 1) / kTileRows, share = (rows + passes - 1) / passes;
-  const int64_t vectors = inner * sizeof(T) / kBytes;
-  // Lines of the next tile per vector of each row of this one, so that all passes together ask for all of it.
-  const int64_t lines = (kColumns * kBytes + passes * kLine - 1) / (passes * kLine);
-  auto ahead = reinterpret_cast<const char*>(weight[0] + kColumns * inner);
-  for (int64_t row = 0; row < rows; row += share, ahead += vectors * lines * kLine) {
-    tile_of<T>(std::min(share, rows - row), x + row * inner, weight, inner, ahead, lines, y + row);
+
+  // y[row * tiles] += four columns from `begin` to the end of its stretch.
+  void add(const T* const* columns, int64_t begin, Four* y) const {
+    const int64_t passes = (rows + kTileRows - 1) / kTileRows, share = (rows + passes - 1) / passes;
+    const int64_t length = count(begin), apart = stride(begin);
+    const Factor<T>* x = factors_ + rows * begin;
+    const T* weight[kColumns];
+    for (int c = 0; c < kColumns; ++c) weight[c] = columns[c] + begin;
+    // Lines of the next tile per vector of each pass over this one, so that all passes together ask for all of it.
+    const int64_t size = kColumns * length * sizeof(T);
+    auto ahead = reinterpret_cast<const char*>(columns[0] + kColumns * inner_) + kColumns * begin * sizeof(T);
+    const auto pass_over = [&](auto type, const auto* const* from, int64_t numbers) {
+      using W = decltype(type);
+      const int64_t vectors = std::max<int64_t>(1, numbers / kStep<W>);
+      const int64_t lines = rows > kFew ? 0 : (size + passes * vectors * kLine - 1) / (passes * vectors * kLine);
+      for (int64_t row = 0; row < rows; row += share, ahead += vectors * lines * kLine) {
+        tile_of<W>(std::min(share, rows - row), x + row * apart, apart, from, numbers, ahead, lines, y + row);
+      }
+    };
+    if constexpr (kParts<T> > 1) {
+      if (passes > 2) {
+        alignas(kLine) float wide[kColumns][kLength];
+        const float* widened[kColumns];
+        for (int c = 0; c < kColumns; ++c) {
+          widen(weight[c], length, wide[c]);
+          widened[c] = wide[c];
+        }
+        return pass_over(float(), widened, apart);
+      }
+    }
+    pass_over(T(), weight, length);
   }
-  for (int64_t row = 0; row < rows; ++row) y[row] += bias;
+
+  static constexpr int64_t kLength = kStretch / sizeof(Factor<T>);  // numbers of a stretch
+  const int64_t rows;
+
+ private:
+  int64_t count(int64_t begin) const { return std::min(kLength, inner_ - begin); }
+  int64_t stride(int64_t begin) const { return (count(begin) + kStep<T> - 1) / kStep<T> * kStep<T>; }
+
+  int64_t inner_;
+  Factor<T>* factors_;
+};
+
+// y [tiles, rows] = x W^T + bias for the four columns of each tile from `column` on; past the last one, that one again.
+template <typename T>
+void columns_of(const Matrix<T>& matrix, int64_t column, int64_t tiles, const Band<T>& x, int64_t inner, Four* y) {
+  std::memset(y, 0, tiles * x.rows * sizeof(Four));
+  for (int64_t begin = 0; begin < inner; begin += Band<T>::kLength) {
+    for (int64_t t = 0; t < tiles; ++t) {
+      const T* weight[kColumns];
+      for (int c = 0; c < kColumns; ++c) {
+        weight[c] = matrix.weight + std::min(column + t * kColumns + c, matrix.columns - 1) * inner;
+      }
+      x.add(weight, begin, y + t * x.rows);
+    }
+  }
+  if (!matrix.bias) return;
+  for (int64_t t = 0; t < tiles; ++t) {
+    Four bias;
+    for (int c = 0; c < kColumns; ++c) bias[c] = load(matrix.bias[std::min(column + t * kColumns + c, matrix.columns - 1)]);
+    for (int64_t row = 0; row < x.rows; ++row) y[t * x.rows + row] += bias;
+  }
 }
 
+// Those columns of the rows from `first` on.
 template <typename T>
-void write(const Matrix<T>& matrix, int64_t column, int64_t rows, const float* y) {
-  T kept[kMaxRows * kColumns];
-  for (int64_t i = 0; i < rows * kColumns; ++i) store(kept + i, y[i]);
-  const int64_t size = std::min<int64_t>(kColumns, matrix.columns - column) * sizeof(T);
-  for (int64_t row = 0; row < rows; ++row) {
-    std::memcpy(matrix.out + row * matrix.columns + column, kept + row * kColumns, size);
+void write(const Matrix<T>& matrix, int64_t column, int64_t tiles, int64_t first, int64_t rows, const Four* y) {
+  for (int64_t t = 0; t < tiles; ++t, column += kColumns) {
+    const int64_t size = std::min<int64_t>(kColumns, matrix.columns - column) * sizeof(T);
+    for (int64_t row = 0; row < rows; ++row) {
+      T kept[kColumns];
+      for (int c = 0; c < kColumns; ++c) store(kept + c, y[t * rows + row][c]);
+      std::memcpy(matrix.out + (first + row) * matrix.columns + column, kept, size);
+    }
   }
 }
 
 inline int64_t tiles_of(int64_t columns) { return (columns + kColumns - 1) / kColumns; }
 
-// run(tile) for all tiles, each thread's in one range: it reads weights in order of memory.
-template <typename Run>
-void share_out(int64_t tiles, int64_t inner, Run run) {
+// run(band, its first row, first tile, number of them) for all tiles of all bands, each thread's in one range: it reads
+// weights in order of memory. `ends`: tiles before which one call has to end, ascending, the last one's all there are.
+template <typename T, typename Run>
+void share_out(const T* x, int64_t rows, int64_t inner, const std::vector<int64_t>& ends, Run run) {
+  const int64_t bands = (rows + kBand - 1) / kBand, height = (rows + bands - 1) / bands, tiles = ends.back();
+  const int64_t most = rows > kFew ? kChunk : 1;
 #pragma omp parallel if (tiles * kColumns * inner > kSerial)
   {
     const int64_t threads = omp_get_num_threads(), self = omp_get_thread_num();
-    for (int64_t t = tiles * self / threads; t < tiles * (self + 1) / threads; ++t) run(t);
+    int64_t at = bands * tiles * self / threads;
+    const int64_t end = bands * tiles * (self + 1) / threads;
+    while (at < end) {
+      const int64_t first = at / tiles * height, over = at / tiles * tiles;
+      const Band<T> band(x + first * inner, std::min(height, rows - first), inner);
+      const int64_t stop = std::min(end, over + tiles);
+      for (int64_t next; at < stop; at = next) {
+        next = std::min({stop, at + most, over + *std::upper_bound(ends.begin(), ends.end(), at - over)});
+        run(band, first, at - over, next - at);
+      }
+    }
   }
 }
 
 // out of `up` = silu(gate) * up, each rounded before the next as the models do.
 template <typename T>
 void gated(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const Matrix<T>& up) {
-  share_out(tiles_of(up.columns), 2 * inner, [=](int64_t tile) {
-    Four g[kMaxRows], u[kMaxRows];
-    columns_of(gate, tile * kColumns, x, rows, inner, g);
-    columns_of(up, tile * kColumns, x, rows, inner, u);
+  share_out(x, rows, inner, {tiles_of(up.columns)}, [&](const Band<T>& band, int64_t first, int64_t tile, int64_t tiles) {
+    Four g[kChunk * kBand], u[kChunk * kBand];
+    columns_of(gate, tile * kColumns, tiles, band, inner, g);
+    columns_of(up, tile * kColumns, tiles, band, inner, u);
     float *a = reinterpret_cast<float*>(g), *b = reinterpret_cast<float*>(u);
-    for (int64_t i = 0; i < rows * kColumns; ++i) {
+    for (int64_t i = 0; i < tiles * band.rows * kColumns; ++i) {
       const float value = rounded<T>(a[i]), decay = fast_exp(-std::abs(value));
       const float silu = value * (value < 0 ? decay : 1.0f) / (1.0f + decay);
       b[i] = rounded<T>(silu) * rounded<T>(b[i]);
     }
-    write(up, tile * kColumns, rows, b);
+    write(up, tile * kColumns, tiles, first, band.rows, u);
   });
 }
 
@@ -193,14 +281,14 @@ void gated(const T* x, int64_t rows, int64_t inner, const Matrix<T>& gate, const
 
 template <typename T>
 void project(const T* x, int64_t rows, int64_t inner, const Matrix<T>* matrices, int64_t count) {
-  int64_t tiles = 0;
-  for (int64_t m = 0; m < count; ++m) tiles += tiles_of(matrices[m].columns);
-  share_out(tiles, inner, [=](int64_t tile) {
+  std::vector<int64_t> ends;
+  for (int64_t m = 0; m < count; ++m) ends.push_back((m ? ends.back() : 0) + tiles_of(matrices[m].columns));
+  share_out(x, rows, inner, ends, [&](const Band<T>& band, int64_t first, int64_t tile, int64_t tiles) {
     const Matrix<T>* matrix = matrices;
     for (; tile >= tiles_of(matrix->columns); ++matrix) tile -= tiles_of(matrix->columns);
-    Four y[kMaxRows];
-    columns_of(*matrix, tile * kColumns, x, rows, inner, y);
-    write(*matrix, tile * kColumns, rows, reinterpret_cast<float*>(y));
+    Four y[kChunk * kBand];
+    columns_of(*matrix, tile * kColumns, tiles, band, inner, y);
+    write(*matrix, tile * kColumns, tiles, first, band.rows, y);
   });
 }
 

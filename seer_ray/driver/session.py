@@ -14,7 +14,7 @@ from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
-from seer_ray.config.errors import NotWritten
+from seer_ray.config.errors import JobError, NotWritten
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import sequential, told
 from seer_ray.driver.again import graded_by, retry_errors

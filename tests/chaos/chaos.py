@@ -1,8 +1,8 @@
 """Kills at random moments of one run: python tests/chaos/chaos.py --kills 200 --seed 0.
 
 Workers, the grader, the driver, and the raylet and the gcs_server of its local Ray die by SIGKILL. The
-command is given again whenever the driver has ended. After each of its ends what was committed before is still there;
-at the end every row is there once, with the tokens that its request must have, for the ledger and for a plain
+command is given again whenever the driver has ended. After each of its ends what was committed before is
+still there; at the end every row is there once, with the tokens that its request must have, for the ledger and for a plain
 glob alike. The engine needs no model; all else is what every run has.
 """
 
