@@ -2,8 +2,8 @@
 
 Workers, the grader, the driver, and the raylet and the gcs_server of its local Ray die by SIGKILL. The
 command is given again whenever the driver has ended. After each of its ends what was committed before is
-still there; at the end every row is there once, with the tokens that its request must have, for the ledger and for a plain
-glob alike. The engine needs no model; all else is what every run has.
+still there; at the end every row is there once, with the tokens that its request must have, for the ledger
+and for a plain glob alike. The engine needs no model; all else is what every run has.
 """
 
 from __future__ import annotations
