@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from seer_ray.config.errors import ConfigError
@@ -69,7 +68,7 @@ def main(
             raise ConfigError(f"{frame.folder.uri}: has no rows yet; give the run's command first")
         with frame.working():
             frame.reporter.start(LiveStats(phase="grading"))
-            regrade(frame.folder, task, os.cpu_count() or 1)
+            regrade(frame.folder, task)
             session = Session(frame, problems)
             session.begin()
             if session.complete:

@@ -47,13 +47,12 @@ def graded_by(folder: RunFolder, task: TaskConfig) -> TaskConfig:
     return replace(task, **noted["task"]) if noted else task
 
 
-def regrade(folder: RunFolder, task: TaskConfig, processes: int) -> None:
+def regrade(folder: RunFolder, task: TaskConfig) -> None:
     """Grade all rows by another grader, each part's at once. Killed, the same call goes on where it was.
 
     Args:
         folder: open to write.
         task: its ``grader`` and ``grade_timeout``.
-        processes: that grade.
 
     Raises:
         ConfigError: no such grader.
@@ -65,7 +64,7 @@ def regrade(folder: RunFolder, task: TaskConfig, processes: int) -> None:
     if not noted or noted["task"] != said or noted["done"]:
         noted = {"task": said, "id": uuid.uuid4().hex, "done": False, "source": _file(task.grader)}
         folder.write_json(GRADED, noted)
-    with GradingPool(task, processes) as pool:
+    with GradingPool(task) as pool:
         folder.rewrite(noted["id"], lambda rows: _graded(rows, task, pool))
     folder.write_json(GRADED, {**noted, "done": True})
 

@@ -14,7 +14,7 @@ from seer_ray.analysis.rows import Totals
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
-from seer_ray.config.errors import NotWritten
+from seer_ray.config.errors import JobError, NotWritten
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import sequential, told
 from seer_ray.driver.again import graded_by, retry_errors
@@ -193,7 +193,7 @@ class Session:
         """A request without a prompt is an error row."""
         assert self._rows is not None
         if self.config.task.on_bad_row == "refuse":
-            raise JobError(f"{reason}; mend it, or task.on_bad_row=error-row makes an error row of it")
+            raise JobError(f"{reason}; mend it, or make error rows: task.on_bad_row=error-row")
         self._rows.add(
             Outcome(Completion(request, [], "", "error", reason), worker=None, attempts=0), plan=""
         )
