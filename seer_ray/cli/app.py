@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seer_ray.cli import about, jobs, look
-from seer_ray.cli.command import Commands
+from seer_ray.cli.command import Commands, Resume
 from seer_ray.cli.gates import gates
 from seer_ray.cli.selectors import selectors
 from seer_ray.cli.streams import install
@@ -32,7 +32,7 @@ LOOKS: tuple[Command, ...] = (look.status, look.show, look.compare, look.report,
 ABOUT: tuple[Command, ...] = (about.options, about.models)
 
 for command in JOBS:
-    app.command()(command)
+    app.command(cls=Resume if command is jobs.resume else None)(command)
 app.add_typer(gates, name="gates")
 app.command("list")(look.list_jobs)
 for command in (*LOOKS, *ABOUT):

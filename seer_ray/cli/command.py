@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from seer_ray.cli.terminal import BAD_USAGE, DONE, INTERRUPTED, fail, require_written
 from seer_ray.config.errors import ConfigError
@@ -15,12 +15,15 @@ from seer_ray.config.errors import ConfigError
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
-class Commands(TyperGroup):
-    """The whole command line."""
+class Resume(TyperCommand):
+    """``resume``: the value of one of its options may be left out, which Typer does not have."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # A value that may be left out, which Typer does not have.
         return super().parse_args(ctx, ["--retry-errors=all" if a == "--retry-errors" else a for a in args])
+
+
+class Commands(TyperGroup):
+    """The whole command line."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:

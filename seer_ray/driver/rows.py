@@ -112,7 +112,8 @@ class RowWriter:
         """
         results, now = self._config.results, self._clock()
         try:
-            if everything or now >= self._due:
+            if (everything or now >= self._due) and self._folder.kept_rows:
+                self._prompts.write()
                 self._folder.take_in()
             while self._waiting and (everything or now >= self._due or self._full()):
                 self._commit(dict(list(self._waiting.items())[: results.part_rows]))
@@ -174,8 +175,7 @@ class RowWriter:
         """Rows that wait leave the memory for this machine's disk; so do their tokens."""
         rows = dict(self._waiting)
         self._folder.keep(rows.values())
-        self._waiting.clear()
-        self._log.forget(rows)
+        self._let_go(rows)
 
     def _commit(self, rows: dict[str, Row]) -> None:
         there = self._folder.committed() if self._outage.failures else set()
@@ -190,6 +190,10 @@ class RowWriter:
             self._folder.write_selection((row["problem_id"], row["sample"]), recording)
         self._prompts.write()
         self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
+        self._let_go(rows)
+
+    def _let_go(self, rows: dict[str, Row]) -> None:
+        """Of rows that are on a disk."""
         self._log.forget(rows)
         for id, row in rows.items():
             del self._waiting[id]

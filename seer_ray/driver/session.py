@@ -195,7 +195,7 @@ class Session:
         """A request without a prompt is an error row."""
         assert self._rows is not None
         if self.config.task.on_bad_row == "refuse":
-            raise JobError(f"{reason}; mend it, or task.on_bad_row=error-row makes an error row of it")
+            raise JobError(f"{reason}; mend it, or make error rows: task.on_bad_row=error-row")
         self._rows.add(
             Outcome(Completion(request, [], "", "error", reason), worker=None, attempts=0), plan=""
         )

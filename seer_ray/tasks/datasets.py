@@ -102,9 +102,7 @@ def load_problems(task: TaskConfig, tokens: Callable[[str], int] | None = None) 
     if table.survey.failed and task.on_bad_row == "refuse":
         bad = next(problem for problem in table if problem.error)
         more = f", and {table.survey.failed - 1} more" if table.survey.failed > 1 else ""
-        raise ConfigError(
-            f"{bad.error}{more}; mend it, or task.on_bad_row=error-row makes an error row of it"
-        )
+        raise ConfigError(f"{bad.error}{more}; mend it, or make error rows: task.on_bad_row=error-row")
     return table
 
 

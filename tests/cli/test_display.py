@@ -140,6 +140,7 @@ def test_a_summary_tells_the_metrics():
             "sample": sample,
             "extracted_answer": answer,
             "correct": correct,
+            "score": None,
             "in_form": None,
             "error": None,
             "finish_reason": reason,

@@ -15,7 +15,7 @@ from results.readers import everywhere
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.driver import run as run_driver
 from seer_ray.driver.rendered import clock_of
-from seer_ray.driver.requests import make_prompts
+from seer_ray.driver.requests import Renderer
 from seer_ray.driver.session import Session
 from seer_ray.engine.request import Completion
 from seer_ray.results import ledger
@@ -42,12 +42,11 @@ def decode(monkeypatch: pytest.MonkeyPatch) -> Decode:
     def set_to(errors: dict[str, str]) -> None:
         def decode_all(session: Session, build: object, checked: object) -> None:
             if not prompts:
-                prompts["made"] = make_prompts(session.config, session.problems)
-            queue = session.prepare(
-                session.config, *prompts["made"], clock_of(session.folder), pool=HereGrader()
-            )
+                prompts["made"] = Renderer(session.config)
+            clock = clock_of(session.folder)
+            queue = session.prepare(session.config, prompts["made"], clock, pool=HereGrader())
             queue.plan = "2L:dense"
-            for request in [request for requests in queue._rounds for request in requests]:
+            for request in [request for requests in queue._rounds for request in requests if request]:
                 if error := errors.get(request.id):
                     failure = Completion(request, [], "", "error", error)
                     session.add(Outcome(failure, None if error == WORKER else "w0", 3))
