@@ -2,8 +2,8 @@
 
 Workers, the grader, the driver, and the raylet and the gcs_server of its local Ray die by SIGKILL. The
 command is given again whenever the driver has ended. After each of its ends what was committed before is
-still there; at the end every row is there once, with the tokens that its request must have, for the ledger and for a plain
-glob alike. The engine needs no model; all else is what every run has.
+still there; at the end every row is there once, with the tokens that its request must have, for the ledger
+and for a plain glob alike. The engine needs no model; all else is what every run has.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ class Chaos:
             target = self.chance.choices(list(TARGETS), [share for _, share in TARGETS.values()])[0]
             family = self.descendants("")
             victims = [self.process.pid] if target == "driver" else self.descendants(TARGETS[target][0])
-            if not victims:
-                continue  # it is not up: another one
+            if not victims or (target in ("raylet", "gcs") and not self.descendants(TARGETS["worker"][0])):
+                continue  # it is not up: another one; Ray's own start takes a minute to see that it failed
             os.kill(self.chance.choice(victims), signal.SIGKILL)
             self.killed[target] += 1
             if target in ("driver", "raylet", "gcs"):

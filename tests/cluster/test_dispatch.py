@@ -15,8 +15,8 @@ from seer_ray.cluster import dispatch
 from seer_ray.cluster.breaker import CircuitBreaker
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
+from seer_ray.cluster.events import Event, Lost, Ready, Reported
 from seer_ray.cluster.run_queue import RunQueue
-from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.request import Delta, Request
