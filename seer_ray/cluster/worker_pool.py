@@ -96,7 +96,7 @@ class WorkerPool:
         """What workers wait for that have no place in the cluster; empty: all have one."""
         homeless = sum(slot.homeless for slot in self._slots)
         return (
-            f"{homeless} of {self.size} workers have no place: {self._watch.ask(self._needs)}"
+            f"no place for {homeless} of {self.size} workers: {self._watch.ask(self._needs)}"
             if homeless
             else ""
         )
