@@ -21,8 +21,8 @@ from statistics import NormalDist
 import numpy as np
 
 from seer_ray.cluster.engine_thread import Built, DecodeOptions
+from seer_ray.cluster.events import Event, Lost, Ready, Reported
 from seer_ray.cluster.report import WorkReport, interval
-from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
 from seer_ray.engine.request import Completion, Counters, Delta, Reading, Request
 
 VOCABULARY = 1000

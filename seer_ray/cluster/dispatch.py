@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.balance import PAUSE, RELEASE, taken_back
+from seer_ray.cluster.events import Event, Failed, Homeless, Lost, Ready, Reported
 from seer_ray.cluster.priority import NICENESS
 from seer_ray.cluster.run_queue import COUNTERS, RunQueue
-from seer_ray.cluster.worker_pool import Event, Failed, Homeless, Lost, Ready, Reported, WorkerPool
+from seer_ray.cluster.worker_pool import WorkerPool
 
 
 class Dispatcher:

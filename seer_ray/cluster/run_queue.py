@@ -125,7 +125,8 @@ class RunQueue:
 
     def wants(self, worker: str, workers: int) -> bool:
         """Whether ``dispatch`` would give this worker something if it had room."""
-        if self._breaker.half_open and self._tried - {worker}:
+        tried = (other for other in self._tried if other != worker)
+        if self._breaker.half_open and any(map(self.assignments.load, tried)):
             return False
         if self._breaker.last_chance and self.assignments.held(worker):
             return False

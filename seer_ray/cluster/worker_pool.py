@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from seer_ray.cluster.actors import WorkerActors
 from seer_ray.cluster.deaths import Coroner, Death
-from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
+from seer_ray.cluster.engine_thread import DecodeOptions
+from seer_ray.cluster.events import Event, Failed, Homeless, Lost, Ready, Reported
 from seer_ray.cluster.nodes import alive_nodes, resources_of
 from seer_ray.cluster.placement import Placement, fitting, free_words, resources
 from seer_ray.cluster.report import interval
@@ -31,54 +31,6 @@ LOOK = 0.5
 SLACK, MOMENT = 1.5, 5.0
 """A worker that starts comes soon if it has not taken longer than so many times what the slowest of the
 others took, and so many seconds."""
-
-
-@dataclass
-class Ready:
-    """A worker has its model."""
-
-    worker: str
-    built: Built
-
-
-@dataclass
-class Reported:
-    worker: str
-    report: WorkReport
-
-
-@dataclass
-class Lost:
-    """A worker is gone."""
-
-    worker: str
-    reason: str
-    blameless: bool = False
-    """No request can be to blame."""
-    log: list[str] = field(default_factory=list)
-    """The last lines of its log."""
-
-
-@dataclass
-class Failed:
-    """A worker did not come up."""
-
-    worker: str
-    reason: str
-    given_up: bool
-    log: list[str] = field(default_factory=list)
-    """The last lines of its log."""
-
-
-@dataclass
-class Homeless:
-    """A worker has waited for a place in the cluster for long."""
-
-    worker: str
-    reason: str
-
-
-Event = Ready | Reported | Lost | Failed | Homeless
 
 
 class WorkerPool:
@@ -104,9 +56,11 @@ class WorkerPool:
         self._slots = [Slot(number) for number in range(placement.workers)]
         self._at_work: dict[str, Slot] = {}  # those that are ready, by name
         self._coroner = Coroner()
-        self._nodes: Sequence[Any] = ()  # that _places was found with
+        self._nodes: Sequence[Any] = ()  # that _places and _leaving were found with
+        self._leaving: set[str] = set()
         self._places = placement.workers
         self._took = 0.0  # seconds, at most, to get ready
+        self._started: int | None = None  # workers that were wanted and have all begun
         self._looked = 0.0
         self._last_death = Death("")
         self._ever_ready = False
@@ -142,7 +96,7 @@ class WorkerPool:
         """What workers wait for that have no place in the cluster; empty: all have one."""
         homeless = sum(slot.homeless for slot in self._slots)
         return (
-            f"{homeless} of {self.size} workers have no place: {self._watch.ask(self._needs)}"
+            f"no place for {homeless} of {self.size} workers: {self._watch.ask(self._needs)}"
             if homeless
             else ""
         )
@@ -153,7 +107,10 @@ class WorkerPool:
         Raises:
             JobError: there is no worker, and none can be started.
         """
-        self._resize(min(wanted, self._count_places()))
+        wanted = min(wanted, self._count_places())
+        if wanted == self._started:
+            return
+        self._resize(wanted)
         active = self._active()
         if not active:
             raise JobError(f"no worker could be started: {self._said_last()}")
@@ -170,10 +127,12 @@ class WorkerPool:
                 begin = partial(WorkerActors, self._config, self._placement, self._build)
                 slot.begin(self._watch.ask(begin))
                 room -= 1
+        if all(slot.actors is not None for slot in active):
+            self._started = wanted
 
     def leaving(self) -> list[str]:
         """Workers that are ready, on nodes that will soon be gone."""
-        nodes = {node.id for node in self._watch.nodes if node.leaving}
+        nodes = self._leaving
         return [name for name, slot in self._at_work.items() if slot.node in nodes] if nodes else []
 
     def release(self, worker: str) -> None:
@@ -250,6 +209,7 @@ class WorkerPool:
         nodes = self._watch.nodes
         if nodes is not self._nodes and not self._watch.local:
             self._nodes = nodes
+            self._leaving = {node.id for node in nodes if node.leaving}
             fit = fitting(resources_of(nodes), self._placement)
             self._places = self._config.cluster.workers or max(1, fit)
         return self._places
@@ -344,6 +304,7 @@ class WorkerPool:
         return Failed(name, death.reason, slot.given_up, death.log)
 
     def _end(self, slot: Slot) -> None:
+        self._started = None
         if slot.actors is not None:
             self._ending = [thread for thread in self._ending if thread.is_alive()] + [slot.actors.kill()]
         self._at_work.pop(slot.name, None)

@@ -130,13 +130,17 @@ class Chaos:
         while self.killed.total() < self.kills:
             time.sleep(self.chance.uniform(0.0, 2.0))
             assert self.process.poll() is None, f"ended by itself: {self.said()}"
-            assert time.monotonic() - began < 20 * PATIENCE
             target = self.chance.choices(list(TARGETS), [share for _, share in TARGETS.values()])[0]
-            family = self.descendants("")
-            victims = [self.process.pid] if target == "driver" else self.descendants(TARGETS[target][0])
+            # The driver dies at any moment. Ray's own start would take a minute to see that it failed.
+            while target != "driver" and not (self.victims(target) and self.victims("worker")):
+                assert self.process.poll() is None, f"ended by itself: {self.said()}"
+                assert time.monotonic() - began < PATIENCE, f"no {target} comes up: {self.said()}"
+                time.sleep(0.1)
+            family, victims = self.descendants(""), self.victims(target)
             if not victims:
-                continue  # it is not up: another one
+                continue
             os.kill(self.chance.choice(victims), signal.SIGKILL)
+            began = time.monotonic()
             self.killed[target] += 1
             if target in ("driver", "raylet", "gcs"):
                 self.wait_for_end(family, killed=target == "driver")
@@ -152,6 +156,10 @@ class Chaos:
         while any(alive(pid) for pid in family):
             assert time.monotonic() < deadline, "a driver has left processes behind"
             time.sleep(0.1)
+
+    def victims(self, target: str) -> list[int]:
+        """Processes of this kind."""
+        return [self.process.pid] if target == "driver" else self.descendants(TARGETS[target][0])
 
     def descendants(self, part: str) -> list[int]:
         """Processes below the driver whose command line has this part."""

@@ -15,11 +15,11 @@ from seer_ray.cluster import dispatch
 from seer_ray.cluster.breaker import CircuitBreaker
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.engine_thread import Built, DecodeOptions, WorkReport
+from seer_ray.cluster.events import Event, Lost, Ready, Reported
 from seer_ray.cluster.run_queue import RunQueue
-from seer_ray.cluster.worker_pool import Event, Lost, Ready, Reported
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
-from seer_ray.engine.request import Delta, Request
+from seer_ray.engine.request import Completion, Delta, Request
 
 NAMES = ("dense", "quest", "window")
 
@@ -416,3 +416,18 @@ def test_what_dead_workers_had_in_use_is_in_use_no_more() -> None:
         dispatcher.poll(0.0)
     after = dispatcher.stats()
     assert after["pages"] == 100.0 and after["new_tokens"] >= before["new_tokens"] > 0
+
+
+def test_a_worker_that_is_tried_and_leaves_does_not_stop_the_others() -> None:
+    found = queue("dense", 8, 1, each=8)
+    found.release()
+    for worker in ("a", "b"):
+        assert found.dispatch(worker, 4, 2)
+    found.lost("a", "killed", 2)
+    assert found.half_open and found.dispatch("c", 4, 2) and not found.dispatch("d", 4, 2)
+    back = [
+        Delta(id, completion=Completion(make_request("x"), [], "", "abort"))
+        for id in found.assignments.held("c")
+    ]
+    assert found.report("c", back, 1.0) == [] and found.half_open
+    assert found.dispatch("d", 4, 2)

@@ -112,7 +112,7 @@ def test_nodes_come_and_go_and_the_head_dies(tmp_path: Path, make_nodes: Callabl
     run = ClusterRun(tmp_path, "moved", model, data, 0.15, 240)
     run.at(nodes.address)
     run.start()
-    run.wait_for(lambda: "waiting for nodes: none has" in str(run.status().get("phase")), "what is missing")
+    run.wait_for(lambda: "no place for 1 of 1" in str(run.status().get("phase")), "what is missing")
     first = nodes.add()
     run.wait_for_ready(1)
     second = nodes.add()
