@@ -160,7 +160,8 @@ class Worker:
 
     def _with_tokenizer(self, engine: Any) -> Any:
         """The engine; of its tokenizer one of our own, as it is used in another thread."""
-        if getattr(engine, "tokenizer", None) is not None:
+        # Where there is none, or it cannot be copied, the driver reads.
+        with contextlib.suppress(Exception):
             self._tokenizer = copy.deepcopy(engine.tokenizer)
         return engine
 

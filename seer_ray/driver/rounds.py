@@ -24,12 +24,10 @@ class Round(Collection[Request | None]):
         places: Of this round's.
         samples: Of a problem that has no number of its own.
         done: Rows that are there.
-        chains: What was begun.
         begun: Requests of this round that were: (place, sample).
         count: Requests that are left.
+        make: Makes them.
     """
-
-    request: Make
 
     def __init__(
         self,
@@ -37,12 +35,12 @@ class Round(Collection[Request | None]):
         places: range,
         samples: int,
         done: Collection[tuple[str, int]],
-        chains: Mapping[str, Chain],
         begun: Sequence[tuple[int, int]],
         count: int,
+        make: Make,
     ) -> None:
         self._problems, self._places, self._samples = problems, places, samples
-        self._done, self._chains, self._begun, self._count = done, chains, begun, count
+        self._done, self._begun, self._count, self._make = done, begun, count, make
 
     def __len__(self) -> int:
         return self._count
@@ -53,13 +51,13 @@ class Round(Collection[Request | None]):
     def __iter__(self) -> Iterator[Request | None]:
         for place, sample in self._begun:
             problem = self._problems[place]
-            yield self.request(place, problem, sample, len(self._left(problem)))
+            yield self._make(place, problem, sample, len(self._left(problem)))
         begun = set(self._begun)
         for place, problem in zip(self._places, _in_order(self._problems, self._places), strict=True):
             left = self._left(problem)
             for sample in left:
                 if (place, sample) not in begun:
-                    yield self.request(place, problem, sample, len(left))
+                    yield self._make(place, problem, sample, len(left))
 
     def _left(self, problem: Problem) -> list[int]:
         samples = range(problem.samples(self._samples))
@@ -72,6 +70,7 @@ def rounds_of(
     size: int,
     done: Collection[tuple[str, int]],
     chains: Mapping[str, Chain],
+    make: Make,
 ) -> list[Round]:
     """All of them; of a run that was begun the problems are looked at once.
 
@@ -81,13 +80,14 @@ def rounds_of(
         size: Problems of a round.
         done: Rows that are there.
         chains: What was begun.
+        make: Makes the requests.
     """
     found, stream = [], iter(problems)
     fresh = not done and not chains and Survey.of(problems).own_samples is None
     for start in range(0, len(problems), size):
         places = range(start, min(start + size, len(problems)))
         if fresh:
-            found.append(Round(problems, places, samples, done, chains, [], len(places) * samples))
+            found.append(Round(problems, places, samples, done, [], len(places) * samples, make))
             continue
         count, begun = 0, list[tuple[int, int, int]]()
         for place, problem in zip(places, islice(stream, len(places)), strict=True):
@@ -97,7 +97,7 @@ def rounds_of(
                     if chains and (chain := chains.get(request_id(problem.id, sample))):
                         begun.append((-len(chain.tokens), place, sample))
         order = [(place, sample) for _, place, sample in sorted(begun)]
-        found.append(Round(problems, places, samples, done, chains, order, count))
+        found.append(Round(problems, places, samples, done, order, count, make))
     return found
 
 

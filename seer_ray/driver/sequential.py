@@ -35,6 +35,12 @@ class SequentialSamples:
         """Samples of a problem that are wanted so far, from the first."""
         self._decided: set[str] = set()
         self._held: dict[str, list[Request]] = defaultdict(list)
+        self.held = 0
+        """Requests that wait for a decision."""
+        self.saved = Saved(0, 0, 0)
+        """By the decisions so far."""
+        self._saves: dict[str, tuple[int, int]] = {}
+        self._forgotten: list[tuple[str, int]] = []
 
     def hold(self, requests: Iterable[Request]) -> list[Request]:
         """Keeps those that may not be needed; the others."""
@@ -44,6 +50,7 @@ class SequentialSamples:
                 now.append(request)
             elif request.problem not in self._decided:
                 self._held[request.problem].append(request)
+                self.held += 1
         return now
 
     def add(self, row: Mapping[str, Any]) -> list[Request]:
@@ -55,29 +62,40 @@ class SequentialSamples:
         while wanted < self._samples and all(number in answers for number in range(wanted)):
             if decided([answers[number] for number in range(wanted)], self._samples, self._settings.error):
                 self._decided.add(problem)
-                self._held.pop(problem, None)
+                if dropped := self._release(problem):
+                    self._forgotten.append((problem, len(dropped)))
                 break
             wanted = min(wanted + self._settings.every, self._samples)
         self._wanted[problem] = wanted
-        held = self._held.pop(problem, [])
-        return self.hold(held)
+        if problem in self._decided:
+            self._count(problem)
+        return self.hold(self._release(problem))
+
+    def _release(self, problem: str) -> list[Request]:
+        """What is held back of a problem."""
+        requests = self._held.pop(problem, [])
+        self.held -= len(requests)
+        return requests
 
     def _looked(self, problem: str) -> int:
         return self._wanted.get(problem, min(self._settings.every, self._samples))
 
-    @property
-    def held(self) -> int:
-        """Requests that wait for a decision."""
-        return sum(map(len, self._held.values()))
+    def forgotten(self) -> list[tuple[str, int]]:
+        """Problems that were decided since the last call, and how many requests of each were held back."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
-    @property
-    def saved(self) -> Saved:
-        """By the decisions so far."""
-        problems = samples = tokens = 0
-        for problem in self._decided:
-            there = len(self._answers[problem])
-            if there < self._samples:
-                problems += 1
-                samples += self._samples - there
-                tokens += (self._samples - there) * self._lengths[problem] // there
-        return Saved(problems, samples, tokens)
+    def _count(self, problem: str) -> None:
+        """What the decision of a problem saves, by the rows that it has by now."""
+        there = len(self._answers[problem])
+        samples = max(0, self._samples - there)
+        before = self._saves.get(problem, (0, 0))
+        now = (samples, samples * self._lengths[problem] // there) if samples else (0, 0)
+        self._saves[problem] = now
+        problems = (now[0] > 0) - (before[0] > 0)
+        saved = self.saved
+        self.saved = Saved(
+            saved.problems + problems,
+            saved.samples + now[0] - before[0],
+            saved.tokens + now[1] - before[1],
+        )

@@ -63,6 +63,7 @@ class Session:
         total = self.survey.rows(frame.config.samples)
         self.monitor = Monitor(frame.folder, frame.reporter, total, self._first, frame.clock)
         self.queue: RunQueue | None = None
+        self._prompts: Prompts | None = None
         columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
         retry_errors(frame.folder, frame.config, frame.reporter.note)
         for batch in frame.folder.stream(list(dict.fromkeys(columns))):
@@ -147,7 +148,8 @@ class Session:
 
         config, log, done = self.config, self.folder.progress(), self.folder.committed()
         renderer.check(self.problems)
-        prompts = Prompts(self.folder, self.problems, renderer, clock, bool(done or log.chains))
+        begun = bool(done or log.chains)
+        self._prompts = prompts = Prompts(self.folder, self.problems, renderer, clock, begun)
         parser = ReasoningParser(renderer.tokenizer, config.task.thinking_marks)
         thinking = ThinkingRules(config, parser, renderer.tokenizer)
         task = graded_by(self.folder, config.task)
@@ -164,7 +166,6 @@ class Session:
         )
         maker = RequestMaker(reading, renderer, thinking)
         size = round_problems or max(1, len(self.problems))
-        rounds = rounds_of(self.problems, config.samples, size, done, log.chains)
 
         def request(place: int, problem: Problem, sample: int, rows: int) -> Request | None:
             """One that a worker is to have now."""
@@ -175,8 +176,7 @@ class Session:
                 return None
             return made if self._sequential is None else self._wanted(made, prompts)
 
-        for one in rounds:
-            one.request = request
+        rounds = rounds_of(self.problems, config.samples, size, done, log.chains, request)
         marks = config.task.thinking_marks
         self.queue = RunQueue(
             self.name,
@@ -301,6 +301,9 @@ class Session:
         if self._sequential is None:
             return
         more = [request for row in rows for request in self._sequential.add(row)]
+        if self._prompts is not None:
+            for problem, count in self._sequential.forgotten():
+                self._prompts.close(problem, count)
         if self.queue is not None:
             self.queue.more(more)
             self.queue.held = self._sequential.held if self.queue.failure is None else 0

@@ -38,9 +38,7 @@ def test_what_was_begun_comes_first_and_what_is_done_not_at_all() -> None:
         "p1/1": Chain(array("i", [1, 2])),
         "p0/0": Chain(array("i", [9])),
     }
-    first, second = rounds_of(problems(5), 2, 4, done, chains)
-    for one in (first, second):
-        one.request = made
+    first, second = rounds_of(problems(5), 2, 4, done, chains, made)
     assert [request.id for request in first if request] == ["p1/1", "p3/1", "p1/0", "p2/0", "p2/1", "p2/2"]
     assert [request.id for request in second if request] == ["p4/0", "p4/1"]
     assert (len(first), len(second)) == (6, 2)
