@@ -22,9 +22,9 @@ def lagging(engine: Engine) -> Engine:
     steps: Any = engine.runner.captured
     launched = steps.run
 
-    def later(*arguments: Any) -> None:
+    def later(*arguments: Any) -> Any:
         torch.cuda._sleep(LAG)
-        launched(*arguments)
+        return launched(*arguments)
 
     steps.run = later
     return engine
