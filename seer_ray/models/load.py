@@ -16,7 +16,7 @@ from transformers import (
 
 from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.config.options import ModelConfig
-from seer_ray.models.architecture import check_architecture, check_config, max_context
+from seer_ray.models.architecture import check_config, max_context
 from seer_ray.models.families import TEXT_PARTS
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gates import load_gates, seer_without_gates
@@ -25,7 +25,7 @@ from seer_ray.models.gguf import gguf_config
 from seer_ray.models.group import ALONE, Group
 from seer_ray.models.quantised import check_quantisation
 from seer_ray.models.quiet import quiet
-from seer_ray.models.shard import check_shards, shard_gates, shard_model
+from seer_ray.models.shard import check_shards, shard_gates
 from seer_ray.models.source import Source, locate
 from seer_ray.models.tokenizer_files import REMEDY, check_encodes
 from seer_ray.models.weights import LOAD_ERRORS, load_weights
@@ -101,10 +101,9 @@ def load_model(config: ModelConfig, group: Group = ALONE) -> LoadedModel:
     if source.gguf is None and not any(source.folder.glob("*.safetensors")):
         raise ConfigError(f"{option}: has no .safetensors weights, and other formats are not read")
     arguments = {"trust_remote_code": config.trust_remote_code, **source.arguments}
-    model: Any = load_weights(source.folder, hf_config, dtype, option, **arguments)
-    check_architecture(model, option)
-    if group.size > 1:
-        shard_model(model, group)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no device, graphs among it, means this one
+    model: Any = load_weights(source.folder, hf_config, dtype, option, device, group, **arguments)
     model.config.name_or_path = config.name
     model.to(device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, model.config, config.name, dtype, device, config.gates, group)

@@ -20,17 +20,16 @@ class RowParallel(nn.Linear):
     """A rank's input channels of a linear layer; the ranks' products are summed.
 
     Args:
-        whole: the layer, with the channels of all ranks.
+        part: the layer, with the channels of this rank.
         group: the ranks.
     """
 
-    def __init__(self, whole: nn.Linear, group: Group) -> None:
+    def __init__(self, part: nn.Linear, group: Group) -> None:
         nn.Module.__init__(self)
         self.group = group
-        self.in_features, self.out_features = whole.in_features // group.size, whole.out_features
-        part = whole.weight.data.chunk(group.size, dim=1)[group.rank].clone()
-        self.weight = nn.Parameter(part, requires_grad=False)
-        self.register_parameter("bias", whole.bias if group.rank == 0 else None)  # added once
+        self.in_features, self.out_features = part.in_features, part.out_features
+        self.weight = part.weight
+        self.register_parameter("bias", part.bias if group.rank == 0 else None)  # added once
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.group.total(super().forward(x))

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig
+from transformers.utils import is_accelerate_available
 
 from seer_ray.config.errors import ConfigError, first_line
+from seer_ray.models.architecture import check_architecture
 from seer_ray.models.content import weight_files
+from seer_ray.models.group import ALONE, Group
 from seer_ray.models.quantised import dequantised
 from seer_ray.models.quiet import quiet
+from seer_ray.models.shard import join_ranks, part_config, read_parts, shard_model
 
 if TYPE_CHECKING:
     # Two seconds to import, which the driver spares: it wants no weights.
@@ -34,15 +38,25 @@ _OTHER_PARTS = re.compile(r"(model\.)?(vision_tower|visual|multi_modal_projector
 
 
 def load_weights(
-    folder: Path, config: PreTrainedConfig, dtype: torch.dtype, option: str, **arguments: Any
+    folder: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    option: str,
+    device: torch.device,
+    group: Group = ALONE,
+    **arguments: Any,
 ) -> PreTrainedModel:
-    """The model of a folder or GGUF file, on the CPU.
+    """The model of a folder or GGUF file, or this rank's part of it. Weights go to the device one after the
+    other as they are read, and a rank reads its part alone, unless they are stored in 8 bits or GGUF: those
+    are read whole.
 
     Args:
         folder: where the files are.
         config: of the model.
         dtype: of the weights.
         option: ``model.name=...``, for errors.
+        device: where they are to be.
+        group: ranks that share the model.
         arguments: for ``from_pretrained``.
 
     Raises:
@@ -51,9 +65,11 @@ def load_weights(
     """
     said = None
     try:
-        tensors = (
-            None if "gguf_file" in arguments else dequantised(config, weight_files(folder), folder, dtype)
-        )
+        plain = "gguf_file" not in arguments
+        tensors = dequantised(config, weight_files(folder), folder, dtype) if plain else None
+        parts = group.size > 1 and plain and tensors is None
+        if parts:
+            tensors = read_parts(weight_files(folder), group)
         with quiet() as said:
             settings: dict[str, Any] = {
                 "dtype": dtype,
@@ -61,13 +77,16 @@ def load_weights(
                 "key_mapping": _TEXT_WEIGHTS,
                 "ignore_mismatched_sizes": True,  # refused below, by name
             }
+            if group.size == 1 and device.type != "cpu" and is_accelerate_available():
+                settings["device_map"] = {"": device}  # else they pass through the host's memory, all at once
             if tensors is None:
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     folder, config=config, **settings, **arguments
                 )
             else:
                 family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-                loaded = family.from_pretrained(None, config=_plain(config), state_dict=tensors, **settings)
+                own = part_config(config, group) if parts else _plain(config)
+                loaded = family.from_pretrained(None, config=own, state_dict=tensors, **settings)
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
     except LOAD_ERRORS as error:
@@ -77,6 +96,12 @@ def load_weights(
     wrong = _wrong(report)
     if wrong:
         raise ConfigError(f"{option}: {'; '.join(wrong)}")
+    check_architecture(model, option)
+    if parts:
+        model.config = model.model.config = config
+        join_ranks(model, group)
+    elif group.size > 1:
+        shard_model(model, group)
     return model
 
 

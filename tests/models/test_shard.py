@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from families import make_family
+from tiny import FAMILIES, make_tiny, tiny_tokenizer
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig
-from seer_ray.models import group
+from seer_ray.models import group, shard
 from seer_ray.models.group import Group
 from seer_ray.models.load import load_model
-from seer_ray.models.shard import check_shards
+from seer_ray.models.shard import check_shards, shard_model
 
 
 def test_a_rank_loads_its_part() -> None:
@@ -70,3 +73,44 @@ def test_models_that_cannot_be_cut(ranks: int, shape: dict[str, Any], message: s
     config = {"model_type": "llama", "num_key_value_heads": 8, "intermediate_size": 128} | shape
     with pytest.raises(ConfigError, match=message):
         check_shards(SimpleNamespace(**config), ranks)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mixtral", "qwen2_moe"])
+def test_a_rank_reads_its_part_alone(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has what would be left of the whole: biases, experts and what all ranks have included."""
+    whole: Any = make_family(family) if family not in FAMILIES else make_tiny(family)
+    whole.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    read: list[int] = []
+    opened = shard.safe_open
+
+    class Counting:
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            self._file = opened(*arguments, **named)
+
+        def __enter__(self) -> Any:
+            return SimpleNamespace(keys=self._file.keys, get_slice=self._slice)
+
+        def __exit__(self, *_: Any) -> None: ...
+
+        def _slice(self, name: str) -> Any:
+            return Slice(self._file.get_slice(name))
+
+    class Slice:
+        def __init__(self, slice: Any) -> None:
+            self._slice, self.get_shape = slice, slice.get_shape
+
+        def __getitem__(self, at: Any) -> torch.Tensor:
+            found: torch.Tensor = self._slice[at]
+            read.append(found.numel())
+            return found
+
+    monkeypatch.setattr(shard, "safe_open", Counting)
+    part: Any = load_model(ModelConfig(name=str(tmp_path), device="cpu", dtype="float32"), Group(1, 2)).model
+    shard_model(whole, Group(1, 2))
+    expected, found = whole.state_dict(), part.state_dict()
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight), name
+    assert sum(read) <= sum(parameter.numel() for parameter in whole.parameters()) + 64
+    assert part.config.num_key_value_heads == whole.config.num_key_value_heads
