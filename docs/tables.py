@@ -166,7 +166,7 @@ def model_table() -> str:
                 of.runs,
                 ", ".join(of.layers),
                 "may have" if of.experts else "",
-                ", ".join(lacking(hosted=of.hosted, experts=of.experts, layers=of.layers)),
+                ", ".join(lacking(hosted=of.hosted, layers=of.layers)),
             ]
             for name, of in sorted(FAMILIES.items())
         ),

@@ -12,6 +12,7 @@ import torch
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
+from seer_ray.engine.ending import Endings
 from seer_ray.engine.flight import Flight, Mark
 from seer_ray.engine.guide import Guides
 from seer_ray.engine.memory import Memory
@@ -21,7 +22,6 @@ from seer_ray.engine.runner import Runner
 from seer_ray.engine.scheduler import Scheduler
 from seer_ray.engine.sequence import Sequence
 from seer_ray.models.load import LoadedModel
-from seer_ray.tasks.stop import find_stop
 
 
 class Engine:
@@ -39,9 +39,8 @@ class Engine:
 
     Attributes:
         overlap: results of a step are taken in (stop strings, text, counts) while the next one runs, as they
-            are on a GPU. Only captured steps are launched ahead: those of exact mode, of recorded chains, of
-            mixtures of experts and of the oracle wait for the results of the step before, and so do those
-            with a chain that must keep to a form.
+            are on a GPU. Only captured steps are launched ahead: those of exact mode and of the oracle wait
+            for the results of the step before, and so do those with a chain that must keep to a form.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class Engine:
     ) -> None:
         self.model, self._memory = model, memory
         self.tokenizer = model.tokenizer
+        self._endings = Endings(model.tokenizer)
         self._guides = Guides(model.tokenizer, model.model.config.vocab_size)
         self._sequences: dict[str, Sequence] = {}
         self._outbox: list[Delta] = []
@@ -201,7 +201,7 @@ class Engine:
             self._outbox.append(sequence.complete("", "error", problem))
             return
         self._sequences[request.id] = sequence
-        if self._finish_reason(sequence) is not None:  # a continued chain that had its last token
+        if self._endings.reason(sequence) is not None:  # a continued chain that had its last token
             self._outbox.append(self._complete(sequence))
         else:
             self.scheduler.add(sequence)
@@ -213,7 +213,7 @@ class Engine:
         sequence = self._sequences.pop(request_id, None)
         if sequence is not None:
             self.scheduler.remove(sequence)
-            self._outbox.append(sequence.complete(self._text(sequence), "abort"))
+            self._outbox.append(sequence.complete(self._endings.text(sequence), "abort"))
 
     @property
     def busy(self) -> bool:
@@ -305,7 +305,7 @@ class Engine:
             token = sequence.append(sampled, logprobs)
             # Most rows have not ended, and that is to cost little.
             if not (token in sequence.ends or len(sequence.tokens) >= sequence.limit or sequence.watched) or (
-                self._finish_reason(sequence) is None
+                self._endings.reason(sequence) is None
             ):
                 continue
             # It has computed a token too many: nobody sees it. Its page is written again or given to others
@@ -378,57 +378,18 @@ class Engine:
                 return str(error)
         return None
 
-    def _finish_reason(self, sequence: Sequence) -> str | None:
-        params, guide = sequence.request.sampling, sequence.guide
-        if not sequence.generated:
-            return None
-        if guide is not None and guide.done:
-            return "error" if guide.error is not None else "stop"
-        if sequence.tokens[-1] in params.eos_token_ids:
-            return "stop"
-        if params.stop and self._stop_at(sequence, params.stop, tail=True) is not None:
-            return "stop"
-        return "length" if len(sequence.tokens) >= sequence.limit else None
-
     def _complete(self, sequence: Sequence) -> Delta:
-        reason = self._finish_reason(sequence)
+        reason = self._endings.reason(sequence)
         assert reason is not None
         self._sequences.pop(sequence.request.id)
         if sequence.slot >= 0:
             self.scheduler.finish(sequence)
         error = sequence.guide.error if reason == "error" and sequence.guide is not None else None
-        return sequence.complete(self._text(sequence), reason, error)
+        return sequence.complete(self._endings.text(sequence), reason, error)
 
     def _strand(self, sequence: Sequence) -> Delta:
         self._sequences.pop(sequence.request.id)
         self.scheduler.remove(sequence)
         held = self.runner.capacity.cached or sequence.cached
         error = f"the chain outgrew the cache at {held} tokens: raise engine.kv_memory"
-        return sequence.complete(self._text(sequence), "error", error)
-
-    def _text(self, sequence: Sequence) -> str:
-        """The completion as a person reads it: no special tokens, nothing from a stop string on."""
-        stop = sequence.request.sampling.stop
-        cut = self._stop_at(sequence, stop, tail=False) if stop else None
-        text = self._decode(sequence.tokens[sequence.prompt_length :])
-        return text if cut is None else text[:cut]
-
-    def _stop_at(self, sequence: Sequence, stop: tuple[str, ...], tail: bool) -> int | None:
-        """Where the first stop string begins that ends behind the least tokens. With ``tail``, only looks
-        where the last token can have finished one: every token in the midst of a string brings at least one
-        of its bytes. There special tokens count as text, so that one of them can be a stop string."""
-        tokens = sequence.tokens[sequence.prompt_length :]
-        first = max(0, len(tokens) - max(len(s.encode()) for s in stop) - 8) if tail else 0
-        text = self._decode(tokens[first:], special=tail)
-        least = self._decode(tokens[first : sequence.least], special=tail) if sequence.least > first else ""
-        return find_stop(text, stop, len(least))
-
-    def _decode(self, tokens: list[int], special: bool = False) -> str:
-        if self.tokenizer is None:
-            return ""
-        # As it was written: some tokenizers would take the space before a comma away.
-        text = self.tokenizer.decode(
-            tokens, skip_special_tokens=not special, clean_up_tokenization_spaces=False
-        )
-        assert isinstance(text, str)  # a list of them only for a list of lists
-        return text
+        return sequence.complete(self._endings.text(sequence), "error", error)

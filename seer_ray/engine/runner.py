@@ -48,6 +48,7 @@ from seer_ray.models.patch import (
     rope_tables,
 )
 from seer_ray.models.plan import resolve_plan
+from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import Selector
 from seer_ray.selectors.make import make_selector
 
@@ -100,6 +101,9 @@ class Runner:
         length = settings.max_length or loaded.max_context
         check_density(self.plan, length)
         max_pages = -(-length // settings.block_size)
+        tables: dict[Any, RopeTable] = {}
+        for ranking in filter(None, selectors):
+            ranking.look_up(length, tables)
         ropes = rope_tables(loaded.model, length)
 
         def decoder(pages: Seq[int], rows: int) -> Decoder:

@@ -230,7 +230,7 @@ class Scheduler:
                 sequence.placed = False
 
     def _secured(self, sequence: Sequence) -> int:
-        """The first token that a decoding sequence has no page for, may not have, or gives pages back for."""
+        """The first token that it has no page for, may not have, or gives pages back for."""
         cached, block = sequence.cached, self.block
         ends = [(cached // block + 1) * block, sequence.limit - 1]
         ends += [

@@ -88,7 +88,7 @@ def describe(config: ModelConfig) -> Description:
         window_bytes=windowed * token * min(window or 0, max_context(hf_config)),
         state_bytes=_state_bytes(hf_config, dtype),
         experts=is_mixture(hf_config),
-        lacks=lacking(hosted=family.hosted, experts=is_mixture(hf_config), layers=mixers),
+        lacks=lacking(hosted=family.hosted, layers=mixers),
     )
 
 

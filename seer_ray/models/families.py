@@ -97,18 +97,16 @@ def family_of(config: Any) -> Family:
     return FAMILIES[kind]
 
 
-def lacking(*, hosted: bool, experts: bool, layers: Collection[str]) -> list[str]:
-    """What a model cannot do, of: ``tensor parallel``, ``captured steps`` (they run operation by operation),
-    ``selectors`` (no layer attends to all tokens, so there are no blocks to choose from).
+def lacking(*, hosted: bool, layers: Collection[str]) -> list[str]:
+    """What a model cannot do, of: ``tensor parallel``, ``selectors`` (no layer attends to all tokens, so
+    there are no blocks to choose from).
 
     Args:
         hosted: see ``Family``.
-        experts: layers are mixtures of them.
         layers: their kinds.
     """
     cannot = {
         "tensor parallel": hosted,
-        "captured steps": experts,
         "selectors": not any(name in SELECTING for name in layers),
     }
     return [what for what, so in cannot.items() if so]

@@ -116,7 +116,8 @@ def _make(folder: Path, path: Path, option: str) -> None:
 def _add_weights(folder: Path, path: Path, option: str) -> None:
     logger.info("converting %s, once", path)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    model = load_weights(path.parent, config, torch.float32, option, torch.device("cpu"), gguf_file=path.name)
+    cpu = torch.device("cpu")
+    model = load_weights(path.parent, config, torch.float32, option, cpu, gguf_file=path.name)
     weights, seen = {}, set()
     for name, weight in model.state_dict().items():
         if weight.data_ptr() not in seen:  # a tied weight goes in once, under its first name

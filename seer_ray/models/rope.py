@@ -104,6 +104,10 @@ class RopeTable(nn.Module):
             return self.cos[positions], self.sin[positions]
         return self._angles(positions)
 
+    def tabled(self, positions: int) -> RopeTable:
+        """The same with tables: a lookup in place of some ten operations."""
+        return RopeTable(self.inv_freq, self.scaling, positions)
+
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """``x [..., heads, dim]`` turned by ``positions [...]``, in the dtype of ``x`` as the models do."""
         return rotate(x, *self.at(positions))

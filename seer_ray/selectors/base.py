@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -130,6 +130,10 @@ class Selector(ABC):
         """
         full = FullKeys(kv[current.pages, :, 0], *current.tables(rope), current.first)
         summary[current.target] = self.summarise(full).to(summary.dtype)
+
+    def look_up(self, positions: int, tables: dict[Any, RopeTable]) -> None:  # noqa: B027
+        """For sequences of so many positions: what depends on positions alone comes from ``tables``, which
+        the layers share, and is not computed in every step."""
 
     def step(self, query: Query, view: StepView, current: CurrentPages, rope: RopeTable) -> torch.Tensor:
         """``fill``, then ``scores``: all that a decode step asks for."""

@@ -20,7 +20,7 @@ class Seer(Selector):
     """Summary of a page: its compressed key, the gate's k branch at the position of the first token."""
 
     def __init__(self, gate: AttnGate) -> None:
-        self.gate = gate
+        self.gate, self.rope = gate, gate.rope
         self.summary_width = gate.gate_dim
 
     @classmethod
@@ -31,6 +31,13 @@ class Seer(Selector):
     @property
     def weights(self) -> tuple[torch.Tensor, ...]:
         return tuple(weight.data for weight in self.gate.parameters())
+
+    def look_up(self, positions: int, tables: dict[Any, RopeTable]) -> None:
+        """Takes cos and sin of the gate from a table, which gates that turn alike share."""
+        rope = self.gate.rope
+        if rope is not None:
+            key = (*rope.inv_freq.tolist(), rope.scaling)
+            self.rope = tables.get(key) or tables.setdefault(key, rope.tabled(positions))
 
     def summarise(self, full: FullKeys) -> torch.Tensor:
         # The gate wants keys before rotation. Undoing it on the cached page keeps no state between steps,
@@ -56,7 +63,7 @@ class Seer(Selector):
             query.q_nope,
             gate.attngate_linear_q.weight,
             gate.attngate_qnorm.weight if gate.use_qk_norm else None,
-            view.rotary(gate.rope) if gate.rope is not None else None,
+            view.rotary(self.rope) if self.rope is not None else None,
         )
         told = self._compressing(current, rope)
         asked = triton_summary.compress(query.kv, query.summary, **told, asking=asking)
@@ -64,7 +71,7 @@ class Seer(Selector):
         return self._scores(asked, query, view)
 
     def scores(self, query: Query, view: StepView) -> torch.Tensor:
-        table = view.rotary(self.gate.rope) if self.gate.rope is not None else None
+        table = view.rotary(self.rope) if self.rope is not None else None
         return self._scores(self.gate.gate_query(query.q_nope, view.positions, table), query, view)
 
     def _scores(self, gate_query: torch.Tensor, query: Query, view: StepView) -> torch.Tensor:
@@ -86,5 +93,5 @@ class Seer(Selector):
             "pools": gate.pooled,
             "norm": gate.attngate_knorm.weight if gate.use_qk_norm else None,
             "eps": NORM_EPS,
-            "gate_rotary": current.rotary(gate.rope) if gate.rope is not None else None,
+            "gate_rotary": current.rotary(self.rope) if self.rope is not None else None,
         }

@@ -23,13 +23,14 @@ from engines import request, tiny_model, tokens  # noqa: E402
 
 from seer_ray.config.options import EngineConfig, SelectorConfig  # noqa: E402
 from seer_ray.engine import Engine  # noqa: E402
-from seer_ray.engine.graphs import DecodeGraphs  # noqa: E402
+from seer_ray.engine.graphs import ANY, DecodeGraphs  # noqa: E402
 from seer_ray.engine.tape import EMPTY  # noqa: E402
 from seer_ray.kernels import (  # noqa: E402
     compiled,
     gpu,
     triton_append,
     triton_attend,
+    triton_draw,
     triton_rows,
     triton_score,
     triton_select,
@@ -39,6 +40,7 @@ from seer_ray.kernels import (  # noqa: E402
 KERNELS = {
     triton_append: ["rotate_append_head"],
     triton_attend: ["attend_splits", "fold_splits"],
+    triton_draw: ["draw_row"],
     triton_rows: ["add_norm_row", "silu_product_tile"],
     triton_score: ["score_chunk"],
     triton_select: ["select_narrow", "select_wide"],
@@ -98,8 +100,10 @@ class Kernel:
         return launch
 
 
-def step(family: str, selector: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What a captured step of a model with so many layers launches."""
+def step(
+    family: str, selector: str, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Counter[str], Counter[str]]:
+    """What the layers, and the sampling, of a captured step of a model with so many layers launch."""
     monkeypatch.setattr(compiled, "binary", lambda: None)
     monkeypatch.setattr(gpu, "takes", lambda tensor: tensor.dtype == torch.float32)
     model = tiny_model(family, num_hidden_layers=layers, max_position_embeddings=WIDE)
@@ -110,27 +114,41 @@ def step(family: str, selector: str, layers: int, monkeypatch: pytest.MonkeyPatc
     engine.submit(request("a", tokens(16), 4))
     while not engine.scheduler.running or engine.scheduler.running[0].generated < 1:
         engine.step()
-    launches = Launches()
-    with monkeypatch.context() as patched, torch.inference_mode():
-        for module, names in KERNELS.items():
-            for name in names:
-                patched.setattr(module, name, Kernel(name, getattr(module, name), launches))
-        with launches:
-            captured.layers(1, runner.cache.max_pages, fills=True)
-    return launches.seen
+    of_layers, of_sampling = Launches(), Launches()
+    for launches, launch in (
+        (of_layers, lambda: captured.layers(1, runner.cache.max_pages, fills=True)),
+        (of_sampling, lambda: captured.sample(1, ANY[False], [])),
+    ):
+        with monkeypatch.context() as patched, torch.inference_mode():
+            for module, names in KERNELS.items():
+                for name in names:
+                    patched.setattr(module, name, Kernel(name, getattr(module, name), launches))
+            with launches:
+                launch()
+    return of_layers.seen, of_sampling.seen
 
 
 LLAMA: list[Any] = [
-    pytest.param("llama", *of, marks=pytest.mark.long) for of in (("quest", 13), ("seer", 13))
+    pytest.param("llama", *of, marks=pytest.mark.long) for of in (("quest", 13, 29), ("seer", 13, 33))
 ]
 
 
 @pytest.mark.parametrize(
-    ("family", "selector", "most"),
-    [("qwen3", "dense", 11), ("qwen3", "quest", 13), ("qwen3", "seer", 13), ("llama", "dense", 11), *LLAMA],
+    ("family", "selector", "most", "beside"),
+    [
+        ("qwen3", "dense", 11, 27),
+        ("qwen3", "quest", 13, 29),
+        ("qwen3", "seer", 13, 33),
+        ("llama", "dense", 11, 27),
+        *LLAMA,
+    ],
 )
-def test_launches_of_a_layer(family: str, selector: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    two, four = (step(family, selector, layers, monkeypatch) for layers in (2, 4))
+def test_launches_of_a_layer(
+    family: str, selector: str, most: int, beside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (two, sampling), (four, _) = (step(family, selector, layers, monkeypatch) for layers in (2, 4))
     layer = {name: (count - two[name]) / 2 for name, count in four.items() if count != two[name]}
     assert sum(layer.values()) <= most, layer
+    assert sum(two.values()) - 2 * sum(layer.values()) <= beside
+    assert sum(sampling.values()) <= 7 and sampling["draw_row"] == 1, sampling
     assert layer["attend_splits"] == layer["fold_splits"] == 1 and layer["add_norm_row"] == 2, layer

@@ -28,10 +28,10 @@ class OnDevice(TinyModel):
         return tuple(gate.to(self.device) for gate in super().load_gates(block_size) if gate is not None)
 
 
-def make(selector: str, dtype: torch.dtype) -> Engine:
+def make(selector: str, dtype: torch.dtype, layers: int = 2) -> Engine:
     """Of five rows."""
     device = torch.device("cuda")
-    model = make_tiny("qwen3").to(device, dtype)
+    model = make_tiny("qwen3", num_hidden_layers=layers).to(device, dtype)
     loaded = OnDevice(model, tiny_tokenizer(), model.config, "qwen3", dtype, device)
     settings = EngineConfig(block_size=16, max_batch=5, prefill_chunk=64, kv_memory="64MiB")
     return Engine(loaded, settings, SelectorConfig(name=selector, budget=48))

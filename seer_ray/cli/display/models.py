@@ -26,7 +26,7 @@ def type_rows() -> list[dict[str, Any]]:
             "runs": family.runs,
             "layers": list(family.layers),
             "experts": family.experts,
-            "lacks": lacking(hosted=family.hosted, experts=family.experts, layers=family.layers),
+            "lacks": lacking(hosted=family.hosted, layers=family.layers),
             "text_part": TEXT_PARTS.get(name),
         }
         for name, family in sorted((FAMILIES | parts).items())
@@ -35,8 +35,7 @@ def type_rows() -> list[dict[str, Any]]:
 
 def types_view() -> RenderableType:
     """All model types, and what their layers keep; 80 columns are enough."""
-    caption = "captured steps: of checkpoints with mixtures of experts, which decode operation by operation"
-    types = Table(box=SIMPLE, pad_edge=False, padding=(0, 1), caption=caption, caption_justify="left")
+    types = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     for head in ("model type", "runs", "layers", "cannot"):
         types.add_column(head, overflow="fold")
     for row in type_rows():
