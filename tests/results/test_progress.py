@@ -42,7 +42,10 @@ def test_a_chain_comes_back_with_its_counters(store: Store) -> None:
     append(log, "p/0", [3], Counters(2, 3, 0.5, 0.25, 1.5, (), 0.375), 1)
     append(log, "q/0", [], Counters(), 2)
     log.flush()
-    expected = {"p/0": (Progress((1, 2, 3), Counters(2, 3, 0.5, 0.25, 1.5, (), 0.375)), 1), "q/0": (Progress(), 2)}
+    expected = {
+        "p/0": (Progress((1, 2, 3), Counters(2, 3, 0.5, 0.25, 1.5, (), 0.375)), 1),
+        "q/0": (Progress(), 2),
+    }
     assert known(log) == known(ProgressLog(store, RUN)) == expected
 
 
