@@ -4,8 +4,8 @@
 against ``model.generate`` and ``generate_batch``, decode steps at long context. ``memory``: peak memory of a
 full cache. ``all``: these three, unattended. ``distill``: training steps of gates. ``layers``:
 decode steps of models with layers of other kinds. ``host``: what a step costs beside its device.
-``driver``: the driver of a run, with simulated workers. All but the last need neither Ray nor MLflow nor
-Hydra.
+``prompts``: long prompts, sparse against dense. ``driver``: the driver of a run, with simulated workers. All
+but the last need neither Ray nor MLflow nor Hydra.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench import layers as bench_layers
 from seer_ray.bench import memory as bench_memory
+from seer_ray.bench import prompts as bench_prompts
 from seer_ray.bench.case import Refused
 from seer_ray.bench.command import WIDTH, memory_alone, parser
 from seer_ray.bench.timing import machine
@@ -44,6 +45,8 @@ def main(arguments: list[str]) -> int:
             report["layers"] = bench_layers.bench_layers(options, console)
         if options.what == "host":
             report["host"] = bench_host.bench_host(options, console)
+        if options.what == "prompts":
+            report["prompts"] = bench_prompts.bench_prompts(options, console)
         if options.what == "distill":
             report["distill"] = bench_distill.bench_distill(options, console)
         if options.what == "driver":

@@ -13,6 +13,7 @@ from seer_ray.bench import driver as bench_driver
 from seer_ray.bench import engine as bench_engine
 from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
+from seer_ray.bench import prompts as bench_prompts
 from seer_ray.bench.models import SHAPES
 from seer_ray.bench.show import numbers
 from seer_ray.models.load import DTYPES
@@ -41,7 +42,7 @@ def memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any
 def parser() -> argparse.ArgumentParser:
     """Of all that can be measured; defaults are those of this machine."""
     made = argparse.ArgumentParser(prog="seer-ray bench", description=ABOUT)
-    kinds = ("kernels", "engine", "memory", "all", "distill", "layers", "host", "driver")
+    kinds = ("kernels", "engine", "memory", "all", "distill", "layers", "host", "driver", "prompts")
     made.add_argument("what", choices=kinds)
     made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()
@@ -70,5 +71,6 @@ def parser() -> argparse.ArgumentParser:
     bench_engine.add_options(made.add_argument_group("engine"))
     bench_distill.add_options(made.add_argument_group("distill"))
     bench_driver.add_options(made.add_argument_group("driver"))
+    bench_prompts.add_options(made.add_argument_group("prompts"))
     made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return made

@@ -11,6 +11,7 @@ from seer_ray.config.options import ModelConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
 from seer_ray.models.load import DTYPES, LoadedModel, load_model, load_tokenizer, resolve_device
+from seer_ray.models.prefill_gates import PrefillGateConfig, init_prefill_gates
 from seer_ray.models.rope import head_dim
 from seer_ray.models.source import REASONER
 
@@ -43,6 +44,10 @@ class RandomGates(LoadedModel):
     def load_gates(self, block_size: int) -> Any:
         config = GateConfig(block_size, head_dim(self.hf_config))
         return init_gates(self.hf_config, config, device=self.device)
+
+    def load_prefill_gates(self, block_size: int) -> Any:
+        config = PrefillGateConfig(block_size, head_dim(self.hf_config))
+        return init_prefill_gates(self.hf_config, config, device=self.device)
 
 
 def bench_model(name: str, dtype: str) -> RandomGates:

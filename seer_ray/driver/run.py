@@ -58,6 +58,7 @@ def summary_of(session: Session) -> Summary:
     other = f"selector={usual_selector(config.model.gates) if dense else 'dense'}"
     batch = session.survey.batch
     plain = ["plan=null"] if config.plan != PlanConfig() else []
+    plain += [f"selector.prefill.{name}=null" for name in config.selector.prefill.asked]
     return Summary(
         **session.frame.facts(),
         metrics=session.metrics(),

@@ -19,6 +19,7 @@ from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench import layers as bench_layers
 from seer_ray.bench import models as bench_models
+from seer_ray.bench import prompts as bench_prompts
 from seer_ray.bench import rivals as bench_rivals
 from seer_ray.bench import steps as bench_steps
 from seer_ray.bench.case import Case, Refused, Shape
@@ -288,3 +289,18 @@ def test_host_work_is_that_of_whole_steps(
     assert engine.stats()["new_tokens"] - made == 3 * 69  # one step is in flight
     assert {len(sequence.tokens) for sequence in engine.scheduler.running} == {101 + 69}
     assert all(sequence.told for sequence in engine.scheduler.running)
+
+
+def test_prompts_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = bench_models.RandomGates(**vars(tiny_model("qwen3")))
+    monkeypatch.setattr(bench_prompts, "bench_model", lambda name, dtype: tiny)
+    monkeypatch.setattr(bench_prompts, "TURNS", 1)
+    assert bench.main(["prompts", "--lengths", "700", "--densities", "0.5,0.3", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)["prompts"]["lengths"]["700"]
+    assert list(found["attention_ms"]) == ["sdpa", "dense", "0.5", "0.3"]
+    assert list(found["first_token_s"]) == ["dense", "0.5", "0.3"]
+    assert min([*found["attention_ms"].values(), *found["first_token_s"].values()]) > 0
+    assert "A prompt of 700 tokens" in err
+    for words in (["--lengths", "4k"], ["--densities", "1.5"]):
+        assert bench.main(["prompts", *words]) == 2
