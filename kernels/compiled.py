@@ -135,6 +135,12 @@ def _cpu() -> str:
 
 
 @cache
+def multiplies_bf16() -> bool:
+    """Whether the CPU has instructions that multiply bfloat16, and torch uses them."""
+    return "avx512_bf16" in _cpu() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+@cache
 def _overload(library: Any, name: str) -> Callable[..., None]:
     found: Callable[..., None] = getattr(library, name).default
     return found

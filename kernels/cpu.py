@@ -15,8 +15,8 @@ from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, tensors
 
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
-MAX_ROWS = 16
-"""Rows that a product with a weight takes: with more, arithmetic costs more than reading the weight does."""
+FEW = 32
+"""Rows up to which our products of bfloat16 are the faster ones where torch's use the CPU's own instructions."""
 LANES = 16
 """Keys whose products with a query are computed together."""
 DTYPES = (torch.float32, torch.bfloat16)
@@ -41,6 +41,8 @@ def takes_rows(*tensors: torch.Tensor) -> bool:
 def takes_projections(x: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> bool:
     """Whether products of these rows with these weights and biases are compiled."""
     if not (x.numel() > 0 and takes_rows(x)) or torch.is_autocast_enabled("cpu"):
+        return False
+    if x.dtype == torch.bfloat16 and x.numel() > FEW * x.shape[-1] and compiled.multiplies_bf16():
         return False
     tracked, dtype = torch.is_grad_enabled(), x.dtype
     for weight in weights:

@@ -1,4 +1,4 @@
-"""Products of few rows with weights: what a decode step does outside attention."""
+"""Products of rows with weights: what a pass does outside attention."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ Weight = tuple[torch.Tensor, torch.Tensor | None]
 def projections(x: torch.Tensor, weights: Sequence[Weight]) -> list[torch.Tensor]:
     """``x W^T + b`` for several weights that read the same rows, such as those of q, k and v.
 
-    Up to ``cpu.MAX_ROWS`` rows on a CPU are multiplied by compiled C++, sums in fp32, rounded once. A row's
-    bits then depend neither on its batch mates and its place among them nor on the number of threads.
+    On a CPU they are multiplied by compiled C++, sums in fp32, rounded once. A row's bits then depend neither
+    on the number of rows, its batch mates and its place among them nor on the number of threads. Many rows of
+    bfloat16 are left to torch where the CPU multiplies bfloat16 itself, see ``cpu.FEW``.
 
     Args:
         x: ``[..., inputs]``.

@@ -1,5 +1,5 @@
-"""Whole engines: batches of requests against ``model.generate`` and ``generate_batch``, and decode steps at
-long context, selection included."""
+"""Whole engines: batches of requests against ``model.generate`` and ``generate_batch``, decode steps at long
+context, selection included, and our engine beside others that the user has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from seer_ray.bench import against
 from seer_ray.bench.models import bench_model
 from seer_ray.bench.show import numbers, show
 from seer_ray.bench.steps import bench_steps
@@ -178,6 +179,7 @@ def add_options(parser: argparse._ArgumentGroup) -> None:
         default=usual.budget,
         help=f"tokens, of the sparse selectors, and of layers' window ({usual.budget})",
     )
+    against.add_options(parser)
 
 
 def bench_engine(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -186,6 +188,15 @@ def bench_engine(options: argparse.Namespace, console: Console) -> dict[str, Any
     Raises:
         ValueError: an option makes no sense.
     """
+    found: dict[str, Any] = {"model": options.model}
+    if not options.only_rivals:
+        found |= _alone(options, console)
+    if options.vllm is not None or options.llama_cpp is not None or options.only_rivals:
+        found["against"] = against.bench_against(options, console)
+    return found
+
+
+def _alone(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     loaded = bench_model(options.model, options.dtype)
     steps = []
     for context in options.context:
@@ -195,7 +206,7 @@ def bench_engine(options: argparse.Namespace, console: Console) -> dict[str, Any
     batching = bench_batching(loaded, options.requests, options.longest, options.repeats)
     title = f"{options.requests} requests of mixed length: {batching['ratio']}x {batching['best_other']}"
     show(console, title, ("way", "new tokens / s"), list(batching["tokens_per_s"].items()))
-    return {"model": options.model, "dtype": options.dtype, "decode": steps, "batching": batching}
+    return {"dtype": options.dtype, "decode": steps, "batching": batching}
 
 
 def _show_steps(console: Console, found: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from transformers import (
 
 from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.config.options import ModelConfig
+from seer_ray.kernels import compiled
 from seer_ray.models.architecture import check_config, max_context
 from seer_ray.models.families import TEXT_PARTS
 from seer_ray.models.gate import AttnGate
@@ -118,6 +119,8 @@ def load_model(config: ModelConfig, group: Group = ALONE) -> LoadedModel:
         raise ConfigError(f"model.tokenizer={config.tokenizer}: has {sizes}")
     source = _locate(config, weights=True)
     dtype = stored_dtype(config, hf_config)
+    if config.dtype == "auto" and device.type == "cpu":
+        dtype = dtype_on_cpu(dtype)
     if source.gguf is None and not any(source.folder.glob("*.safetensors")):
         raise ConfigError(f"{option}: has no .safetensors weights, and other formats are not read")
     arguments = {"trust_remote_code": config.trust_remote_code, **source.arguments}
@@ -205,6 +208,12 @@ def stored_dtype(config: ModelConfig, hf_config: PreTrainedConfig) -> torch.dtyp
     if stored not in DTYPES.values():
         raise ConfigError(f"model.dtype=auto: {config.name} is stored as {stored}; set {' or '.join(DTYPES)}")
     return stored
+
+
+def dtype_on_cpu(stored: torch.dtype) -> torch.dtype:
+    """In which weights that are stored so are decoded fastest, of the dtypes that hold them exactly."""
+    fast = stored == torch.bfloat16 and (compiled.binary() is not None or compiled.multiplies_bf16())
+    return stored if fast else torch.float32
 
 
 def resolve_device(name: str) -> torch.device:

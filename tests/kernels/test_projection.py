@@ -1,4 +1,4 @@
-"""Products of few rows: as exact as torch's, and every row's bits its own."""
+"""Products of rows with weights: as exact as torch's, and every row's bits its own."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_nothing_beyond_is_read_or_written(dtype: torch.dtype) -> None:
 def test_what_it_takes() -> None:
     x, pair = draw(16, 8, dtype=torch.float32), weight(4, 8, torch.float32)
     assert cpu.takes_projections(x, [pair, pair])
-    assert not cpu.takes_projections(draw(17, 8, dtype=torch.float32), [pair])
+    assert cpu.takes_projections(draw(1000, 8, dtype=torch.float32), [pair])
     assert not cpu.takes_projections(x[:0], [pair])
     assert not cpu.takes_projections(x.bfloat16(), [pair])
     assert not cpu.takes_projections(x.double(), [weight(4, 8, torch.float64)])
@@ -153,6 +153,37 @@ def test_what_it_takes() -> None:
         assert cpu.takes_projections(x, [pair])
         with torch.autocast("cpu", torch.bfloat16):
             assert not cpu.takes_projections(x, [pair])
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_many_rows_of_bf16_are_left_to_a_torch_that_multiplies_them(
+    itself: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "multiplies_bf16", lambda: itself)
+    pair = weight(4, 8, torch.bfloat16)
+    assert cpu.takes_projections(draw(cpu.FEW, 8, dtype=torch.bfloat16), [pair])
+    assert cpu.takes_projections(draw(cpu.FEW + 1, 8, dtype=torch.bfloat16), [pair]) is not itself
+
+
+@DTYPES
+def test_many_rows_have_the_bits_of_one(
+    dtype: torch.dtype, slack: float, threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several bands, chunks and stretches, none of them whole."""
+    monkeypatch.setattr(compiled, "multiplies_bf16", lambda: False)
+    rows = draw(299, 2100, dtype=dtype)
+    gate, up = (weight(70, 2100, dtype, seed=s, bias=s == 1) for s in (1, 2))
+    down = weight(9, 70, dtype, seed=3)
+
+    def outcome(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([*projections(x, [up, gate]), mlp(x, gate, up, down)], dim=-1)
+
+    torch.set_num_threads(1)
+    some = [0, 1, 5, 127, 128, 150, 256, 298]
+    expected = torch.cat([outcome(rows[at : at + 1]) for at in some])
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        assert torch.equal(outcome(rows)[some], expected)
 
 
 def test_gradients_flow() -> None:
