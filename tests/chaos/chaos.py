@@ -34,7 +34,8 @@ from seer_ray.results.folder import RunFolder  # noqa: E402
 
 TARGETS = {
     # What is killed -> (a part of its command line, its share of the kills).
-    "worker": ("ray::Worker", 0.6),
+    "worker": ("ray::Worker.work", 0.54),
+    "starting": ("ray::Worker", 0.06),
     "grader": ("grading_process", 0.1),
     "driver": ("", 0.12),
     "raylet": ("raylet/raylet", 0.09),
@@ -132,7 +133,7 @@ class Chaos:
             assert self.process.poll() is None, f"ended by itself: {self.said()}"
             target = self.chance.choices(list(TARGETS), [share for _, share in TARGETS.values()])[0]
             # The driver dies at any moment. Ray's own start would take a minute to see that it failed.
-            while target != "driver" and not (self.victims(target) and self.victims("worker")):
+            while target != "driver" and not (self.victims(target) and self.victims("starting")):
                 assert self.process.poll() is None, f"ended by itself: {self.said()}"
                 assert time.monotonic() - began < PATIENCE, f"no {target} comes up: {self.said()}"
                 time.sleep(0.1)
