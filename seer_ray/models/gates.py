@@ -23,6 +23,7 @@ from seer_ray.models.gate_config import (
     selecting_layers,
     write_gate_config,
 )
+from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.source import GATE_WEIGHTS, find_gates
 
 RELEASED = {
@@ -75,6 +76,17 @@ def load_gates(
         raise ConfigError(f"{option}: has a gate for layer {min(other)}, of which nothing is selected here")
     gates = config.build(model_config, device="meta")
     check_keys(weights, state_dict(gates), f"{option}: {weights_file.name}")
+    fill(gates, weights, dtype, device)
+    return gates
+
+
+def fill(
+    gates: Sequence[AttnGate | PrefillGate | None],
+    weights: dict[str, Tensor],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> None:
+    """Gives gates that are on no device their weights of a checkpoint, in eval mode without gradients."""
     for layer, gate in enumerate(gates):
         if gate is not None:
             state = {name: weights[gate_key(layer, name)] for name in gate.state_dict()}
@@ -84,7 +96,6 @@ def load_gates(
             gate.requires_grad_(False).eval()
             if gate.rope is not None:
                 gate.rope.to(device)
-    return gates
 
 
 def read_settings(source: str) -> GateConfig:
@@ -101,13 +112,18 @@ def init_gates(
     model_config: PreTrainedConfig, config: GateConfig, seed: int = 0, device: torch.device | str = "cpu"
 ) -> tuple[AttnGate | None, ...]:
     """Random float32 gates for training and tests: the same for the same arguments, on any device."""
-    generator = torch.Generator().manual_seed(seed)
     gates = config.build(model_config)
+    draw(gates, seed, device)
+    return gates
+
+
+def draw(gates: Sequence[AttnGate | PrefillGate | None], seed: int, device: torch.device | str) -> None:
+    """Gives gates random weights: the same for the same seed, on any device."""
+    generator = torch.Generator().manual_seed(seed)
     for gate in gates:
         if gate is not None:
             gate.reset_parameters(generator)
             gate.to(device)
-    return gates
 
 
 def save_gates(

@@ -25,7 +25,7 @@ from seer_ray.models.gate_config import (
     read_json,
     selecting_layers,
 )
-from seer_ray.models.gates import check_keys, gate_key, read_weights, state_dict, write_weights
+from seer_ray.models.gates import check_keys, draw, fill, read_weights, state_dict, write_weights
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.rope import head_dim
 from seer_ray.models.source import GATE_WEIGHTS, find_gates
@@ -164,15 +164,7 @@ def load_prefill_gates(
     weights = read_weights(file, option)
     gates = config.build(model_config, device="meta")
     check_keys(weights, state_dict(gates), f"{option}: {file.name}")
-    for layer, gate in enumerate(gates):
-        if gate is not None:
-            state = {name: weights[gate_key(layer, name)] for name in gate.state_dict()}
-            gate.load_state_dict(
-                {name: w.to(device=device, dtype=dtype or w.dtype) for name, w in state.items()}, assign=True
-            )
-            gate.requires_grad_(False).eval()
-            if gate.rope is not None:
-                gate.rope.to(device)
+    fill(gates, weights, dtype, device)
     return gates
 
 
@@ -208,12 +200,8 @@ def init_prefill_gates(
     device: torch.device | str = "cpu",
 ) -> tuple[PrefillGate | None, ...]:
     """Random float32 gates for training and tests: the same for the same arguments, on any device."""
-    generator = torch.Generator().manual_seed(seed)
     gates = config.build(model_config)
-    for gate in gates:
-        if gate is not None:
-            gate.reset_parameters(generator)
-            gate.to(device)
+    draw(gates, seed, device)
     return gates
 
 
