@@ -133,8 +133,6 @@ class Engine:
         self._prefills.clear()
 
     def _make(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
-        if self.model.device.type == "cuda":
-            copy_rate(self.model.device)  # which takes memory that the cache will have
         self._asked = settings, selector, plan
         with self._fitting():
             self.runner = Runner(self.model, settings, selector, plan, self._memory)

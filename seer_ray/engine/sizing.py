@@ -10,6 +10,7 @@ import torch
 from seer_ray.config.checks import parse_bytes
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig
+from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.graphs import graph_count
 from seer_ray.engine.groups import PageGroup
 from seer_ray.engine.memory import Memory, gib, host_memory
@@ -178,6 +179,8 @@ def fit(
     limit = parse_bytes(settings.kv_memory, "engine.kv_memory")
     own, why = 0 if limit is None else limit // group.size, ""
     if memory is not None:
+        if loaded.device.type == "cuda":
+            copy_rate(loaded.device)  # takes memory that the cache will have: once, and now
         need, rows = _need(loaded, settings, sizes, memory, empty, captured, rows)
         free = min(group.gathered(memory.free()))
         left = free - need.total
