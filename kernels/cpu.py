@@ -16,7 +16,7 @@ from seer_ray.kernels.quantise import KV, tensors
 
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
 FEW = 32
-"""Rows up to which our products of bfloat16 are the faster ones where torch's use the CPU's own instructions."""
+"""Rows up to which our products of bfloat16 are the faster ones where torch's have instructions for it."""
 LANES = 16
 """Keys whose products with a query are computed together."""
 DTYPES = (torch.float32, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""``seer-ray bench engine --vllm ... --llama-cpp ...``: our engine beside others that the user has, in turns."""
+"""``seer-ray bench engine --vllm ... --llama-cpp ...``: our engine beside others of the user's, in turns."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ def bench_against(options: argparse.Namespace, console: Console) -> dict[str, An
     """
     if min(options.prompts, options.prompt_tokens) < 1 or options.new_tokens < 2:
         raise ValueError("--prompts and --prompt-tokens must be at least 1, --new-tokens at least 2")
-    work = _work(options)
+    loaded: dict[str, LoadedModel] = {dtype: bench_model(options.model, dtype) for dtype in FLOATS}
+    work = _work(options, loaded["float32"].hf_config.vocab_size)
     missing: dict[str, str] = {}
     started: dict[str, Contender] = {}
     with tempfile.TemporaryDirectory(prefix="seer-ray-bench-") as folder:
         try:
-            for name, start in _contenders(options, work, Path(folder)).items():
+            for name, start in _contenders(options, loaded, work, Path(folder)).items():
                 try:
                     started[name] = start()
                 except (NotMeasured, ConfigError) as problem:
@@ -90,21 +91,21 @@ def bench_against(options: argparse.Namespace, console: Console) -> dict[str, An
     }
 
 
-def _work(options: argparse.Namespace) -> Work:
+def _work(options: argparse.Namespace, vocabulary: int) -> Work:
     noise = random.Random(0)
     prompts = [
-        tuple(noise.randrange(100, 32_000) for _ in range(options.prompt_tokens))
+        tuple(noise.randrange(vocabulary) for _ in range(options.prompt_tokens))
         for _ in range(options.prompts)
     ]
     return Work(tuple(prompts), options.new_tokens)
 
 
-def _contenders(options: argparse.Namespace, work: Work, folder: Path) -> dict[str, Callable[[], Contender]]:
+def _contenders(
+    options: argparse.Namespace, loaded: dict[str, LoadedModel], work: Work, folder: Path
+) -> dict[str, Callable[[], Contender]]:
     found: dict[str, Callable[[], Contender]] = {}
     selectors = ["dense", "seer"] if work.length > options.budget else ["dense"]
-    loaded: dict[str, LoadedModel] = {}
     for dtype in FLOATS:
-        loaded[dtype] = bench_model(options.model, dtype)
         for name in selectors:
             selector = SelectorConfig(name=name, budget=options.budget)
             found[f"{OURS}, {name}, {dtype}"] = partial(Ours, loaded[dtype], work, selector)
@@ -115,7 +116,9 @@ def _contenders(options: argparse.Namespace, work: Work, folder: Path) -> dict[s
         for dtype in FLOATS:
             found[f"vLLM, {dtype}"] = partial(Vllm, options.vllm, folder, dtype, work)
     if options.llama_cpp is not None:
-        found["llama.cpp, Q8_0"] = partial(_llama_cpp, options, work, folder)
+        plain = options.gguf is not None and not (options.llama_cpp / "llama-quantize").is_file()
+        name = options.gguf.stem if plain else "Q8_0"
+        found[f"llama.cpp, {name}"] = partial(_llama_cpp, options, work, folder)
     return found
 
 
@@ -126,8 +129,7 @@ def _llama_cpp(options: argparse.Namespace, work: Work, folder: Path) -> Contend
             kind = "random weights" if options.model in SHAPES else f"--model {options.model}"
             raise NotMeasured(f"{kind}: llama.cpp needs a GGUF file; name it by --gguf")
         gguf = smollm("--model smollm2")
-    file, _ = quantised(options.llama_cpp, gguf, folder)
-    return LlamaCpp(options.llama_cpp, file, work)
+    return LlamaCpp(options.llama_cpp, quantised(options.llama_cpp, gguf, folder), work)
 
 
 def _turns(

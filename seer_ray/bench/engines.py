@@ -1,4 +1,4 @@
-"""Other engines, each in a process of its own: vLLM from the environment that the user names, llama.cpp's server.
+"""Other engines, each in a process of its own: vLLM from an environment that the user names, llama.cpp.
 
 All make the same number of new tokens of the same prompts, given as token ids, without a prefix cache and
 without an end of sequence. An engine is started and has run once before it is timed; it then waits for its
@@ -45,8 +45,8 @@ def main():
     from vllm import LLM, SamplingParams, __version__
 
     model = LLM(
-        asked["model"], dtype=asked["dtype"], max_model_len=asked["length"], max_num_seqs=len(asked["prompts"]),
-        enable_prefix_caching=False,
+        asked["model"], dtype=asked["dtype"], max_model_len=asked["length"],
+        max_num_seqs=len(asked["prompts"]), enable_prefix_caching=False,
     )
     prompts = [{"prompt_token_ids": prompt} for prompt in asked["prompts"]]
     said = {"version": __version__}
@@ -58,7 +58,8 @@ def main():
         settings = SamplingParams(temperature=0.0, max_tokens=int(line), ignore_eos=True, detokenize=False)
         began = time.perf_counter()
         outputs = model.generate(prompts, settings, use_tqdm=False)
-        said = {"seconds": time.perf_counter() - began, "made": sum(len(o.outputs[0].token_ids) for o in outputs)}
+        taken = time.perf_counter() - began
+        said = {"seconds": taken, "made": sum(len(o.outputs[0].token_ids) for o in outputs)}
 
 
 if __name__ == "__main__":
@@ -130,7 +131,7 @@ class Vllm:
 
     def __init__(self, python: str, folder: Path, dtype: str, work: Work) -> None:
         self._work = work
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         script = folder / "vllm_turns.py"
         script.write_text(VLLM)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -210,7 +211,7 @@ class LlamaCpp:
         ]
         command += ["--parallel", str(slots), "--ctx-size", str(slots * work.length)]
         command += ["--threads", str(threads), "--threads-batch", str(threads)]
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         try:
             self._process = subprocess.Popen(command, stdout=self._errors, stderr=self._errors, text=True)
         except OSError as error:
@@ -267,16 +268,16 @@ class LlamaCpp:
             self._process.wait()
 
 
-def quantised(folder: Path, gguf: Path, into: Path) -> tuple[Path, str]:
-    """The file in Q8_0 by llama.cpp's own tool, and the name of its format; as it is where that is not there."""
+def quantised(folder: Path, gguf: Path, into: Path) -> Path:
+    """The file in Q8_0 by llama.cpp's own tool; as it is where that is not there."""
     tool, made = folder / "llama-quantize", into / "q8_0.gguf"
     if not tool.is_file():
-        return gguf, gguf.stem
+        return gguf
     command = [str(tool), "--allow-requantize", str(gguf), str(made), "Q8_0"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise NotMeasured(f"llama-quantize failed: {_last_line(done.stderr)}")
-    return made, "Q8_0"
+    return made
 
 
 def _checked(taken: float, made: int, work: Work, new_tokens: int) -> float:

@@ -26,7 +26,8 @@ class ModelConfig:
     tokenizer: str | None = option(None, "tokenizer, if not the model's own: hub id or folder", path=True)
     dtype: str = option(
         "auto",
-        "weights, and KV cache unless engine.kv_dtype says otherwise; auto: as stored, float32 for GGUF",
+        "weights, and KV cache unless engine.kv_dtype says otherwise; auto: as stored, float32 for GGUF; on "
+        "a CPU the fastest that holds what is stored: bfloat16 as it is, float16 as float32",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N", bits=True)

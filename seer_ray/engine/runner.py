@@ -290,8 +290,8 @@ class Runner:
     @contextmanager
     def _threads(self) -> Iterator[None]:
         """In exact mode one CPU thread: how work is cut among threads changes the last bits of a row, by the
-        row's place in the batch and by the number of threads. That is of torch's products, so of prompts:
-        decode steps of up to 16 rows by the compiled operations give a row the same bits in either mode."""
+        row's place in the batch and by the number of threads. That is of torch's products: the compiled ones,
+        which all but many rows of bfloat16 are, give a row the same bits in either mode."""
         if not self.settings.exact or self.device.type != "cpu":
             yield
             return

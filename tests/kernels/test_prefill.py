@@ -109,6 +109,23 @@ def test_windows_and_sinks(dtype: torch.dtype, window: int | None, sinks: bool) 
     assert error(prefill(*case.arguments()), case.expected()) < limit(dtype)  # type: ignore[arg-type]
 
 
+@DTYPES
+@pytest.mark.parametrize("k", [0, 3], ids=["dense", "sparse"])
+def test_bits_of_a_chunk_do_not_depend_on_its_mates(dtype: torch.dtype, k: int) -> None:
+    case = PackedCase(dtype, k=k)
+    spans, table = case.chunks.spans, case.chunks.table
+    together = prefill(*case.arguments())  # type: ignore[arg-type]
+    lengths, first = [end - start for start, end in spans], 0
+    for row, (part, found) in enumerate(zip(case.q.split(lengths), together.split(lengths), strict=True)):
+        alone = Chunks((spans[row],), table[row : row + 1], case.block)
+        some = slice(first, first + len(alone.tiles))
+        first = some.stop
+        chosen = (
+            () if case.page_ids is None or case.counts is None else (case.page_ids[some], case.counts[some])
+        )
+        assert torch.equal(prefill(part, case.kv, alone, case.scale, *chosen), found)
+
+
 def test_sinks_beside_a_selection() -> None:
     case = PackedCase(k=3, sinks=True)
     assert error(prefill(*case.arguments()), case.expected()) < limit(torch.float32)  # type: ignore[arg-type]
