@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from seer_ray.engine.captured import Capture, CapturedSteps
+from seer_ray.engine.captured import Capture, CapturedSteps, Step
 from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import Decoder
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.states import StateSlots
 from seer_ray.engine.tape import record
 from seer_ray.engine.watch import Selections
 from seer_ray.models.load import LoadedModel
@@ -37,7 +38,8 @@ class DecodeTapes(CapturedSteps):
     def __init__(
         self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture = record
     ) -> None:
-        super().__init__(loaded, decoder, max_batch, capture)
+        states = decoder.cache.states
+        super().__init__(loaded, decoder, max_batch, capture if states is None else undone(capture, states))
 
     def run(self, sequences: list[Sequence], needs: Needs) -> Selections | None:
         """See ``CapturedSteps``."""
@@ -62,3 +64,19 @@ class DecodeTapes(CapturedSteps):
         fills = any((sequence.cached + 1) % cache.block == 0 for sequence in sequences)
         pages = min(cache.max_pages, 1 << last.bit_length())
         return Form(len(sequences), pages, fills, needs.recorded)
+
+
+def undone(capture: Capture, states: StateSlots) -> Capture:
+    """The same; where it fails, states are as they were: a step that is then run operation by operation
+    would move them on twice."""
+
+    def captured(step: Step) -> Step:
+        before = [state.clone() for state in states.tensors]
+        try:
+            return capture(step)
+        except RuntimeError:
+            for state, was in zip(states.tensors, before, strict=True):
+                state.copy_(was)
+            raise
+
+    return captured

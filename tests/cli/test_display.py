@@ -152,6 +152,7 @@ def test_a_summary_tells_the_metrics():
             "available_kv": 100,
             "queued_s": 0.0,
             "prefill_s": 0.0,
+            "first_token_s": 0.0,
             "decode_s": 1.0,
             "preemptions": 0,
             "attempts": 1,

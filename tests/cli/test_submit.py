@@ -105,8 +105,8 @@ def test_other_jobs(invoke, sent, words, kind, option):
 
 def test_no_such_job(invoke, sent):
     assert one_error(invoke("submit", "sweeep", "selector=quest")) == (
-        "sweeep: no such job; must be one of run, sweep, pretrain, distill, gates eval, gates shares "
-        "(did you mean 'sweep'?)"
+        "sweeep: no such job; must be one of run, sweep, pretrain, distill, gates eval, gates shares, "
+        "gates prompts (did you mean 'sweep'?)"
     )
     assert sent == []
 

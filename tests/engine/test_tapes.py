@@ -112,6 +112,20 @@ def test_a_step_that_asks_is_not_taped(
     assert engine.stats()["captured_steps"] == 1 < engine.stats()["eager_steps"]
 
 
+@pytest.mark.parametrize("family", ["qwen3_next", "falcon_h1", "lfm2"])
+def test_a_step_that_fails_at_its_end_moves_states_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(step: Callable[[], None]) -> Callable[[], None]:
+        step()
+        raise RuntimeError("cannot be taped")
+
+    items = requests()
+    expected = outcomes(run(eager(make_engine(family)), items))
+    monkeypatch.setattr(DecodeTapes.__init__, "__defaults__", (failing,))
+    engine = make_engine(family)
+    assert outcomes(run(engine, items)) == expected
+    assert engine.runner.captured is not None and engine.runner.captured.failure == "cannot be taped"
+
+
 def test_recorded_rows_are_too() -> None:
     mixed = requests()
     mixed[2] = replace(mixed[2], record=True)

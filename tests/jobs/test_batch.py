@@ -120,7 +120,9 @@ def test_a_batch_file_is_answered_line_by_line(letters: MakeConfig, model: Path,
     refused = {id: line["error"]["message"] for id, line in found.items() if line["error"] is not None}
     assert refused == {
         "request-19": f"body.tools=[{{}}]: must be [], in {batch}:20",
-        "request-39": f"problem 'request-39': model=gpt-4o: this run's model is {model}; name that, or none",
+        "request-39": (
+            f"{batch}:40: problem 'request-39': model=gpt-4o: this run's model is {model}; name that, or none"
+        ),
     }
     settings = [how for _, how in SETTINGS]
     engine = Engine(

@@ -80,7 +80,8 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
 def loaded(file: Path) -> Any:
     """The model without its tokenizer, whose conversion takes a second."""
     config = gguf_config(file, "model.name=m")
-    return load_weights(file.parent, config, torch.float32, "model.name=m", gguf_file=file.name).eval()
+    cpu = torch.device("cpu")
+    return load_weights(file.parent, config, torch.float32, "model.name=m", cpu, gguf_file=file.name).eval()
 
 
 @pytest.mark.parametrize("kind", ROPES)

@@ -393,7 +393,7 @@ def test_a_remote_run_folder_spools_on_this_disk(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(lock.HeartbeatLock.__init__, "__defaults__", (1000.0, 60.0, 0.0))
+    monkeypatch.setattr(lock, "SETTLE", 0.0)
     with RunFolder.open(f"fsspec+memory://{uuid.uuid4().hex}/run", RunConfig(seed=0)) as folder:
         job = tracker(folder, database.uri)
         job.start("a-run", {})

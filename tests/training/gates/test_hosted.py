@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ def training(family: str, **objective: float) -> GateTraining:
 
 @pytest.mark.parametrize("family", (*KINDS, "qwen3"))
 def test_the_teacher_is_the_model(family: str) -> None:
-    """Logits of packed documents are Hugging Face's of each alone, in one pass and layer by layer."""
+    """Logits of packed documents are Hugging Face's of each alone, in one pass and layer by layer: as near to
+    the same in float64."""
     model: Any = make_family(family)
     pack = Pack.of([A, B])
     found = training(family)
@@ -44,12 +46,17 @@ def test_the_teacher_is_the_model(family: str) -> None:
 
     teacher = Teacher(pack, found.shape, found.ropes(pack), found.trained, BLOCK, 0.5, "max", lesson)
     with torch.no_grad():
-        expected = torch.cat([model(document[None]).logits[0] for document in (A, B)])
+        theirs = torch.cat([model(document[None]).logits[0] for document in (A, B)])
+        exact = copy.deepcopy(model).double()
+        exact.set_experts_implementation("eager")
+        expected = torch.cat([exact(document[None]).logits[0] for document in (A, B)])
         whole = forward_tokens(found.model, pack.tokens, teacher)
         hidden = embed(found.model, pack.tokens)
         for layer in range(found.shape.layers):
             hidden = run_layers(found.model, hidden, teacher, range(layer, layer + 1))
-    torch.testing.assert_close(logits_of(found.model, whole), expected, rtol=1e-3, atol=2e-3)
+    # Random weights blow rounding up by very different factors, so the model's own measures ours.
+    ours = logits_of(found.model, whole)
+    assert (ours - expected).abs().max() <= 2 * (theirs - expected).abs().max() + 1e-5
     torch.testing.assert_close(normalise(found.model, hidden), whole, rtol=0, atol=0)
 
 
