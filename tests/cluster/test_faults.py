@@ -107,7 +107,7 @@ def survive(tmp_path: Path, model: Path, worker_kills: Sequence[int], longest: i
     assert sorted(keys) == [(f"p{n}", s) for n in sorted(range(PROBLEMS), key=str) for s in range(SAMPLES)]
     for column in SAME:
         assert rows_now[column].to_pylist() == expected[column].to_pylist(), column
-    assert max(rows_now["attempts"].to_pylist()) > 2, "nobody noticed the kills"
+    assert max(rows_now["attempts"].to_pylist()) > min(2, len(worker_kills)), "nobody noticed the kills"
     assert run.most_lost() <= MOST_LOST
     assert calm.most_lost() == 0
 
