@@ -239,6 +239,7 @@ def main() -> None:
         try:
             chaos.run()
         finally:
+            chaos.process.kill()
             print(f"{dict(chaos.killed)} in {time.monotonic() - began:.0f} s", flush=True)
         print(f"{chaos.killed.total()} kills, {len(chaos.expected)} rows: nothing lost, doubled or changed")
 
