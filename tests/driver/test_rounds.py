@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_the_prompts_that_it_has_used(folder: RunFolder) -> N
 
 
 def test_digests_of_an_earlier_version_are_compared(folder: RunFolder) -> None:
-    digests = [rendered._digest(Letters().render(problem)) for problem in problems(10)]
+    digests = [Letters().render(problem).digest for problem in problems(10)]
     folder.write_json(rendered.FILE, {"clock": 1e9, "digests": digests})
     prompts_of(folder, Letters()).write()
     noted = folder.read_json(rendered.FILE)
