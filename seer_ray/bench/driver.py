@@ -248,6 +248,7 @@ def _session(config: RunConfig, pool: SimulatedPool, limit: int | None) -> float
         renderer = Renderer(config, when)
         queue = session.prepare(config, renderer, when)
         pool.queued = lambda: queue.queued
+        pool.clock.waited = lambda: renderer.waited
         dispatcher = Dispatcher([queue], pool, frame.reporter.note, pool.clock)  # type: ignore[arg-type]
 
         def look() -> None:

@@ -12,6 +12,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -23,7 +24,7 @@ from seer_ray.config.options import RunConfig
 from seer_ray.tasks.grading import cores
 from seer_ray.tasks.problem import Problem, Prompt
 
-WORTH = 20.0
+WORTH = 5.0
 """Seconds of rendering for each process: one takes some to start."""
 MOST = 4
 """Processes."""
@@ -51,6 +52,8 @@ class RenderPool:
     """
 
     def __init__(self, config: RunConfig, clock: datetime | None, processes: int) -> None:
+        self.waited = 0.0
+        """Seconds that the driver waited for prompts."""
         self._waiting: deque[list[Problem]] = deque()
         self._asked: dict[str, _Process | None] = {}
         """By problem: the process that renders it; None: none has it yet."""
@@ -69,7 +72,9 @@ class RenderPool:
         """Prompts that are ready, and that of a problem, if a process has begun with it."""
         for process in self._processes:
             if process.busy and (process.done or self._asked.get(needed) is process):
+                began = time.perf_counter()
                 prompts = process.result()
+                self.waited += time.perf_counter() - began
                 for id in process.problems:
                     self._asked.pop(id, None)
                 process.problems = []

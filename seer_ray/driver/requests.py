@@ -74,6 +74,11 @@ class Renderer:
         """So many are to be rendered. If that takes long, processes help, which end with ``close``."""
         self._wanted += problems
 
+    @property
+    def waited(self) -> float:
+        """Seconds that it took to wait for the processes."""
+        return 0.0 if self._pool is None else self._pool.waited
+
     def close(self) -> None:
         """Ends the processes."""
         if self._pool is not None:

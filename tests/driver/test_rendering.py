@@ -66,6 +66,6 @@ def test_a_process_that_dies_costs_nothing_but_time(renderer: Renderer, pool: Re
 
 def test_little_work_is_not_worth_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seer_ray.driver.rendering.cores", lambda: 16)
-    assert [processes_for(seconds) for seconds in (0, 19, 21, 1e6)] == [0, 0, 1, 4]
+    assert [processes_for(seconds) for seconds in (0, 4, 6, 1e6)] == [0, 0, 1, 4]
     monkeypatch.setattr("seer_ray.driver.rendering.cores", lambda: 1)
     assert processes_for(1e6) == 0
