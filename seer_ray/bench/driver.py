@@ -30,7 +30,6 @@ COLUMNS = {
     "workers": "workers",
     "requests": "requests",
     "ms_per_request": "ms each",
-    "ms_beside": "beside",
     "core": "of a core",
     "core_all": "with the end",
     "peak_mib": "MiB",
@@ -139,7 +138,7 @@ def _said(name: str, value: Any) -> str:
         return ""
     if name in ("core", "core_all", "waited", "tail_idle", "of_undisturbed"):
         return f"{100 * value:.2f} %"
-    return f"{value:,.3f}" if name.startswith("ms_") else f"{value:,.0f}"
+    return f"{value:,.3f}" if name == "ms_per_request" else f"{value:,.0f}"
 
 
 def write_dataset(path: Path, problems: int) -> None:

@@ -28,7 +28,7 @@ WORTH = 5.0
 """Seconds of rendering for each process: one takes some to start."""
 MOST = 4
 """Processes."""
-CHUNK = 32
+CHUNK = 16
 """Problems that a process gets at a time: what the driver may have to wait for."""
 
 _MAIN = (
