@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,3 +73,17 @@ def test_little_work_is_not_worth_a_process(monkeypatch: pytest.MonkeyPatch) -> 
     assert [processes_for(seconds) for seconds in (0, 4, 6, 1e6)] == [0, 0, 1, 4]
     monkeypatch.setattr("seer_ray.driver.rendering.cores", lambda: 1)
     assert processes_for(1e6) == 0
+
+
+def test_processes_end_with_the_driver(renderer: Renderer) -> None:
+    """However it ends."""
+    script = (
+        "import os, pickle, signal, sys; from seer_ray.driver.rendering import RenderPool; "
+        "pool = RenderPool(pickle.loads(bytes.fromhex(sys.argv[1])), None, 1); "
+        "process = pool._processes[0]; process._pipe.poll(120); assert process.ready; "
+        "print(process._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    words = [sys.executable, "-c", script, pickle.dumps(renderer._config).hex()]
+    # Its output ends when all that have it have ended.
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == -signal.SIGKILL and ended.stdout.strip().isdigit(), ended.stderr
