@@ -7,6 +7,7 @@ import contextlib
 import cProfile
 import json
 import math
+import resource
 import subprocess
 import sys
 import tempfile
@@ -182,7 +183,7 @@ def measure(
     memory = ResidentMemory()
     memory.forget_peak()
     profiler = cProfile.Profile(time.process_time) if profile else contextlib.nullcontext()
-    clock = VirtualClock()
+    clock, beside = VirtualClock(), _children()
     first = []
     with profiler:
         for limit in (None,) if stop is None else (int(stop * problems * samples), None):
@@ -198,6 +199,7 @@ def measure(
         "workers": fleet.workers,
         "requests": requests,
         "ms_per_request": round(clock.driver / requests * 1e3, 4),
+        "ms_beside": round((_children() - beside) / requests * 1e3, 4),
         "core": round(pool.crowded[1] / max(pool.crowded[0], 1e-9), 4),
         "core_all": round(clock.driver / clock.now, 4),
         "driver_s": round(clock.driver, 3),
@@ -213,6 +215,12 @@ def measure(
         "lost": problems * samples - len(keys),
         "doubled": found.num_rows - len(keys),
     }
+
+
+def _children() -> float:
+    """CPU seconds of the processes that this one has started, and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _session(config: RunConfig, pool: SimulatedPool, limit: int | None) -> float:
@@ -236,14 +244,21 @@ def _session(config: RunConfig, pool: SimulatedPool, limit: int | None) -> float
         session = Session(frame, load_problems(config.task))
         session.begin()
         when = clock_of(folder)
-        queue = session.prepare(config, Renderer(config, when), when)
+        renderer = Renderer(config, when)
+        queue = session.prepare(config, renderer, when)
         pool.queued = lambda: queue.queued
+        pool.clock.waited = lambda: renderer.waited
         dispatcher = Dispatcher([queue], pool, frame.reporter.note, pool.clock)  # type: ignore[arg-type]
 
         def look() -> None:
             stop.asked = limit is not None and session.monitor.live.done >= limit
 
-        with contextlib.closing(session), contextlib.closing(pool), contextlib.suppress(Interrupted):
+        with (
+            contextlib.closing(session),
+            contextlib.closing(pool),
+            contextlib.closing(renderer),
+            contextlib.suppress(Interrupted),
+        ):
             pool.clock.leave()
             decode(dispatcher, [session], stop, look)
     assert pool.first_dispatch is not None, "no request was sent"

@@ -1,7 +1,8 @@
 """Simulated workers with a clock of their own, in place of a Ray cluster: they cost the driver nothing.
 
-The clock stands still while nobody works: it moves on by the CPU time that the driver takes, so that workers
-wait for a slow driver as they would, and jumps to the next event while the driver waits for workers.
+The clock stands still while nobody works. It moves on by the CPU time that the driver takes, and by what it
+waits for its own processes, which have no more than real time: so workers wait for a slow driver as they
+would. While the driver waits for workers it jumps to the next event.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import time
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
@@ -78,7 +79,10 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self.now, self.driver = 0.0, 0.0
+        self.waited: Callable[[], float] = lambda: 0.0
+        """Seconds so far that the driver waited for its own processes; who starts a driver sets it."""
         self._mark: float | None = None
+        self._waited = 0.0
 
     def __call__(self) -> float:
         """For the driver."""
@@ -86,13 +90,14 @@ class VirtualClock:
 
     def leave(self) -> None:
         """The driver goes on."""
-        self._mark = time.process_time()
+        self._mark, self._waited = time.process_time(), self.waited()
 
     def enter(self) -> None:
         """The driver waits, or speaks to a worker."""
         if self._mark is not None:
             spent = time.process_time() - self._mark
-            self.now, self.driver, self._mark = self.now + spent, self.driver + spent, None
+            self.now += spent + self.waited() - self._waited
+            self.driver, self._mark = self.driver + spent, None
 
 
 @dataclass

@@ -207,16 +207,17 @@ class Assignments:
     def report(self, worker: str, deltas: Iterable[Delta]) -> list[Outcome]:
         """Takes in what a worker did; what it gave back is in the queue again. What it says of requests that
         it does not hold is ignored."""
-        outcomes = []
+        outcomes, held = [], self._held.get(worker, {})
         for delta in deltas:
-            pending = self._held.get(worker, {}).get(delta.request_id)
+            pending = held.get(delta.request_id)
             if pending is None:
                 continue
             request, problem, chain = pending.request, pending.problem, pending.chain
             self.new_tokens += len(delta.tokens)
-            self._queue.grew(problem, len(chain.tokens) + len(delta.tokens))
+            if (length := len(chain.tokens) + len(delta.tokens)) > problem.longest:
+                self._queue.grew(problem, length)
             returned = delta.completion is not None and delta.completion.finish_reason == "abort"
-            if delta.tokens or delta.completion is not None:
+            if self._trying and (delta.tokens or delta.completion is not None):
                 self._cleared(pending)
             if delta.completion is not None and not returned:
                 self._drop(pending)

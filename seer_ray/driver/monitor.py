@@ -101,7 +101,7 @@ class Monitor:
             speed.append((now, live.new_tokens))
         while len(speed) > 2 and now - speed[1][0] > WINDOW:
             speed.popleft()
-        if len(speed) > 1:
+        if len(speed) > 1 and speed[-1][0] > speed[0][0]:
             live.tokens_per_s = (speed[-1][1] - speed[0][1]) / (speed[-1][0] - speed[0][0])
         live.eta_s = None
         if self.totals.rows and live.tokens_per_s:

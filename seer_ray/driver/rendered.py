@@ -7,7 +7,6 @@ noted by a digest; digests of ``BLOCK`` neighbours become one when all are known
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -94,7 +93,7 @@ class Prompts:
             prompt = self._open[problem.id] = self._renderer.render(problem)
             self._rows[problem.id] = rows
             if place not in self._digests and place // BLOCK not in self._blocks:
-                self._note(place, _digest(prompt))
+                self._note(place, prompt.digest)
         return prompt
 
     def __getitem__(self, problem: str) -> Prompt:
@@ -130,14 +129,14 @@ class Prompts:
         changed = [
             self._problems[place].id
             for place, digest in digests.items()
-            if _digest(self._renderer.render(self._problems[place])) != digest
+            if self._renderer.render(self._problems[place]).digest != digest
         ]
         if changed:
             more = f" and of {len(changed) - 1} more" if len(changed) > 1 else ""
             raise self._other(f"the prompt of problem '{changed[0]}'{more}")
         for block, digest in blocks.items():
             problems = self._problems[block * BLOCK : (block + 1) * BLOCK]
-            if _joined([_digest(self._renderer.render(problem)) for problem in problems]) != digest:
+            if _joined([self._renderer.render(problem).digest for problem in problems]) != digest:
                 raise self._other(f"a prompt of the problems '{problems[0].id}' to '{problems[-1].id}'")
 
     def _other(self, which: str) -> ConfigError:
@@ -163,12 +162,6 @@ def _noted(folder: RunFolder) -> dict[str, Any] | None:
 
 def _torn(folder: RunFolder) -> ConfigError:
     return ConfigError(f"{folder.store.locate(FILE)}: torn; restore it, or delete it")
-
-
-def _digest(prompt: Prompt) -> str:
-    place = [] if prompt.document is None else [prompt.document]
-    content = json.dumps([prompt.text, list(prompt.tokens), *place]).encode()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _joined(digests: Sequence[str]) -> str:

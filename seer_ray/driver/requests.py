@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig, RunConfig
+from seer_ray.driver.rendering import RenderPool, processes_for
 from seer_ray.engine.request import Request, SamplingParams, Structure
 from seer_ray.engine.sampling import end_tokens, own_sampling, resolve_sampling
 from seer_ray.engine.thinking import ThinkingRules
@@ -32,6 +34,8 @@ RENDERING = "1"
 """Changes whenever this package renders a problem in another way."""
 KEPT = 4096
 """Prompts that a renderer keeps."""
+MEASURED = 64
+"""Prompts after which it knows what one takes."""
 
 
 def check_model(config: RunConfig) -> None:
@@ -46,7 +50,7 @@ def check_model(config: RunConfig) -> None:
 
 
 class Renderer:
-    """Makes prompts of problems, one by one as they are needed.
+    """Makes prompts of problems, one by one as they are needed; of many problems in processes beside it too.
 
     Args:
         config: The model, and what the task says of prompts.
@@ -62,6 +66,32 @@ class Renderer:
         self._config = config
         self._thinks = bool(ReasoningParser(self.tokenizer, config.task.thinking_marks).marks)
         self._made: OrderedDict[str, Prompt] = OrderedDict()
+        self._pool: RenderPool | None = None
+        self._wanted = self._count = 0
+        self._seconds = 0.0
+
+    def plan(self, problems: int) -> None:
+        """So many are to be rendered. If that takes long, processes help, which end with ``close``."""
+        self._wanted += problems
+
+    @property
+    def waited(self) -> float:
+        """Seconds that it took to wait for the processes."""
+        return 0.0 if self._pool is None else self._pool.waited
+
+    def close(self) -> None:
+        """Ends the processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def expect(self, problems: Sequence[Problem]) -> None:
+        """These are asked for soon."""
+        if self._pool is None and self._count > MEASURED:
+            each = self._seconds / (self._count - 1)
+            processes = processes_for(each * (self._wanted - self._count))
+            self._pool = RenderPool(self._config, self.clock, processes) if processes else None
+        if self._pool is not None:
+            self._pool.expect([problem for problem in problems if problem.id not in self._made])
 
     def check(self, problems: Iterable[Problem]) -> None:
         """
@@ -79,11 +109,22 @@ class Renderer:
     def render(self, problem: Problem) -> Prompt:
         """A problem as the model sees it. One with an error becomes a prompt with it; so does one that the
         chat template refuses. Several runs over the same problems share the last ones."""
-        if (prompt := self._made.get(problem.id)) is None:
-            prompt = self._made[problem.id] = self._render(problem)
-            if len(self._made) > KEPT:
-                self._made.popitem(last=False)
-        return prompt
+        if problem.id not in self._made and self._pool is not None:
+            for prompt in self._pool.ready(problem.id):
+                self._keep(prompt)
+        if (found := self._made.get(problem.id)) is None:
+            began = time.thread_time()
+            found = self.made(problem)
+            self._keep(found)
+            # The first one compiles the template.
+            self._seconds += time.thread_time() - began if self._count else 0.0
+            self._count += 1
+        return found
+
+    def _keep(self, prompt: Prompt) -> None:
+        self._made[prompt.problem.id] = prompt
+        if len(self._made) > KEPT:
+            self._made.popitem(last=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,7 +141,8 @@ class Renderer:
         ]
         return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
-    def _render(self, problem: Problem) -> Prompt:
+    def made(self, problem: Problem) -> Prompt:
+        """The same, made here and now, and not kept."""
         if problem.error is not None:
             return Prompt(problem, "", (), error=problem.error)
         task, tokenizer = self._config.task, self.tokenizer

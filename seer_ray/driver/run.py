@@ -104,14 +104,15 @@ def _decode(session: Session, build: Builder, checked: tuple[RunConfig, Contents
         ranks, grows = config.engine.tensor_parallel, not watch.local
         placement = place_workers(nodes, config.cluster, missing, ranks, grows)
         pool = WorkerPool(with_absolute_paths(reading), placement, Checked(build, contents), watch)
-        with contextlib.closing(session), contextlib.closing(pool):
+        with contextlib.closing(session), contextlib.closing(pool), contextlib.ExitStack() as stack:
             pool.start(missing)
             # While the workers load the model.
             session.monitor.phase("reading the prompts")
             from seer_ray.driver.requests import Renderer
 
             clock = clock_of(session.folder)
-            queue = session.prepare(reading, Renderer(reading, clock), clock)
+            renderer = stack.enter_context(contextlib.closing(Renderer(reading, clock)))
+            queue = session.prepare(reading, renderer, clock)
             note_sources(session.folder, contents)
             session.monitor.phase("starting workers")
             decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)

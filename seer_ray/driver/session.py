@@ -134,7 +134,7 @@ class Session:
 
         Args:
             reading: The options with the model as it is to be read.
-            renderer: Makes prompts of the problems.
+            renderer: Makes prompts of the problems; whoever made it closes it.
             clock: That they are rendered by.
             round_problems: Problems of a round; None: one round.
             pool: Grades; None: a pool of its own.
@@ -176,7 +176,8 @@ class Session:
                 return None
             return made if self._sequential is None else self._wanted(made, prompts)
 
-        rounds = rounds_of(self.problems, config.samples, size, done, log.chains, request)
+        rounds = rounds_of(self.problems, config.samples, size, done, log.chains, request, renderer.expect)
+        renderer.plan(sum(map(len, rounds)) // config.samples)
         marks = config.task.thinking_marks
         self.queue = RunQueue(
             self.name,

@@ -84,8 +84,10 @@ class Chain:
     ) -> None:
         """New tokens, the counters after them, and what their steps attended and their log-probabilities if
         that is wanted."""
-        self.trace = self.traced(trace)
-        self.logprobs.extend(logprobs)
+        if trace:
+            self.trace = self.traced(trace)
+        if logprobs:
+            self.logprobs.extend(logprobs)
         self.tokens.extend(tokens)
         self.counters, self.changed = counters, True
 

@@ -226,7 +226,7 @@ class Sweep:
     def _prepare(
         self, sessions: Sequence[Session], model: ModelConfig, workers: int, stack: contextlib.ExitStack
     ) -> int:
-        """The points' requests; problems of a round. ``stack`` closes what grades."""
+        """The points' requests; problems of a round. ``stack`` closes what renders and grades."""
         # Brings torch and transformers along: a sweep that is done needs neither.
         from seer_ray.driver.requests import Renderer
 
@@ -236,7 +236,7 @@ class Sweep:
             reading = replace(session.config, model=model)
             task, clock = repr(session.config.task), clock_of(session.folder, self.folder)
             if (key := f"{task} {clock}") not in renderers:
-                renderers[key] = Renderer(reading, clock)
+                renderers[key] = stack.enter_context(contextlib.closing(Renderer(reading, clock)))
                 graders[key] = SharedPool(stack.enter_context(GradingPool(session.config.task)))
             size = self._round(session.config, workers, len(session.problems))
             session.prepare(reading, renderers[key], clock, size, graders[key].client(session.name))

@@ -68,6 +68,8 @@ class Asked:
         return json.dumps(said, ensure_ascii=False) if said else None
 
 
+USUAL = Asked()
+"""Of the rows that ask for nothing."""
 SAMPLING: dict[str, tuple[str, Parse]] = {
     "temperature": ("temperature", number(0)),
     "top_p": ("top_p", number(0, 1)),
@@ -206,7 +208,7 @@ def column_settings(value: Any, option: str, where: str) -> Asked:
         ConfigError: As ``parse_settings``, and for what is no struct.
     """
     if value is None or value == "":
-        return Asked()
+        return USUAL
     found = parsed(value)
     if not isinstance(found, Mapping):
         raise ConfigError(f"{option}: must be a struct of settings, is {kind(value)} in {where}")

@@ -11,11 +11,9 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
-
 from seer_ray.config.errors import ConfigError, did_you_mean, one_line
 from seer_ray.config.options import ColumnsConfig, GeneratorConfig, TaskConfig
-from seer_ray.tasks.asked import COMPLETIONS, URLS, Asked, column_settings, parse_settings
+from seer_ray.tasks.asked import COMPLETIONS, URLS, USUAL, Asked, column_settings, parse_settings
 from seer_ray.tasks.documents import find_document
 from seer_ray.tasks.extraction import choice_letter
 from seer_ray.tasks.generators import generate
@@ -81,18 +79,16 @@ def load_problems(task: TaskConfig, tokens: Callable[[str], int] | None = None) 
         )
     id_column = columns.id or ("id" if "id" in first or batch else None)
     table, kept = ProblemTable(), _Kept(columns, task)
-    ids, ranks = array("Q"), []
+    ranks = list[bytes]()
     for number, (where, row) in enumerate(stream):
         row = _from_batch(row, columns, where) if batch else row
         kept.look(row)
         id, row = _identified(number, where, row, id_column)
         table.append(_problem(id, row, columns, task, where))
-        ids.append(_hash(id))
         if shuffled:
             ranks.append(hashlib.sha256(f"{task.shuffle}/{id}".encode()).digest())
     kept.check()
-    # Equal hashes are looked at; different ones are of different ids.
-    if len(np.unique(np.frombuffer(ids, np.uint64))) < len(ids):
+    if table.ambiguous:
         _refuse_twice(rows(), batch, columns, id_column, task)
     if shuffled:
         order = sorted(range(len(ranks)), key=ranks.__getitem__)
@@ -160,12 +156,6 @@ def _identified(number: int, where: str, row: Fields, column: str | None) -> tup
         except ConfigError as error:
             return where, error
     return where, row
-
-
-def _hash(id: str) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
-    )
 
 
 def _refuse_twice(
@@ -274,7 +264,7 @@ def _settings(row: dict[str, Any], columns: ColumnsConfig, where: str) -> Asked:
             raise ConfigError(f"{where}: method={row['method']}: must be POST")
         return parse_settings(body, where, "body", url)
     if columns.sampling is None:
-        return Asked()
+        return USUAL
     option = f"task.columns.sampling={columns.sampling}"
     return column_settings(column_value(row, columns.sampling, option, where), option, where)
 

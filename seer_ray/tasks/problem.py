@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,3 +64,10 @@ class Prompt:
     def form(self) -> str | None:
         """In which it asks for the answer, see ``forms.asked_form``."""
         return asked_form(self.problem.messages)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what the model sees, 16 hex digits."""
+        place = [] if self.document is None else [self.document]
+        content = json.dumps([self.text, list(self.tokens), *place]).encode()
+        return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -145,7 +145,7 @@ def _jsonl_rows(filesystem: Any, path: str) -> Iterator[Row]:
 def _json_row(line: bytes, where: str) -> dict[str, Any] | ConfigError:
     try:
         # Files put together may have a byte order mark in their middle.
-        row = _DECODER.decode(line.decode("utf-8-sig").strip())
+        row = _DECODER.decode(line.removeprefix(b"\xef\xbb\xbf").decode().strip())
     except UnicodeDecodeError as error:
         return ConfigError(f"{where}: not UTF-8 ({error.reason} at byte {error.start + 1})")
     except json.JSONDecodeError as error:

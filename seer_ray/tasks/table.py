@@ -8,17 +8,19 @@ import os
 import pickle
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import IO, Any, overload
 
-from seer_ray.tasks.asked import Asked
+import numpy as np
+
+from seer_ray.tasks.asked import USUAL
 from seer_ray.tasks.problem import Problem
 
 BLOCK = 512
 """Problems that are read at once, one after the other."""
-USUAL = Asked()
+_ENCODE = json.JSONEncoder(sort_keys=True).encode
 
 
 class Survey:
@@ -52,9 +54,9 @@ class Survey:
         if (document := problem.document) is not None:
             said.append([document.message, document.start, document.end])
         asked = problem.asked
-        if asked.deciding or problem.raw is not None:
+        if problem.raw is not None or (asked is not USUAL and asked.deciding):
             said += [asked.deciding, problem.raw]
-        self._content.update(json.dumps(said, sort_keys=True).encode())
+        self._content.update(_ENCODE(said).encode())
         self.failed += problem.error is not None
         self.batch = self.batch or bool(asked.url)
         if asked.samples:
@@ -78,17 +80,29 @@ class Survey:
 
 
 class ProblemTable(Sequence[Problem]):
-    """A sequence of problems in a file that is gone with the process. It takes 8 bytes of memory for each."""
+    """A sequence of problems in a file that is gone with the process: 16 bytes of memory for each."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="seer-ray-problems-")  # noqa: SIM115
         self._ends = array("Q", [0])
+        self._keys = array("Q")
+        """Hashes of the ids."""
         self._order: Sequence[int] | None = None
         self._survey = Survey()
 
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> ProblemTable:
+        """The problems as a table: of a table itself."""
+        if isinstance(problems, ProblemTable):
+            return problems
+        table = cls()
+        for problem in problems:
+            table.append(problem)
+        return table
+
     def append(self, problem: Problem) -> None:
         """One more, at the end."""
-        asked = None if problem.asked == USUAL else problem.asked
+        asked = None if problem.asked is USUAL or problem.asked == USUAL else problem.asked
         said = (
             problem.id,
             problem.messages,
@@ -101,12 +115,32 @@ class ProblemTable(Sequence[Problem]):
             problem.where,
         )
         self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(said, 5)))
+        self._keys.append(_key(problem.id))
         self._survey.add(problem)
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the hashes of two ids are equal; different ones are of different ids."""
+        return len(np.unique(np.frombuffer(self._keys, np.uint64))) < len(self._keys)
+
+    def places(self, ids: Collection[str]) -> dict[str, int]:
+        """Where the problems of some ids stand. What is none of them is left out."""
+        if self.ambiguous:
+            wanted = set(ids)
+            return {problem.id: place for place, problem in enumerate(self) if problem.id in wanted}
+        keys = np.frombuffer(self._keys, np.uint64)
+        keys = keys if self._order is None else keys[np.asarray(self._order, np.int64)]
+        order = np.argsort(keys)
+        wanted_keys = np.fromiter(map(_key, ids), np.uint64, len(ids))
+        found = np.minimum(np.searchsorted(keys, wanted_keys, sorter=order), len(keys) - 1)
+        rows = order[found]
+        known = keys[rows] == wanted_keys
+        return {id: row for id, row, there in zip(ids, rows.tolist(), known.tolist(), strict=True) if there}
 
     def chosen(self, order: Sequence[int]) -> ProblemTable:
         """Some of them, by their places, in another order. The file is the same."""
         view = ProblemTable.__new__(ProblemTable)
-        view._file, view._ends, view._order = self._file, self._ends, order
+        view._file, view._ends, view._keys, view._order = self._file, self._ends, self._keys, order
         return view
 
     @cached_property
@@ -156,6 +190,12 @@ class ProblemTable(Sequence[Problem]):
             row = place if self._order is None else self._order[place]
             begin, end = self._ends[row], self._ends[row + 1]
             yield _problem(os.pread(self._file.fileno(), end - begin, begin))
+
+
+def _key(id: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def _problem(data: bytes | memoryview) -> Problem:

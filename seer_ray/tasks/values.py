@@ -61,6 +61,10 @@ def column_value(row: Mapping[str, Any], column: str, option: str, where: str) -
 
 def has_column(row: Mapping[str, Any], column: str) -> bool:
     """Whether there is such a column or field."""
+    if column in row:
+        return True
+    if "." not in column:
+        return False
     with contextlib.suppress(ConfigError):
         column_value(row, column, "", "")
         return True
@@ -102,7 +106,7 @@ def as_text(value: Any, what: str = "the value", where: str = "the row") -> str:
 
 def as_chat(value: Any) -> list[Mapping[str, Any]] | None:
     """A list of messages, or JSON text of one; None: it is something else."""
-    if isinstance(value, str) and not value.lstrip().startswith("["):
+    if isinstance(value, str) and (value[:1].isalnum() or not value.lstrip().startswith("[")):
         return None
     value = parsed(value)
     if not isinstance(value, (list, tuple)) or not value:

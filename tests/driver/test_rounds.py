@@ -14,7 +14,7 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import rendered
 from seer_ray.driver.rendered import Prompts
-from seer_ray.driver.rounds import rounds_of
+from seer_ray.driver.rounds import AHEAD, STEP, rounds_of
 from seer_ray.results.chain import Chain
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.asked import Asked
@@ -42,6 +42,23 @@ def test_what_was_begun_comes_first_and_what_is_done_not_at_all() -> None:
     assert [request.id for request in first if request] == ["p1/1", "p3/1", "p1/0", "p2/0", "p2/1", "p2/2"]
     assert [request.id for request in second if request] == ["p4/0", "p4/1"]
     assert (len(first), len(second)) == (6, 2)
+
+
+def test_problems_are_told_of_before_their_requests_are_made() -> None:
+    order: list[Any] = []
+
+    def make(place: int, problem: Problem, sample: int, left: int) -> Any:
+        order.append((place, sample, left))
+        return None
+
+    count = 2 * STEP * (AHEAD + 1)
+    done = {("p1", 0), ("p1", 1), ("p3", 1), ("p3", 7), ("unknown", 0)}
+    (only,) = rounds_of(problems(count), 2, count, done, {}, make, lambda some: order.append(len(some)))
+    assert len(only) == len(list(only)) == 2 * count + 1 - 3
+    assert order[: AHEAD + 1] == [STEP] * (AHEAD + 1) and sum(n for n in order if type(n) is int) == count - 1
+    requests = [made for made in order if type(made) is tuple]
+    assert requests[:6] == [(0, 0, 2), (0, 1, 2), (2, 0, 3), (2, 1, 3), (2, 2, 3), (3, 0, 1)]
+    assert requests[-1] == (count - 1, 1, 2)
 
 
 class Letters:
@@ -109,7 +126,7 @@ def test_a_run_goes_on_with_the_prompts_that_it_has_used(folder: RunFolder) -> N
 
 
 def test_digests_of_an_earlier_version_are_compared(folder: RunFolder) -> None:
-    digests = [rendered._digest(Letters().render(problem)) for problem in problems(10)]
+    digests = [Letters().render(problem).digest for problem in problems(10)]
     folder.write_json(rendered.FILE, {"clock": 1e9, "digests": digests})
     prompts_of(folder, Letters()).write()
     noted = folder.read_json(rendered.FILE)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
+from seer_ray.tasks import table
 from seer_ray.tasks.asked import Asked
 from seer_ray.tasks.documents import Document
 from seer_ray.tasks.problem import Problem
@@ -46,3 +51,17 @@ def test_a_choice_of_a_table_is_in_its_own_order() -> None:
     assert Survey.of(some).digest == Survey.of([made(7), made(0), made(5)]).digest
     assert Survey.of(table).digest == Survey.of([made(number) for number in range(10)]).digest
     assert (some.survey.rows(2), some.survey.own_samples) == (2 + 3 + 2, ("p0", 3))
+
+
+def test_problems_are_found_by_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(key: Callable[[str], int]) -> list[dict[str, int]]:
+        monkeypatch.setattr(table, "_key", key)
+        whole = ProblemTable.of([made(number) for number in range(100)])
+        some = whole.chosen([7, 0, 5])
+        ids = ["p99", "p5", "no such", "p7"]
+        return [whole.places(ids), some.places(ids), whole.places([])]
+
+    right = [{"p99": 99, "p5": 5, "p7": 7}, {"p5": 2, "p7": 0}, {}]
+    assert found(table._key) == right
+    # Also where two ids have the same hash.
+    assert found(len) == right
