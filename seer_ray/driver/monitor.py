@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+import pyarrow as pa
 
 from seer_ray.analysis.measures import share_captured
 from seer_ray.analysis.metrics import GAUGES, live_fields
@@ -66,13 +68,11 @@ class Monitor:
         self.live.phase = phase
         self._show()
 
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Rows that are done, now or in an earlier session."""
-        before = self.live.done
-        for row in rows:
-            self.live.done += 1
-            self.totals.add(row)
-        if self.live.done > before:
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Rows that are done, now or in an earlier session, as ``Totals`` take them."""
+        if rows.num_rows:
+            self.live.done += rows.num_rows
+            self.totals.add(rows)
             self.live.errors = self.totals.errors
             vars(self.live).update(live_fields(self.totals))
 
