@@ -45,7 +45,7 @@ def test_accuracy_by_column() -> None:
 
 
 def test_a_column_that_only_some_rows_have() -> None:
-    """Whichever batch it first comes in, rows without it are counted; one of an own value a row is no group."""
+    """Whichever batch it first comes in, rows without it count; one of an own value a row is no group."""
     rows = [
         row(f"p{i}", correct=i < 10, inputs=json.dumps({"id": i} | ({"late": 1} if i > 28 else {})))
         for i in range(30)
