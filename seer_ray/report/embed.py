@@ -16,7 +16,7 @@ import numpy as np
 from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.engine.trace import Trace
 from seer_ray.report.chain_data import Full, pack, sizes
-from seer_ray.results.entry import Key
+from seer_ray.results.keys import Key
 
 MAPS_PART = 0.4
 """Of the size, what maps may take; texts take what is left."""
