@@ -89,13 +89,38 @@ class _Deflated:
         self.size += len(data) * 4 // 3
 
 
+class _Chains:
+    """Chains by problem and sample, of batches in which they stand in any order. The texts stay where they
+    are: there is no room for two of them."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch]) -> None:
+        self._batches = batches
+        rows = [np.arange(batch.num_rows) for batch in batches]
+        where = [np.full(batch.num_rows, place) for place, batch in enumerate(batches)]
+        keys = ([np.asarray(batch[name]) for batch in batches] for name in ("s", "p"))
+        order = np.lexsort([_joined(key) for key in keys])
+        self._batch, self._row = _joined(where)[order], _joined(rows)[order]
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def values(self, column: str, rows: slice) -> list[Any]:
+        """Of some of them."""
+        places = zip(self._batch[rows].tolist(), self._row[rows].tolist(), strict=True)
+        return [self._batches[batch][column][row].as_py() for batch, row in places]
+
+
+def _joined(pieces: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+
+
 def sizes(one: ComparedRun) -> NDArray[np.int64]:
     """Characters of each completion."""
     found = [
         pc.utf8_length(batch["completion"]).to_numpy(zero_copy_only=False)
         for batch in one.folder.stream(("completion",))
     ]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    return _joined(found)
 
 
 def pack(
@@ -125,13 +150,13 @@ def pack(
         out.write(f'{"," if number else ""}{_json(about)[:-1]},"chains":{{')
         chains = _chains(one, order, longest, prompts, references)
         # Texts are most of it: the last.
-        for column in sorted(chains.column_names, key="t".__eq__):
+        for column in sorted(CHAINS.names, key="t".__eq__):
             out.write(f'{"" if column == "p" else ","}"{column}":[')
-            for start in range(0, chains.num_rows, AT_ONCE):
-                values = chains[column].slice(start, AT_ONCE).to_pylist()
+            for start in range(0, len(chains), AT_ONCE):
+                values = chains.values(column, slice(start, start + AT_ONCE))
                 out.write(f"{',' if start else ''}{_json(values)[1:-1]}")
                 if out.size > limit:
-                    done = number + (start + AT_ONCE) / chains.num_rows if column == "t" else number
+                    done = number + (start + AT_ONCE) / len(chains) if column == "t" else number
                     raise Full(max(0.05, min(1.0, done / len(comparison.runs))))
             out.write("]")
         out.write("}}")
@@ -152,18 +177,17 @@ def _chains(
     longest: int,
     prompts: dict[str, int],
     references: dict[str, str | None],
-) -> pa.Table:
-    """The rows of a setting by problem and sample, with their texts cut; adds prompts and references."""
-    tables, wanted = [CHAINS.empty_table()], pa.array(order, pa.large_string())
+) -> _Chains:
+    """The rows of a setting with their texts cut; adds prompts and references."""
+    tables, wanted = [], pa.array(order, pa.large_string())
     for batch in one.folder.stream(COLUMNS):
         batch = batch.filter(pc.is_in(batch["problem_id"], wanted))
         for start in range(0, batch.num_rows, AT_ONCE):
             rows = batch.slice(start, AT_ONCE).to_pylist()
             references.update((row["problem_id"], row["reference"]) for row in rows)
             told = [_told(row, order, longest, prompts) for row in rows]
-            tables.append(pa.Table.from_pylist(told, CHAINS))
-    whole = pa.concat_tables(tables).unify_dictionaries()
-    return whole.take(pc.sort_indices(whole, sort_keys=[("p", "ascending"), ("s", "ascending")]))
+            tables.append(pa.RecordBatch.from_pylist(told, CHAINS))
+    return _Chains(tables)
 
 
 def _told(
