@@ -19,6 +19,9 @@ from seer_ray.results.speed import SECONDS, TOKENS, TURNS, Speed
 from seer_ray.status.live import LiveStats, Reporter
 from seer_ray.status.pulse import STATUS
 
+ENGINES = "all_engines"
+COUNTERS = (SECONDS, TOKENS, TURNS, ENGINES)
+"""Of a ``status.json``, over all sessions: a session that writes one goes on with those of the one before."""
 UPDATE = 0.5
 """Seconds between two updates of the reporter."""
 WINDOW = 15.0
@@ -52,7 +55,7 @@ class Monitor:
         self._turns_before = [tuple(turn) for turn in before.get(TURNS) or ()]
         self._turns: list[tuple[float, float]] = []
         self._engines: dict[str, float] = {}
-        self._engines_before = dict(before.get("all_engines") or {})
+        self._engines_before = dict(before.get(ENGINES) or {})
         self._reporter, self._clock = reporter, clock
         self._began = clock()
         self._speed: deque[tuple[float, int]] = deque()
@@ -146,6 +149,6 @@ class Monitor:
             SECONDS: seconds,
             TOKENS: tokens,
             TURNS: self._turns_before + self._turns,
-            "all_engines": self.engines(),
+            ENGINES: self.engines(),
             **dataclasses.asdict(self.live),
         }
