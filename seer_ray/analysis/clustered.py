@@ -11,10 +11,14 @@ number of independent samples that would have the same standard error.
 
 from __future__ import annotations
 
+import math
 from array import array
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+
+from seer_ray.analysis.columns import Names
 
 Array = NDArray[np.float64]
 PRIOR = 1.0
@@ -154,24 +158,23 @@ def sign_flip(sums: ArrayLike) -> float:
 
 
 class ClusteredMean:
-    """Mean and standard error of values that come one by one, each of a problem; ``ratio`` of their sums."""
+    """Mean and standard error of values that come as rows do, each of a problem; ``ratio`` of their sums."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}
+        self._problems = Names()
         self._sums, self._counts = array("d"), array("d")
 
-    def add(self, problem: str, value: float) -> None:
-        place = self._places.setdefault(problem, len(self._places))
-        if place == len(self._sums):
-            self._sums.append(0.0)
-            self._counts.append(0.0)
-        self._sums[place] += value
-        self._counts[place] += 1
+    def add(self, problems: pa.Array, values: Array) -> None:
+        """More values, [rows], each of the problem of that name."""
+        places = self._problems.numbers(problems)
+        for kept, more in ((self._sums, values), (self._counts, 1.0)):
+            kept.extend([0.0] * (len(self._problems) - len(kept)))
+            np.add.at(np.frombuffer(kept), places, more)
 
     @property
     def total(self) -> float:
         """Sum of the values."""
-        return sum(self._sums)
+        return math.fsum(self._sums)
 
     @property
     def mean(self) -> float | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
+import numpy as np
+
+from seer_ray.analysis.columns import Array, exact_sum
 from seer_ray.analysis.reads import reads, tokens_read
 from seer_ray.analysis.rows import Run, Totals, majority, pass_at_k
 from seer_ray.analysis.sequential import Saved
@@ -20,14 +22,24 @@ def graded(of: Callable[[Totals], float | None]) -> Callable[[Run], float | None
     return lambda run: of(run.totals) if run.totals.graded else None
 
 
-def of_all(column: str, of: Callable[[list[Any]], Value] = sum) -> Callable[[Run], Value]:
+def of_all(column: str, of: Callable[[Array], Value] = exact_sum) -> Callable[[Run], Value]:
     """Of all rows."""
-    return lambda run: of(run.rows.all[column])
+    return lambda run: plain(of(run.rows.all[column]))
 
 
-def of_complete(column: str, of: Callable[[list[Any]], Value]) -> Callable[[Run], Value | None]:
+def of_complete(column: str, of: Callable[[Array], Value]) -> Callable[[Run], Value | None]:
     """Of rows that have a completion, where there is one."""
-    return lambda run: of(run.rows.complete[column]) if run.rows.complete[column] else None
+
+    def found(run: Run) -> Value | None:
+        values = run.rows.complete(column)
+        return plain(of(values)) if len(values) else None
+
+    return found
+
+
+def plain(value: Value) -> Value:
+    """Without NumPy's types."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def engine_rate(counter: str, scale: float = 1.0) -> Callable[[Run], float | None]:
@@ -64,16 +76,21 @@ def prefill_sparsity(run: Run) -> float | None:
 
 
 def no_answer(run: Run) -> float | None:
-    answers = run.rows.complete["extracted_answer"]
-    return answers.count(None) / len(answers) if run.totals.graded else None
+    return float(np.mean(run.rows.complete("extracted_answer") < 0)) if run.totals.graded else None
+
+
+def truncated(run: Run) -> float | None:
+    reasons, length = run.rows.complete("finish_reason"), run.rows.all.names["finish_reason"].number("length")
+    return float(np.mean(reasons == length)) if len(reasons) else None
 
 
 def mean_known(column: str) -> Callable[[Run], float | None]:
     """Mean over the completions of which it is known, where there are any."""
 
     def found(run: Run) -> float | None:
-        values = [value for value in run.rows.complete[column] if value is not None]
-        return sum(values) / len(values) if values else None
+        values = run.rows.complete(column)
+        values = values[~np.isnan(values)]
+        return math.fsum(values) / len(values) if len(values) else None
 
     return found
 
@@ -89,27 +106,29 @@ def in_form(run: Run) -> float | None:
 
 def strict(run: Run) -> float | None:
     """As accuracy counts, where the prompt of every graded row asks for a form that is known."""
-    columns = run.rows.all
-    rows = list(zip(columns["correct"], columns["in_form"], columns["error"], strict=True))
-    counted = [(right, form) for right, form, error in rows if error is None and right is not None]
-    if not counted or any(form is None for _, form in counted):
+    right, form = run.rows.complete("correct"), run.rows.complete("in_form")
+    right, form = right[~np.isnan(right)], form[~np.isnan(right)]
+    if not len(right) or np.isnan(form).any():
         return None
-    return sum(right and form for right, form in counted) / (len(counted) + run.totals.errors)
+    return int((right * form).sum()) / (len(right) + run.totals.errors)
 
 
-def chances(run: Run) -> dict[int, list[float]]:
+def chances(run: Run) -> dict[int, Array]:
     """pass@k of each problem that has k graded samples, by k: powers of two and all."""
-    first = run.totals.first
-    tallies = [
-        [s.counted for s in samples if s.counted is not None and (first is None or s.number < first)]
-        for samples in run.rows.problems.values()
-    ]
-    counts = [(len(tally), sum(tally)) for tally in tallies if tally]
     if not run.totals.graded:
         return {}
-    most = max(n for n, _ in counts)
+    value, problem = run.rows.counted(run.totals.first), run.rows.all["problem_id"]
+    known = ~np.isnan(value)
+    graded = np.bincount(problem[known])
+    right = np.bincount(problem[known], value[known]).astype(int)
+    tallies, of = np.unique(np.stack([graded, right])[:, graded > 0], axis=1, return_inverse=True)
+    most = int(graded.max())
     ks = sorted({most, *(2**i for i in range(most.bit_length()))})
-    return {k: [pass_at_k(n, c, k) for n, c in counts if n >= k] for k in ks}
+    found = {}
+    for k in ks:
+        each = np.array([pass_at_k(n, c, k) if n >= k else math.nan for n, c in tallies.T.tolist()])[of]
+        found[k] = each[~np.isnan(each)]
+    return found
 
 
 def pass_at(run: Run) -> dict[int, Value]:
@@ -117,32 +136,38 @@ def pass_at(run: Run) -> dict[int, Value]:
 
 
 def pass_problems(run: Run) -> dict[int, Value]:
-    problems = len(run.rows.problems)
+    problems = len(run.rows.samples_of_problems())
     return {k: len(chances) for k, chances in chances(run).items() if len(chances) < problems}
 
 
 def majority_right(run: Run) -> dict[int, Value]:
-    problems = run.rows.problems.values()
-    verdicts = [verdict for samples in problems if (verdict := majority(samples)) is not None]
-    if not run.totals.graded or not verdicts:
+    if not run.totals.graded:
         return {}
-    return {max(map(len, problems)): sum(verdicts) / len(verdicts)}
+    verdicts = [verdict for samples in run.rows.problems() if (verdict := majority(samples)) is not None]
+    most = int(run.rows.samples_of_problems().max())
+    return {most: sum(verdicts) / len(verdicts)} if verdicts else {}
 
 
 def nominal_read_rate(run: Run) -> float | None:
-    columns = run.rows.complete
-    nominal = available = 0.0
-    for plan, *tokens in zip(*(columns[name] for name in PLAN[:3]), strict=True):
-        found = reads(plan)
-        if found is None:
+    plans, prompts, lengths = (run.rows.complete(name) for name in PLAN[:3])
+    nominal = available = 0
+    for plan, text in _plans(run).items():
+        if (found := reads(text)) is None:
             return None
-        nominal += math.fsum(kind.layers * tokens_read(kind.budget, *tokens) for kind in found)
-        available += sum(kind.layers for kind in found) * tokens_read(None, *tokens)
+        tokens = prompts[plans == plan].astype(np.int64), lengths[plans == plan].astype(np.int64)
+        nominal += sum(kind.layers * exact_sum(tokens_read(kind.budget, *tokens)) for kind in found)
+        available += sum(kind.layers for kind in found) * exact_sum(tokens_read(None, *tokens))
     return nominal / available if available else None
 
 
 def sparse_per_dense(run: Run) -> float | None:
-    plans = set(run.rows.complete["selector"])
-    found = (reads(plans.pop()) if len(plans) == 1 else None) or ()
+    plans = list(_plans(run).values())
+    found = (reads(plans[0]) if len(plans) == 1 else None) or ()
     dense = sum(kind.layers for kind in found if kind.budget is None)
     return sum(kind.layers for kind in found if kind.budget is not None) / dense if dense else None
+
+
+def _plans(run: Run) -> dict[int, str]:
+    """Of the completions, by number."""
+    texts = run.rows.all.names["selector"].texts
+    return {number: texts[number] for number in np.unique(run.rows.complete("selector")).tolist()}

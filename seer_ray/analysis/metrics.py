@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from seer_ray.analysis.columns import exact_sum
 from seer_ray.analysis.measures import (
     PLAN,
     Value,
@@ -34,6 +35,7 @@ from seer_ray.analysis.measures import (
     prefill_sparsity,
     sparse_per_dense,
     strict,
+    truncated,
 )
 from seer_ray.analysis.rows import Rows, Run, Totals
 from seer_ray.analysis.sequential import Saved
@@ -127,14 +129,15 @@ METRICS = (
            ("score", "error"), mean_known("score"), summary=Line("score", percent),
            report=Column("Score", round_percent, 3)),
     Metric("rows/total", "completions and errors", "rows", ("error",), of_all("error", len)),
-    Metric("rows/problems", "problems with a row", "problems", _ANSWERS, lambda run: len(run.rows.problems)),
+    Metric("rows/problems", "problems with a row", "problems", _ANSWERS,
+           lambda run: len(run.rows.samples_of_problems())),
     Metric("rows/errors", "rows with an error in place of a completion", "rows", ("error",),
            lambda run: run.totals.errors),
     Metric("rows/ungraded", "completions without a grade", "rows", ("correct", "error"),
-           lambda run: run.rows.complete["correct"].count(None),
+           lambda run: int(np.isnan(run.rows.complete("correct")).sum()),
            summary=Line("ungraded", lambda n: f"{count(n, 'row')}, not counted above" if n else "")),
     Metric("rows/retried", "rows that more than one worker was given", "rows", ("attempts",),
-           of_all("attempts", lambda attempts: sum(n > 1 for n in attempts))),
+           of_all("attempts", lambda attempts: int((attempts > 1).sum()))),
     Metric("sequential/decided", "problems decided before all samples were there", "problems", (),
            of_saved(lambda saved: saved.problems),
            summary=Line("decided", lambda n: f"{count(n, 'problem')} before all samples were there")),
@@ -155,7 +158,7 @@ METRICS = (
            "fraction", (*_GRADE, "in_form"), strict,
            summary=Line("asked form", lambda strict: f"{percent(strict)} right counting only those")),
     Metric("length/mean_tokens", "length of a completion, mean", "tokens", _LENGTH,
-           of_complete("completion_tokens", lambda lengths: sum(lengths) / len(lengths)),
+           of_complete("completion_tokens", lambda lengths: exact_sum(lengths) / len(lengths)),
            summary=Line("length", lambda n: f"{n:,.0f} tokens on average"),
            sweep=Column("length", lambda n: f"{n:,.0f}", 4)),
     Metric("length/median_tokens", "length of a completion, median", "tokens", _LENGTH,
@@ -163,11 +166,10 @@ METRICS = (
     Metric("length/p90_tokens", "length of a completion, 90th percentile", "tokens", _LENGTH,
            of_complete("completion_tokens", lambda lengths: float(np.percentile(lengths, 90)))),
     Metric("length/max_tokens", "length of the longest completion", "tokens", _LENGTH,
-           of_complete("completion_tokens", max),
+           of_complete("completion_tokens", np.max),
            summary=Line("length", lambda n: f"{n:,.0f} at most", joint=", ")),
     Metric("length/truncation_rate", "completions that were cut off at the limit", "fraction",
-           ("finish_reason",),
-           of_complete("finish_reason", lambda reasons: reasons.count("length") / len(reasons)),
+           ("finish_reason", "error"), truncated,
            summary=Line("length", lambda rate: f"{percent(rate)} cut off at the limit" if rate else ""),
            report=Column("Cut off", round_percent, 1)),
     Metric("thinking/mean_tokens", "reasoning of a completion without its marks, mean", "tokens",
@@ -207,9 +209,9 @@ METRICS = (
            "fraction", (), captured_share,
            summary=Line("speed", lambda share: "" if share == 1 else f"{percent(share)} of steps captured")),
     Metric("kv/attended", "KV read, over steps, layers and KV heads", "tokens", _KV,
-           of_complete("attended_kv", sum)),
+           of_complete("attended_kv", exact_sum)),
     Metric("kv/available", "KV that dense attention would read", "tokens", _KV,
-           of_complete("available_kv", sum)),
+           of_complete("available_kv", exact_sum)),
     Metric("kv/attended_per_token", "kv/attended over generated tokens", "tokens", (*_KV, *_LENGTH),
            lambda run: run.totals.attended / run.totals.tokens if run.totals.tokens else None, twin=True),
     Metric("kv/mean_attended", "KV read per layer, KV head and decode step", "tokens",
@@ -270,17 +272,11 @@ def summarise(
         first: samples of a problem that count for accuracy, see ``Totals``
         saved: samples that were not taken; None: all were to be
     """
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    # Texts of many rows are the same: one of them is enough.
-    same: dict[str, str] = {}
+    totals, rows = Totals(first), Rows(COLUMNS)
     for batch in batches:
-        for name, found_of in columns.items():
-            for value in batch[name].to_pylist():
-                found_of.append(same.setdefault(value, value) if isinstance(value, str) else value)
-    totals = Totals(first)
-    for values in zip(*(columns[name] for name in Totals.COLUMNS), strict=True):
-        totals.add(dict(zip(Totals.COLUMNS, values, strict=True)))
-    run = Run(totals, Rows(columns), speed, engines or {}, saved)
+        totals.add(batch)
+        rows.add(batch)
+    run = Run(totals, rows, speed, engines or {}, saved)
     found: dict[str, Value | None] = {}
     for metric in METRICS:
         value = metric.of(run)

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from seer_ray.analysis.columns import Names, floats
+
 Array = NDArray[np.float64]
 COLUMNS = (
     "problem_id",
@@ -104,23 +106,34 @@ def align(tables: Mapping[str, pa.Table]) -> dict[str, Outcomes]:
     references: dict[str, str | None] = {}
     numbers: set[int] = set()
     for name, table in tables.items():
-        ids, given = table["problem_id"].to_pylist(), table["reference"].to_pylist()
-        for problem, reference in zip(ids, given, strict=True):
+        for problem, reference in _references(table):
             if references.setdefault(problem, reference) != reference:
                 raise MisalignedError(
                     f"{name}: problem {problem!r} has the reference {reference!r}, elsewhere "
                     f"{references[problem]!r}: not the same problems"
                 )
-        numbers.update(table["sample"].to_pylist())
+        numbers.update(pc.unique(table["sample"]).to_pylist())
     problems = {problem: place for place, problem in enumerate(sorted(references))}
     return {name: _fill(name, table, problems, sorted(numbers)) for name, table in tables.items()}
 
 
+def _references(table: pa.Table) -> list[tuple[str, str | None]]:
+    """The different pairs of a problem and its reference answer, in order."""
+    ids, answers = Names(whole=True), Names(whole=True)
+    problems, given = (
+        names.numbers(table[name].combine_chunks())
+        for names, name in ((ids, "problem_id"), (answers, "reference"))
+    )
+    first = np.unique(np.stack([problems, given]), axis=1, return_index=True)[1]
+    problem_texts, answer_texts = ids.texts, [*answers.texts, None]
+    return [(problem_texts[problems[row]], answer_texts[given[row]]) for row in np.sort(first).tolist()]
+
+
 def _fill(name: str, table: pa.Table, problems: dict[str, int], numbers: list[int]) -> Outcomes:
-    shape = len(problems), len(numbers)
-    column = {number: place for place, number in enumerate(numbers)}
-    rows = np.array([problems[problem] for problem in table["problem_id"].to_pylist()], int)
-    places = np.array([column[number] for number in table["sample"].to_pylist()], int)
+    shape, ids = (len(problems), len(numbers)), Names(whole=True)
+    own = ids.numbers(table["problem_id"].combine_chunks())
+    rows = np.array([problems[problem] for problem in ids.texts], int)[own]
+    places = np.searchsorted(numbers, table["sample"].to_numpy())
     cells = rows * shape[1] + places
     if len(np.unique(cells)) < len(cells):
         double = int(np.flatnonzero(np.bincount(cells) > 1)[0])
@@ -140,7 +153,7 @@ def _fill(name: str, table: pa.Table, problems: dict[str, int], numbers: list[in
         """Of rows that have a completion."""
         return spread(np.where(error, np.nan, np.asarray(values, float)))
 
-    correct = np.array([np.nan if value is None else value for value in table["correct"].to_pylist()], float)
+    correct = floats(table["correct"])
     return Outcomes(
         name=name,
         problems=tuple(problems),

@@ -6,6 +6,11 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.int64]
+
 _KIND = re.compile(
     r"(?P<count>\d+)?(?P<name>[a-z_]\w*?)"
     r"(?:(?P<budget>\d+)(?:b\d+(?:t[\d.]+(?:e-\d+)?)?(?:-nosink)?(?:-prefill)?)?)?"
@@ -41,8 +46,17 @@ def reads(plan: str) -> tuple[Reads, ...] | None:
     return tuple(found)
 
 
-def tokens_read(budget: int | None, prompt: int, completion: int) -> int:
-    """KV tokens that one KV head of a layer reads, over the decode steps of a chain: each all there is, up to
-    ``budget``."""
-    short = completion if budget is None else min(completion, max(0, budget - prompt))
-    return short * prompt + short * (short - 1) // 2 + (completion - short) * (budget or 0)
+def tokens_read(budget: int | None, prompt: Array, completion: Array) -> Array:
+    """KV tokens that one KV head of a layer reads, over the decode steps of each chain: all there is in each
+    step, up to ``budget``.
+
+    Args:
+        prompt: length of each chain's prompt, [chains]
+        completion: of its completion, [chains]
+    """
+    if budget is None:
+        short, rest = completion, np.zeros_like(completion)
+    else:
+        short = np.minimum(completion, np.maximum(0, budget - prompt))
+        rest = (completion - short) * budget
+    return short * prompt + short * (short - 1) // 2 + rest

@@ -17,19 +17,30 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from seer_ray.analysis.clustered import ClusteredMean
+from seer_ray.analysis.columns import Array, Columns, exact_sum, floats
 from seer_ray.analysis.sequential import Saved
+from seer_ray.results.schema import clean, schema
 from seer_ray.results.speed import Speed
+
+
+def counted_as(rows: pa.RecordBatch) -> NDArray[np.float64]:
+    """Rows as accuracy counts them, 1 or 0, [rows]; NaN: it does not."""
+    failed = rows["error"].is_valid().to_numpy(zero_copy_only=False)
+    return np.where(failed, 0.0, floats(rows["correct"]))
 
 
 @dataclass
 class Totals:
-    """Sums over rows, kept up to date row by row."""
+    """Sums over rows, kept up to date as they come."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "problem_id",
@@ -42,6 +53,7 @@ class Totals:
         "available_kv",
     )
     """That are read of a row."""
+    SCHEMA: ClassVar[pa.Schema] = pa.schema([schema().field(name) for name in COLUMNS])
 
     first: int | None = None
     """Samples of a problem that count for accuracy, from the first; None: all. Where a problem is sampled
@@ -59,24 +71,29 @@ class Totals:
     contexts: int = 0
     """Length of the context of each generated token, summed: what one head of one layer could have read."""
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """A committed row; what ``COLUMNS`` names is read."""
-        counts = self.first is None or row["sample"] < self.first
-        if row["error"] is not None:
-            self.errors += 1
-            if counts:
-                self.accuracy.add(row["problem_id"], 0.0)
-            return
-        if row["correct"] is not None:
-            self.graded += counts
-            if counts:
-                self.accuracy.add(row["problem_id"], float(row["correct"]))
-        prompt, length = row["prompt_tokens"], row["completion_tokens"]
-        self.rows += 1
-        self.tokens += length
-        self.attended += row["attended_kv"]
-        self.available += row["available_kv"]
-        self.contexts += length * prompt + length * (length - 1) // 2
+    @classmethod
+    def batch(cls, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
+        """Rows as ``add`` takes them."""
+        said = [{name: clean(row[name]) for name in cls.COLUMNS} for row in rows]
+        return pa.RecordBatch.from_pylist(said, cls.SCHEMA)
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Rows that are done; what ``COLUMNS`` names is read."""
+        failed, value = rows["error"].is_valid().to_numpy(zero_copy_only=False), counted_as(rows)
+        counted = ~np.isnan(value)
+        if self.first is not None:
+            counted &= rows["sample"].to_numpy() < self.first
+        self.accuracy.add(rows["problem_id"].filter(pa.array(counted)), value[counted])
+        self.graded += int((counted & ~failed).sum())
+        self.errors += int(failed.sum())
+        self.rows += int((~failed).sum())
+        names = ("prompt_tokens", "completion_tokens", "attended_kv", "available_kv")
+        complete = (rows[name].to_numpy()[~failed].astype(np.int64, copy=False) for name in names)
+        prompt, length, attended, available = complete
+        self.tokens += exact_sum(length)
+        self.attended += exact_sum(attended)
+        self.available += exact_sum(available)
+        self.contexts += exact_sum(length * prompt + length * (length - 1) // 2)
 
     @property
     def sparsity(self) -> float | None:
@@ -95,7 +112,8 @@ class Sample:
     """One row, as far as accuracy goes."""
 
     number: int
-    answer: str | None
+    answer: Hashable | None
+    """What tells it from others."""
     correct: bool | None
     """None: not graded."""
     error: bool
@@ -107,31 +125,52 @@ class Sample:
 
 
 class Rows:
-    """Columns of completions as lists."""
+    """Completions and errors as arrays, see ``Columns``.
 
-    def __init__(self, columns: Mapping[str, list[Any]]) -> None:
-        self.all = columns
+    Args:
+        columns: that are read of them.
+    """
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self.all = Columns(columns)
         """Of every row."""
-        complete = [error is None for error in columns["error"]]
-        self.complete = {name: list(itertools.compress(values, complete)) for name, values in columns.items()}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """More rows."""
+        self.all.add(batch)
+
+    def complete(self, column: str) -> Array:
         """Of those that have a completion."""
+        found: Array = self.all[column][~self.all["error"]]
+        return found
 
-    @cached_property
-    def problems(self) -> dict[str, list[Sample]]:
-        """The samples of each problem."""
-        problems: dict[str, list[Sample]] = defaultdict(list)
-        names = ("problem_id", "sample", "extracted_answer", "correct", "error")
-        for problem, number, answer, correct, error in zip(*(self.all[name] for name in names), strict=True):
-            problems[problem].append(Sample(number, answer, correct, error is not None))
-        return problems
+    def counted(self, first: int | None) -> NDArray[np.float64]:
+        """As accuracy counts each row, 1 or 0; NaN: it does not.
+
+        Args:
+            first: see ``Totals``.
+        """
+        value = np.where(self.all["error"], 0.0, self.all["correct"])
+        return value if first is None else np.where(self.all["sample"] < first, value, np.nan)
+
+    def samples_of_problems(self) -> NDArray[np.int64]:
+        """How many there are of each problem, [problems]."""
+        return np.bincount(self.all["problem_id"])
+
+    def problems(self) -> Iterator[list[Sample]]:
+        """The samples of each problem, one problem after the other."""
+        order = np.lexsort((self.all["sample"], self.all["problem_id"]))
+        ends = np.cumsum(self.samples_of_problems())
+        columns = [self.all[name] for name in ("sample", "extracted_answer", "correct", "error")]
+        for begin, end in itertools.pairwise([0, *ends.tolist()]):
+            found = zip(*(column[order[begin:end]].tolist() for column in columns), strict=True)
+            yield [
+                Sample(number, None if answer < 0 else answer, None if right != right else bool(right), error)
+                for number, answer, right, error in found
+            ]
 
 
-def counted(correct: bool | None, error: str | None) -> bool | None:
-    """A row as accuracy counts it; None: it does not."""
-    return False if error is not None else correct
-
-
-NO_ROWS = Rows({"error": []})
+NO_ROWS = Rows(())
 
 
 @dataclass(frozen=True)
@@ -160,8 +199,8 @@ def majority(samples: Iterable[Sample]) -> bool | None:
     No answer at all is wrong. None: the answer is not graded, or nothing is.
     """
     ordered = sorted(samples, key=lambda sample: sample.number)
-    votes: dict[str, int] = defaultdict(int)
-    grades: dict[str, bool] = {}
+    votes: dict[Hashable, int] = defaultdict(int)
+    grades: dict[Hashable, bool] = {}
     for sample in ordered:
         if sample.answer is not None and not sample.error:
             votes[sample.answer] += 1

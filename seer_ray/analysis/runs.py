@@ -120,8 +120,9 @@ def load(uris: Sequence[str], where: Mapping[str, str] | None = None) -> list[Co
     folders = [RunFolder.view(uri) for uri, _ in places]
     options = [_options(folder) for folder in folders]
     names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
+    columns = (*outcomes.COLUMNS, "inputs") if where else outcomes.COLUMNS
     tables = [
-        _counted(folder.read((*outcomes.COLUMNS, "inputs")), first_samples(option))
+        _counted(folder.read(columns), first_samples(option))
         for folder, option in zip(folders, options, strict=True)
     ]
     if where:

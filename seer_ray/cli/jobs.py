@@ -79,15 +79,15 @@ def resume(
 
 
 def grade(run: RunArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
-    """Grade a run's rows by another grader; metrics and report are made again. Killed, it goes on.
+    """Grade the rows of a run, or of a sweep, by another grader; metrics and report are made again.
 
-    Examples: seer-ray grade RUN grader=exact | seer-ray grade RUN grader=mine:judge grade_timeout=60
+    Killed, it goes on. Examples: seer-ray grade RUN grader=exact | seer-ray grade SWEEP grader=mine:judge
     """
     from seer_ray.jobs import grade as job
 
-    config, task = job.load(run, overrides or [])
+    config, runs = job.load(run, overrides or [])
     again = f"seer-ray grade {run} {' '.join(overrides or [])}"
-    execute(config, as_json, lambda config, reporter: job.main(config, task, reporter), again)
+    execute(config, as_json, lambda config, reporter: job.main(config, runs, reporter), again)
 
 
 def submit(

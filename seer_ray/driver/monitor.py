@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+import pyarrow as pa
 
 from seer_ray.analysis.measures import share_captured
 from seer_ray.analysis.metrics import GAUGES, live_fields
@@ -17,6 +19,9 @@ from seer_ray.results.speed import SECONDS, TOKENS, TURNS, Speed
 from seer_ray.status.live import LiveStats, Reporter
 from seer_ray.status.pulse import STATUS
 
+ENGINES = "all_engines"
+COUNTERS = (SECONDS, TOKENS, TURNS, ENGINES)
+"""Of a ``status.json``, over all sessions: a session that writes one goes on with those of the one before."""
 UPDATE = 0.5
 """Seconds between two updates of the reporter."""
 WINDOW = 15.0
@@ -50,7 +55,7 @@ class Monitor:
         self._turns_before = [tuple(turn) for turn in before.get(TURNS) or ()]
         self._turns: list[tuple[float, float]] = []
         self._engines: dict[str, float] = {}
-        self._engines_before = dict(before.get("all_engines") or {})
+        self._engines_before = dict(before.get(ENGINES) or {})
         self._reporter, self._clock = reporter, clock
         self._began = clock()
         self._speed: deque[tuple[float, int]] = deque()
@@ -66,13 +71,11 @@ class Monitor:
         self.live.phase = phase
         self._show()
 
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Rows that are done, now or in an earlier session."""
-        before = self.live.done
-        for row in rows:
-            self.live.done += 1
-            self.totals.add(row)
-        if self.live.done > before:
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Rows that are done, now or in an earlier session, as ``Totals`` take them."""
+        if rows.num_rows:
+            self.live.done += rows.num_rows
+            self.totals.add(rows)
             self.live.errors = self.totals.errors
             vars(self.live).update(live_fields(self.totals))
 
@@ -146,6 +149,6 @@ class Monitor:
             SECONDS: seconds,
             TOKENS: tokens,
             TURNS: self._turns_before + self._turns,
-            "all_engines": self.engines(),
+            ENGINES: self.engines(),
             **dataclasses.asdict(self.live),
         }

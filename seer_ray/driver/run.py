@@ -65,7 +65,7 @@ def summary_of(session: Session) -> Summary:
         rows=live.done,
         errors=live.errors,
         error_kinds=[asdict(kind) for kind in session.error_kinds()],
-        groups=groups_of(session.folder.read(COLUMNS)) if config.task.columns.keep else [],
+        groups=groups_of(session.folder.stream(COLUMNS)) if config.task.columns.keep else [],
         failure=session.failure,
         resumed=live.resumed,
         report=session.folder.store.locate(REPORT) if REPORT in session.folder.store.list() else None,

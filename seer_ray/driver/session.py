@@ -67,7 +67,9 @@ class Session:
         columns = Totals.COLUMNS if self._sequential is None else (*Totals.COLUMNS, *sequential.COLUMNS)
         retry_errors(frame.folder, frame.config, frame.reporter.note)
         for batch in frame.folder.stream(list(dict.fromkeys(columns))):
-            self._take(batch.to_pylist())
+            self.monitor.add(batch)
+            if self._sequential is not None:
+                self._decide(batch.to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
         frame.status.say = self.monitor.said
         self._rows: RowWriter | None = None
@@ -297,8 +299,13 @@ class Session:
         return metrics
 
     def _take(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows that are done: counted, and asked whether their problems need more samples."""
-        self.monitor.add(rows)
+        """Rows that are done now."""
+        if rows:
+            self.monitor.add(Totals.batch(rows))
+        self._decide(rows)
+
+    def _decide(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Whether the problems of rows that are done need more samples."""
         if self._sequential is None:
             return
         more = [request for row in rows for request in self._sequential.add(row)]

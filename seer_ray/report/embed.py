@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import base64
-import json
+import contextlib
+import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from seer_ray.analysis.comparison import ComparedRun, Comparison
 from seer_ray.engine.trace import Trace
-from seer_ray.report.drawing import colour
-from seer_ray.report.inputs import inputs_of
-from seer_ray.results.entry import Key
+from seer_ray.report.chain_data import Full, pack, sizes
+from seer_ray.results.keys import Key
 
 MAPS_PART = 0.4
 """Of the size, what maps may take; texts take what is left."""
@@ -26,23 +24,8 @@ LONGEST_TEXTS = (1 << 62, 100_000, 40_000, 16_000, 6_000, 2_000, 600)
 """Characters of a chain that are tried, one after the other, until the texts fit."""
 DENSEST = 8
 """Characters that a byte of the page may hold at best: what has more of them need not be tried."""
-COLUMNS = (
-    "problem_id",
-    "sample",
-    "prompt",
-    "completion",
-    "extracted_answer",
-    "reference",
-    "correct",
-    "grade_error",
-    "error",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "attended_kv",
-    "available_kv",
-    "decode_s",
-)
+ROW = 100
+"""Characters of a chain beside its text, about."""
 
 
 @dataclass
@@ -63,20 +46,43 @@ def embed(comparison: Comparison, limit: int) -> Embedded:
     Args:
         limit: bytes of the result, about
     """
-    order = {problem: place for place, problem in enumerate(sorted(comparison.problems, key=natural))}
+    ordered = sorted(comparison.problems, key=natural)
     notes: list[str] = []
-    maps, about = _maps(comparison.runs, order, int(limit * MAPS_PART), notes)
+    maps, about = _maps(comparison.runs, ordered, int(limit * MAPS_PART), notes)
+    mapped = {said["problem"] for said in about}
     rest = limit - sum(map(len, maps))
-    sizes = np.concatenate([_sizes(one) for one in comparison.runs])
-    for longest in LONGEST_TEXTS:
-        if np.minimum(sizes, longest).sum() > DENSEST * rest and longest != LONGEST_TEXTS[-1]:
-            continue
-        data = _pack(_page_data(comparison, order, about, longest))
-        if len(data) <= rest:
+    lengths = np.concatenate([sizes(one) for one in comparison.runs])
+    room, shortest = DENSEST * rest, LONGEST_TEXTS[-1]
+    kept, data = ordered, None
+    for longest in (n for n in LONGEST_TEXTS[:-1] if np.minimum(lengths, n).sum() <= room):
+        with contextlib.suppress(Full):
+            data = pack(comparison, kept, about, longest, rest)
             break
+    if data is None:
+        longest = shortest
+        kept = _every(kept, float((np.minimum(lengths, shortest) + ROW).sum() / max(1, room)), mapped)
+    while data is None:
+        try:
+            data = pack(comparison, kept, about, shortest, rest)
+        except Full as full:
+            fewer = _every(kept, 1.1 / full.share, mapped)
+            # Less than one problem there cannot be, nor less than those that have maps.
+            rest = rest if len(fewer) < len(kept) else 1 << 62
+            kept = fewer
     if longest != LONGEST_TEXTS[0]:
         notes.append(f"Texts of more than {longest:,} characters are shown without their middle.")
+    if len(kept) < len(ordered):
+        notes.append(
+            f"Chains of {len(kept):,} of the {len(ordered):,} problems are on this page, evenly chosen; "
+            "all are in the run folders, and all figures are of all."
+        )
     return Embedded(data, maps, notes)
+
+
+def _every(problems: list[str], stride: float, mapped: set[str]) -> list[str]:
+    """Every so many-th, and those that have maps."""
+    step = max(1, math.ceil(stride))
+    return [one for place, one in enumerate(problems) if place % step == 0 or one in mapped]
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -84,89 +90,15 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
 
 
-def _page_data(
-    comparison: Comparison,
-    order: dict[str, int],
-    maps: list[dict[str, Any]],
-    longest: int,
-) -> dict[str, Any]:
-    prompts: dict[str, int] = {}
-    inputs = inputs_of(one.folder for one in comparison.runs)
-    problems: list[dict[str, Any]] = [{"id": problem, "in": inputs.get(problem, {})} for problem in order]
-    settings = []
-    for one in comparison.runs:
-        columns: dict[str, list[Any]] = {
-            name: [] for name in ("p", "s", "q", "t", "a", "k", "f", "e", "n", "r", "d")
-        }
-        for row in _chains(one, order, longest):
-            problem = problems[order[row["problem_id"]]]
-            problem["ref"] = row["reference"]
-            values = (
-                order[row["problem_id"]],
-                row["sample"],
-                prompts.setdefault(row["prompt"], len(prompts)),
-                row["completion"],
-                row["extracted_answer"],
-                _verdict(row),
-                row["finish_reason"],
-                row["error"] or row["grade_error"],
-                row["completion_tokens"],
-                round(row["attended_kv"] / row["available_kv"], 4) if row["available_kv"] else None,
-                round(row["decode_s"], 2),
-            )
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-        settings.append(
-            {"name": one.name, "colour": colour(one), "dense": one.setting.dense, "chains": columns}
-        )
-    return {"settings": settings, "problems": problems, "prompts": list(prompts), "maps": maps}
-
-
-def _sizes(one: ComparedRun) -> NDArray[np.int64]:
-    """Characters of each completion."""
-    found = [
-        pc.utf8_length(batch["completion"]).to_numpy(zero_copy_only=False)
-        for batch in one.folder.stream(("completion",))
-    ]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
-
-
-def _chains(one: ComparedRun, order: dict[str, int], longest: int) -> list[dict[str, Any]]:
-    """Rows with their texts cut, as they are read: all texts of a run may be more than the memory holds."""
-    rows = []
-    for batch in one.folder.stream(COLUMNS):
-        for row in batch.to_pylist():
-            rows.append({**row, **{name: _cut(row[name], longest) for name in ("prompt", "completion")}})
-    return sorted(rows, key=lambda row: (order[row["problem_id"]], row["sample"]))
-
-
-def _verdict(row: dict[str, Any]) -> str:
-    """``right``, ``wrong``, ``none`` (no answer, and so wrong), ``error`` or ``ungraded``."""
-    if row["error"] is not None:
-        return "error"
-    if row["correct"] is None:
-        return "ungraded"
-    if row["extracted_answer"] is None and not row["correct"]:
-        return "none"
-    return "right" if row["correct"] else "wrong"
-
-
-def _cut(text: str, longest: int) -> str:
-    """Without the middle of what is too long: the answer stands at the end."""
-    if len(text) <= longest:
-        return text
-    tail = longest // 2
-    gone = len(text) - longest
-    return f"{text[: longest - tail]}\n[… {gone:,} characters left out …]\n{text[-tail:]}"
-
-
 # -- maps ----------------------------------------------------------------------------------------------
 
 
 def _maps(
-    runs: Iterable[ComparedRun], order: dict[str, int], limit: int, notes: list[str]
+    runs: Iterable[ComparedRun], problems: Sequence[str], limit: int, notes: list[str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Recorded chains, the same problems of all settings first. Each may take its part of what is left."""
+    """Recorded chains, the same problems of all settings first, with their problems' ids. Each
+    may take its part of what is left."""
+    order = {problem: place for place, problem in enumerate(problems)}
     queue: list[tuple[int, int, int, ComparedRun, Key]] = []
     for place, one in enumerate(runs):
         queue += [
@@ -176,7 +108,7 @@ def _maps(
     maps: list[str] = []
     about: list[dict[str, Any]] = []
     left_out = coarse = 0
-    for number, (problem, sample, place, one, key) in enumerate(queue):
+    for number, (_, sample, place, one, key) in enumerate(queue):
         room = max((limit - sum(map(len, maps))) // (len(queue) - number), limit // 20)
         recording = one.folder.read_selection(key)
         data, shape = fit(recording.trace, room)
@@ -184,7 +116,7 @@ def _maps(
             left_out += 1
             continue
         coarse += bool(shape["merged"] or shape["stride"] > 1)
-        said = {"setting": place, "problem": problem, "sample": sample, "map": len(maps), **shape}
+        said = {"setting": place, "problem": key[0], "sample": sample, "map": len(maps), **shape}
         about.append(said | {"prompt": list(recording.prompt), "tokens": list(recording.tokens)})
         maps.append(data)
     if coarse:
@@ -240,9 +172,3 @@ def _flips(trace: Trace, merged: bool, stride: int) -> tuple[bytes, list[int]]:
         pieces.append(flips.tobytes())
         last = bits
     return b"".join(pieces), missing
-
-
-def _pack(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # A lone surrogate from a JSON dataset is no UTF-8.
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 6)).decode()

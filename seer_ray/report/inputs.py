@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 
-from seer_ray.results import schema
 from seer_ray.results.folder import RunFolder
 
 COLUMN = "inputs"
@@ -17,17 +17,22 @@ FEWEST, MOST = 2, 40
 def inputs_of(folders: Iterable[RunFolder]) -> dict[str, dict[str, str]]:
     """Problem -> column -> value as text, of the columns whose values are few enough to choose from."""
     found: dict[str, dict[str, str]] = {}
+    columns: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
-        if COLUMN not in schema.NAMES:
-            return {}
-        rows = folder.read(("problem_id", COLUMN))
-        for problem, text in zip(*(rows[name].to_pylist() for name in ("problem_id", COLUMN)), strict=True):
-            if text and problem not in found:
-                found[problem] = {name: _text(value) for name, value in json.loads(text).items()}
-    columns = {name: set[str]() for values in found.values() for name in values}
-    for values in found.values():
-        for name, value in values.items():
-            columns[name].add(value)
+        for batch in folder.stream(("problem_id", COLUMN)):
+            texts = batch[COLUMN].dictionary_encode()
+            read = [json.loads(text) if text else {} for text in texts.dictionary.to_pylist()]
+            for problem, place in zip(
+                batch["problem_id"].to_pylist(), texts.indices.to_pylist(), strict=True
+            ):
+                if place is None or problem in found:
+                    continue
+                found[problem] = values = {}
+                for name, value in read[place].items():
+                    # One more than there may be tells that there are too many.
+                    if len(seen := columns[name]) <= MOST:
+                        values[name] = _text(value)
+                        seen.add(values[name])
     # As many values as problems tell problems apart, and no groups of them.
     kept = {n for n, seen in columns.items() if FEWEST <= len(seen) <= MOST and len(seen) < len(found)}
     return {

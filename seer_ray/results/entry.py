@@ -12,17 +12,14 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seer_ray.results.keys import KEYS, KeyColumns
 from seer_ray.results.seal import FILE, RUN_ID, check_seal, seal
 from seer_ray.results.store import Store
-
-Key = tuple[str, int]
-"""(problem id, sample number)"""
 
 PARTS, ENTRIES = "completions", "ledger"
 STEM = re.compile(r"\d{6,}(?:-[0-9a-f]{8})?")
 """Of a part: its number; those of before 0.3 have random digits too."""
 ROW_GROUP_BYTES = 64 << 20
-KEYS = ["problem_id", "sample"]
 
 FIELDS = frozenset({"rows", "size", "keys", "supersedes"})
 """Of an entry of before there were seals."""
@@ -98,7 +95,7 @@ class Part:
     entry: Entry
     content: Content
     """The one of the entry's that is there."""
-    keys: tuple[Key, ...]
+    keys: KeyColumns
     marks: Mapping[str, str]
     """``FULL`` and ``GRADER``."""
 
@@ -157,8 +154,7 @@ def opened(store: Store, stem: str, entry: Entry) -> Iterator[tuple[pq.ParquetFi
 def see(store: Store, stem: str, tag: str, entry: Entry) -> Part:
     """A part with its keys. Raises as ``opened``."""
     with opened(store, stem, entry) as (file, content):
-        keys = _keys(file.read(KEYS))
-        return Part(stem, tag, entry, content, keys, _marks(file))
+        return Part(stem, tag, entry, content, KeyColumns([file.read(KEYS)]), _marks(file))
 
 
 def read_part(store: Store, part: Part, columns: Sequence[str] | None) -> pa.Table:
@@ -173,7 +169,7 @@ def read_part(store: Store, part: Part, columns: Sequence[str] | None) -> pa.Tab
         return file.read([name for name in columns if name in there] or KEYS[:1])
 
 
-def unnamed(store: Store, stem: str) -> tuple[str | None, tuple[Key, ...], Content, Mapping[str, str]]:
+def unnamed(store: Store, stem: str) -> tuple[str | None, KeyColumns, Content, Mapping[str, str]]:
     """What a part without an entry says of itself: its run (None: it does not say), keys, content and marks.
 
     Raises:
@@ -187,14 +183,10 @@ def unnamed(store: Store, stem: str) -> tuple[str | None, tuple[Key, ...], Conte
     content = Content.of(data, table.num_rows)
     return (
         run_id.decode("utf-8", "replace") if run_id is not None else None,
-        _keys(table),
+        KeyColumns([table]),
         content,
         _marks(file),
     )
-
-
-def _keys(table: pa.Table) -> tuple[Key, ...]:
-    return tuple(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
 
 
 def _marks(file: pq.ParquetFile) -> dict[str, str]:

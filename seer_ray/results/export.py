@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.store import write_file
+from seer_ray.results.store import written_file
 
 COLUMNS = (
     "problem_id",
@@ -52,36 +55,52 @@ def openai_batch(run: RunFolder, file: str) -> int:
     Raises:
         ConfigError: the file cannot be written, or the run has no rows.
     """
-    table = run.read(COLUMNS)
-    if not table.num_rows:
+    if not run.committed():
         raise ConfigError(f"{run.uri}: has no rows yet; give the run's command again to go on with it")
-    lines = [json.dumps(line) for line in _lines(run.run_id, table.to_pylist(), run.config.get("samples", 1))]
+    count = 0
     try:
-        write_file(Path(file).expanduser(), "".join(f"{line}\n" for line in lines).encode())
+        with written_file(Path(file).expanduser()) as out:
+            for samples in _problems(run):
+                if (line := _line(run.run_id, samples, run.config.get("samples", 1))) is not None:
+                    out.write(f"{json.dumps(line)}\n".encode())
+                    count += 1
     except OSError as error:
         raise ConfigError(f"--openai-batch {file}: cannot be written ({one_line(error)})") from error
-    return len(lines)
+    return count
 
 
-def _lines(run_id: str, rows: list[Row], usual: int) -> Iterator[Row]:
-    problems: dict[str, list[Row]] = {}
-    for row in rows:
-        problems.setdefault(row["problem_id"], []).append(row)
-    for id, samples in problems.items():
-        samples.sort(key=lambda row: row["sample"])
-        asked: Row = json.loads(samples[0]["asked"] or "{}")
-        if len(samples) < asked.get("n", usual):
-            continue
-        # The same problem has the same id in every export.
-        unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{id}").hex
-        line: Row = {"id": f"batch_req_{unique}", "custom_id": id}
-        failed = [row["error"] for row in samples if row["error"] is not None]
-        if failed:
-            yield line | {"response": None, "error": {"code": "request_failed", "message": failed[0]}}
-        else:
-            make = _completion if asked.get("url") == COMPLETIONS else _chat
-            response = {"status_code": 200, "request_id": unique, "body": make(samples, unique)}
-            yield line | {"response": response, "error": None}
+def _problems(run: RunFolder) -> Iterator[list[Row]]:
+    """The rows of each problem, as soon as all that there are of it were read. What of others was read until
+    then is in memory: not much, as the samples of a problem are decoded at one time."""
+    left = Counter(problem for problem, _ in run.in_order())
+    begun: dict[str, list[pa.RecordBatch]] = defaultdict(list)
+    for batch in run.stream(COLUMNS):
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, problem in enumerate(batch["problem_id"].to_pylist()):
+            places[problem].append(place)
+        for problem, own in places.items():
+            begun[problem].append(batch.take(pa.array(own)))
+            left[problem] -= len(own)
+            if not left[problem]:
+                yield [row for rows in begun.pop(problem) for row in rows.to_pylist()]
+
+
+def _line(run_id: str, samples: list[Row], usual: int) -> Row | None:
+    """Of a problem; None: not all of its samples are there."""
+    samples.sort(key=lambda row: row["sample"])
+    asked: Row = json.loads(samples[0]["asked"] or "{}")
+    if len(samples) < asked.get("n", usual):
+        return None
+    id = samples[0]["problem_id"]
+    # The same problem has the same id in every export.
+    unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{id}").hex
+    line: Row = {"id": f"batch_req_{unique}", "custom_id": id}
+    failed = [row["error"] for row in samples if row["error"] is not None]
+    if failed:
+        return line | {"response": None, "error": {"code": "request_failed", "message": failed[0]}}
+    make = _completion if asked.get("url") == COMPLETIONS else _chat
+    response = {"status_code": 200, "request_id": unique, "body": make(samples, unique)}
+    return line | {"response": response, "error": None}
 
 
 def _chat(samples: list[Row], unique: str) -> Row:

@@ -12,8 +12,9 @@ import pyarrow as pa
 from seer_ray.config.identity import Identity
 from seer_ray.results import lock, schema, selections
 from seer_ray.results.base import METRICS, Folder
-from seer_ray.results.entry import ENTRIES, GRADER, KEYS, PARTS, Key, Part
+from seer_ray.results.entry import ENTRIES, GRADER, PARTS, Part
 from seer_ray.results.kept import KeptRows
+from seer_ray.results.keys import KEYS, Key, KeyColumns, KeySet, RequestIds
 from seer_ray.results.ledger import Ledger
 from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
@@ -107,7 +108,7 @@ class RunFolder(Folder):
             OSError: the disk or the object store. Some may be gone; ``committed`` tells.
             ConfigError: another process has taken the folder over.
         """
-        wanted = set(keys) & self.committed()
+        wanted = KeySet(keys) & self.committed()
         for stem, part in self._changing(wanted):
             kept = pa.array([key not in wanted for key in part.keys])
             self._ledger.change(stem, partial(pa.Table.filter, mask=kept), {})
@@ -138,7 +139,7 @@ class RunFolder(Folder):
                 self._writing().check()
                 yield stem, part
 
-    def committed(self) -> set[Key]:
+    def committed(self) -> KeySet:
         """(problem id, sample) of all rows that are there. A view looks anew each time."""
         if self._lock is None:
             self._ledger.load()
@@ -146,7 +147,7 @@ class RunFolder(Folder):
             self._ledger.settle()
         return self._ledger.keys
 
-    def in_order(self) -> list[Key]:
+    def in_order(self) -> KeyColumns:
         """(problem id, sample) of all rows that are there, in the order of their commits."""
         self.committed()
         return self._ledger.in_order
@@ -199,5 +200,4 @@ class RunFolder(Folder):
     def progress(self) -> ProgressLog:
         """Partial tokens of requests, named ``<problem>/<sample>``, that are not committed."""
         self._writing()
-        done = {f"{problem}/{sample}" for problem, sample in self.committed()}
-        return ProgressLog(self.store, self.run_id, done, self.sealed)
+        return ProgressLog(self.store, self.run_id, RequestIds(self.committed()), self.sealed)

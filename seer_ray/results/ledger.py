@@ -28,17 +28,16 @@ from seer_ray.results.entry import (
     ENTRIES,
     FENCE,
     FULL,
-    KEYS,
     PARTS,
     Content,
     Entry,
-    Key,
     Part,
     entry_name,
     order,
     parquet,
     part_name,
 )
+from seer_ray.results.keys import Key, KeyColumns
 from seer_ray.results.orphans import restored
 from seer_ray.results.store import ABSENT, Conflict, Store, is_temporary
 from seer_ray.results.view import TRIES, Rows
@@ -127,7 +126,7 @@ class Ledger(Rows):
         self.settle()
         seen: set[Key] = set()
         for key in keys:
-            if key in self._where or key in seen:
+            if key in self._there or key in seen:
                 raise ValueError(f"problem {key[0]}, sample {key[1]}: committed already")
             seen.add(key)
         if not keys:
@@ -156,7 +155,7 @@ class Ledger(Rows):
         self._put(stem, self._table([change(self._table([self._rows(part, None)]))]), {**part.marks, **marks})
 
     def _restore(self, stem: str) -> None:
-        part = restored(self.store, stem, self._tags()[stem], self._where)
+        part = restored(self.store, stem, self._tags()[stem], self._there)
         self._name(stem, part.entry)
         log.warning("%s: was missing; made again from its part", self.store.locate(entry_name(stem)))
         self._know(part)
@@ -165,7 +164,8 @@ class Ledger(Rows):
         self._seen[part.stem] = part
         parts = {**self.parts, part.stem: part}
         self.parts = {name: parts[name] for name in sorted(parts, key=order)}
-        self._where.update(dict.fromkeys(part.keys, part.stem))
+        for key in part.keys:
+            self._there.add(key)
 
     def _put(self, stem: str, table: pa.Table, marks: Mapping[str, str]) -> None:
         """Make or replace a part: first the entry that names both contents, then the part."""
@@ -182,10 +182,9 @@ class Ledger(Rows):
         tag = self.store.put(part_name(stem), data, was.tag if was is not None else ABSENT)
         self._uncertain = False
         self._begun.pop(stem, None)
-        keys = tuple(zip(*(table[name].to_pylist() for name in KEYS), strict=True))
         for key in was.keys if was is not None else ():
-            del self._where[key]
-        self._know(Part(stem, tag, Entry((content,), True, fence), content, keys, dict(marks)))
+            self._there.discard(key)
+        self._know(Part(stem, tag, Entry((content,), True, fence), content, KeyColumns([table]), dict(marks)))
         self._last = (content, table) if FULL not in marks else None
 
     def _name(self, stem: str, entry: Entry) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Container, Iterable
 import pyarrow as pa
 
 from seer_ray.config.errors import ConfigError, one_line
-from seer_ray.results.entry import ENTRIES, Entry, Key, Part, entry_name, part_name, unnamed
+from seer_ray.results.entry import ENTRIES, Entry, Part, entry_name, part_name, unnamed
+from seer_ray.results.keys import Key
 from seer_ray.results.store import Store
 
 Verdict = ConfigError | None

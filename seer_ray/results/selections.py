@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seer_ray.config.errors import ConfigError, one_line
-from seer_ray.results.entry import Key
+from seer_ray.results.keys import Key
 from seer_ray.results.schema import clean
 from seer_ray.results.seal import checksum
 from seer_ray.results.store import Store, is_temporary

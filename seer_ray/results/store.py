@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -208,10 +209,17 @@ def is_temporary(name: str) -> bool:
 
 def write_file(path: Path, data: bytes | pa.Buffer) -> None:
     """Create or replace a local file, atomically and durably."""
+    with written_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written_file(path: Path) -> Iterator[BinaryIO]:
+    """A local file to write; it is there, in place of what was, when that ends without an exception."""
     temporary = path.with_name(temporary_name(path.name))
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

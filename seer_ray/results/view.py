@@ -15,7 +15,6 @@ from seer_ray.results.entry import (
     PARTS,
     STEM,
     Entry,
-    Key,
     Part,
     entry_name,
     order,
@@ -23,6 +22,7 @@ from seer_ray.results.entry import (
     read_part,
     see,
 )
+from seer_ray.results.keys import Key, KeyColumns, KeySet
 from seer_ray.results.orphans import Verdict, judge
 from seer_ray.results.seal import ForeignError
 from seer_ray.results.store import Store
@@ -53,16 +53,17 @@ class Rows:
         self._tags_of_entries: dict[str, str] = {}
         self._copies: list[str] = []
         """Parts without an entry, all of whose rows are in others."""
-        self._where: dict[Key, str] = {}
+        self._there = KeySet()
 
     @property
-    def keys(self) -> set[Key]:
-        return set(self._where)
+    def keys(self) -> KeySet:
+        """As they are now: they do not change with what is committed."""
+        return self._there.copy()
 
     @property
-    def in_order(self) -> list[Key]:
+    def in_order(self) -> KeyColumns:
         """The keys in order of commit, as rows are read."""
-        return [key for part in self.parts.values() for key in part.keys]
+        return KeyColumns([table for part in self.parts.values() for table in part.keys.tables])
 
     def load(self) -> None:
         """See which parts are there now.
@@ -157,22 +158,22 @@ class Rows:
             unseen = dict(zip(absent, pool.map(self._read_entry, absent), strict=True))
         superseded = {stem for part in seen.values() for stem in part.entry.supersedes}
         parts = {stem: seen[stem] for stem in sorted(seen, key=order) if stem not in superseded}
-        where: dict[Key, str] = {}
+        there = KeySet()
         for stem, part in parts.items():
             for key in part.keys:
-                if other := where.get(key):
+                if not there.add(key):
+                    other = next(other for other, seen in parts.items() if key in seen.keys)
                     raise ConfigError(
                         f"{self.store.locate(PARTS)}: problem {key[0]}, sample {key[1]} is in two parts, "
                         f"{stem} and {other}; restore the folder, or delete {entry_name(stem)} and its part"
                     )
-                where[key] = stem
-        self._seen, self.parts, self._where, self._begun = seen, parts, where, {}
+        self._seen, self.parts, self._there, self._begun = seen, parts, there, {}
         self._tags_of_entries = entries
         for stem, entry in unseen.items():
             if stem not in superseded:
                 self._absent(stem, entry)
         lost = sorted(set(tags) - set(named), key=order)
-        verdicts = judge(self.store, lost, where, self.run_id, self.sealed)
+        verdicts = judge(self.store, lost, there, self.run_id, self.sealed)
         self._copies = [stem for stem in lost if stem not in verdicts]
         return verdicts
 

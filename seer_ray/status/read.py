@@ -70,7 +70,7 @@ def read_status(uri: str, now: float | None = None, brief: bool = False) -> JobS
             if not brief:
                 kinds = errors.error_kinds(folder.stream(errors.COLUMNS))
                 status.error_kinds = [dataclasses.asdict(kind) for kind in kinds]
-                status.groups = groups.groups_of(folder.read(groups.COLUMNS))
+                status.groups = groups.groups_of(folder.stream(groups.COLUMNS))
     if status.state != "running" and not brief:
         points = [point_uri(uri, entry["slug"]) for entry in status.index]
         runs = [RunFolder.view(place) for place in points if RUN in open_store(place).list()]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,11 +48,13 @@ PREVIEW = 1000
 """Characters of what MLflow lists of a trace."""
 
 
-def sample_of(keys: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
+def sample_of(keys: Collection[tuple[str, int]], most: int) -> list[tuple[str, int]]:
     """Some rows, evenly over the problems, first samples first; the same ones whatever order they came in."""
-    ordered = sorted(keys, key=lambda key: (key[1], key[0]))
-    stride = max(1, len({problem for problem, _ in ordered}) / most) if most else 1.0
-    return [ordered[int(place * stride)] for place in range(min(most, len(ordered)))]
+    count = min(most, len(keys))
+    stride = max(1, len({problem for problem, _ in keys}) / most) if most else 1.0
+    last = int((count - 1) * stride) + 1 if count else 0
+    ordered = heapq.nsmallest(last, keys, key=lambda key: (key[1], key[0]))
+    return [ordered[int(place * stride)] for place in range(count)]
 
 
 def key(row: Row) -> tuple[str, int]:

@@ -32,7 +32,7 @@ TABLE = schema.table(ROWS)
 
 
 def test_accuracy_by_column() -> None:
-    found = groups_of(TABLE.select(COLUMNS))
+    found = groups_of(TABLE.select(COLUMNS).to_batches(2))
     said = [(one["column"], one["value"], one["rows"], one["accuracy"]) for one in found]
     assert said == [
         ("subject", "Algebra", 2, 0.5),
@@ -42,6 +42,19 @@ def test_accuracy_by_column() -> None:
         ("level", "2", 1, 0.0),
     ]
     assert found[1]["low"] < 0.5 < found[1]["high"] == 1.0 and found[2]["low"] is None
+
+
+def test_a_column_that_only_some_rows_have() -> None:
+    """Whichever batch it first comes in, rows without it count; one of an own value a row is no group."""
+    rows = [
+        row(f"p{i}", correct=i < 10, inputs=json.dumps({"id": i} | ({"late": 1} if i > 28 else {})))
+        for i in range(30)
+    ]
+    found = groups_of(schema.table([row("none", inputs=None), *rows]).to_batches(4))
+    assert [(one["column"], one["value"], one["rows"], one["accuracy"]) for one in found] == [
+        ("late", "1", 1, 0.0),
+        ("late", "none", 30, 11 / 30),
+    ]
 
 
 def test_rows_with_a_value() -> None:

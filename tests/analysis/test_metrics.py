@@ -190,8 +190,8 @@ def test_live_metrics_are_the_final_ones() -> None:
         error = bool(random.random() < 0.1)
         rows.append(failed(problem, i) if error else row(problem, i, correct=correct))
     found = summarise(table(*rows))
-    for one in table(*rows).to_pylist():
-        totals.add(one)
+    for batch in table(*rows).to_batches(7):
+        totals.add(batch)
     live = live_fields(totals)
     for metric in METRICS:
         if metric.live:
@@ -209,9 +209,9 @@ def test_live_metrics_are_the_final_ones() -> None:
 def test_live_metrics_begin_with_nothing() -> None:
     totals = Totals()
     assert set(live_fields(totals).values()) == {None}
-    totals.add(row("a", 0, correct=True) | {"error": None})
+    totals.add(Totals.batch([row("a", 0, correct=True, error=None)]))
     assert live_fields(totals)["accuracy"] == 1.0 and live_fields(totals)["accuracy_se"] is None
-    totals.add(failed("b", 0))
+    totals.add(Totals.batch([failed("b", 0)]))
     assert live_fields(totals)["accuracy"] == 0.5 and live_fields(totals)["accuracy_se"] is not None
 
 
@@ -221,9 +221,8 @@ def test_mean_attended_is_per_layer_head_and_step() -> None:
     for context in (range(10, 15), range(4, 6)):
         available = 6 * sum(context)
         lengths = {"prompt_tokens": context[0], "completion_tokens": len(context)}
-        totals.add(
-            row("a") | {"error": None, **lengths, "attended_kv": available // 2, "available_kv": available}
-        )
+        reads = {"attended_kv": available // 2, "available_kv": available}
+        totals.add(Totals.batch([row("a", error=None, **lengths, **reads)]))
     assert totals.sparsity == 0.5
     assert totals.mean_attended == pytest.approx((60 + 9) / 7 / 2)
     assert Totals().mean_attended is None
@@ -234,7 +233,7 @@ def test_a_mean_kept_up_to_date_is_that_of_all_values() -> None:
     assert mean.mean is None and mean.stderr is None
     sums, counts = np.zeros(9), np.zeros(9)
     for problem, value in zip(random.integers(9, size=200), random.random(200), strict=True):
-        mean.add(str(problem), value)
+        mean.add(pa.array([str(problem)]), np.array([value]))
         sums[problem] += value
         counts[problem] += 1
     value, stderr = ratio(sums, counts)
@@ -262,11 +261,13 @@ def test_the_table_names_the_columns_that_it_reads() -> None:
     """Each metric of its own columns alone: what it reads besides is not there."""
     whole = table(row("a", 0), row("a", 1, correct=False), failed("b", 0))
     totals = Totals()
-    for one in whole.to_pylist():
-        totals.add(one)
+    for batch in whole.to_batches():
+        totals.add(batch)
     for metric in METRICS:
-        columns = {name: whole[name].to_pylist() for name in {*metric.columns, "error"}}
-        metric.of(Run(totals, Rows(columns)))
+        rows = Rows({*metric.columns, "error"})
+        for batch in whole.to_batches():
+            rows.add(batch)
+        metric.of(Run(totals, rows))
         assert set(metric.columns) <= set(schema.NAMES)
 
 
@@ -278,8 +279,7 @@ def test_stderr_is_the_spread_of_repeated_experiments() -> None:
     for _ in range(400):
         accuracy = ClusteredMean()
         for problem, chance in enumerate(random.beta(0.5, 0.5, size=40)):
-            for right in random.random(8) < chance:
-                accuracy.add(str(problem), float(right))
+            accuracy.add(pa.array([str(problem)] * 8), (random.random(8) < chance).astype(float))
         assert accuracy.mean is not None and accuracy.stderr is not None
         means.append(accuracy.mean)
         claimed.append(accuracy.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from seer_ray.analysis.reads import reads, tokens_read
@@ -43,4 +44,5 @@ def test_layers_without_kv_do_not_count_and_windows_do() -> None:
 @pytest.mark.parametrize("completion", [0, 1, 20])
 def test_tokens_read(budget: int | None, prompt: int, completion: int) -> None:
     steps = [prompt + step for step in range(completion)]
-    assert tokens_read(budget, prompt, completion) == sum(min(n, budget or n) for n in steps)
+    found = tokens_read(budget, np.array([prompt]), np.array([completion]))
+    assert found.tolist() == [sum(min(n, budget or n) for n in steps)]

@@ -181,8 +181,10 @@ def test_a_metric() -> None:
     text = code(EXTENDING, "# seer_ray/analysis/metrics.py").partition("\n")[2]
     metric = eval(text, module("seer_ray.analysis.metrics"))
     table = schema.table([row("a", 0), row("a", 1)])
-    columns = {name: table[name].to_pylist() for name in {*metric.columns, "error"}}
-    value = metric.of(Run(Totals(), Rows(columns)))
+    rows = Rows({*metric.columns, "error"})
+    for batch in table.to_batches():
+        rows.add(batch)
+    value = metric.of(Run(Totals(), rows))
     assert value == 2 and metric.said(metric.summary.words, {metric.name: value}) == "2 at least"
 
 

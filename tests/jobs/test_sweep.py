@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import fake_engine
 import pytest
 from fake_engine import expected_tokens, make_request
+from jobs.here import command
 from jobs.sweeps import Recorder, Stopper, folder, rows, run, states
 
 from seer_ray.analysis.comparison import compare
@@ -17,7 +19,7 @@ from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import SweepConfig
 from seer_ray.jobs import sweep
 from seer_ray.results.folder import RunFolder
-from seer_ray.results.sweep import point_uri
+from seer_ray.results.sweep import SweepFolder, point_uri
 from seer_ray.status.read import read_status
 from seer_ray.sweeps import race
 from seer_ray.sweeps.estimate import estimate
@@ -145,6 +147,37 @@ def test_racing_stops_what_is_surely_worse(base: SweepConfig, monkeypatch: pytes
     assert rows(base, "window-32") == before and states(base)["window-32"] == "stopped early"
     run(base, "selector=quest,window", "selector.budget=32")
     assert len(rows(base, "window-32")) == 6 and states(base)["window-32"] == "done"
+
+
+def test_a_sweep_is_graded_again(base: SweepConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its points and what they come to; none whose points were chosen by the grades that there were."""
+    (tmp_path / "judge.py").write_text("def all_right(completion, answer):\n    return True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base.results.report = True
+    run(base, "selector=quest,window", "selector.budget=32")
+    uri = folder(base).uri
+    before = (tmp_path / "runs/sw/report.html").read_text()
+    refused = command("grade", uri, "grader=nothing")
+    assert refused.exit_code == 2 and (tmp_path / "runs/sw/report.html").read_text() == before
+    result = command("grade", uri, "grader=judge:all_right", "--json")
+    assert result.exit_code == 0, result.output
+    said = {point["slug"]: point["metrics"] for point in json.loads(result.stdout)["points"]}
+    assert list(said) == ["dense", "quest-32", "window-32"] and states(base) == dict.fromkeys(said, "done")
+    for slug, metrics in said.items():
+        assert metrics["accuracy/avg"] == 1.0 and metrics["speed/tokens_per_s"] > 0
+        assert all(row["correct"] for row in rows(base, slug))
+    after = (tmp_path / "runs/sw/report.html").read_text()
+    assert "judge:all_right" in after and "judge:all_right" not in before
+    index = folder(base)
+    entries = [
+        {**entry, "state": "stopped early"} if entry["slug"] != "dense" else entry for entry in index.points
+    ]
+    monkeypatch.setattr(SweepFolder, "points", entries)
+    refused = command("grade", uri, "grader=exact")
+    assert (
+        refused.exit_code == 2
+        and "quest-32 is not done but stopped early; grade its points" in refused.output
+    )
 
 
 def test_an_estimate_says_what_it_rests_on(base: SweepConfig) -> None:

@@ -247,6 +247,22 @@ def test_a_small_page_cuts_texts_and_says_so(tmp_path: Path) -> None:
     assert max(map(len, unpack(whole.html)["settings"][0]["chains"]["t"])) > 50_000
 
 
+def test_a_page_that_cannot_hold_all_chains_has_those_of_some_problems(tmp_path: Path) -> None:
+    """Figures are of all; what has a map is there."""
+    run = make_run(tmp_path, "quest", 48, problems=60, evil=random.Random(0).randbytes(500).hex(), record=1)
+    recorded = RunFolder.view(str(run)).recorded()
+    whole, small = make_report([str(run)]), make_report([str(run)], limit=9_000)
+    told = unpack(small.html)
+    names = [problem["id"] for problem in told["problems"]]
+    assert len(names) < 60 == len(unpack(whole.html)["problems"])
+    assert f"Chains of {len(names)} of the 60 problems are on this page" in small.html
+    assert (
+        {key[0] for key in recorded} <= set(names) == {names[p] for p in told["settings"][0]["chains"]["p"]}
+    )
+    assert [names[said["problem"]] for said in told["maps"]] == [key[0] for key in recorded]
+    assert small.comparison.runs[0].metrics == whole.comparison.runs[0].metrics
+
+
 def test_one_run_alone_has_tiles_and_no_comparison(tmp_path: Path) -> None:
     run = make_run(tmp_path, "seer", 96, problems=5, samples=1)
     report = make_report([str(run)])

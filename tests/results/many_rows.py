@@ -60,6 +60,19 @@ def act(step: str, folder: str) -> None:
         run = RunFolder.view(folder)
         metrics.summarise(run.stream(metrics.COLUMNS))
         errors.error_kinds(run.stream(errors.COLUMNS))
+    elif step == "resume":
+        from seer_ray.analysis.rows import Totals
+
+        with RunFolder.open(folder, CONFIG) as run:
+            totals = Totals()
+            for batch in run.stream(Totals.COLUMNS):
+                totals.add(batch)
+            run.progress()
+    elif step == "export":
+        from seer_ray.results.export import openai_batch
+
+        openai_batch(RunFolder.view(folder), f"{folder}.jsonl")
+        Path(f"{folder}.jsonl").unlink()
     elif step == "report":
         from seer_ray.analysis.comparison import compare
         from seer_ray.report.html import write_report
@@ -77,7 +90,7 @@ def main() -> None:
         return
     folder, rows, tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     make(folder, rows, tokens)
-    for step in ("nothing", "open", "sum up", "report"):
+    for step in ("nothing", "open", "sum up", "resume", "export", "report"):
         subprocess.run([sys.executable, __file__, "--step", step, folder], check=True)
 
 

@@ -12,6 +12,7 @@ from results.sample import CONFIG, row
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import TaskConfig
+from seer_ray.results import ledger
 from seer_ray.results.export import openai_batch
 from seer_ray.results.folder import RunFolder
 from seer_ray.tasks.datasets import load_problems
@@ -79,6 +80,20 @@ def test_samples_are_choices_of_one_line_once_all_are_there(tmp_path: Path) -> N
     assert body["usage"] == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
     assert body["metadata"] == {"answer": "p", "correct/0": "true", "correct/1": "false"}
     assert lines[2]["error"]["message"] == "no" and lines[2]["response"] is None
+
+
+def test_samples_of_several_parts_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PART_BYTES", 1)
+    with RunFolder.open(str(tmp_path / "run"), replace(CONFIG, samples=3)) as folder:
+        for keys in ("p0 q1", "q0 r0", "p1 q2", "p2 r1"):
+            folder.commit(row(key[0], int(key[1]), completion=key) for key in keys.split())
+        assert len(folder._ledger.parts) == 4
+        lines = export(folder, tmp_path / "out.jsonl")
+    said = {
+        line["custom_id"]: [c["message"]["content"] for c in line["response"]["body"]["choices"]]
+        for line in lines
+    }
+    assert said == {"q": ["q0", "q1", "q2"], "p": ["p0", "p1", "p2"]}, "r lacks a sample"
 
 
 @pytest.mark.parametrize(

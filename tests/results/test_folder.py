@@ -346,8 +346,8 @@ def test_a_lost_ledger_entry_is_made_again_from_its_part(two_parts: Path, lost: 
         RunFolder.view, str(two_parts)
     )
     with RunFolder.open(str(two_parts), CONFIG) as folder:
-        assert folder.in_order() == [("a", 0), ("b", 0), ("c", 0)]
-    assert RunFolder.view(str(two_parts)).in_order() == [("a", 0), ("b", 0), ("c", 0)]
+        assert list(folder.in_order()) == [("a", 0), ("b", 0), ("c", 0)]
+    assert list(RunFolder.view(str(two_parts)).in_order()) == [("a", 0), ("b", 0), ("c", 0)]
 
 
 def test_the_last_part_is_missed_unless_it_was_only_begun(two_parts: Path) -> None:
