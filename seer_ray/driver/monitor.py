@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,6 +49,7 @@ class Monitor:
         """
         self.live = LiveStats(total=total)
         self.totals = Totals(first)
+        self._fresh: list[Mapping[str, Any]] = []
         before = folder.read_json(STATUS) or {}
         self._before = float(before.get(SECONDS, 0.0)), int(before.get(TOKENS, 0))
         self._seconds = 0.0
@@ -72,12 +73,23 @@ class Monitor:
         self._show()
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Rows that are done, now or in an earlier session, as ``Totals`` take them."""
+        """Rows that are done, as ``Totals`` take them."""
         if rows.num_rows:
             self.live.done += rows.num_rows
             self.totals.add(rows)
             self.live.errors = self.totals.errors
             vars(self.live).update(live_fields(self.totals))
+
+    def take(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows that are done now; the next update sums them up, all at once."""
+        self.live.done += len(rows)
+        self._fresh += rows
+
+    def _sum_up(self) -> None:
+        if self._fresh:
+            fresh, self._fresh = self._fresh, []
+            self.live.done -= len(fresh)
+            self.add(Totals.batch(fresh))
 
     def leave_out(self, samples: int) -> None:
         """So many rows, in all, are not needed."""
@@ -95,6 +107,7 @@ class Monitor:
         if now - self._updated < UPDATE and not last:
             return
         self._updated = now
+        self._sum_up()
         live, speed = self.live, self._speed
         live.running, live.queued = queue.running, queue.queued
         live.new_tokens, self._engines, self._seconds = queue.new_tokens, dict(queue.stats), queue.seconds

@@ -300,8 +300,7 @@ class Session:
 
     def _take(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows that are done now."""
-        if rows:
-            self.monitor.add(Totals.batch(rows))
+        self.monitor.take(rows)
         self._decide(rows)
 
     def _decide(self, rows: Sequence[Mapping[str, Any]]) -> None:
