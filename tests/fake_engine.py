@@ -169,11 +169,14 @@ def build_slow(config: RunConfig) -> FakeEngine:
     return FakeEngine(config.engine.max_batch or 16, step_s=0.02)
 
 
+@dataclass
 class StuckEngine(FakeEngine):
-    """Never decodes a token of problem c, and goes on reporting what is done."""
+    """Decodes ``most`` tokens of problem c and no more, and goes on reporting what is done."""
+
+    most: int = 0
 
     def _advance(self, request: Request, tokens: list[int]) -> Delta:
-        if request.problem == "c":
+        if request.problem == "c" and len(tokens) >= self.most:
             time.sleep(0.02)
             return Delta(request.id)
         return super()._advance(request, tokens)
@@ -181,6 +184,10 @@ class StuckEngine(FakeEngine):
 
 def build_stuck_at_c(config: RunConfig) -> FakeEngine:
     return StuckEngine(config.engine.max_batch or 16, step_s=0.002)
+
+
+def build_stuck_within_c(config: RunConfig) -> FakeEngine:
+    return StuckEngine(config.engine.max_batch or 16, step_s=0.002, most=10)
 
 
 def build_misconfigured(config: RunConfig) -> FakeEngine:

@@ -145,9 +145,9 @@ def test_rows_wait_for_a_grader_that_cannot_be_started(
 
 
 def test_ctrl_c_loses_nothing(config: RunConfig) -> None:
-    config.engine.max_batch = 1  # two chains are begun at most, so that some are done and some are not
+    config.engine.max_batch = 1
     with pytest.raises(Interrupted, match=r"interrupted with . of 6 rows"):
-        run(config, Stopper(done=1), fake_engine.build_slow)
+        run(config, Stopper(done=1), fake_engine.build_stuck_within_c)
     before = rows(config)
     assert 1 <= len(before) < 6
     assert said(config, "status.json")["state"] == "interrupted"
