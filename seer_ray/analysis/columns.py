@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seer_ray.config.fields import MOST_DRAFTED
 from seer_ray.results.schema import TEXT, schema
 
 Array = NDArray[Any]
@@ -69,11 +70,21 @@ def exact_sum(values: Array) -> int:
     return (int((wide >> 32).sum()) << 32) + int((wide & 0xFFFFFFFF).sum())
 
 
+def by_place(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+    """Lists of whole numbers by draft place, [rows, MOST_DRAFTED]; 0: null, or no such place."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    counts = np.asarray(values.value_lengths().fill_null(0))
+    found = np.zeros((len(values), MOST_DRAFTED), np.int64)
+    found[np.arange(MOST_DRAFTED) < counts[:, None]] = np.asarray(values.flatten())
+    return found
+
+
 class Columns:
     """Columns of rows that come batch by batch, as arrays [rows].
 
-    Numbers that are always there are as they are, others floats with NaN for null, and texts the numbers that
-    ``names`` gives them; of ``error`` it is known whether there is one.
+    Numbers that are always there are as they are, others floats with NaN for null, texts the numbers that
+    ``names`` gives them, and lists ``by_place``; of ``error`` it is known whether there is one.
     """
 
     def __init__(self, columns: Iterable[str]) -> None:
@@ -103,4 +114,6 @@ class Columns:
         values = values.cast(field.type)
         if name in self.names:
             return self.names[name].numbers(values)
+        if pa.types.is_list(field.type):
+            return by_place(values)
         return floats(values) if field.nullable else values.to_numpy(zero_copy_only=False)

@@ -75,6 +75,35 @@ def prefill_sparsity(run: Run) -> float | None:
     return 1 - run.engines.get("prefill_attended", 0) / available if available else None
 
 
+def accepted_at(run: Run) -> dict[int, Value]:
+    """Of the draft tokens at each place, from 1 on."""
+    drafted, accepted = (run.rows.complete(name).sum(0) for name in ("drafted", "accepted"))
+    return {place + 1: accepted[place] / drafted[place] for place in np.flatnonzero(drafted).tolist()}
+
+
+def tokens_a_pass(run: Run) -> float | None:
+    """Of chains that were drafted: a pass brings the token that it decides itself, and those it accepts."""
+    speculated = run.rows.complete("drafted").sum(-1) > 0
+    tokens = exact_sum(run.rows.complete("completion_tokens")[speculated])
+    passes = tokens - exact_sum(run.rows.complete("accepted")[speculated])
+    return tokens / passes if passes > 0 else None
+
+
+def draft_reads(run: Run) -> float | None:
+    """Of all that was read, that by drafts; None: nothing was drafted."""
+    found = run.rows.complete("draft_kv")
+    return (
+        float(np.nansum(found)) / run.totals.attended if run.totals.drafted and run.totals.attended else None
+    )
+
+
+def draft_time(run: Run) -> float | None:
+    """Of decode steps' time, that of draft steps."""
+    seconds = run.engines.get("decode_s", 0.0)
+    drafted = run.engines.get("draft_s")
+    return drafted / seconds if drafted is not None and seconds > 0 else None
+
+
 def no_answer(run: Run) -> float | None:
     return float(np.mean(run.rows.complete("extracted_answer") < 0)) if run.totals.graded else None
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seer_ray.analysis.clustered import ClusteredMean
-from seer_ray.analysis.columns import Array, Columns, exact_sum, floats
+from seer_ray.analysis.columns import Array, Columns, by_place, exact_sum, floats
 from seer_ray.analysis.sequential import Saved
 from seer_ray.results.schema import clean, schema
 from seer_ray.results.speed import Speed
@@ -51,6 +51,8 @@ class Totals:
         "completion_tokens",
         "attended_kv",
         "available_kv",
+        "drafted",
+        "accepted",
     )
     """That are read of a row."""
     SCHEMA: ClassVar[pa.Schema] = pa.schema([schema().field(name) for name in COLUMNS])
@@ -68,6 +70,9 @@ class Totals:
     tokens: int = 0
     attended: int = 0
     available: int = 0
+    drafted: int = 0
+    """Draft tokens; ``accepted``: those that became tokens."""
+    accepted: int = 0
     contexts: int = 0
     """Length of the context of each generated token, summed: what one head of one layer could have read."""
 
@@ -94,10 +99,17 @@ class Totals:
         self.attended += exact_sum(attended)
         self.available += exact_sum(available)
         self.contexts += exact_sum(length * prompt + length * (length - 1) // 2)
+        self.drafted += exact_sum(by_place(rows["drafted"]))
+        self.accepted += exact_sum(by_place(rows["accepted"]))
 
     @property
     def sparsity(self) -> float | None:
         return 1 - self.attended / self.available if self.available else None
+
+    @property
+    def acceptance(self) -> float | None:
+        """Of draft tokens; None: there were none."""
+        return self.accepted / self.drafted if self.drafted else None
 
     @property
     def mean_attended(self) -> float | None:
