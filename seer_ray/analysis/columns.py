@@ -70,21 +70,20 @@ def exact_sum(values: Array) -> int:
     return (int((wide >> 32).sum()) << 32) + int((wide & 0xFFFFFFFF).sum())
 
 
-def by_place(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    """Lists of whole numbers by draft place, [rows, MOST_DRAFTED]; 0: null, or no such place."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    counts = np.asarray(values.value_lengths().fill_null(0))
-    found = np.zeros((len(values), MOST_DRAFTED), np.int64)
-    found[np.arange(MOST_DRAFTED) < counts[:, None]] = np.asarray(values.flatten())
-    return found
+def by_place(values: pa.Array) -> NDArray[np.int64]:
+    """Lists of whole numbers summed by place, [MOST_DRAFTED]."""
+    flat, sums = np.asarray(values.flatten(), np.int64), np.zeros(MOST_DRAFTED, np.int64)
+    counts = np.asarray(values.value_lengths().drop_null())
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
+    np.add.at(sums, place, flat)
+    return sums
 
 
 class Columns:
     """Columns of rows that come batch by batch, as arrays [rows].
 
-    Numbers that are always there are as they are, others floats with NaN for null, texts the numbers that
-    ``names`` gives them, and lists ``by_place``; of ``error`` it is known whether there is one.
+    Numbers that are always there are as they are, others floats with NaN for null, and texts the numbers that
+    ``names`` gives them; of ``error`` it is known whether there is one.
     """
 
     def __init__(self, columns: Iterable[str]) -> None:
@@ -114,6 +113,4 @@ class Columns:
         values = values.cast(field.type)
         if name in self.names:
             return self.names[name].numbers(values)
-        if pa.types.is_list(field.type):
-            return by_place(values)
         return floats(values) if field.nullable else values.to_numpy(zero_copy_only=False)

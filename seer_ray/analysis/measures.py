@@ -77,24 +77,22 @@ def prefill_sparsity(run: Run) -> float | None:
 
 def accepted_at(run: Run) -> dict[int, Value]:
     """Of the draft tokens at each place, from 1 on."""
-    drafted, accepted = (run.rows.complete(name).sum(0) for name in ("drafted", "accepted"))
-    return {place + 1: accepted[place] / drafted[place] for place in np.flatnonzero(drafted).tolist()}
+    drafted, accepted = run.totals.drafted.tolist(), run.totals.accepted.tolist()
+    return {
+        place: own / all for place, (own, all) in enumerate(zip(accepted, drafted, strict=True), 1) if all
+    }
 
 
 def tokens_a_pass(run: Run) -> float | None:
     """Of chains that were drafted: a pass brings the token that it decides itself, and those it accepts."""
-    speculated = run.rows.complete("drafted").sum(-1) > 0
-    tokens = exact_sum(run.rows.complete("completion_tokens")[speculated])
-    passes = tokens - exact_sum(run.rows.complete("accepted")[speculated])
-    return tokens / passes if passes > 0 else None
+    passes = run.totals.drafted_tokens - int(run.totals.accepted.sum())
+    return run.totals.drafted_tokens / passes if passes > 0 else None
 
 
 def draft_reads(run: Run) -> float | None:
     """Of all that was read, that by drafts; None: nothing was drafted."""
-    found = run.rows.complete("draft_kv")
-    return (
-        float(np.nansum(found)) / run.totals.attended if run.totals.drafted and run.totals.attended else None
-    )
+    known = run.totals.drafted.any() and run.totals.attended
+    return run.totals.drafted_kv / run.totals.attended if known else None
 
 
 def draft_time(run: Run) -> float | None:

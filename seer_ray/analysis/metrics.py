@@ -84,7 +84,7 @@ class Metric:
     meaning: str
     unit: str
     columns: tuple[str, ...]
-    """Of a row, that it is computed from."""
+    """Of a row, that it is computed from, beside those that ``Totals`` sums up."""
     of: Callable[[Run], Value | Mapping[int, Value] | None]
     interval: tuple[str, str] | None = None
     """Names of the metrics that are the ends of its interval."""
@@ -110,7 +110,6 @@ _GRADE = ("problem_id", "correct", "error")
 _ANSWERS = (*_GRADE, "sample", "extracted_answer")
 _LENGTH = ("completion_tokens",)
 _KV = ("attended_kv", "available_kv")
-_DRAFTS = ("drafted", "accepted", "error")
 
 # fmt: off
 METRICS = (
@@ -215,18 +214,18 @@ METRICS = (
     Metric("speed/engine_captured_share", "decode steps that ran captured, not operation by operation",
            "fraction", (), captured_share,
            summary=Line("speed", lambda share: "" if share == 1 else f"{percent(share)} of steps captured")),
-    Metric("speculation/acceptance", "draft tokens that became tokens", "fraction", _DRAFTS,
+    Metric("speculation/acceptance", "draft tokens that became tokens", "fraction", (),
            lambda run: run.totals.acceptance, live="acceptance",
            summary=Line("drafts", lambda share: f"{percent(share)} accepted"),
            sweep=Column("accepted", percent, 5, True),
            report=Column("Drafts accepted", round_percent, 4, True)),
     Metric("speculation/acceptance_at_{k}", "the same at place k behind the last token that was decided",
-           "fraction", _DRAFTS, accepted_at),
+           "fraction", (), accepted_at),
     Metric("speculation/tokens_per_pass", "tokens for each dense pass, of chains that were drafted", "tokens",
-           (*_DRAFTS, *_LENGTH), tokens_a_pass,
+           (), tokens_a_pass,
            summary=Line("drafts", lambda n: f"{n:.2f} tokens for each dense pass")),
     Metric("speculation/draft_reads", "kv/attended that drafts read; the rest is what verified them",
-           "fraction", ("draft_kv", *_KV, *_DRAFTS), draft_reads,
+           "fraction", (), draft_reads,
            summary=Line("drafts", lambda share: f"{percent(share)} of the KV read by drafts")),
     Metric("speculation/draft_time", "of time/engine_decode_s, that of draft steps", "fraction", (),
            draft_time),
@@ -263,7 +262,9 @@ METRICS = (
 )
 # fmt: on
 
-COLUMNS = tuple(dict.fromkeys((*Totals.COLUMNS, *(name for metric in METRICS for name in metric.columns))))
+KEPT = tuple(dict.fromkeys(name for metric in METRICS for name in metric.columns))
+"""What is kept of each row."""
+COLUMNS = tuple(dict.fromkeys((*Totals.COLUMNS, *KEPT)))
 """What ``summarise`` reads of a table of completions."""
 GAUGES = {metric.name: metric.live for metric in METRICS if metric.live} | {
     "rows/total": "done",
@@ -295,7 +296,7 @@ def summarise(
         first: samples of a problem that count for accuracy, see ``Totals``
         saved: samples that were not taken; None: all were to be
     """
-    totals, rows = Totals(first), Rows(COLUMNS)
+    totals, rows = Totals(first), Rows(KEPT)
     for batch in batches:
         totals.add(batch)
         rows.add(batch)
