@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +16,8 @@ from seer_ray.analysis.racing import Decision, Verdict
 from seer_ray.config import works
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity
-from seer_ray.config.options import PlanConfig, RunConfig, SelectorConfig
-from seer_ray.config.selecting import PrefillConfig
+from seer_ray.config.options import RunConfig
+from seer_ray.config.speculating import DRAFTER, SPECULATE, speculated
 from seer_ray.results.folder import GRADED, RUN, RunFolder
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import open_store
@@ -55,8 +55,15 @@ class Contender:
 
     @property
     def budget(self) -> int | None:
-        """In tokens; None: dense."""
-        return None if self.dense else self.options.get(BUDGET)
+        """In tokens; None: dense, or drafted by n-grams."""
+        if self.dense or self.options.get(DRAFTER) == "ngram":
+            return None
+        return self.options.get(BUDGET)
+
+    @property
+    def lossless(self) -> bool:
+        """Its rows are those of dense decoding, which it does not do."""
+        return is_lossless(self.options)
 
 
 def first_samples(options: Mapping[str, Any]) -> int | None:
@@ -69,22 +76,13 @@ def _counted(rows: pa.Table, first: int | None) -> pa.Table:
 
 
 def is_dense(options: Mapping[str, Any]) -> bool:
-    """Whether a run with these options, by dotted name, reads the whole KV in every layer."""
-    layers = {name: value for name, value in options.items() if name.startswith("selector.layers.")}
-    said = {
-        item.name: options[f"plan.{item.name}"]
-        for item in fields(PlanConfig)
-        if f"plan.{item.name}" in options
-    }
-    prefill = {
-        item.name: options[f"selector.prefill.{item.name}"]
-        for item in fields(PrefillConfig)
-        if f"selector.prefill.{item.name}" in options
-    }
-    return works.is_dense(
-        SelectorConfig(str(options.get("selector.name")), layers=layers, prefill=PrefillConfig(**prefill)),
-        PlanConfig(**said),
-    )
+    """Whether a run with these options, by dotted name, reads the whole KV in every layer, token by token."""
+    return works.is_dense(*works.selection_in(options)) and not speculated(options)
+
+
+def is_lossless(options: Mapping[str, Any]) -> bool:
+    """Whether a run with these options has the rows of dense decoding, though it does not decode so."""
+    return speculated(options) and not works.selection_in(options)[0].prefill.asked
 
 
 def expand(uris: Sequence[str]) -> list[tuple[str, str]]:
@@ -181,12 +179,16 @@ def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> lis
         if is_dense(option):
             words = ["dense"]
             rest = [name for name in varying if not name.startswith(SELECTION)]
+        elif speculated(option) and option[DRAFTER] == "ngram":
+            words, rest = ["ngram"], [name for name in varying if not name.startswith(SELECTION)]
         else:
             words = [str(option.get("selector.name")), f"{option.get(BUDGET, 0):,}"]
+            if speculated(option) and option[DRAFTER] == "both":
+                words[0] = f"ngram+{words[0]}"
             if option.get("selector.threshold") is not None:
                 words.append(f"t{option['selector.threshold']:g}")
             rest = varying
-        words += _said([name for name in rest if name in option], option)
+        words += _said([name for name in rest if name in option and name != DRAFTER], option)
         made.append(" ".join(words))
     if len(set(made)) == len(made):
         return made
@@ -232,4 +234,5 @@ def baseline_of(settings: Sequence[Contender], of: Contender | None = None) -> C
 
 
 def _rest(setting: Contender) -> dict[str, Any]:
-    return {name: value for name, value in setting.options.items() if not name.startswith(SELECTION)}
+    free = (*SELECTION, SPECULATE, DRAFTER)
+    return {name: value for name, value in setting.options.items() if not name.startswith(free)}

@@ -20,6 +20,7 @@ from seer_ray.config.options import (
     options,
 )
 from seer_ray.config.selectors import SELECTORS, traits_of
+from seer_ray.config.speculating import check_speculation
 from seer_ray.config.works import anchor_at, layout_of, ratio_of, works
 
 PLACING = ("ratio", "named", "anchors")
@@ -46,6 +47,7 @@ def check(config: Any, prefix: str = "") -> None:
         raise ConfigError(f"train.betas={betas}: must be two numbers from 0 to below 1, such as [0.9,0.98]")
     if isinstance(config, RunConfig):
         check_selector(config.selector, config.engine, config.plan)
+        check_speculation(config.selector, config.engine, config.plan)
         parse_bytes(config.engine.kv_memory, "engine.kv_memory")
         check_marks(config.task.thinking_marks)
         check_thinking(config.sampling)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
+MOST_DRAFTED = 7
+"""Tokens that a pass of speculation verifies beside its own, at most."""
+
 
 def option(
     default: Any,

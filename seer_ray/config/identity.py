@@ -14,6 +14,7 @@ from typing import Any
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import JobConfig, options
 from seer_ray.config.secrets import redacted
+from seer_ray.config.speculating import DRAFTER, SPECULATE, decided, speculated
 
 
 def plain(config: JobConfig) -> dict[str, Any]:
@@ -39,12 +40,14 @@ class Identity:
 
     @cached_property
     def deciding(self) -> dict[str, Any]:
-        """By dotted name; what a mapping holds has names of its own."""
+        """By dotted name; what a mapping holds has names of its own. Of a run that speculates with what it
+        does so, which decides no row (see ``refuse_differences``), but is what such runs differ in."""
         flat = dict(_flatten(redacted(self.config)))  # folders of before had secrets in them
+        said = (SPECULATE, DRAFTER) if speculated(flat) else ()
         free = tuple(
             name
             for name, _, about in options(self.job())
-            if about["operational"] and not (about["bits"] and flat.get("engine.exact"))
+            if about["operational"] and not (about["bits"] and flat.get("engine.exact")) and name not in said
         )
         return {k: v for k, v in flat.items() if not any(k == f or k.startswith(f + ".") for f in free)}
 
@@ -56,10 +59,13 @@ class Identity:
     def refuse_differences(self, folder: Identity, where: str) -> None:
         """Raise ConfigError, one line, if what is in a folder was made with other settings than these.
 
-        An option that one side does not know (a newer version added it) stands at its default there.
+        An option that one side does not know (a newer version added it) stands at its default there. A run
+        that speculates has the rows of dense decoding, and so goes on with one that does not.
         """
         ours, theirs = self.deciding, folder.deciding
         defaults = {name: value for name, value, _ in options(self.job())}
+        if speculated(ours) or speculated(theirs):
+            ours, theirs = decided(ours, defaults), decided(theirs, defaults)
         found = []
         for name in sorted({*ours, *theirs}):
             mine, other = ours.get(name, defaults.get(name)), theirs.get(name, defaults.get(name))

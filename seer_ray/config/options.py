@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from seer_ray.config.fields import option, section
+from seer_ray.config.fields import MOST_DRAFTED, option, section
 from seer_ray.config.selecting import ModelConfig, PlanConfig, SelectorConfig
 
 MOST_LOGPROBS = 20
@@ -101,6 +101,20 @@ class EngineConfig:
     )
     exact: bool = option(
         False, "bitwise the same tokens whatever the batch mates, worker or restarts; slower"
+    )
+    speculate: str = option(
+        "0",
+        "tokens drafted before a dense pass decides them: rows are those of selector=dense, selector and "
+        "plan only draft; 0: off; auto: as many as measured times and each row's acceptance say",
+        choices=("0", *map(str, range(1, MOST_DRAFTED + 1)), "auto"),
+        operational=True,
+    )
+    drafter: str = option(
+        "selector",
+        "what drafts: sparse steps, as selector and plan say; n-grams of the prompt and of the chain itself; "
+        "or these where they are found and else those",
+        choices=("selector", "ngram", "both"),
+        operational=True,
     )
     require_fast: bool = option(
         False, "refuse, with the reason, settings whose decode steps cannot be captured", operational=True
@@ -382,7 +396,8 @@ class RunConfig(JobConfig):
         width = "" if selector.name == "dense" else str(selector.budget)
         if width and selector.threshold is not None:
             width = f"-t{selector.threshold:g}"
-        return [self.task.name, self.model.short, f"{selector.name}{width}"]
+        drafted = f"-speculate{self.engine.speculate}" if self.engine.speculate != "0" else ""
+        return [self.task.name, self.model.short, f"{selector.name}{width}{drafted}"]
 
 
 @dataclass

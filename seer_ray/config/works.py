@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import PlanConfig, SelectorConfig
+from seer_ray.config.selecting import PrefillConfig
 from seer_ray.config.selectors import SELECTORS, traits_of
 
 GATED = "gated"
@@ -135,3 +137,18 @@ def needs_gates(selector: SelectorConfig, plan: PlanConfig) -> bool:
 def selectors_of(selector: SelectorConfig, plan: PlanConfig) -> set[str]:
     """Names of all that some layer may have."""
     return {*(work.selector for _, work in works(selector, plan)), *selector.layers.values()}
+
+
+def selection_in(flat: Mapping[str, Any]) -> tuple[SelectorConfig, PlanConfig]:
+    """What options by dotted name say that layers read, as far as it says whether that is everything."""
+    layers = {name: value for name, value in flat.items() if name.startswith("selector.layers.")}
+    plan, prefill = (
+        {
+            item.name: flat[f"{section}.{item.name}"]
+            for item in fields(kind)
+            if f"{section}.{item.name}" in flat
+        }
+        for section, kind in (("plan", PlanConfig), ("selector.prefill", PrefillConfig))
+    )
+    name = str(flat.get("selector.name"))
+    return SelectorConfig(name, layers=layers, prefill=PrefillConfig(**prefill)), PlanConfig(**plan)

@@ -18,6 +18,7 @@ from seer_ray.config.compose import usual_selector
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import PlanConfig, RunConfig
 from seer_ray.config.paths import with_absolute_paths
+from seer_ray.config.speculating import OFF, SPECULATE, speculates
 from seer_ray.config.works import is_dense, needs_gates
 from seer_ray.driver import told
 from seer_ray.driver.decode import decode
@@ -56,6 +57,8 @@ def summary_of(session: Session) -> Summary:
     config, live, folder = session.config, session.monitor.live, session.folder.uri
     dense = is_dense(config.selector, config.plan)
     other = f"selector={usual_selector(config.model.gates) if dense else 'dense'}"
+    if speculates(config.engine):
+        other = f"{SPECULATE}={OFF}"
     batch = session.survey.batch
     plain = ["plan=null"] if config.plan != PlanConfig() else []
     plain += [f"selector.prefill.{name}=null" for name in config.selector.prefill.asked]

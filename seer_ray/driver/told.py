@@ -7,6 +7,7 @@ from typing import Any
 
 from seer_ray.config.options import JobConfig, ModelConfig, RunConfig, SweepConfig
 from seer_ray.config.secrets import redacted
+from seer_ray.config.speculating import speculates
 from seer_ray.config.works import is_dense
 from seer_ray.models.content import parameters
 from seer_ray.models.source import find
@@ -58,6 +59,12 @@ def _about(config: JobConfig) -> str:
         how = "dense"
     else:
         how = f"{config.selector.name}, budget {config.selector.budget:,}"
+    if speculates(config.engine):
+        how = (
+            "dense, by drafts of n-grams"
+            if config.engine.drafter == "ngram"
+            else f"dense, by drafts of {how}"
+        )
     return f"**{config.model.name}** on **{config.task.name}**, {how}"
 
 

@@ -15,8 +15,16 @@ from seer_ray.config.checks import check_sequential
 from seer_ray.config.compose import compose
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity, escaped
-from seer_ray.config.options import PlanConfig, RunConfig, SelectorConfig, SweepConfig, options
+from seer_ray.config.options import (
+    EngineConfig,
+    PlanConfig,
+    RunConfig,
+    SelectorConfig,
+    SweepConfig,
+    options,
+)
 from seer_ray.config.overrides import assignment, parse, show
+from seer_ray.config.speculating import DRAFTER, OFF, SPECULATE, speculates
 from seer_ray.config.works import is_dense
 
 if TYPE_CHECKING:
@@ -219,18 +227,23 @@ def _set(config: Any, name: str, value: Any) -> None:
 
 
 def _reads_all(config: RunConfig) -> bool:
-    """Whether every layer reads everything."""
-    return is_dense(config.selector, config.plan)
+    """Whether every layer reads everything, token by token."""
+    return is_dense(config.selector, config.plan) and not speculates(config.engine)
 
 
 def _canonical(config: RunConfig) -> RunConfig:
     """The same run with what means nothing in it at its default: a dense one has no budget."""
     config = _run(config, config.name)
+    if not speculates(config.engine):
+        config.engine.drafter = EngineConfig.drafter
+    elif config.engine.drafter == "ngram":
+        config.selector, config.plan = SelectorConfig("dense", prefill=config.selector.prefill), PlanConfig()
     return _made_dense(config) if _reads_all(config) else config
 
 
 def _made_dense(config: RunConfig) -> RunConfig:
     config.selector, config.plan = SelectorConfig(name="dense"), PlanConfig()
+    config.engine = replace(config.engine, speculate=OFF, drafter=EngineConfig.drafter)
     return config
 
 
@@ -258,22 +271,25 @@ def _identity(config: RunConfig) -> str:
 
 
 def _rest(config: RunConfig) -> str:
-    """All but the selection: what two points must share to be compared."""
-    return repr({k: v for k, v in _values(config).items() if not k.startswith(SELECTION) and k != BLOCK})
+    """All but the selection and what drafts: what two points must share to be compared."""
+    free = BLOCK, SPECULATE, DRAFTER
+    return repr({k: v for k, v in _values(config).items() if not k.startswith(SELECTION) and k not in free})
 
 
 def _slug(config: RunConfig, changes: Mapping[str, Any]) -> str:
-    """``quest-512``, ``seer-t0.01``, ``dense``, and what else the point differs in."""
-    selector, told = (
-        config.selector,
-        {"selector.name", "selector.budget", "selector.threshold", "plan.ranking"},
-    )
+    """``quest-512``, ``seer-t0.01``, ``dense``, ``ngram-speculate=4``, and what else the point differs in."""
+    selector, dense, drafted = config.selector, _reads_all(config), speculates(config.engine)
+    silent = {"selector.name", "selector.budget", "selector.threshold", "plan.ranking", DRAFTER}
+    if not drafted:
+        silent.add(SPECULATE)
     parts = [selector.name]
-    if not _reads_all(config):
+    if drafted and config.engine.drafter != "selector":
+        parts = ["ngram", *(parts if config.engine.drafter == "both" else ())]
+    if not dense and parts != ["ngram"]:
         parts.append(str(selector.budget) if selector.threshold is None else f"t{selector.threshold:g}")
     for name, value in changes.items():
-        silent = name in told or (_reads_all(config) and (name.startswith(SELECTION) or name == BLOCK))
-        if not silent and not (value is None and name.startswith("plan.")):
+        told = name not in silent and not (dense and (name.startswith(SELECTION) or name == BLOCK))
+        if told and not (value is None and name.startswith("plan.")):
             parts.append(f"{SHORT.get(name, name.rpartition('.')[2])}={show(value)}")
     safe = [re.sub(r"\.\.+", ".", re.sub(r"[^A-Za-z0-9._=]+", "_", part)).strip("_.")[:40] for part in parts]
     return "-".join(part for part in safe if part)[:100]

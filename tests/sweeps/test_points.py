@@ -138,3 +138,23 @@ def test_mistakes_are_named(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         expand(overrides)
     assert str(error.value).startswith(message)
+
+
+def test_speculation_is_a_point_like_any_other() -> None:
+    """Compared with dense decoding, which drafts nothing; one drafter where nothing is drafted."""
+    assert baselines("engine.speculate=0,4,auto") == {
+        "dense": "dense", SEER: "dense", f"{SEER}-speculate=4": "dense", f"{SEER}-speculate=auto": "dense",
+    }  # fmt: skip
+    assert baselines("engine.speculate=0,4", "engine.drafter=selector,ngram,both", "selector=seer,quest") == {
+        "dense": "dense",
+        SEER: "dense",
+        QUEST: "dense",
+        f"{SEER}-speculate=4": "dense",
+        f"{QUEST}-speculate=4": "dense",
+        "ngram-speculate=4": "dense",
+        f"ngram-{SEER}-speculate=4": "dense",
+        f"ngram-{QUEST}-speculate=4": "dense",
+    }
+    assert baselines("engine.speculate=0,4", "engine.drafter=ngram", "selector=dense") == {
+        "dense": "dense", "ngram-speculate=4": "dense",
+    }  # fmt: skip

@@ -1,0 +1,217 @@
+"""How many tokens are drafted for each row: from what steps take and from how often drafts were right.
+
+What is chosen here makes rows come sooner or later. It changes none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seer_ray.engine.speculation.times import StepTime
+
+Array = NDArray[np.int64]
+
+PRIOR = 4.0
+"""Draft tokens of all rows that a row's own count beside."""
+FADE = 0.95, 0.99
+"""Weight of a pass beside the next one, in the chance of a row and of all rows."""
+FIRST = 0.7
+"""Chance of a draft token before any was verified."""
+GAIN = 1.015
+"""Another length must be so many times as fast before it is taken."""
+SHARE = 0.008
+"""Of the time, that trying other lengths may cost."""
+FRESH = 16
+"""Rounds for which a length that was tried is not tried again."""
+TRIED = (0, 2, 4, 7)
+"""Lengths that are tried; what others take is between them."""
+USUAL = 4
+"""Length that is measured first."""
+KEEN = 0.2
+"""Weight of the newest pass in what a length takes beside the line through all."""
+
+
+class Chance:
+    """Of a draft token to be right if those before it were, from the latest passes.
+
+    Args:
+        of: that of all rows, which this one is near until it is known better; None: it is that itself.
+    """
+
+    def __init__(self, of: Chance | None = None) -> None:
+        self._of, self._fade = of, FADE[of is None]
+        self._right = self._tried = 0.0
+
+    @property
+    def value(self) -> float:
+        prior = FIRST if self._of is None else self._of.value
+        return (self._right + PRIOR * prior) / (self._tried + PRIOR)
+
+    def take(self, drafted: int, accepted: int) -> None:
+        """A pass: the draft tokens behind the first wrong one say nothing."""
+        self._right = self._fade * self._right + accepted
+        self._tried = self._fade * self._tried + min(accepted + 1, drafted)
+        if self._of is not None:
+            self._of.take(drafted, accepted)
+
+
+class Row(NamedTuple):
+    """One of a batch."""
+
+    context: int
+    """Tokens in its cache."""
+    most: int
+    """Tokens that may be drafted for it; 0: none."""
+    chance: float
+    """See ``Chance``."""
+    found: bool = False
+    """Its draft is there (n-grams) and takes no steps."""
+
+
+class Lengths:
+    """Draft lengths of each pass.
+
+    Args:
+        longest: of any row.
+        auto: as is fastest; else as long as may be.
+    """
+
+    def __init__(self, longest: int, auto: bool) -> None:
+        self._longest, self._auto = longest, auto
+        self._plain, self._draft, self._verify = StepTime(), StepTime(), StepTime()
+        self._beside: dict[int, float] = {}
+        """Length -> what its verification takes, over what the line says."""
+        self._seen: dict[int, int] = {}
+        """Length -> round in which it was last measured."""
+        self._round, self._credit = 0, 0.0
+        self._chosen = self._asked = 0
+        self._trial: tuple[float, float] | None = None
+        """Of a length that is being tried: seconds a token of the best one, and tokens expected."""
+
+    def choose(self, rows: Sequence[Row]) -> list[int]:
+        """Draft tokens of each row in the pass to come; all 0: a plain step."""
+        self._trial = None
+        if not self._auto or not rows:
+            return [min(self._longest, row.most) for row in rows]
+        batch = _Batch(rows)
+        longest = min(self._longest, int(batch.most.max(initial=0)))
+        self._asked = self._best(batch, longest) if longest else 0
+        return self._trimmed(batch, self._asked)
+
+    def took(self, rows: Sequence[Row], lengths: Sequence[int], draft_s: float, verify_s: float) -> None:
+        """What a pass took.
+
+        Args:
+            rows: as they were given to ``choose``.
+            lengths: as they were drafted.
+            draft_s: of all draft steps; 0: there were none.
+            verify_s: of the pass that verified, or of the plain step.
+        """
+        if not self._auto or not rows:
+            return
+        self._round += 1
+        batch, drafted = _Batch(rows), np.array(lengths)
+        if (longest := int(drafted.max())) == 0:
+            self._plain.take(verify_s, *batch.plain)
+        else:
+            if steps := batch.steps(drafted):
+                self._draft.take(draft_s / steps, *batch.drafting)
+            size = batch.verified(drafted)
+            self._verify.take(verify_s, *size)
+            beside = min(max(verify_s / self._verify.expected(*size), 0.5), 2.0)
+            before = self._beside.get(longest, 1.0)
+            self._beside[longest] = before + KEEN * (beside - before)
+        for length in {longest, self._asked}:
+            self._seen[length] = self._round
+        self._credit += SHARE * (draft_s + verify_s)
+        if self._trial is not None:
+            pace, tokens = self._trial
+            self._credit -= max(0.0, draft_s + verify_s - tokens * pace)
+
+    def _best(self, batch: _Batch, longest: int) -> int:
+        some = min(USUAL, longest)
+        if self._plain.measured < 2:
+            return 0
+        if self._verify.measured < 2 or (self._draft.measured < 2 and not batch.found.all()):
+            return some
+        rates = [self._rate(batch, length) for length in range(longest + 1)]
+        now, best = min(self._chosen, longest), max(range(longest + 1), key=lambda length: rates[length].pace)
+        if rates[best].pace > GAIN * rates[now].pace:
+            self._chosen = now = best
+        tried = [length for length in TRIED if length <= longest and length != now]
+        oldest = min(tried, key=lambda length: self._seen.get(length, -FRESH))
+        if self._round - self._seen.get(oldest, -FRESH) >= FRESH:
+            tokens, seconds = rates[oldest]
+            if seconds - tokens / rates[now].pace <= self._credit:
+                self._trial = 1 / rates[now].pace, tokens
+                return oldest
+        return now
+
+    def _rate(self, batch: _Batch, length: int) -> _Rate:
+        if length == 0:
+            return _Rate(float(len(batch.most)), self._plain.expected(*batch.plain))
+        lengths = np.minimum(length, batch.most)
+        known = sorted(self._beside)
+        beside = float(np.interp(length, known, [self._beside[each] for each in known]))
+        seconds = self._verify.expected(*batch.verified(lengths)) * beside
+        if steps := batch.steps(lengths):
+            seconds += steps * self._draft.expected(*batch.drafting)
+        return _Rate(batch.expected(lengths), seconds)
+
+    def _trimmed(self, batch: _Batch, length: int) -> list[int]:
+        """Without the draft tokens that bring less than they cost."""
+        lengths = np.minimum(length, batch.most)
+        if not length or self._verify.measured < 2 or len(lengths) == 1:
+            return lengths.tolist()  # type: ignore[no-any-return]
+        rate = self._rate(batch, length)
+        cost = (self._verify.slope(0) + self._verify.slope(2) * batch.context) * rate.pace
+        # chance ** length < cost: the last token is not worth it.
+        with np.errstate(divide="ignore"):
+            worth = np.floor(np.log(cost) / np.log(batch.chance))
+        kept = np.minimum(lengths, np.maximum(worth, 0)).astype(int)
+        return (kept if kept.any() else lengths).tolist()  # type: ignore[no-any-return]
+
+
+class _Rate(NamedTuple):
+    """Of a length."""
+
+    tokens: float
+    """That a pass is expected to bring."""
+    seconds: float
+
+    @property
+    def pace(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+
+class _Batch:
+    """Rows as arrays, and the sizes of their steps as ``StepTime`` takes them."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.context = np.array([row.context for row in rows])
+        self.most = np.array([row.most for row in rows])
+        self.chance = np.clip([row.chance for row in rows], 1e-3, 1 - 1e-3)
+        self.found = np.array([row.found for row in rows])
+        self.plain = len(rows), int(self.context.sum())
+        """Rows, and keys."""
+        stepping = ~self.found & (self.most > 0)
+        self.drafting = int(stepping.sum()), int(self.context[stepping].sum())
+        """The same of those that draft steps are for."""
+
+    def verified(self, lengths: Array) -> tuple[int, int, int]:
+        """Query tokens, keys, and pairs of both."""
+        queries = lengths + 1
+        return int(queries.sum()), self.plain[1], int((self.context * queries).sum())
+
+    def steps(self, lengths: Array) -> int:
+        """Draft steps."""
+        return int(lengths[~self.found].max(initial=0))
+
+    def expected(self, lengths: Array) -> float:
+        """Tokens of a pass: those drafts that are right, and in each row the one behind them."""
+        return float(((1 - self.chance ** (lengths + 1)) / (1 - self.chance)).sum())
