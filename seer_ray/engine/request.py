@@ -62,7 +62,7 @@ class Counters:
     """What the tokens of a request cost. On disk under these names: ``results.chain``, ``results.schema``."""
 
     attended_kv: int = 0
-    """KV tokens read to produce them, summed over steps, layers and KV heads."""
+    """KV tokens read to produce them, summed over steps, layers and KV heads; by drafts, too."""
     available_kv: int = 0
     """KV tokens that dense attention would have read."""
     queued_s: float = 0.0
@@ -72,6 +72,12 @@ class Counters:
     """``attended_kv`` of each layer; empty: not known."""
     first_token_s: float = 0.0
     """From its submission to an engine to its first token; 0: not known."""
+    drafted: tuple[int, ...] = ()
+    """Passes with a draft token at each place behind the token before; empty: none was drafted."""
+    accepted: tuple[int, ...] = ()
+    """Those of them that became tokens."""
+    draft_kv: int = 0
+    """Of ``attended_kv``, what drafts read."""
 
 
 class TokenLogprobs(NamedTuple):

@@ -143,7 +143,7 @@ class Lengths:
         if rates[best].pace > GAIN * rates[now].pace:
             self._chosen = now = best
         tried = [length for length in TRIED if length <= longest and length != now]
-        oldest = min(tried, key=lambda length: self._seen.get(length, -FRESH))
+        oldest = min(tried or [now], key=lambda length: self._seen.get(length, -FRESH))
         if self._round - self._seen.get(oldest, -FRESH) >= FRESH:
             tokens, seconds = rates[oldest]
             if seconds - tokens / rates[now].pace <= self._credit:
