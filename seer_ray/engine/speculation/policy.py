@@ -31,8 +31,9 @@ TRIED = (0, 2, 4, 7)
 """Lengths that are tried; what others take is between them."""
 USUAL = 4
 """Length that is measured first."""
-KEEN = 0.2
-"""Weight of the newest pass in what a length takes beside the line through all."""
+KEEN, FARTHEST_OFF = 0.2, 0.15
+"""Weight of the newest pass in what a length takes beside the line through all, and how far off it may be:
+what else runs on the machine makes single ones slow."""
 
 
 class Chance:
@@ -122,9 +123,9 @@ class Lengths:
                 self._draft.take(draft_s / steps, *batch.drafting)
             size = batch.verified(drafted)
             self._verify.take(verify_s, *size)
-            beside = min(max(verify_s / self._verify.expected(*size), 0.5), 2.0)
             before = self._beside.get(longest, 1.0)
-            self._beside[longest] = before + KEEN * (beside - before)
+            off = verify_s / self._verify.expected(*size) - before
+            self._beside[longest] = before + KEEN * min(max(off, -FARTHEST_OFF), FARTHEST_OFF)
         for length in {longest, self._asked}:
             self._seen[length] = self._round
         self._credit += SHARE * (draft_s + verify_s)
