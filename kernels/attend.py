@@ -1,4 +1,4 @@
-"""Decode attention of one new token a row over selected pages."""
+"""Decode attention over selected pages, of one new token a row or of a few."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 
 from seer_ray.kernels import cpu, gpu
 from seer_ray.kernels.quantise import KV, tensors
+from seer_ray.kernels.spans import Spans
 
 SPLIT = 8
 """Pages that are folded into one partial result: 512 tokens at the default block size."""
@@ -20,6 +21,8 @@ def attend(
     scale: float,
     skips: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    spans: Spans | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Softmax attention over the selection; an identity list makes it dense paged attention.
 
@@ -38,6 +41,10 @@ def attend(
             ``[rows]`` int64, at most ``block``; None: none.
         sinks: a logit of each query head that takes its share of the softmax and has no value (gpt-oss),
             fp32 ``[q_heads]``; None: none.
+        spans: rows have several queries, which read K and V once: ``q`` and the result are ``[queries,
+            q_heads, head_dim]``, and what is said of a row holds for its last query. None: one each.
+        window: a query sees the last tokens only, so many, its own included, and the list begins with the
+            page of the first of them; None: all.
 
     Returns:
         ``[rows, q_heads, head_dim]``.
@@ -45,10 +52,10 @@ def attend(
     if gpu.takes(kv) and gpu.fits(kv):
         from seer_ray.kernels import triton_attend
 
-        return triton_attend.attend(q, kv, page_ids, counts, tails, scale, skips, sinks)
+        return triton_attend.attend(q, kv, page_ids, counts, tails, scale, skips, sinks, spans, window)
     if cpu.takes(kv, q.shape[1] // kv.shape[1], kv.shape[3], kv.shape[4]):
-        return cpu.attend(q, kv, page_ids, counts, tails, scale, SPLIT, skips, sinks)
-    return reference(q, kv, page_ids, counts, tails, scale, skips, sinks)
+        return cpu.attend(q, kv, page_ids, counts, tails, scale, SPLIT, skips, sinks, spans, window)
+    return reference(q, kv, page_ids, counts, tails, scale, skips, sinks, spans, window)
 
 
 def reference(
@@ -60,10 +67,22 @@ def reference(
     scale: float,
     skips: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    spans: Spans | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """The definition of ``attend`` in torch."""
-    rows, q_heads, dim = q.shape
+    """The definition of ``attend`` in torch: a query of a span is a row of its own."""
     heads, block = kv.shape[1], kv.shape[3]
+    if spans is not None:
+        seen, live = spans.seen((counts - 1) * block + tails.unsqueeze(1))  # [queries, kv_heads]
+        seen = seen.clamp(min=1)
+        own = page_ids[spans.row_of], (seen - 1) // block + 1, (seen[:, 0] - 1) % block + 1
+        before = None if skips is None else skips[spans.row_of]
+        out = reference(q, kv, *own, scale, before, sinks, None, window)
+        return out.masked_fill(~live.view(-1, 1, 1), 0)
+    if window is not None:
+        hidden = ((counts - 1) * block + tails.unsqueeze(1))[:, 0] - window
+        skips = torch.maximum(hidden, skips if skips is not None else torch.zeros_like(hidden))
+    rows, q_heads, dim = q.shape
     # Reading one scalar of a CPU tensor is free; on a device the full capacity is walked instead.
     used = page_ids.shape[2] if q.is_cuda else int(counts.max())
     head = torch.arange(heads, device=q.device).view(1, heads, 1)

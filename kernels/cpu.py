@@ -13,6 +13,7 @@ import torch
 from seer_ray.kernels import compiled
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.quantise import KV, tensors
+from seer_ray.kernels.spans import Spans
 
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
 FEW = 32
@@ -80,6 +81,8 @@ def attend(
     split: int,
     skips: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    spans: Spans | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
     """See ``kernels.attend``."""
     numbers, scales = tensors(kv)
@@ -88,8 +91,13 @@ def attend(
     if page_ids.stride(2) != 1:
         page_ids = page_ids.contiguous()
     skips, sinks = (part.contiguous() if part is not None else None for part in (skips, sinks))
-    out = torch.empty_like(q)
-    compiled.operation("attend")(q, numbers, scales, page_ids, counts, tails, skips, sinks, out, split, scale)
+    starts, lives, most = (None, None, 1) if spans is None else (spans.starts, spans.lives, spans.most)
+    # Queries of no row give zeros.
+    out = torch.empty_like(q) if spans is None else torch.zeros_like(q)
+    last = (out, split, -1 if window is None else window, most, scale)
+    compiled.operation("attend")(
+        q, numbers, scales, page_ids, counts, tails, skips, starts, lives, sinks, *last
+    )
     return out.to(dtype)
 
 

@@ -39,18 +39,20 @@ void by_dtype(const Tensor& x, Run run) {
 bool quantised(const Tensor& kv) { return kv.scalar_type() == ScalarType::Char; }
 
 void attend_(Tensor q, Tensor kv, Maybe scales, Tensor page_ids, Tensor counts, Tensor tails, Maybe skips,
-             Maybe sinks, Tensor out, int64_t split, double scale) {
-  const int64_t rows = q.size(0), q_heads = q.size(1), dim = q.size(2), heads = kv.size(1), block = kv.size(3);
-  const int64_t width = page_ids.size(2), group = q_heads / heads;
+             Maybe starts, Maybe lives, Maybe sinks, Tensor out, int64_t split, int64_t window, int64_t most,
+             double scale) {
+  const int64_t rows = page_ids.size(0), q_heads = q.size(1), dim = q.size(2), heads = kv.size(1), block = kv.size(3);
+  const int64_t width = page_ids.size(2), group = q_heads / heads, splits = (width + split - 1) / split;
   // Kept: it is as large in the next layer and step.
   static thread_local std::vector<float> workspace;
-  workspace.resize(std::max<size_t>(workspace.size(), rows * ((width + split - 1) / split) * q_heads * (dim + 2)));
+  workspace.resize(std::max<size_t>(workspace.size(), q.size(0) * splits * q_heads * (dim + 2)));
   const auto run = [&](auto number, auto cached) {
     using Q = decltype(number);
     using T = decltype(cached);
     attend<Q, T>(at<Q>(q), at<T>(kv), at<float>(scales), at<int64_t>(page_ids), page_ids.stride(0),
-                 page_ids.stride(1), at<int64_t>(counts), at<int64_t>(tails), at<int64_t>(skips), at<float>(sinks),
-                 at<Q>(out), workspace.data(), rows, heads, group, block, dim, width, split, scale);
+                 page_ids.stride(1), at<int64_t>(counts), at<int64_t>(tails), at<int64_t>(skips),
+                 at<int64_t>(starts), at<int64_t>(lives), at<float>(sinks), at<Q>(out), workspace.data(), rows, heads,
+                 group, block, dim, width, split, window, most, scale);
   };
   if (quantised(kv)) {
     run(float(), int8_t());
@@ -188,7 +190,8 @@ void target_max_(Tensor q, Tensor keys, Tensor sums, Tensor out, int64_t first) 
 SEER_RAY_DEFINE(LIBRARY, m) {
   m.def(
       "attend(Tensor q, Tensor kv, Tensor? scales, Tensor page_ids, Tensor counts, Tensor tails, Tensor? skips, "
-      "Tensor? sinks, Tensor(a!) out, int split, float scale) -> ()");
+      "Tensor? starts, Tensor? lives, Tensor? sinks, Tensor(a!) out, int split, int window, int most, float scale) "
+      "-> ()");
   m.def(
       "prefill(Tensor q, Tensor kv, Tensor? scales, Tensor work, Tensor table, Tensor? page_ids, Tensor? counts, "
       "Tensor? sinks, Tensor(a!) out, int window, float scale) -> ()");

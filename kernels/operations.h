@@ -7,12 +7,15 @@
 
 namespace seer_ray {
 
-// Q: of queries and results. T: of the cache. skips and sinks null: none. workspace: rows * heads * (width / split, rounded up) * group * (dim + 2).
+// Q: of queries and results. T: of the cache. skips and sinks null: none. A row has `lives` queries, `most` at most, the
+// first of which is number `starts`; both null: one each, in order. window -1: none. workspace: queries of all rows *
+// heads * (width / split, rounded up) * group * (dim + 2).
 template <typename Q, typename T>
 void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_ids, int64_t row_stride,
             int64_t head_stride, const int64_t* counts, const int64_t* tails, const int64_t* skips,
-            const float* sinks, Q* out, float* workspace, int64_t rows, int64_t heads, int64_t group,
-            int64_t block, int64_t dim, int64_t width, int64_t split, float scale);
+            const int64_t* starts, const int64_t* lives, const float* sinks, Q* out, float* workspace, int64_t rows,
+            int64_t heads, int64_t group, int64_t block, int64_t dim, int64_t width, int64_t split, int64_t window,
+            int64_t most, float scale);
 
 // work [tiles, 6]: index, chunk, block, position of the first token and of the one past the last, first packed token.
 // page_ids null: all pages of the chunk. lists: of pages, one for each KV head or each query head. window -1: none.

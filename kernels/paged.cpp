@@ -17,7 +17,7 @@ namespace seer_ray {
 
 namespace {
 
-constexpr int kMaxGroup = 16, kMaxBlock = 256, kMaxDim = 256;
+constexpr int kMaxBlock = 256, kMaxDim = 256;
 constexpr int kApart = kMaxBlock + kColumns;  // between rows of logits, which are written in fours
 
 constexpr int64_t kAhead = 4096;  // bytes between what is read and what is asked for: pages lie anywhere
@@ -47,7 +47,10 @@ template <typename T, int DIM, int ROWS>
     each<kColumns>([&](auto c) __attribute__((always_inline)) {
       Floats key = floats<kWhole<DIM>>(keys[c] + d, dim - d);
       keep(key);
-      each<ROWS>([&](auto r) __attribute__((always_inline)) { sum[r][c] += row[r] * key; });
+      each<ROWS>([&](auto r) __attribute__((always_inline)) {
+        sum[r][c] += row[r] * key;
+        keep(sum[r][c]);
+      });
     });
   }
   each<ROWS>([&](auto r) __attribute__((always_inline)) { out[r] = sums(sum[r]); });
@@ -75,7 +78,10 @@ template <typename T, int DIM, int ROWS, int COUNT>
     each<COUNT>([&](auto c) __attribute__((always_inline)) {
       Floats value = floats<kWhole<DIM>>(values + t * dim + c * kLanes, left - c * kLanes);
       keep(value);
-      each<ROWS>([&](auto r) __attribute__((always_inline)) { sum[r][c] += weight[r] * value; });
+      each<ROWS>([&](auto r) __attribute__((always_inline)) {
+        sum[r][c] += weight[r] * value;
+        keep(sum[r][c]);
+      });
     });
   }
   each<ROWS>([&](auto r) __attribute__((always_inline)) {
@@ -133,7 +139,8 @@ void attend_split(const float* q, int64_t stride, const T* kv, const float* scal
   for (int64_t i = first; i < last; ++i) {
     const int64_t at = (pages[i] * heads + head) * 2 * block;
     const T *k = kv + at * dim, *v = k + block * dim;
-    const int64_t here = std::min(block, seen.most() - i * block), from = std::max<int64_t>(0, seen.first(0) - i * block);
+    const int64_t here = std::min(block, seen.most() - i * block);
+    const int64_t from = std::min(here, std::max<int64_t>(0, seen.first(0) - i * block));
     const T* next = i + 1 < last ? kv + (pages[i + 1] * heads + head) * 2 * block * dim : k;
     for (int64_t t = from; t < here; t += kColumns) {
       const T* keys[kColumns];
@@ -249,40 +256,58 @@ int64_t above(const float* scores, int64_t begin, int64_t last, int64_t complete
 template <typename Q, typename T>
 void attend(const Q* q, const T* kv, const float* scales, const int64_t* page_ids, int64_t row_stride,
             int64_t head_stride, const int64_t* counts, const int64_t* tails, const int64_t* skips,
-            const float* sinks, Q* out, float* workspace, int64_t rows, int64_t heads, int64_t group,
-            int64_t block, int64_t dim, int64_t width, int64_t split, float scale) {
-  const int64_t splits = (width + split - 1) / split, size = group * (dim + 2);
+            const int64_t* starts, const int64_t* lives, const float* sinks, Q* out, float* workspace, int64_t rows,
+            int64_t heads, int64_t group, int64_t block, int64_t dim, int64_t width, int64_t split, int64_t window,
+            int64_t most, float scale) {
+  const int64_t splits = (width + split - 1) / split, size = dim + 2, stride = stride_of(dim);
+  const auto live = [=](int64_t row) { return lives ? lives[row] : 1; };
+  const auto start = [=](int64_t row) { return starts ? starts[row] : row; };
+  // Partial results of a row, KV head and split, [queries, group, size].
+  const auto kept = [=](int64_t row, int64_t head, int64_t part) {
+    return workspace + (start(row) * heads * splits + (head * splits + part) * live(row)) * group * size;
+  };
 #pragma omp parallel
   {
+    static thread_local std::vector<float> own;
+    own.resize(std::max<size_t>(own.size(), most * group * (stride + kApart + 1) + kLine));
+    float* scaled = own.data() + (kLine - reinterpret_cast<uintptr_t>(own.data()) % kLine) / sizeof(float);
+    float *logits = scaled + most * group * stride, *shrink = logits + most * group * kApart;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t unit = 0; unit < rows * heads * splits; ++unit) {
       const int64_t row = unit / (heads * splits), head = unit / splits % heads, part = unit % splits;
-      const int64_t count = counts[row * heads + head], first = part * split;
-      if (first >= count) continue;
-      alignas(kLine) float scaled[kMaxGroup * kMaxDim];
-      float logits[kMaxGroup * kApart], shrink[kMaxGroup];
-      const int64_t stride = stride_of(dim);
-      scale_queries(q + (row * heads + head) * group * dim, group, dim, scale, stride, scaled);
-      const Seen seen{group, group, (count - 1) * block + tails[row], skips ? skips[row] : 0, -1};
+      const int64_t count = counts[row * heads + head], first = part * split, queries = live(row);
+      if (first >= count || queries == 0) continue;
+      for (int64_t j = 0; j < queries; ++j) {
+        scale_queries(q + ((start(row) + j) * heads + head) * group * dim, group, dim, scale, stride,
+                      scaled + j * group * stride);
+      }
+      const Seen seen{queries * group, group, (count - 1) * block + tails[row] - (queries - 1), skips ? skips[row] : 0,
+                      window};
       auto run = dim == 64 ? attend_split<T, 64> : dim == 128 ? attend_split<T, 128> : attend_split<T, 0>;
       run(scaled, stride, kv, scales, page_ids + row * row_stride + head * head_stride, first,
-          std::min(first + split, count), seen, head, heads, block, dim, workspace + unit * size, logits, shrink);
+          std::min(first + split, count), seen, head, heads, block, dim, kept(row, head, part), logits, shrink);
     }
     // In order of position, so that the sum is the same whichever thread finished first.
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < rows * heads * group; ++item) {
-      const int64_t pair = item / group, h = item % group;
-      const int64_t used = (counts[pair] + split - 1) / split;
-      const float* state = workspace + pair * splits * size + h * (dim + 2);
-      float peak = state[0], total = 0.0f, result[kMaxDim] = {};
-      for (int64_t s = 1; s < used; ++s) peak = std::max(peak, state[s * size]);
-      for (int64_t s = 0; s < used; ++s) {
-        const float weight = fast_exp(state[s * size] - peak);
-        total += weight * state[s * size + 1];
-        for (int64_t d = 0; d < dim; ++d) result[d] += weight * state[s * size + 2 + d];
+      const int64_t pair = item / group, row = pair / heads, head = pair % heads, h = item % group, queries = live(row);
+      for (int64_t j = 0; j < queries; ++j) {
+        // What a query does not see changes nothing: its sums are those of a row of its own.
+        const int64_t seen = (counts[pair] - 1) * block + tails[row] - (queries - 1) + j;
+        const int64_t used = ((seen - 1) / block + split) / split;
+        const float* state = kept(row, head, 0) + (j * group + h) * size;
+        const int64_t apart = queries * group * size;
+        float peak = state[0], total = 0.0f, result[kMaxDim] = {};
+        for (int64_t s = 1; s < used; ++s) peak = std::max(peak, state[s * apart]);
+        for (int64_t s = 0; s < used; ++s) {
+          const float weight = fast_exp(state[s * apart] - peak);
+          total += weight * state[s * apart + 1];
+          for (int64_t d = 0; d < dim; ++d) result[d] += weight * state[s * apart + 2 + d];
+        }
+        if (sinks) total += std::exp(sinks[head * group + h] - peak);  // may be infinite
+        Q* to = out + ((start(row) + j) * heads * group + head * group + h) * dim;
+        for (int64_t d = 0; d < dim; ++d) store(to + d, result[d] / total);
       }
-      if (sinks) total += std::exp(sinks[pair % heads * group + h] - peak);  // may be infinite
-      for (int64_t d = 0; d < dim; ++d) store(out + item * dim + d, result[d] / total);
     }
   }
 }

@@ -1,9 +1,10 @@
 """Decode attention over selected pages in Triton: ``attend`` on a GPU.
 
 One program reads one split of ``SPLIT_TOKENS`` tokens of one row and KV head with all query heads of the
-group packed into one tile. A second launch folds the partial results of a row from left to right. The tree
-of additions depends on the row's own count alone: not on its batch mates, the padded width or the
-number of processors. Of a cache in 8 bits, scales of K multiply the logits and those of V the shares.
+group, of all queries of the row, packed into one tile. A second launch (``triton_fold``) folds the partial
+results of a row from left to right. The tree of additions depends on the row's own count alone: not on its
+batch mates, the padded width or the number of processors. Of a cache in 8 bits, scales of K multiply the
+logits and those of V the shares.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import triton.language as tl
 
 from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
 from seer_ray.kernels.quantise import KV, tensors
+from seer_ray.kernels.spans import Spans
+from seer_ray.kernels.triton_fold import FOLD, fold_splits, sink_share
 
 SPLIT_TOKENS = 256
 """Tokens behind one partial result. For a group of 4 the partials cost 3 % of the bytes of K and V."""
-FOLD = 16
-"""Partial results that are read at once when they are folded."""
 TILE_NUMBERS = {2: 8192, 4: 2048}
 """Of a K tile, by bytes a number of q. In 16 bits, two buffers of K and V and three programs fit on one
 processor of an H100 or H200; in fp32 (no tensor cores) what fits in the registers. Half of it for
@@ -28,7 +29,17 @@ WARPS = 4
 LOWEST = tl.constexpr(-3e38)
 """Below every logit, and finite."""
 # Whether one of these is a multiple of 16 is not worth a kernel of its own.
-VARYING = ["splits", "ids_row", "ids_head", "counts_row", "counts_head", "tails_row", "skips_row"]
+VARYING = [
+    "splits",
+    "queries",
+    "window",
+    "ids_row",
+    "ids_head",
+    "counts_row",
+    "counts_head",
+    "tails_row",
+    "skips_row",
+]
 
 
 def attend(
@@ -40,25 +51,31 @@ def attend(
     scale: float,
     skips: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    spans: Spans | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
     """See ``kernels.attend``. A row whose count is 0 gives zeros.
 
     Allocates its result and its partials from torch's caching allocator, which a CUDA graph may capture.
     """
-    rows, q_heads, dim = q.shape
-    heads, block, width = kv.shape[1], kv.shape[3], page_ids.shape[2]
+    queries, q_heads, dim = q.shape
+    rows, heads, block, width = len(page_ids), kv.shape[1], kv.shape[3], page_ids.shape[2]
     group = q_heads // heads
     numbers, scales = tensors(kv)
     if scales is None:
         q = q.to(kv.dtype)
     if q.stride(2) != 1:
         q = q.contiguous()
-    shape = tiling(dim, group, block, q.element_size(), scales is not None)
-    extras = {"SKIPS": skips is not None, "SINKS": sinks is not None}
+    most = 1 if spans is None else spans.most
+    shape = tiling(dim, group, block, q.element_size(), scales is not None, most)
+    extras = {"SKIPS": skips is not None, "SINKS": sinks is not None, "SPANS": most if spans else 0}
     splits = -(-width // shape["SPLIT_PAGES"])
-    out = torch.empty(rows, q_heads, dim, dtype=q.dtype, device=q.device)
+    # Queries of no row give zeros.
+    made = torch.empty if spans is None else torch.zeros
+    out = made(queries, q_heads, dim, dtype=q.dtype, device=q.device)
     # Sums and peaks lie behind the weighted values.
-    partials = torch.empty(rows * q_heads * splits * (dim + 2), dtype=torch.float32, device=q.device)
+    partials = torch.empty(queries * q_heads * splits * (dim + 2), dtype=torch.float32, device=q.device)
+    starts, lives = (tails, tails) if spans is None else (spans.starts, spans.lives)
     attend_splits[(splits, heads, rows)](
         q,
         numbers,
@@ -67,11 +84,15 @@ def attend(
         counts,
         tails,
         tails if skips is None else skips,
+        starts,
+        lives,
         tails if sinks is None else sinks,
         out,
         partials,
         scale * 1.4426950408889634,
         splits,
+        queries,
+        -1 if window is None else window,
         q.stride(0),
         q.stride(1),
         page_ids.stride(0),
@@ -83,21 +104,29 @@ def attend(
         0 if skips is None else skips.stride(0),
         **shape,
         **extras,
+        WINDOW=window is not None,
         STAGES=STAGES,
         INTERPRETED=INTERPRETED,
     )
     if splits > 1:
-        fold_splits[(q_heads, rows)](
+        fold_splits[(q_heads, rows, most)](
             counts,
+            tails,
+            starts,
+            lives,
             tails if sinks is None else sinks,
             partials,
             out,
             splits,
+            queries,
             counts.stride(0),
             counts.stride(1),
+            tails.stride(0),
             GROUP=group,
             DIM=dim,
             DIM_PADDED=shape["DIM_PADDED"],
+            BLOCK=block,
+            SPANS=extras["SPANS"],
             SPLIT_PAGES=shape["SPLIT_PAGES"],
             FOLD=FOLD,
             SINKS=extras["SINKS"],
@@ -106,12 +135,13 @@ def attend(
     return out
 
 
-def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool) -> dict[str, int]:
-    """Constants of the kernel for these shapes; nothing else may enter, or rows would depend on mates."""
+def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool, most: int = 1) -> dict[str, int]:
+    """Constants of the kernel for these shapes and so many queries a row at most; nothing else may enter, or
+    rows would depend on mates."""
     padded = max(16, power_of_two(dim))
     return {
         "GROUP": group,
-        "GROUP_PADDED": max(16, power_of_two(group)),
+        "GROUP_PADDED": max(16, power_of_two(group * most)),
         "DIM": dim,
         "DIM_PADDED": padded,
         "BLOCK": block,
@@ -131,11 +161,15 @@ def attend_splits(
     counts_ptr,
     tails_ptr,
     skips_ptr,
+    starts_ptr,
+    lives_ptr,
     sinks_ptr,
     out_ptr,
     partials_ptr,
     scale,  # of logits to the base 2
     splits,
+    queries,
+    window,
     q_row,
     q_head,
     ids_row,
@@ -155,6 +189,8 @@ def attend_splits(
     QUANTISED: tl.constexpr,
     SKIPS: tl.constexpr,
     SINKS: tl.constexpr,
+    SPANS: tl.constexpr,  # queries of a row at most; 0: one each, in order
+    WINDOW: tl.constexpr,
     STAGES: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -167,6 +203,19 @@ def attend_splits(
     if (first >= count) & (split > 0):
         return
     tail = tl.load(tails_ptr + row * tails_row).to(tl.int32)
+    member = tl.arange(0, GROUP_PADDED)  # query heads of the group, query by query
+    if SPANS:
+        live = tl.load(lives_ptr + row).to(tl.int32)
+        if live == 0:
+            return
+        query = tl.load(starts_ptr + row) + member // GROUP
+        asked = member < live * GROUP
+    else:
+        live = 1
+        query = row + member // GROUP
+        asked = member < GROUP
+    # Tokens of this split that each query sees.
+    ends = (count - first - 1) * BLOCK + tail - (live - 1) + member // GROUP
     # Tokens of this split: all, or up to the end of the row.
     tokens = tl.minimum((count - first - 1) * BLOCK + tail, SPLIT_PAGES * BLOCK)
     if SKIPS:  # of the row's first page, which is in the first split
@@ -180,12 +229,14 @@ def attend_splits(
         other=0,
     ).to(tl.int32)
 
-    member = tl.arange(0, GROUP_PADDED)
     channel = tl.arange(0, DIM_PADDED)
     row_in_tile = tl.arange(0, TILE)
     q = tl.load(
-        q_ptr + row * q_row + (head * GROUP + member[:, None]) * q_head + channel[None, :],
-        mask=(member[:, None] < GROUP) & (channel[None, :] < DIM),
+        q_ptr
+        + query[:, None] * q_row
+        + (head * GROUP + (member % GROUP)[:, None]) * q_head
+        + channel[None, :],
+        mask=asked[:, None] & (channel[None, :] < DIM),
         other=0.0,
     )
     if INTERPRETED:  # its products of 16-bit numbers are not to be trusted
@@ -211,105 +262,48 @@ def attend_splits(
             at = kv_head + (start * DIM)[:, None] + channel[None, :]
             scales_at = scales_ptr + start
         # What was never written may be NaN: it is not loaded.
-        live = token < tokens
+        there = token < tokens
         if SKIPS:
-            live = live & (token >= skip)
-        mask = live[:, None] & (channel[None, :] < DIM)
+            there = there & (token >= skip)
+        mask = there[:, None] & (channel[None, :] < DIM)
         k = tl.load(at, mask=mask, other=0.0)
         v = tl.load(at + BLOCK * DIM, mask=mask, other=0.0)
         k = k.to(q.dtype)  # of 8 bits: exactly
         v = v.to(q.dtype)
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         if QUANTISED:
-            logits *= tl.load(scales_at, mask=live, other=0.0)[None, :]
-        logits = tl.where(live[None, :], logits, float("-inf"))
+            logits *= tl.load(scales_at, mask=there, other=0.0)[None, :]
+        seen = there[None, :]
+        if SPANS:
+            seen = seen & (token[None, :] < ends[:, None])
+        if WINDOW:
+            seen = seen & (token[None, :] >= ends[:, None] - window)
+        logits = tl.where(seen, logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 1))
-        if SKIPS:  # nothing seen yet: no -inf - -inf
+        if SKIPS or SPANS or WINDOW:  # nothing seen yet: no -inf - -inf
             higher = tl.maximum(higher, LOWEST)
         p = tl.exp2(logits - higher[:, None])
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(p, 1)
         if QUANTISED:
-            p *= (tl.load(scales_at + BLOCK, mask=live, other=0.0) * LIFT)[None, :]
+            p *= (tl.load(scales_at + BLOCK, mask=there, other=0.0) * LIFT)[None, :]
         values = tl.dot(p.to(v.dtype), v, acc=values * shrink[:, None], input_precision="ieee")
         peak = higher
 
     if QUANTISED:
         values *= 1.0 / LIFT
-    mask = (member[:, None] < GROUP) & (channel[None, :] < DIM)
+    mask = asked[:, None] & (channel[None, :] < DIM)
+    place = query * heads * GROUP + head * GROUP + member % GROUP  # of the result
     if count <= SPLIT_PAGES:
         if SINKS:
-            total += sink_share(sinks_ptr, head * GROUP + member, member < GROUP, peak)
+            total += sink_share(sinks_ptr, head * GROUP + member % GROUP, asked, peak)
         share = values / tl.where(total > 0, total, 1.0)[:, None]
-        at = out_ptr + (row * heads + head) * (GROUP * DIM) + (member[:, None] * DIM + channel[None, :])
+        at = out_ptr + (place * DIM)[:, None] + channel[None, :]
         tl.store(at, share.to(out_ptr.dtype.element_ty), mask=mask)
     else:
-        part = ((row * heads + head) * splits + split) * GROUP
-        parts = tl.num_programs(2).to(tl.int64) * heads * splits * GROUP
-        tl.store(partials_ptr + part * DIM + (member[:, None] * DIM + channel[None, :]), values, mask=mask)
-        peaks = partials_ptr + parts * DIM + part + member
-        tl.store(peaks, peak, mask=member < GROUP)
-        tl.store(peaks + parts, total, mask=member < GROUP)
-
-
-@triton.jit(do_not_specialize=["splits", "counts_row", "counts_head"])
-def fold_splits(
-    counts_ptr,
-    sinks_ptr,
-    partials_ptr,
-    out_ptr,
-    splits,
-    counts_row,
-    counts_head,
-    GROUP: tl.constexpr,
-    DIM: tl.constexpr,
-    DIM_PADDED: tl.constexpr,
-    SPLIT_PAGES: tl.constexpr,
-    FOLD: tl.constexpr,
-    SINKS: tl.constexpr,
-):
-    q_head = tl.program_id(0)
-    row = tl.program_id(1).to(tl.int64)
-    q_heads = tl.num_programs(0)
-    head = q_head // GROUP
-    count = tl.load(counts_ptr + row * counts_row + head * counts_head).to(tl.int32)
-    if count <= SPLIT_PAGES:
-        return  # written already
-    used = tl.cdiv(count, SPLIT_PAGES)
-    channel = tl.arange(0, DIM_PADDED)
-    index = tl.arange(0, FOLD)
-    part = (row * (q_heads // GROUP) + head) * splits * GROUP + q_head % GROUP
-    parts = tl.num_programs(1).to(tl.int64) * q_heads * splits
-    values_ptr = partials_ptr + part * DIM
-    peaks_ptr = partials_ptr + parts * DIM + part
-
-    peak = tl.full([1], float("-inf"), tl.float32)
-    total = tl.zeros([1], tl.float32)
-    values = tl.zeros([DIM_PADDED], tl.float32)
-    for start in tl.range(0, used, FOLD):
-        some = start + index
-        live = some < used
-        peaks = tl.load(peaks_ptr + some * GROUP, mask=live, other=float("-inf"))
-        totals = tl.load(peaks_ptr + parts + some * GROUP, mask=live, other=0.0)
-        more = tl.load(
-            values_ptr + some[:, None] * (GROUP * DIM) + channel[None, :],
-            mask=live[:, None] & (channel[None, :] < DIM),
-            other=0.0,
-        )
-        higher = tl.maximum(peak, tl.max(peaks, 0))
-        weight = tl.exp2(peaks - higher)
-        shrink = tl.exp2(peak - higher)
-        total = total * shrink + tl.sum(weight * totals, 0)
-        values = values * shrink + tl.sum(weight[:, None] * more, 0)
-        peak = higher
-    if SINKS:
-        one = tl.arange(0, 1)
-        total += sink_share(sinks_ptr, q_head + one, one == 0, peak)
-    out = (values / total).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + (row * q_heads + q_head) * DIM + channel, out, mask=channel < DIM)
-
-
-@triton.jit
-def sink_share(sinks_ptr, at, mask, peak):
-    """What sinks add to sums that were taken relative to ``peak``, a logit to the base 2."""
-    return tl.exp2(tl.load(sinks_ptr + at, mask=mask, other=float("-inf")) * 1.4426950408889634 - peak)
+        part = place * splits + split
+        parts = queries.to(tl.int64) * heads * GROUP * splits
+        tl.store(partials_ptr + (part * DIM)[:, None] + channel[None, :], values, mask=mask)
+        peaks = partials_ptr + parts * DIM + part
+        tl.store(peaks, peak, mask=asked)
+        tl.store(peaks + parts, total, mask=asked)

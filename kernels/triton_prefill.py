@@ -19,7 +19,8 @@ import triton.language as tl
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.launch import INTERPRETED, LIFT, power_of_two
 from seer_ray.kernels.quantise import KV, tensors
-from seer_ray.kernels.triton_attend import LOWEST, sink_share
+from seer_ray.kernels.triton_attend import LOWEST
+from seer_ray.kernels.triton_fold import sink_share
 
 FIELDS = tl.constexpr(6)
 """Of a row of ``Chunks.work``."""

@@ -43,11 +43,6 @@ def make_request(problem: str, sample: int = 0, length: int = 8, **changes: obje
     return replace(request, **changes)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class FakePlan:
-    id: str = "fake"
-
-
 @dataclass
 class FakeEngine:
     """Continuous batching over ``rows`` rows. What a problem's id begins with says what it does to a worker:
@@ -66,7 +61,7 @@ class FakeEngine:
     seconds: float = 0.0
     most_running: int = 0
     pages: float = 0.0
-    plan: FakePlan = field(default_factory=FakePlan)
+    plan_id: str = "fake"
 
     def submit(self, request: Request) -> None:
         assert request.id not in self.running
@@ -100,7 +95,7 @@ class FakeEngine:
         assert not self.busy, "configured with requests in it"
         if selector.name == "seer":
             raise ConfigError("model.gates: none given")
-        self.plan = FakePlan(f"fake-{selector.name}{selector.budget}")
+        self.plan_id = f"fake-{selector.name}{selector.budget}"
 
     def step(self, tell: bool = True) -> list[Delta]:
         while self.waiting_requests and len(self.running) < self.rows:

@@ -19,7 +19,9 @@ from row_checks import (
     norms_before_rotation,
     silu_product_is_its_definition,
 )
+from span_case import SpanCase
 
+from seer_ray.kernels import attend as attend_module
 from seer_ray.kernels import gpu, triton_append, triton_attend, triton_score, triton_select, triton_target
 from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
@@ -50,6 +52,15 @@ def attend_gives_zeros_without_pages(device: str, dtype: torch.dtype, **shape: i
     others = [row for row in range(case.q.shape[0]) if row != 1]
     assert (after[1] == 0).all()
     assert torch.equal(after[others], before[others])
+
+
+def attend_spans(device: str, dtype: torch.dtype, window: int | None = None, **shape: int) -> None:
+    """Rows with several queries, as the definition has them; and the bits of rows of their own."""
+    case = SpanCase(dtype, **shape, device=device)
+    found = case.together(triton_attend.attend, sinks=True, window=window)
+    assert error(found, case.together(attend_module.reference, True, window).double()) < limit(dtype)
+    assert torch.equal(case.together(triton_attend.attend, True, window), found)
+    assert (found[-2:] == 0).all()
 
 
 def attend_rows_stand_alone(device: str, dtype: torch.dtype, **shape: int) -> None:
@@ -427,6 +438,8 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
             add(attend_is_its_definition, dtype, block=block, dim=128, k=70)
         add(attend_is_its_definition, dtype, rows=8, heads=8, dim=128, block=64, k=512)
         add(attend_gives_zeros_without_pages, dtype, dim=128, block=64, k=20)
+        for window in (None, 40):
+            add(attend_spans, dtype, window=window, heads=4, group=4, dim=128, block=16)
         add(attend_rows_stand_alone, dtype, rows=16, heads=8, dim=128, block=64, k=150)
         add(attend_order_is_rounding, dtype, dim=128, block=64, k=40)
         add(attend_large_and_equal_logits, dtype, dim=128, block=64, k=30)

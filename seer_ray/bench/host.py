@@ -16,6 +16,7 @@ from seer_ray.bench.show import show
 from seer_ray.bench.steps import lengthen
 from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.engine import Engine, Request, SamplingParams
+from seer_ray.engine.captured import Size
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.needs import Needs
 from seer_ray.engine.sequence import Sequence
@@ -48,7 +49,7 @@ LIMIT_US = 8.0
 class Idle(DecodeGraphs):
     """A device that has computed every step already: the tokens are 0."""
 
-    def run(self, sequences: list[Sequence], needs: Needs) -> None:
+    def run(self, sequences: list[Sequence], size: Size, needs: Needs) -> None:
         pass
 
 

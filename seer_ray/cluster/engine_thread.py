@@ -235,7 +235,7 @@ class EngineLoop:
             self._waiting = engine.waiting()
             self._seen += submitted
             self._steps += 1
-            self._plan = engine.plan.id
+            self._plan = engine.plan_id
             self._changed.notify_all()
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +40,15 @@ from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import forward_tokens, logits_of
 
 log = logging.getLogger(__name__)
+
+
+class Size(NamedTuple):
+    """Of what is captured."""
+
+    rows: int
+    pages: int
+    """Of the page table's rows, those that are looked at."""
+
 
 Step = Callable[[], None]
 Capture = Callable[[Step], Step]
@@ -93,28 +102,34 @@ class CapturedSteps(ABC):
         """Of the step that was launched last, if it is asked for them."""
         self._fill([])
 
-    def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
+    def launch(
+        self, sequences: list[Sequence], ahead: bool, needs: Needs | None = None, rows: int = 0
+    ) -> Flight:
         """One step. The page table is up to date.
 
         Args:
             sequences: those of which a step is not read have their last token on the device.
             ahead: the next step may be launched before this one is read.
+            needs: what is asked of it, where that is not all that they ask.
+            rows: filled up to so many by padding.
         """
-        needs, count, device = Needs.of(sequences), len(sequences), self._out.device
+        count, device = len(sequences), self._out.device
+        needs, rows = needs or Needs.of(sequences), max(rows, count)
         if needs.guided:
             prepare(sequence.guide for sequence in sequences)
         if needs.penalty:
             self._mark(sequences)
-        self.ready(sequences, needs)
+        size = self.sizes(rows, max(sequence.cached for sequence in sequences) // self.decoder.cache.block)
+        self.ready(size, needs)
         self._fill(sequences)
         began = Mark(device)
-        selections = self.run(sequences, needs)
+        selections = self.run(sequences, size, needs)
         self._given.copy_(self._sampled)
         watch = None
         if selections is not None:
-            rows = [(row, sequence) for row, sequence in enumerate(sequences) if sequence.recorded]
+            recorded = [(row, sequence) for row, sequence in enumerate(sequences) if sequence.recorded]
             plan, cache = self.decoder.plan, self.decoder.cache
-            watch = Watch(selections, rows, cache.block, len(plan.layers), self.decoder.group)
+            watch = Watch(selections, recorded, cache.block, len(plan.layers), self.decoder.group)
         out, asked = Readback(self._out[:count]), self._logprobs if needs.logprobs else None
         said = Readback(asked.of(self._out[:count, 0])) if asked is not None else None
 
@@ -133,11 +148,15 @@ class CapturedSteps(ABC):
     def prepare(self) -> None:  # noqa: B027
         """Before any request: captures what can be known to come."""
 
-    def ready(self, sequences: list[Sequence], needs: Needs) -> None:  # noqa: B027
+    def ready(self, size: Size, needs: Needs) -> None:  # noqa: B027
         """Captures what the step needs and has not, so that no time of it counts as the step's."""
 
     @abstractmethod
-    def run(self, sequences: list[Sequence], needs: Needs) -> Selections | None:
+    def sizes(self, rows: int, last: int) -> Size:
+        """The smallest captures for so many rows whose last page is number ``last`` of a sequence."""
+
+    @abstractmethod
+    def run(self, sequences: list[Sequence], size: Size, needs: Needs) -> Selections | None:
         """The step of what is in the buffers: ``layers``, then ``sample``. What the layers selected, if a
         sequence is recorded."""
 
@@ -149,6 +168,13 @@ class CapturedSteps(ABC):
             return
         self.captured[form] = again
         again()
+
+    def keep(self, kind: type, most: int) -> None:
+        """Of the captures with forms of this kind those that were used last."""
+        forms = [form for form in self.captured if isinstance(form, kind)]
+        for oldest in forms[: max(0, len(forms) - most)]:
+            del self.captured[oldest]
+            self._selections.pop(oldest, None)
 
     def _capture(self, form: Hashable, step: Step) -> Step | None:
         if self.failure is not None:

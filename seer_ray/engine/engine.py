@@ -17,10 +17,13 @@ from seer_ray.engine.flight import Flight, Mark
 from seer_ray.engine.guide import Guides
 from seer_ray.engine.memory import Memory
 from seer_ray.engine.pages import PagePool
+from seer_ray.engine.possible import impossible
 from seer_ray.engine.request import Completion, Delta, Request, SamplingParams
 from seer_ray.engine.runner import Runner
 from seer_ray.engine.scheduler import Scheduler
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.speculation.speculator import Verified
+from seer_ray.engine.totals import Totals
 from seer_ray.models.load import LoadedModel
 
 
@@ -58,23 +61,8 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._outbox: list[Delta] = []
         self._flight: Flight | None = None
-        self._counters = {
-            "steps": 0,
-            "new_tokens": 0,
-            "prefill_tokens": 0,
-            "prefill_s": 0.0,
-            "step_s": 0.0,
-            "decode_s": 0.0,
-            "decode_bytes": 0,
-            "preemptions": 0,
-            "prefill_attended": 0,
-            "prefill_available": 0,
-        }
-        self._steps = {"captured": 0, "eager": 0}
-        """Of runners that are gone."""
+        self._totals = Totals()
         self._copy_rate: float | None = None
-        self._prefills: deque[tuple[Mark, Mark]] = deque()
-        """Passes over prompts, from when to when, that are not counted yet."""
         self._make(settings or EngineConfig(), selector or SelectorConfig(), plan or PlanConfig())
 
     def configure(
@@ -91,11 +79,7 @@ class Engine:
         if self.busy:
             raise RuntimeError("an engine with requests in it cannot be configured anew")
         before = self._asked
-        self._counters["preemptions"] += self.scheduler.preemptions
-        for kind, count in self.runner.steps.items():
-            self._steps[kind] += count
-        self._counters["prefill_attended"] += self.runner.prompt_reads.attended
-        self._counters["prefill_available"] += self.runner.prompt_reads.available
+        self._totals.leave(self.runner, self.scheduler)
         # The old cache goes first: two do not fit.
         del self.runner, self.scheduler
         refused: ConfigError | None = None
@@ -122,15 +106,17 @@ class Engine:
         with self._fitting():
             self.runner.warm_up()
         self._require_fast()
-        counters = dict(self._counters)
         prompt = (0,) * min(self.settings.block_size, self.runner.capacity.max_length - 2)
-        self.submit(Request("warm-up", prompt, SamplingParams(2)))
-        for _ in self.run():
-            pass
-        self._counters, self.scheduler = counters, self._new_scheduler()
+
+        def two_tokens() -> None:
+            self.submit(Request("warm-up", prompt, SamplingParams(2)))
+            for _ in self.run():
+                pass
+
+        self._totals.without(two_tokens)
+        self.scheduler = self._new_scheduler()
         self.runner.steps = dict.fromkeys(self.runner.steps, 0)
         self.runner.prompt_reads.forget()
-        self._prefills.clear()
 
     def _make(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
         self._asked = settings, selector, plan
@@ -141,6 +127,11 @@ class Engine:
         self.plan = self.runner.plan
         self.overlap = self.runner.device.type == "cuda"
         self.scheduler = self._new_scheduler()
+
+    @property
+    def plan_id(self) -> str:
+        """How rows are decoded, and with speculation what drafts."""
+        return self.runner.plan_id
 
     @property
     def slow(self) -> str | None:
@@ -193,8 +184,9 @@ class Engine:
         """
         if request.id in self._sequences:
             raise ValueError(f"request {request.id!r} is already in the engine")
-        sequence = Sequence(request, self.settings.block_size, self.runner.capacity.max_length)
-        problem = self._impossible(sequence) or self._guide(sequence)
+        capacity, vocabulary = self.runner.capacity, self.runner.vocabulary
+        sequence = Sequence(request, self.settings.block_size, capacity.max_length)
+        problem = impossible(sequence, capacity, vocabulary) or self._guide(sequence)
         if problem:
             self._outbox.append(sequence.complete("", "error", problem))
             return
@@ -252,8 +244,9 @@ class Engine:
                 self._outbox[:0] = deltas
 
     def step(self, tell: bool = True) -> list[Delta]:
-        """One batch step: at most one chunk of prompts, then one token of every chain in decoding. With
-        ``overlap`` the tokens that come back are those of the step before, read while this one runs.
+        """One batch step: at most one chunk of prompts, then one token of every chain in decoding, or with
+        speculation at least one. With ``overlap`` the tokens that come back are those of the step before,
+        read while this one runs.
 
         Args:
             tell: what chains in decoding have come to; else only what has ended is told, and the rest comes
@@ -269,17 +262,24 @@ class Engine:
         if scheduled.prefill:
             begun = Mark(self.runner.device)
             self.runner.prefill(scheduled.prefill)
-            self._prefills.append((begun, Mark(self.runner.device)))
-        launched = self.runner.launch(scheduled.decode, ahead) if scheduled.decode else None
+            self._totals.prefilled(begun, Mark(self.runner.device))
+        launched, verified = None, None
+        if scheduled.decode and self.runner.speculator is not None:
+            verified = self.runner.speculate(scheduled.decode, self.scheduler.lengthen)
+        elif scheduled.decode:
+            launched = self.runner.launch(scheduled.decode, ahead)
         self.scheduler.commit(scheduled)
         before, self._flight = self._flight, launched
         if before is not None:
             self._collect(before)
+        if verified is not None:
+            self._accept(verified)
         if not ahead or not self._sequences:
             self.settle()
-        self._counters["steps"] += 1
-        self._counters["prefill_tokens"] += sum(chunk.end - chunk.start for chunk in scheduled.prefill)
-        self._counters["step_s"] += time.perf_counter() - began
+        counts = self._totals.counts
+        counts["steps"] += 1
+        counts["prefill_tokens"] += sum(chunk.end - chunk.start for chunk in scheduled.prefill)
+        counts["step_s"] += time.perf_counter() - began
         if not self._sequences:
             self.scheduler.check()
         deltas, self._outbox = self._outbox, []
@@ -296,30 +296,44 @@ class Engine:
 
     def _collect(self, flight: Flight) -> None:
         """Wait for a step and take its tokens. ``self._flight`` is the step after it, if that is launched."""
-        before = self.runner.bytes_read
         made = self.runner.collect(flight)
-        self._counters["new_tokens"] += len(made)
+        self._totals.counts["new_tokens"] += len(made)
         for sequence, sampled, logprobs in made:
             token = sequence.append(sampled, logprobs)
-            # Most rows have not ended, and that is to cost little.
-            if not (token in sequence.ends or len(sequence.tokens) >= sequence.limit or sequence.watched) or (
-                self._endings.reason(sequence) is None
-            ):
+            if not self._ended(sequence, token):
                 continue
             # It has computed a token too many: nobody sees it. Its page is written again or given to others
             # by steps after that one.
             if self._flight is not None and self._flight.drop(sequence):
                 sequence.cached -= 1
             self._outbox.append(self._complete(sequence))
-        self._counters["decode_s"] += flight.seconds
-        self._time_prefills()
-        self._counters["decode_bytes"] += self.runner.bytes_read - before
+        self._count_decode(flight.seconds)
 
-    def _time_prefills(self) -> None:
-        """Counts those passes over prompts that the device is done with."""
-        while self._prefills and self._prefills[0][1].passed:
-            begun, ended = self._prefills.popleft()
-            self._counters["prefill_s"] += ended.since(begun)
+    def _accept(self, verified: Verified) -> None:
+        """Take the tokens of a pass that speculated: those of each row up to the first wrong draft, and the
+        one in its place."""
+        counts, drafted, right = self._totals.counts, 0, 0
+        for row in verified.rows:
+            accepted, ended, made = row.take(self._ended)
+            counts["new_tokens"] += made
+            drafted, right = drafted + len(row.given.drafts), right + accepted
+            if ended:
+                self._outbox.append(self._complete(row.given.sequence))
+            else:
+                self.scheduler.shorten(row.given.sequence)
+        self._totals.drafts.add(drafted, right, verified.draft_s, verified.verify_s)
+        self._count_decode(verified.draft_s + verified.verify_s)
+
+    def _ended(self, sequence: Sequence, token: int) -> bool:
+        """Whether its last token has ended it. Most rows have not, and that is to cost little."""
+        looked = token in sequence.ends or len(sequence.tokens) >= sequence.limit or sequence.watched
+        return looked and self._endings.reason(sequence) is not None
+
+    def _count_decode(self, seconds: float) -> None:
+        counts = self._totals.counts
+        counts["decode_s"] += seconds
+        self._totals.time_prefills()
+        counts["decode_bytes"] += self.runner.take_bytes()
 
     def stats(self) -> dict[str, float]:
         """Counters since the start, and what is in use now.
@@ -329,42 +343,12 @@ class Engine:
         that at the device's copy rate (all ranks at once), known after a ``warm_up``:
         ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
         ``prefill_s`` is its time for passes over prompts. ``prefill_attended`` and ``prefill_available``
-        count pairs of a token and a key, in the layers that read prompts sparsely.
+        count pairs of a token and a key, in the layers that read prompts sparsely. With speculation what is
+        in ``EngineCounts``, too.
         """
-        self._time_prefills()
-        scheduler, rate, reads = self.scheduler, self._copy_rate, self.runner.prompt_reads
-        floor = {"decode_floor_s": self._counters["decode_bytes"] / rate} if rate else {}
-        return {
-            **self._counters,
-            **floor,
-            "preemptions": self._counters["preemptions"] + scheduler.preemptions,
-            "captured_steps": self._steps["captured"] + self.runner.steps["captured"],
-            "eager_steps": self._steps["eager"] + self.runner.steps["eager"],
-            "prefill_attended": self._counters["prefill_attended"] + reads.attended,
-            "prefill_available": self._counters["prefill_available"] + reads.available,
-            "running": len(scheduler.running),
-            "waiting": len(scheduler.waiting),
-            "pages_used": sum(pool.used for pool in scheduler.pools),
-            "pages": sum(pool.capacity for pool in scheduler.pools),
-        }
+        return self._totals.stats(self.runner, self.scheduler, self._copy_rate)
 
     # -- finishing -----------------------------------------------------------------------------------
-
-    def _impossible(self, sequence: Sequence) -> str | None:
-        capacity, length = self.runner.capacity, sequence.prompt_length
-        cached = capacity.cached
-        if length == 0:
-            return "the prompt has no tokens"
-        if not 0 <= min(sequence.tokens) <= max(sequence.tokens) < self.runner.vocabulary:
-            return f"a token id is not in the model's vocabulary of {self.runner.vocabulary}"
-        if unknown := [id for id, _ in sequence.request.sampling.logit_bias if id >= self.runner.vocabulary]:
-            return f"logit_bias: token {unknown[0]} is not in the vocabulary of {self.runner.vocabulary}"
-        if length >= capacity.max_length:
-            limit = capacity.max_length
-            return f"the prompt has {length} tokens; with a limit of {limit} there is no room to answer"
-        if cached is not None and length > cached:
-            return f"the prompt has {length} tokens; the cache holds {cached}: raise engine.kv_memory"
-        return None
 
     def _guide(self, sequence: Sequence) -> str | None:
         """Gives a sequence its guide, if it needs one; why that cannot be."""

@@ -7,6 +7,7 @@ that of their positions. It knows no tokenizer: whoever makes a request says whi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -76,6 +77,12 @@ class ThinkingState:
         self._force()
         for token in tokens:
             self.push(token)
+
+    def fork(self) -> ThinkingState:
+        """One that goes on from here without this one."""
+        other = copy.copy(self)
+        other._tail, other._rest = list(self._tail), list(self._rest)
+        return other
 
     def take(self, sampled: int) -> int:
         """The chain's next token, where the model would say ``sampled``."""

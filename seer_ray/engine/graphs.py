@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from seer_ray.engine.captured import Capture, CapturedSteps, Step
+from seer_ray.engine.captured import Capture, CapturedSteps, Size, Step
 from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import Decoder
 from seer_ray.engine.sequence import Sequence
@@ -101,28 +101,31 @@ class DecodeGraphs(CapturedSteps):
                 self._make(Layers(rows, pages))
             self._make(Sampling(rows))
 
-    def ready(self, sequences: list[Sequence], needs: Needs) -> None:
+    def sizes(self, rows: int, last: int) -> Size:
+        """See ``CapturedSteps``."""
+        bucket = next(bucket for bucket in self.buckets if bucket >= rows)
+        return Size(bucket, next(width for width in self.widths if width > last))
+
+    def ready(self, size: Size, needs: Needs) -> None:
         """See ``CapturedSteps``. Captured over padding, so that no chain's memory is touched."""
-        missing = [form for form in self._forms(sequences, needs) if form not in self.captured]
+        missing = [form for form in self._forms(size, needs) if form not in self.captured]
         if missing and self.failure is None:
             self._fill([])
             for form in missing:
                 self._make(form)
 
-    def run(self, sequences: list[Sequence], needs: Needs) -> Selections | None:
+    def run(self, sequences: list[Sequence], size: Size, needs: Needs) -> Selections | None:
         """See ``CapturedSteps``."""
-        forms = self._forms(sequences, needs)
+        forms = self._forms(size, needs)
         for form in forms:
             self.captured.get(form, self._step(form))()
         if needs.beyond:
             self.sample(forms[0].rows, needs, sequences)
         return self._selections.get(forms[0])
 
-    def _forms(self, sequences: list[Sequence], needs: Needs) -> list[Layers | Sampling]:
-        rows = next(size for size in self.buckets if size >= len(sequences))
-        last = max(sequence.cached for sequence in sequences) // self.decoder.cache.block
-        layers = Layers(rows, next(width for width in self.widths if width > last), needs.recorded)
-        return [layers] if needs.beyond else [layers, Sampling(rows, needs.penalty)]
+    def _forms(self, size: Size, needs: Needs) -> list[Layers | Sampling]:
+        layers = Layers(size.rows, size.pages, needs.recorded)
+        return [layers] if needs.beyond else [layers, Sampling(size.rows, needs.penalty)]
 
     def _make(self, form: Layers | Sampling) -> None:
         made = self._capture(form, self._step(form))

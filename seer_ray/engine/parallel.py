@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.engine import Engine
 from seer_ray.engine.request import Delta, Request
-from seer_ray.models.plan import LayerPlan
 
 
 class Rank:
@@ -75,8 +74,8 @@ class Leader:
         return self._engine.slow
 
     @property
-    def plan(self) -> LayerPlan:
-        return self._engine.plan
+    def plan_id(self) -> str:
+        return self._engine.plan_id
 
     def _all(self, method: str, *args: Any) -> Any:
         self._rank.group.told((method, args, self._rank.trail))

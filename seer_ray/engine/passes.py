@@ -15,6 +15,7 @@ from seer_ray.engine.pages import Keeps
 from seer_ray.engine.sparse_prefill import SparseRows
 from seer_ray.engine.watch import Selections
 from seer_ray.kernels.chunks import Chunks
+from seer_ray.kernels.spans import Spans
 from seer_ray.kernels.upload import upload
 from seer_ray.models.group import ALONE, Group
 from seer_ray.models.mixers import MIXERS
@@ -202,6 +203,8 @@ class RowPages:
         """Page of each row's token, ``[rows]``."""
         self.skips: torch.Tensor | None = None
         """See ``kernels.attend``."""
+        self.window: int | None = None
+        """Likewise, where rows have several queries."""
         if window is None:
             listed, counts = table, last + 1
         else:
@@ -221,6 +224,8 @@ class DecodePass:
 
     normalises = True
     """See ``models.step``."""
+    spans: Spans | None = None
+    """Of rows with several queries."""
 
     def __init__(
         self,
@@ -230,6 +235,7 @@ class DecodePass:
         completed: list[tuple[int, int]] | None,
         selections: Selections | None = None,
         slots: torch.Tensor | None = None,
+        dense: bool = False,
     ) -> None:
         """
         Args:
@@ -240,15 +246,16 @@ class DecodePass:
                 group; None: found out on the device, so that nothing here depends on what the host knows.
             selections: keeps what every layer reads.
             slots: of the rows' states, ``[rows]``, where there are any.
+            dense: every layer reads everything, whatever its selector; that keeps its summaries all the same.
         """
-        self.decoder, self._selections, self._slots = decoder, selections, slots
+        self.decoder, self._selections, self._slots, self.dense = decoder, selections, slots, dense
         cache, block = decoder.cache, decoder.cache.block
         device = tables[0].device if tables else slots.device if slots is not None else None
         position = torch.as_tensor(positions, dtype=torch.int64, device=device)
         self.position = position
         self.offsets = position % block
         self.tails = self.offsets + 1
-        self.groups = [
+        self.groups: Sequence[RowPages] = [
             RowPages(table, position, block, cache.heads, group.window)
             for table, group in zip(tables, cache.groups, strict=True)
         ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,35 +13,33 @@ from seer_ray.config.checks import check, check_selector
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.config.selectors import traits_of
+from seer_ray.config.speculating import check_speculation, speculates
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.cache import PagedCache
 from seer_ray.engine.captured import CapturedSteps
-from seer_ray.engine.flight import Flight, Made, Mark
+from seer_ray.engine.eager import EagerSteps
+from seer_ray.engine.flight import Flight
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.groups import page_groups
-from seer_ray.engine.guide import prepare
-from seer_ray.engine.logprobs import Logprobs
 from seer_ray.engine.memory import DeviceMemory, Memory
 from seer_ray.engine.needs import Needs
-from seer_ray.engine.passes import DecodePass, Decoder, PrefillPass
+from seer_ray.engine.passes import Decoder, PrefillPass
 from seer_ray.engine.prompt_gates import PromptReads, check_density, part_of, prompt_gates
 from seer_ray.engine.rehearsal import largest_decode, largest_prefill
-from seer_ray.engine.sampler import sample
 from seer_ray.engine.scheduler import Chunk, Schedule
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.sizing import Sizes, fit
+from seer_ray.engine.speculation.speculator import Room, Speculator, Verified
 from seer_ray.engine.states import StateSlots
 from seer_ray.engine.tapes import DecodeTapes
-from seer_ray.engine.watch import Selections, Watch
 from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
-from seer_ray.models.architecture import check_length, is_mixture
+from seer_ray.models.architecture import check_length
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import (
     AttentionShape,
     attention_shape,
     forward_tokens,
-    logits_of,
     patch_attention,
     rope_tables,
 )
@@ -52,8 +48,6 @@ from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import Selector
 from seer_ray.selectors.make import make_selector
 
-EXACT_ROWS = 16
-"""Rows of a decode pass in exact mode."""
 KV_DTYPES = {"int8": torch.int8, "float8_e4m3": torch.float8_e4m3fn}
 FLOAT8_CAPABILITY = (8, 9)
 """Of the GPUs that convert it; Triton compiles it for no others."""
@@ -81,6 +75,7 @@ class Runner:
         check(selector, "selector.")
         check(plan, "plan.")
         check_selector(selector, settings, plan)
+        check_speculation(selector, settings, plan)
         self.loaded, self.settings, self.selector = loaded, settings, selector
         device = self.device = loaded.device
         self.memory = memory or (DeviceMemory(device) if device.type == "cuda" else None)
@@ -94,9 +89,12 @@ class Runner:
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
         self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window)
+        dense = self.plan.dense
+        if speculates(settings) and settings.drafter == "ngram":
+            self.plan = dense
         selectors = self._selectors(shape)
         prefill_gates = prompt_gates(loaded, self.plan, settings.block_size)
-        groups = page_groups(shape, self.plan)
+        groups = page_groups(shape, dense if speculates(settings) else self.plan)
         check_length(loaded.hf_config, settings.max_length)
         length = settings.max_length or loaded.max_context
         check_density(self.plan, length)
@@ -130,9 +128,11 @@ class Runner:
         self.prompt_reads = PromptReads(
             self.decoder, loaded.hf_config.num_attention_heads // loaded.group.size
         )
-        self.step_bytes, self.bytes_read = StepBytes(loaded, self.decoder), 0
-        """What decode steps could not do without reading, since the start."""
+        self.step_bytes, self._bytes_read = StepBytes(loaded, self.decoder), 0
+        self.eager_steps = EagerSteps(loaded, self.decoder, settings.exact)
         self.captured = self._capture()
+        self.speculator = self._speculator()
+        """None: every step is one token of each row."""
         self.steps = {"captured": 0, "eager": 0}
         """Decode steps by how they ran."""
 
@@ -149,7 +149,7 @@ class Runner:
     def prefill(self, chunks: list[Chunk]) -> None:
         """Write the chunks' keys and values. No logits: a first token is sampled by a decode step."""
         packs = [[chunk] for chunk in chunks] if self.settings.exact else [chunks]
-        with self._threads():
+        with self.eager_steps.threads():
             for pack in packs:
                 parts = [part_of(chunk, self.plan) for chunk in pack]
                 step = PrefillPass(self.decoder, parts, self.device)
@@ -162,7 +162,7 @@ class Runner:
         memory at first has done so. On a CPU, which the memory is not measured of, nothing."""
         if self.memory is not None:
             chunk, length = self.settings.prefill_chunk, self.capacity.max_length
-            with self._threads():
+            with self.eager_steps.threads():
                 largest_prefill(self.loaded, self.decoder, chunk, length)
                 largest_decode(self.loaded, self.decoder, self.max_batch, length)
         if self.captured is not None:
@@ -176,8 +176,11 @@ class Runner:
         return self.captured.failure
 
     def leads(self, sequences: list[Sequence]) -> bool:
-        """Whether their step can be launched before the last one is read: captured, no form to keep to."""
-        return self.uncaptured is None and not Needs.of(sequences).guided
+        """Whether their step can be launched before the last one is read: captured, no form to keep to, and
+        one token of each."""
+        if self.speculator is not None or self.uncaptured is not None:
+            return False
+        return not Needs.of(sequences).guided
 
     @torch.inference_mode()
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
@@ -187,22 +190,7 @@ class Runner:
             self.steps["captured"] += 1
             return self.captured.launch(sequences, ahead)
         self.steps["eager"] += 1
-        began, passes = Mark(self.device), 0
-        made: dict[int, tuple[int, np.ndarray, bytes]] = {}
-        with self._threads():
-            for rows in self._groups(sequences):
-                found = self._decode(rows)
-                made |= found
-                passes += bool(found)
-        nothing = 0, np.zeros(len(self.plan.layers), np.int64), b""
-        tokens, read, said = zip(*(made.get(s.slot, nothing) for s in sequences), strict=True)
-        results = Made(
-            list(tokens),
-            np.stack(read),
-            {row: spelled for row, spelled in enumerate(said) if spelled},
-            replayed=frozenset(row for row, sequence in enumerate(sequences) if sequence.slot not in made),
-        )
-        return Flight(sequences, began, Mark(self.device), lambda: results, passes)
+        return self.eager_steps.launch(sequences)
 
     @torch.inference_mode()
     def collect(self, flight: Flight) -> list[tuple[Sequence, int, bytes]]:
@@ -213,7 +201,7 @@ class Runner:
         lengths = np.array(flight.positions, np.int64)[rows] + 1
         available = self.cache.heads * self.loaded.group.size * self.cache.readable(lengths)
         read = made.read[rows]
-        self.bytes_read += self.step_bytes.of(int(read.sum()), lengths, flight.passes)
+        self._bytes_read += self.step_bytes.of(int(read.sum()), lengths, flight.passes)
         found = []
         for row, of_row, could in zip(rows, read, available.tolist(), strict=True):
             sequence = flight.sequences[row]
@@ -223,84 +211,28 @@ class Runner:
             found.append((sequence, made.tokens[row], made.logprobs.get(row, b"")))
         return found
 
-    def _decode(self, rows: Seq[Sequence | None]) -> dict[int, tuple[int, np.ndarray, bytes]]:
-        """One pass over batch rows, of which None is padding: what those that are ready give, by slot: token,
-        KV tokens read by layer, log-probabilities."""
-        slots = [row.slot if row is not None else 0 for row in rows]
-        positions = [row.cached if row is not None else 0 for row in rows]
-        block, states = self.settings.block_size, self.cache.states
-        chosen = torch.tensor(slots, device=self.device)
-        tables = [table[chosen] for table in self.cache.tables]
-        padding = torch.tensor([row is None for row in rows], device=self.device)
-        if self.settings.exact:
-            tables = [table.masked_fill(padding.unsqueeze(1), 0) for table in tables]
-        else:
-            tables = [table[:, : max(positions) // block + 1] for table in tables]
-        completed = [
-            (row.pages[0][row.cached // block], row.cached // block * block)
-            for row in rows
-            if row is not None and row.pages and (row.cached + 1) % block == 0
-        ]
-        watched = [
-            (index, row) for index, row in enumerate(rows) if row is not None and row.recorded and row.ready
-        ]
-        selections = Selections() if watched else None
-        if states is not None:
-            chosen = chosen.masked_fill(padding, states.nobody)
-        step = DecodePass(self.decoder, tables, positions, completed, selections, chosen)
-        ids = [row.tokens[row.cached] if row is not None else 0 for row in rows]
-        ready = [(index, row) for index, row in enumerate(rows) if row is not None and row.ready]
-        needs = Needs.of(row for _, row in ready)
-        if needs.guided:
-            prepare(row.guide for _, row in ready)
-        hidden = forward_tokens(self.loaded.model, torch.tensor(ids, device=self.device), step)
-        if not ready:
-            return {}
-        logits = logits_of(self.loaded.model, hidden)
-        logits = logits[torch.tensor([index for index, _ in ready], device=self.device)]
-        sampled = sample(logits, [row for _, row in ready])
-        said: dict[int, bytes] = {}
-        if needs.logprobs:
-            asked = Logprobs(logits.float(), [row for _, row in ready])
-            coming = [row.coming(token) for (_, row), token in zip(ready, sampled, strict=True)]
-            said = asked.spell(asked.of(torch.tensor(coming, device=self.device)).cpu())
-        read = step.tokens_read().cpu().numpy()
-        if selections is not None:
-            watch = Watch(selections, watched, block, len(self.plan.layers), self.loaded.group)
-            for index, attended in watch.attended().items():
-                of_row = rows[index]
-                assert of_row is not None
-                of_row.record(attended)
-        return {
-            row.slot: (token, read[index], said.get(place, b""))
-            for place, ((index, row), token) in enumerate(zip(ready, sampled, strict=True))
-        }
+    @torch.inference_mode()
+    def speculate(self, sequences: list[Sequence], room: Room) -> Verified:
+        """Drafts for each sequence, and what dense decoding says to them; ``room`` gives pages for drafts."""
+        assert self.speculator is not None
+        self.steps["captured" if self.uncaptured is None else "eager"] += 1
+        verified = self.speculator.run(sequences, room, lambda: self.cache.place(sequences))
+        self._bytes_read += verified.bytes_read
+        return verified
 
-    def _groups(self, sequences: list[Sequence]) -> list[Seq[Sequence | None]]:
-        """Batch rows of each pass. In exact mode groups of one size, each sequence in its own row, so that
-        every product has the same shape at any ``max_batch``; else a step costs the rows that are in it."""
-        if not self.settings.exact:
-            return [sequences]
-        by_slot = {sequence.slot: sequence for sequence in sequences}
-        # The tokens that go to one expert are a product of their own, whose shape depends on the mates.
-        size = 1 if is_mixture(self.loaded.model.config) else EXACT_ROWS
-        firsts = sorted({slot // size * size for slot in by_slot})
-        return [[by_slot.get(slot) for slot in range(first, first + size)] for first in firsts]
+    def take_bytes(self) -> int:
+        """What decode steps could not do without reading, since this was asked last."""
+        taken, self._bytes_read = self._bytes_read, 0
+        return taken
 
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """In exact mode one CPU thread: how work is cut among threads changes the last bits of a row, by the
-        row's place in the batch and by the number of threads. That is of torch's products: the compiled ones,
-        which all but many rows of bfloat16 are, give a row the same bits in either mode."""
-        if not self.settings.exact or self.device.type != "cpu":
-            yield
-            return
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    @property
+    def plan_id(self) -> str:
+        """Tells how rows are decoded: the plan, and with speculation what drafts."""
+        drafter = self.settings.drafter
+        if self.speculator is None:
+            return self.plan.id
+        drafts = {"selector": self.plan.id, "ngram": "ngram", "both": f"ngram+{self.plan.id}"}
+        return f"{self.plan.dense.id};drafts={drafts[drafter]}"
 
     # -- set-up --------------------------------------------------------------------------------------
 
@@ -349,3 +281,8 @@ class Runner:
             return None
         kind = DecodeGraphs if self.device.type == "cuda" else DecodeTapes
         return kind(self.loaded, self.decoder, self.max_batch)
+
+    def _speculator(self) -> Speculator | None:
+        if not speculates(self.settings):
+            return None
+        return Speculator(self.settings, self.eager_steps, self.captured, self.max_batch)

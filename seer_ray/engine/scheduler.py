@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
+from seer_ray.engine.holding import Holding
 from seer_ray.engine.pages import OutOfPages, PagePool
 from seer_ray.engine.prompts import Prompts
 from seer_ray.engine.sequence import Sequence
@@ -87,6 +88,7 @@ class Scheduler:
         """Rows are free, pages are not: the next in the queue was not admitted."""
         self._slots = list(range(max_batch - 1, -1, -1))
         self._prompts = Prompts(pools, block, snapshots)
+        self._holding = Holding(pools, block)
         self._states = snapshots is not None
         self._moves: list[tuple[int | None, int]] = []
         self._finished = 0
@@ -196,7 +198,8 @@ class Scheduler:
         """Pages that may be written for tokens up to ``end``. False: not now."""
         while True:
             try:
-                self._own(sequence, end, scheduled)
+                copies, decodes = scheduled.copies, self._decodes(sequence)
+                self._changed |= self._holding.own(sequence, end, decodes, copies)
                 return True
             except OutOfPages:
                 if settle():
@@ -215,19 +218,13 @@ class Scheduler:
             if newest is sequence:
                 return False
 
-    def _own(self, sequence: Sequence, end: int, scheduled: Schedule) -> None:
-        index = sequence.cached // self.block
-        for group, (pool, pages) in enumerate(zip(self.pools, sequence.pages, strict=True)):
-            self._give_back(sequence, pool, pages)
-            if index < len(pages) and pool.is_shared(pages[index]):
-                page = pool.allocate()
-                scheduled.copies.append((group, pages[index], page))
-                pool.release(pages[index])
-                pages[index] = page
-                sequence.placed = False
-            while len(pages) * self.block < end:
-                pages.append(pool.allocate())
-                sequence.placed = False
+    def lengthen(self, sequence: Sequence, tokens: int) -> int:
+        """See ``Holding``."""
+        return self._holding.lengthen(sequence, tokens)
+
+    def shorten(self, sequence: Sequence) -> None:
+        """See ``Holding``."""
+        self._changed |= self._holding.shorten(sequence)
 
     def _secured(self, sequence: Sequence) -> int:
         """The first token that it has no page for, may not have, or gives pages back for."""
@@ -239,17 +236,6 @@ class Scheduler:
             if pool.keeps.reach is not None
         ]
         return min(ends)
-
-    def _give_back(self, sequence: Sequence, pool: PagePool, pages: list[int]) -> None:
-        """Pages that no token from the next one on looks back to."""
-        behind = pool.keeps.behind(sequence.cached, self.block, self._decodes(sequence))
-        for index in reversed(behind[: max(0, len(pages) - behind.start)]):
-            if not pages[index]:
-                return
-            pool.release(pages[index])
-            pages[index] = 0
-            sequence.placed = False
-            self._changed = True
 
     def _preempt(self, sequence: Sequence) -> None:
         self._drop(sequence)
@@ -309,7 +295,7 @@ class Scheduler:
             own = max(0, pool.keeps.pages(len(sequence.tokens), self.block) - shared)
             lacking = sum(self._lacks(s, group) for s in self.running)
             # Of a window, what is to come takes the place of what is behind.
-            growth = self._pages(to_come) if pool.keeps.reach is None else 0
+            growth = self._holding.count(to_come) if pool.keeps.reach is None else 0
             if pool.used + own + lacking + growth > pool.capacity:
                 return False
         return True
@@ -320,7 +306,7 @@ class Scheduler:
         index = sequence.cached // self.block
         copies = index < len(pages) and pool.is_shared(pages[index])
         if pool.keeps.reach is None:
-            return self._pages(sequence.length) - len(pages) + copies
+            return self._holding.count(sequence.length) - len(pages) + copies
         held = len(pages) - pages.count(0)
         return max(0, pool.keeps.pages(sequence.length, self.block, self._decodes(sequence)) - held) + copies
 
@@ -328,9 +314,6 @@ class Scheduler:
         limit = sequence.request.sampling.max_new_tokens
         expected = self._finished_tokens // self._finished if self._finished else expected_tokens(limit)
         return min(max(expected - sequence.generated, self.block), limit - sequence.generated)
-
-    def _pages(self, tokens: int) -> int:
-        return -(-tokens // self.block)
 
     # -- integrity -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from seer_ray.engine.forcing import ThinkingState
 from seer_ray.engine.guide import Guide
 from seer_ray.engine.needs import RECORDED, needs_of
 from seer_ray.engine.request import Completion, Counters, Delta, Progress, Request
+from seer_ray.engine.speculation.counts import RowCounts
 from seer_ray.engine.trace import TraceEncoder
 
 
@@ -55,6 +56,7 @@ class Sequence:
         """The page tables have its pages as they are."""
         begun = request.progress.counters
         self._available, self._read = begun.available_kv, np.zeros(0, np.int64)
+        self.drafts = RowCounts.of(begun.drafted, begun.accepted, begun.draft_kv)
         self.noise_key = noise_key(request.seed, request.problem, request.sample)
         self.needs = needs_of(request.sampling) | (RECORDED if request.record else 0)
         """What it asks of sampling, see ``needs``."""
@@ -154,6 +156,7 @@ class Sequence:
             self._seconds["decode"],
             layers,
             self._first_s or 0.0,
+            *self.drafts.told,
         )
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from seer_ray.engine.captured import Capture, CapturedSteps, Step
+from seer_ray.engine.captured import Capture, CapturedSteps, Size, Step
 from seer_ray.engine.needs import Needs
 from seer_ray.engine.passes import Decoder
 from seer_ray.engine.sequence import Sequence
@@ -41,14 +41,17 @@ class DecodeTapes(CapturedSteps):
         states = decoder.cache.states
         super().__init__(loaded, decoder, max_batch, capture if states is None else undone(capture, states))
 
-    def run(self, sequences: list[Sequence], needs: Needs) -> Selections | None:
+    def sizes(self, rows: int, last: int) -> Size:
         """See ``CapturedSteps``."""
-        form = self._form(sequences, needs)
+        return Size(rows, min(self.decoder.cache.max_pages, 1 << last.bit_length()))
+
+    def run(self, sequences: list[Sequence], size: Size, needs: Needs) -> Selections | None:
+        """See ``CapturedSteps``."""
+        block = self.decoder.cache.block
+        fills = any((sequence.cached + 1) % block == 0 for sequence in sequences)
+        form = Form(size.rows, size.pages, fills, needs.recorded)
         self.replay(form, lambda: self._layers(form))
-        if len(self.captured) > KEPT:
-            oldest = next(iter(self.captured))
-            del self.captured[oldest]
-            self._selections.pop(oldest, None)
+        self.keep(Form, KEPT)
         self.sample(form.rows, needs, sequences)
         return self._selections.get(form)
 
@@ -57,13 +60,6 @@ class DecodeTapes(CapturedSteps):
         self.layers(form.rows, form.pages, form.fills, selections)
         if selections is not None:
             self._selections[form] = selections
-
-    def _form(self, sequences: list[Sequence], needs: Needs) -> Form:
-        cache = self.decoder.cache
-        last = max(sequence.cached for sequence in sequences) // cache.block
-        fills = any((sequence.cached + 1) % cache.block == 0 for sequence in sequences)
-        pages = min(cache.max_pages, 1 << last.bit_length())
-        return Form(len(sequences), pages, fills, needs.recorded)
 
 
 def undone(capture: Capture, states: StateSlots) -> Capture:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import NamedTuple
 
 from seer_ray.config.errors import ConfigError
@@ -123,6 +123,12 @@ class LayerPlan:
         alike = len({spec[1:] for spec in map(astuple, self.layers)}) == 1
         ours = all(spec.selector in SELECTORS for spec in self.layers)
         return self.code if alike and ours else f"{self.code}@{self.digest}"
+
+    @property
+    def dense(self) -> LayerPlan:
+        """The same layers, of which all read everything in decode steps."""
+        layers = tuple(LayerSpec(spec.layer, spec.mixer, "dense") for spec in self.layers)
+        return replace(self, layers=layers, sparse_prefill=False)
 
     @property
     def selectors(self) -> set[Traits]:

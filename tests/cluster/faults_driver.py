@@ -34,7 +34,7 @@ class Journal:
         return getattr(self._engine, name)
 
     def _id(self, id: str) -> str:
-        return f"{self._engine.plan.id}|{id}" if self._with_plan else id
+        return f"{self._engine.plan_id}|{id}" if self._with_plan else id
 
     def submit(self, request: Any) -> None:
         os.write(self._file, f"begin {self._id(request.id)} {len(request.progress.tokens)}\n".encode())

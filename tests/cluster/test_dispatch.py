@@ -109,7 +109,7 @@ class Local:
         deltas: list[Delta] = []
         for _ in range(3):
             deltas += engine.step() if engine.busy else []
-        state = engine.room(), engine.busy, engine.stats(), engine.plan.id, engine.waiting()
+        state = engine.room(), engine.busy, engine.stats(), engine.plan_id, engine.waiting()
         return WorkReport(deltas, *state, refused)
 
 

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from attend_paths import DTYPES, PATHS, Attend, compiled
 from paged_case import Case, error, limit
 from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels import attend as module
-from seer_ray.kernels import cpu
 from seer_ray.kernels.attend import SPLIT, attend, reference
-from seer_ray.kernels.compiled import binary
-
-Attend = Callable[..., torch.Tensor]
-
-
-def compiled(*arguments: object) -> torch.Tensor:
-    if binary() is None:
-        pytest.skip("no C++ compiler")
-    return cpu.attend(*arguments[:6], SPLIT, *arguments[6:])  # type: ignore[arg-type]
-
-
-PATHS = pytest.mark.parametrize("path", [compiled, reference], ids=["compiled", "torch"])
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 
 
 @PATHS

@@ -49,6 +49,12 @@ def test_windows_and_sinks(skips: bool, sinks: bool) -> None:
     checks.attend_rows_stand_alone("cpu", torch.float32, **LONG, skips=skips, sinks=sinks)
 
 
+@pytest.mark.parametrize("window", [None, 5, 40])
+def test_rows_with_several_queries(window: int | None) -> None:
+    for group, block in ((3, 16), (2, 64)):
+        checks.attend_spans("cpu", torch.float32, window, heads=1, group=group, dim=16, block=block)
+
+
 @DTYPES
 def test_rows_without_pages(dtype: torch.dtype) -> None:
     checks.attend_gives_zeros_without_pages("cpu", dtype, **LONG)

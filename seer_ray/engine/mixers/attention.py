@@ -61,19 +61,34 @@ class PagedAttention:
         q, rotated = normalise_rotate_append(q, k, v, norms, *rotary, kv, own.pages, step.offsets)
         if selector is None or spec.blocks is None:
             page_ids, counts = own.ids, own.counts
+        elif step.dense:
+            self._fill(step)
+            page_ids, counts = own.ids, own.counts
         else:
             view, query = own.view, Query(q, rotated, kv, self.summary, scale)
             if isinstance(step.full, CurrentPages):
                 scores = selector.step(query, view, step.full, self.rope)
             else:
-                for index in range(len(step.full.pages)):  # rows that fill a page together share no product
-                    self._summarise(step.full, slice(index, index + 1))
+                self._summarise_each(step.full)
                 scores = selector.scores(query, view)
             page_ids, counts = select(
                 scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
             )
         step.note(self.layer, page_ids, counts)
-        return attend(rotated, kv, page_ids, counts, step.tails, scale, sinks=sinks)
+        return attend(rotated, kv, page_ids, counts, step.tails, scale, sinks=sinks, spans=step.spans)
+
+    def _fill(self, step: DecodePass) -> None:
+        """Summaries of the pages that a dense step fills, for sparse steps to come."""
+        if self.selector is None or self.summary is None:
+            return
+        if isinstance(step.full, CurrentPages):
+            self.selector.fill(self.kv, self.summary, step.full, self.rope)
+        else:
+            self._summarise_each(step.full)
+
+    def _summarise_each(self, full: FullPages) -> None:
+        for index in range(len(full.pages)):  # rows that fill a page together share no product
+            self._summarise(full, slice(index, index + 1))
 
     def _summarise(self, full: FullPages, some: slice = slice(None)) -> None:
         if self.selector is not None and self.summary is not None and len(full.pages):

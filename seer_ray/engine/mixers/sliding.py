@@ -33,4 +33,5 @@ class SlidingAttention:
         rotary = step.rotary(self.rope)
         _, rotated = normalise_rotate_append(q, k, v, norms, *rotary, self.kv, own.pages, step.offsets)
         step.note(self.layer, own.ids, own.counts)
-        return attend(rotated, self.kv, own.ids, own.counts, step.tails, scale, own.skips, sinks)
+        seen = own.ids, own.counts, step.tails
+        return attend(rotated, self.kv, *seen, scale, own.skips, sinks, step.spans, own.window)
