@@ -64,7 +64,7 @@ class WorkerActors:
         from ray.util.placement_group import remove_placement_group
 
         with contextlib.suppress(Exception):  # of a cluster that is gone: so are they
-            # With a head that is gone, ray.kill hangs where leaving Ray makes it crash; this hangs in its place.
+            # With the head gone, ray.kill hangs where leaving Ray makes it crash; this hangs in its place.
             ray.nodes()
             if not ray.is_initialized():  # it was left, and ray.kill would start another
                 return
