@@ -77,7 +77,9 @@ def connected(
         with watch.watching():
             yield watch
     finally:
-        ray.shutdown()
+        # With a call that hangs Ray would crash; it is left when this process ends, all said and done.
+        if not watch.stuck:
+            ray.shutdown()
 
 
 def _start_local(ray: Any, quiet: dict[str, Any]) -> None:

@@ -59,6 +59,8 @@ class ClusterWatch:
         self.nodes: Sequence[Node] = ()
         """Those that are alive, as they were a moment ago."""
         self.local = local
+        self.stuck = False
+        """A call of this process to Ray hangs."""
         self._needed, self._look = needed, look
 
     def check(self) -> None:

@@ -22,7 +22,7 @@ from seer_ray.config.errors import ConfigError, JobError, first_line
 from seer_ray.config.options import RunConfig
 from seer_ray.engine.request import Request
 
-CLOSING = 5.0
+CLOSING = 10.0
 """Seconds that the end of all workers may take."""
 BREATH = 20e-6
 """Seconds, times workers, from the first call that ends to the look at all others."""
@@ -193,13 +193,13 @@ class WorkerPool:
         return events
 
     def close(self) -> None:
-        """Ends all workers at once."""
+        """Ends all workers at once. Ray must not be left while it ends one: that would crash this process."""
         for slot in self._slots:
             self._end(slot)
-        if self._watch.lost is None:
-            deadline = time.monotonic() + CLOSING
-            for thread in self._ending:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        deadline = time.monotonic() + CLOSING
+        for thread in self._ending:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._watch.stuck = any(thread.is_alive() for thread in self._ending)
 
     def _active(self) -> list[Slot]:
         return [slot for slot in self._slots if not slot.given_up and not slot.retired]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_engine
 import pytest
@@ -15,6 +17,7 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.placement import Placement
 from seer_ray.cluster.run_queue import RunQueue
+from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.cluster.worker import Builder
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, JobError
@@ -158,3 +161,20 @@ def test_a_worker_that_crashes_is_told_of_with_its_last_words() -> None:
     job = Job([make_request("crash"), *some(2)], fake_engine.build_fake, workers=1, max_attempts=1)
     job.run()
     assert "Fatal Python error: Segmentation fault" in str(job.outcomes["crash/0"].completion.error)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_ray_is_not_left_while_it_ends_a_worker(hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the cluster is gone: it would crash the process, which then could not say why it ends."""
+    monkeypatch.setattr("seer_ray.cluster.worker_pool.CLOSING", 0.01 if hangs else 60.0)
+    answered = threading.Event()
+    ending = threading.Thread(target=answered.wait, daemon=True)
+    watch = ClusterWatch({})
+    watch.lost = "the head is gone"
+    pool = WorkerPool(RunConfig(), Placement(1, 1, 0), fake_engine.build_fake, watch)
+    pool._slots[0].actors = SimpleNamespace(kill=lambda: ending.start() or ending)  # type: ignore[assignment,func-returns-value]
+    if not hangs:
+        threading.Timer(0.2, answered.set).start()
+    pool.close()
+    assert ending.is_alive() == watch.stuck == hangs
+    answered.set()
