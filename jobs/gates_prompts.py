@@ -60,7 +60,11 @@ def _summary(
     summary = PromptsSummary(
         **facts, gates=found.gates, table=found.table(), layers=figures.layer_table("layer")
     )
-    parts: dict[str, Sequence[Any]] = {"layers": figures.layers, "outputs": figures.outputs, "losses": figures.losses}
+    parts: dict[str, Sequence[Any]] = {
+        "layers": figures.layers,
+        "outputs": figures.outputs,
+        "losses": figures.losses,
+    }
     summary.files += write_figures(frame, parts)
     metrics = flat(summary.table, VALUES)
     frame.tracker.log(metrics, step=0)

@@ -59,7 +59,8 @@ def _summary(
             for plan in found.plans
         ],
         layers=[
-            {"layer": layer, "kl": costs.kl} | {plan.name: plan.layers[layer]._asdict() for plan in found.plans}
+            {"layer": layer, "kl": costs.kl}
+            | {plan.name: plan.layers[layer]._asdict() for plan in found.plans}
             for layer, costs in found.layers.items()
         ],
     )
