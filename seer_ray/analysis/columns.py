@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seer_ray.config.fields import MOST_DRAFTED
 from seer_ray.results.schema import TEXT, schema
 
 Array = NDArray[Any]
@@ -67,6 +68,15 @@ def exact_sum(values: Array) -> int:
     """Of whole numbers of 64 bits, which may be more than 64 bits hold."""
     wide = values.astype(np.int64, copy=False)
     return (int((wide >> 32).sum()) << 32) + int((wide & 0xFFFFFFFF).sum())
+
+
+def by_place(values: pa.Array) -> NDArray[np.int64]:
+    """Lists of whole numbers summed by place, [MOST_DRAFTED]."""
+    flat, sums = np.asarray(values.flatten(), np.int64), np.zeros(MOST_DRAFTED, np.int64)
+    counts = np.asarray(values.value_lengths().drop_null())
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
+    np.add.at(sums, place, flat)
+    return sums
 
 
 class Columns:

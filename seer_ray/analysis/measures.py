@@ -75,6 +75,33 @@ def prefill_sparsity(run: Run) -> float | None:
     return 1 - run.engines.get("prefill_attended", 0) / available if available else None
 
 
+def accepted_at(run: Run) -> dict[int, Value]:
+    """Of the draft tokens at each place, from 1 on."""
+    drafted, accepted = run.totals.drafted.tolist(), run.totals.accepted.tolist()
+    return {
+        place: own / all for place, (own, all) in enumerate(zip(accepted, drafted, strict=True), 1) if all
+    }
+
+
+def tokens_a_pass(run: Run) -> float | None:
+    """Of chains that were drafted: a pass brings the token that it decides itself, and those it accepts."""
+    passes = run.totals.drafted_tokens - int(run.totals.accepted.sum())
+    return run.totals.drafted_tokens / passes if passes > 0 else None
+
+
+def draft_reads(run: Run) -> float | None:
+    """Of all that was read, that by drafts; None: nothing was drafted."""
+    known = run.totals.drafted.any() and run.totals.attended
+    return run.totals.drafted_kv / run.totals.attended if known else None
+
+
+def draft_time(run: Run) -> float | None:
+    """Of decode steps' time, that of draft steps."""
+    seconds = run.engines.get("decode_s", 0.0)
+    drafted = run.engines.get("draft_s")
+    return drafted / seconds if drafted is not None and seconds > 0 else None
+
+
 def no_answer(run: Run) -> float | None:
     return float(np.mean(run.rows.complete("extracted_answer") < 0)) if run.totals.graded else None
 

@@ -18,7 +18,10 @@ from seer_ray.analysis.columns import exact_sum
 from seer_ray.analysis.measures import (
     PLAN,
     Value,
+    accepted_at,
     captured_share,
+    draft_reads,
+    draft_time,
     engine_rate,
     graded,
     in_form,
@@ -35,11 +38,12 @@ from seer_ray.analysis.measures import (
     prefill_sparsity,
     sparse_per_dense,
     strict,
+    tokens_a_pass,
     truncated,
 )
 from seer_ray.analysis.rows import Rows, Run, Totals
 from seer_ray.analysis.sequential import Saved
-from seer_ray.analysis.words import count, in_brief, percent, round_percent, with_interval
+from seer_ray.analysis.words import count, in_brief, percent, round_percent, skipped, with_interval
 from seer_ray.results.speed import Speed
 
 Values = Mapping[str, Value]
@@ -67,6 +71,8 @@ class Column:
     words: Words
     place: int = 0
     """From the left."""
+    optional: bool = False
+    """Left out where it is known of no run."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Metric:
     meaning: str
     unit: str
     columns: tuple[str, ...]
-    """Of a row, that it is computed from."""
+    """Of a row, that it is computed from, beside those that ``Totals`` sums up."""
     of: Callable[[Run], Value | Mapping[int, Value] | None]
     interval: tuple[str, str] | None = None
     """Names of the metrics that are the ends of its interval."""
@@ -208,19 +214,35 @@ METRICS = (
     Metric("speed/engine_captured_share", "decode steps that ran captured, not operation by operation",
            "fraction", (), captured_share,
            summary=Line("speed", lambda share: "" if share == 1 else f"{percent(share)} of steps captured")),
-    Metric("kv/attended", "KV read, over steps, layers and KV heads", "tokens", _KV,
+    Metric("speculation/acceptance", "draft tokens that became tokens", "fraction", (),
+           lambda run: run.totals.acceptance, live="acceptance",
+           summary=Line("drafts", lambda share: f"{percent(share)} accepted"),
+           sweep=Column("accepted", percent, 5, True),
+           report=Column("Drafts accepted", round_percent, 4, True)),
+    Metric("speculation/acceptance_at_{k}", "the same at place k behind the last token that was decided",
+           "fraction", (), accepted_at),
+    Metric("speculation/tokens_per_pass", "tokens for each dense pass, of chains that were drafted", "tokens",
+           (), tokens_a_pass,
+           summary=Line("drafts", lambda n: f"{n:.2f} tokens for each dense pass")),
+    Metric("speculation/draft_reads", "kv/attended that drafts read; the rest is what verified them",
+           "fraction", (), draft_reads,
+           summary=Line("drafts", lambda share: f"{percent(share)} of the KV read by drafts")),
+    Metric("speculation/draft_time", "of time/engine_decode_s, that of draft steps", "fraction", (),
+           draft_time),
+    Metric("kv/attended", "KV read, over steps, layers and KV heads; by drafts and what verifies them, too",
+           "tokens", _KV,
            of_complete("attended_kv", exact_sum)),
     Metric("kv/available", "KV that dense attention would read", "tokens", _KV,
            of_complete("available_kv", exact_sum)),
     Metric("kv/attended_per_token", "kv/attended over generated tokens", "tokens", (*_KV, *_LENGTH),
            lambda run: run.totals.attended / run.totals.tokens if run.totals.tokens else None, twin=True),
-    Metric("kv/mean_attended", "KV read per layer, KV head and decode step", "tokens",
+    Metric("kv/mean_attended", "KV read per layer, KV head and generated token", "tokens",
            (*_KV, *_LENGTH, "prompt_tokens"), lambda run: run.totals.mean_attended,
            live="mean_attended",
-           summary=Line("attention", lambda n: f"{n:,.0f} KV tokens read per head and step")),
-    Metric("kv/sparsity", "1 - kv/attended / kv/available", "fraction", _KV,
+           summary=Line("attention", lambda n: f"{n:,.0f} KV tokens read per head and token")),
+    Metric("kv/sparsity", "1 - kv/attended / kv/available; below 0: drafts had more read", "fraction", _KV,
            lambda run: run.totals.sparsity, live="sparsity",
-           summary=Line("attention", lambda sparsity: f"{percent(sparsity)} skipped")),
+           summary=Line("attention", skipped)),
     Metric("kv/read_rate", "kv/attended over kv/available: reads relative to dense, measured", "fraction",
            _KV,
            lambda run: None if run.totals.sparsity is None else 1 - run.totals.sparsity, twin=True,
@@ -240,7 +262,9 @@ METRICS = (
 )
 # fmt: on
 
-COLUMNS = tuple(dict.fromkeys((*Totals.COLUMNS, *(name for metric in METRICS for name in metric.columns))))
+KEPT = tuple(dict.fromkeys(name for metric in METRICS for name in metric.columns))
+"""What is kept of each row."""
+COLUMNS = tuple(dict.fromkeys((*Totals.COLUMNS, *KEPT)))
 """What ``summarise`` reads of a table of completions."""
 GAUGES = {metric.name: metric.live for metric in METRICS if metric.live} | {
     "rows/total": "done",
@@ -272,7 +296,7 @@ def summarise(
         first: samples of a problem that count for accuracy, see ``Totals``
         saved: samples that were not taken; None: all were to be
     """
-    totals, rows = Totals(first), Rows(COLUMNS)
+    totals, rows = Totals(first), Rows(KEPT)
     for batch in batches:
         totals.add(batch)
         rows.add(batch)

@@ -6,8 +6,10 @@ denominator.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seer_ray.analysis.columns import Names, floats
+from seer_ray.results.schema import TOKENS
 
 Array = NDArray[np.float64]
 COLUMNS = (
@@ -31,6 +34,20 @@ COLUMNS = (
     "available_kv",
 )
 """What is read of a table of completions."""
+
+CHAIN = "chain"
+"""A column beside them, see ``digested``."""
+
+
+def digested(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows with a digest of their tokens in place of these."""
+    lists, tokens = batch[TOKENS], np.asarray(batch[TOKENS].flatten(), np.int32)
+    ends = np.cumsum([0, *lists.value_lengths().fill_null(0).to_pylist()]).tolist()
+    digests = [
+        int.from_bytes(blake2b(tokens[start:end].tobytes(), digest_size=8).digest(), "little", signed=True)
+        for start, end in itertools.pairwise(ends)
+    ]
+    return batch.drop_columns([TOKENS]).append_column(CHAIN, pa.array(digests, pa.int64()))
 
 
 class MisalignedError(ValueError):
@@ -61,6 +78,10 @@ class Outcomes:
     """KV that dense attention would have read for the same completion."""
     seed: int | None
     """Of the noise; None: no rows."""
+    chains: NDArray[np.int64] | None = None
+    """A digest of each completion's tokens; None: not read."""
+    decided: bool = False
+    """Dense attention decided every token, whatever drafted it."""
 
     def of(self, problems: NDArray[np.bool_]) -> Outcomes:
         """Those of some problems, [problems]."""
@@ -166,4 +187,5 @@ def _fill(name: str, table: pa.Table, problems: dict[str, int], numbers: list[in
         attended=numeric(table["attended_kv"].to_numpy()),
         available=numeric(table["available_kv"].to_numpy()),
         seed=seeds[0] if seeds else None,
+        chains=spread(table[CHAIN].to_numpy(), 0, np.int64) if CHAIN in table.column_names else None,
     )

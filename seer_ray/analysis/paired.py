@@ -13,6 +13,7 @@ import numpy as np
 
 from seer_ray.analysis import clustered
 from seer_ray.analysis.outcomes import Array, Outcomes
+from seer_ray.analysis.words import points
 
 SMALL = 20
 """Problems below which an interval is to be read with care."""
@@ -36,6 +37,13 @@ class PairedOutcomes:
     same_seed: bool
     unmatched: int
     """Samples that one has and the other lacks."""
+    unlike: int | None = None
+    """Pairs whose tokens differ, where dense attention decided those of both; None: it did not."""
+
+    @property
+    def exact(self) -> bool:
+        """Nothing is to be estimated: the tokens are the same by how they were decided, and as compared."""
+        return self.unlike == 0
 
     @property
     def difference(self) -> Array:
@@ -67,10 +75,19 @@ class Difference:
     problems: int
     pairs: int
     confidence: float
+    exact: bool = False
+    """It is 0 and no estimate, see ``PairedOutcomes``."""
+
+    @property
+    def ends(self) -> str:
+        """The interval in words, in points."""
+        return "exactly: the same tokens" if self.exact else f"{points(self.low)} to {points(self.high)}"
 
     @property
     def caution(self) -> str | None:
         """What a reader of the interval must know."""
+        if self.exact:
+            return None
         if self.problems < 2:
             return "one problem says nothing about others"
         if self.problems < SMALL:
@@ -127,13 +144,24 @@ def pair(baseline: Outcomes, setting: Outcomes) -> PairedOutcomes:
         complete=np.all(setting.present & baseline.present, axis=-1),
         same_seed=setting.seed == baseline.seed,
         unmatched=int((setting.present != baseline.present).sum()),
+        unlike=_unlike(baseline, setting, told),
     )
+
+
+def _unlike(baseline: Outcomes, setting: Outcomes, told: np.ndarray) -> int | None:
+    """Of pairs that both have a completion, those whose tokens differ."""
+    if baseline.chains is None or setting.chains is None or not (baseline.decided and setting.decided):
+        return None
+    return int((baseline.chains != setting.chains)[told].sum())
 
 
 def difference(pairs: PairedOutcomes, confidence: float = 0.95) -> Difference:
     """Difference of accuracies, its interval and its exact test."""
     sums, counts, gained, lost = _counts(pairs)
     total = int(counts.sum())
+    if pairs.exact and not gained.any() and not lost.any():
+        problems = int((counts > 0).sum())
+        return Difference(0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, problems, total, confidence, exact=True)
     value, stderr, rates = tally(gained, lost, counts)
     low, high = clustered.score_interval(*rates, clustered.quantile(0.5 + confidence / 2, counts))
     plus, minus = int(gained.sum()), int(lost.sum())

@@ -29,7 +29,9 @@ class Reads(NamedTuple):
 
 @cache
 def reads(plan: str) -> tuple[Reads, ...] | None:
-    """Of the layers that keep KV, by ``LayerPlan.id``; None: not known."""
+    """Of the layers that keep KV, by ``LayerPlan.id``; None: not known, as where drafts read beside them."""
+    if ";" in plan:
+        return None
     count, colon, kinds = plan.partition("@")[0].partition("~")[0].partition("L:")
     parts = kinds.split("+")
     matches = [_KIND.fullmatch(part) for part in parts]

@@ -131,10 +131,12 @@ def recommend(
     if not settings:
         raise ValueError("nothing to compare with the baseline")
     alpha = 1 - confidence
-    open_ones = [setting for setting in settings if setting.decided is None]
+    paired = {setting.name: pair(baseline.outcomes, setting.outcomes) for setting in settings}
+    differences = {name: difference(pairs, confidence) for name, pairs in paired.items()}
+    # Of those whose difference is no estimate there is nothing to test.
+    open_ones = [one for one in settings if one.decided is None and not differences[one.name].exact]
     families = _families(open_ones)
     level = alpha / max(1, len(families))
-    paired = {setting.name: pair(baseline.outcomes, setting.outcomes) for setting in settings}
     for name, pairs in paired.items():
         if not pairs.counts.any():
             raise ValueError(f"{name} and {baseline.name} have no graded sample in common")
@@ -145,8 +147,11 @@ def recommend(
     assessments = []
     for setting in settings:
         name, pairs = setting.name, paired[setting.name]
-        found = difference(pairs, confidence)
+        found = differences[name]
         keeps, why = _verdict(name, tests[name], name in kept, name in lost, setting.decided)
+        if found.exact:
+            keeps = Keeps.YES
+            why = f"the tokens of {baseline.name} in all {found.pairs:,} pairs: dense attention decides each"
         assessments.append(
             _assess(
                 baseline,

@@ -26,8 +26,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seer_ray.analysis.clustered import ClusteredMean
-from seer_ray.analysis.columns import Array, Columns, exact_sum, floats
+from seer_ray.analysis.columns import Array, Columns, by_place, exact_sum, floats
 from seer_ray.analysis.sequential import Saved
+from seer_ray.config.fields import MOST_DRAFTED
 from seer_ray.results.schema import clean, schema
 from seer_ray.results.speed import Speed
 
@@ -51,6 +52,9 @@ class Totals:
         "completion_tokens",
         "attended_kv",
         "available_kv",
+        "drafted",
+        "accepted",
+        "draft_kv",
     )
     """That are read of a row."""
     SCHEMA: ClassVar[pa.Schema] = pa.schema([schema().field(name) for name in COLUMNS])
@@ -68,13 +72,21 @@ class Totals:
     tokens: int = 0
     attended: int = 0
     available: int = 0
+    drafted: NDArray[np.int64] = field(default_factory=lambda: np.zeros(MOST_DRAFTED, np.int64))
+    """Draft tokens by place behind the last token that was decided, and in ``accepted`` those that became
+    tokens."""
+    accepted: NDArray[np.int64] = field(default_factory=lambda: np.zeros(MOST_DRAFTED, np.int64))
+    drafted_kv: int = 0
+    """Of ``attended``, that of drafts."""
+    drafted_tokens: int = 0
+    """Of ``tokens``, those of chains for which something was drafted."""
     contexts: int = 0
     """Length of the context of each generated token, summed: what one head of one layer could have read."""
 
     @classmethod
     def batch(cls, rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
         """Rows as ``add`` takes them."""
-        said = [{name: clean(row[name]) for name in cls.COLUMNS} for row in rows]
+        said = [{name: clean(row.get(name)) for name in cls.COLUMNS} for row in rows]
         return pa.RecordBatch.from_pylist(said, cls.SCHEMA)
 
     def add(self, rows: pa.RecordBatch) -> None:
@@ -94,10 +106,25 @@ class Totals:
         self.attended += exact_sum(attended)
         self.available += exact_sum(available)
         self.contexts += exact_sum(length * prompt + length * (length - 1) // 2)
+        if rows["drafted"].null_count < len(rows):
+            self._add_drafts(rows.filter(pa.array(~failed)))
+
+    def _add_drafts(self, rows: pa.RecordBatch) -> None:
+        self.drafted += by_place(rows["drafted"])
+        self.accepted += by_place(rows["accepted"])
+        self.drafted_kv += exact_sum(rows["draft_kv"].drop_null().to_numpy())
+        self.drafted_tokens += exact_sum(
+            rows["completion_tokens"].filter(rows["drafted"].is_valid()).to_numpy()
+        )
 
     @property
     def sparsity(self) -> float | None:
         return 1 - self.attended / self.available if self.available else None
+
+    @property
+    def acceptance(self) -> float | None:
+        """Of draft tokens; None: there were none."""
+        return float(self.accepted.sum() / self.drafted.sum()) if self.drafted.any() else None
 
     @property
     def mean_attended(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from seer_ray.config.identity import Identity
 from seer_ray.config.options import RunConfig
 from seer_ray.config.speculating import DRAFTER, SPECULATE, speculated
 from seer_ray.results.folder import GRADED, RUN, RunFolder
+from seer_ray.results.schema import TOKENS
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
@@ -85,6 +86,19 @@ def is_lossless(options: Mapping[str, Any]) -> bool:
     return speculated(options) and not works.selection_in(options)[0].prefill.asked
 
 
+def decided_densely(options: Mapping[str, Any]) -> bool:
+    """Whether dense attention decides each token of a run with these options."""
+    return is_dense(options) or is_lossless(options)
+
+
+def _rows(folder: RunFolder, columns: Sequence[str], chains: bool) -> pa.Table:
+    """Of a run, with digests of their tokens if these are to be compared."""
+    if not chains:
+        return folder.read(columns)
+    found = list(map(outcomes.digested, folder.stream((*columns, TOKENS))))
+    return pa.Table.from_batches(found) if found else folder.read(columns)
+
+
 def expand(uris: Sequence[str]) -> list[tuple[str, str]]:
     """Run folders, a sweep standing for all of its points that have begun, each with the job it is part of.
 
@@ -119,8 +133,9 @@ def load(uris: Sequence[str], where: Mapping[str, str] | None = None) -> list[Co
     options = [_options(folder) for folder in folders]
     names = labels(options, [uri.rstrip("/").rpartition("/")[2] for uri, _ in places])
     columns = (*outcomes.COLUMNS, "inputs") if where else outcomes.COLUMNS
+    lossless = any(map(is_lossless, options))
     tables = [
-        _counted(folder.read(columns), first_samples(option))
+        _counted(_rows(folder, columns, lossless and decided_densely(option)), first_samples(option))
         for folder, option in zip(folders, options, strict=True)
     ]
     if where:
@@ -136,7 +151,7 @@ def load(uris: Sequence[str], where: Mapping[str, str] | None = None) -> list[Co
             folder=uri,
             job=job,
             options=option,
-            outcomes=aligned[name],
+            outcomes=replace(aligned[name], decided=decided_densely(option)),
             speed=Speed.of(folder.read_json("status.json")),
             family=tuple((key, repr(option.get(key))) for key in varying if key != BUDGET),
             decided=decisions.get(uri),

@@ -23,7 +23,7 @@ def sentence(
     length: Drift | None,
 ) -> str:
     """One setting: ``seer 2,048: change in accuracy −0.4 points (−1.7 to +0.8), attention reads ...``."""
-    spread = f" ({points(found.low)} to {points(found.high)})" if np.isfinite(found.low) else ""
+    spread = f" ({found.ends})" if np.isfinite(found.low) else ""
     parts = [f"change in accuracy {points(found.value)} points{spread}"]
     if attended_share:
         bound = f"at most {1 / attended_share:.1f}x by bytes"
@@ -67,6 +67,11 @@ def cautions(
 ) -> tuple[str, ...]:
     """What the figures do not say by themselves."""
     said = []
+    if pairs.unlike:
+        said.append(
+            f"{pairs.unlike:,} chains of {pairs.name} are not those of {pairs.baseline}, though dense "
+            "attention decides both: by rounding; engine.exact=true has it that none is"
+        )
     if found.caution:
         said.append(found.caution)
     if pairs.unmatched:

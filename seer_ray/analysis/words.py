@@ -26,6 +26,11 @@ def points(fraction: float) -> str:
     return "0.0" if text[1:] == "0.0" else text
 
 
+def skipped(sparsity: float) -> str:
+    """0.938 -> 93.8 % skipped, -0.1 -> 10.0 % more than dense"""
+    return f"{percent(sparsity)} skipped" if sparsity > -0.0005 else f"{percent(-sparsity)} more than dense"
+
+
 def with_interval(fraction: float, low: float | None, high: float | None) -> str:
     """0.417, 0.382, 0.453 -> 41.7 % (38.2 to 45.3)"""
     if low is None or high is None:

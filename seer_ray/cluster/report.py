@@ -72,7 +72,21 @@ def _pack_counters(deltas: Sequence[Delta]) -> tuple[Any, ...]:
     """(places, whole numbers of each, seconds of all)."""
     places = [place for place, delta in enumerate(deltas) if delta.counters is not None]
     known = [delta.counters for delta in deltas if delta.counters is not None]
-    whole = [array("q", (c.attended_kv, c.available_kv, *c.attended_layers)).tobytes() for c in known]
+    whole = [
+        array(
+            "q",
+            (
+                c.attended_kv,
+                c.available_kv,
+                c.draft_kv,
+                len(c.drafted),
+                *c.drafted,
+                *c.accepted,
+                *c.attended_layers,
+            ),
+        ).tobytes()
+        for c in known
+    ]
     seconds = array("d")
     for c in known:
         seconds.extend((c.queued_s, c.prefill_s, c.decode_s, c.first_token_s))
@@ -97,9 +111,14 @@ def _unpack(
     places, whole, seconds = counters
     timings = iter(array("d", seconds))
     for place, numbers, *spent in zip(places, whole, *[timings] * 4, strict=True):
-        attended, available, *layers = array("q", numbers)
+        attended, available, draft, most, *lists = array("q", numbers)
         queued, prefill, decode, first = spent
-        deltas[place].counters = Counters(attended, available, queued, prefill, decode, tuple(layers), first)
+        layers, drafted, accepted = (
+            tuple(lists[at:to]) for at, to in ((2 * most, None), (0, most), (most, 2 * most))
+        )
+        deltas[place].counters = Counters(
+            attended, available, queued, prefill, decode, layers, first, drafted, accepted, draft
+        )
     for place, reason, error, preemptions, reading in ends:
         delta = deltas[place]
         read = None if reading is None else Reading(*reading)

@@ -64,15 +64,14 @@ def _difference(one: ComparedRun) -> Figure | None:
     if one.assessment is None:
         return None
     found = one.assessment.difference
-    ends = f", {words.points(found.low)} to {words.points(found.high)}"
-    return f"{words.points(found.value)} points", f"change in accuracy against dense, paired{ends}"
+    return f"{words.points(found.value)} points", f"change in accuracy against dense, paired, {found.ends}"
 
 
 def _reads(one: ComparedRun, label: str) -> Figure | None:
     if one.setting.dense or not one.attended_share:
         return None
     reads = one.metrics.get("kv/mean_attended")
-    tokens = f", {reads:,.0f} tokens a head and step" if reads else ""
+    tokens = f", {reads:,.0f} KV tokens a head and token" if reads else ""
     return words.round_percent(one.attended_share), f"{label}{tokens}"
 
 

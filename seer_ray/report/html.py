@@ -10,7 +10,7 @@ import numpy as np
 from seer_ray.analysis import words
 from seer_ray.analysis.comparison import ComparedRun, Comparison, compare
 from seer_ray.analysis.estimates import Estimate
-from seer_ray.analysis.metrics import columns_of
+from seer_ray.analysis.metrics import Column, Metric, columns_of
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Answer, Keeps
 from seer_ray.analysis.runs import first_samples
 from seer_ray.config.errors import one_line
@@ -77,7 +77,7 @@ def report_of(comparison: Comparison, title: str, limit: int = LIMIT) -> Report:
 def page(comparison: Comparison, plots: Sequence[Plot], title: str, limit: int = LIMIT) -> str:
     """The HTML file. All text is escaped but what is made here: styles, scripts and plots."""
     embedded = embed(comparison, limit)
-    compared = any(run.assessment for run in comparison.runs)
+    compared, own = any(run.assessment for run in comparison.runs), _own(comparison.runs)
     return render(
         "report.html",
         SCRIPTS,
@@ -86,13 +86,13 @@ def page(comparison: Comparison, plots: Sequence[Plot], title: str, limit: int =
         recommendations=comparison.recommendations,
         answers=_ANSWERS,
         figures=headline(comparison),
-        heads=_heads(compared),
+        heads=_heads(compared, own),
         runs=comparison.runs,
         chosen={recommendation.choice for recommendation in comparison.recommendations},
         keeps=_KEEPS,
         variable=style.variable,
         colour=colour,
-        cells=lambda run: _cells(run, compared),
+        cells=lambda run: _cells(run, compared, own),
         plots=plots,
         facts=origin({run.name: run.folder for run in comparison.runs}, RunConfig),
         notes=_notes(comparison, embedded),
@@ -120,17 +120,26 @@ Cell = tuple[str, str]
 """Text, and what stands in small letters below it."""
 
 
-def _heads(compared: bool) -> list[str]:
+def _own(runs: Sequence[ComparedRun]) -> list[tuple[Metric, Column]]:
+    """Columns of the table of settings that are metrics."""
+    return [
+        (metric, column)
+        for metric, column in columns_of("report")
+        if not column.optional or any(metric.name in run.metrics for run in runs)
+    ]
+
+
+def _heads(compared: bool, own: Sequence[tuple[Metric, Column]]) -> list[str]:
     """Of the table of settings, beside their names."""
     against = ["Against dense"] if compared else []
-    own = [column.head for _, column in columns_of("report")]
-    return ["Accuracy", *against, "KV read", "Tokens / s", "Length", *own, "Rows"]
+    heads = [column.head for _, column in own]
+    return ["Accuracy", *against, "KV read", "Tokens / s", "Length", *heads, "Rows"]
 
 
-def _cells(run: ComparedRun, compared: bool) -> list[Cell]:
+def _cells(run: ComparedRun, compared: bool, columns: Sequence[tuple[Metric, Column]]) -> list[Cell]:
     """What stands below ``_heads`` of one run."""
     against = [_against(run)] if compared else []
-    own = [(metric.said(column.words, run.metrics) or "–", "") for metric, column in columns_of("report")]
+    own = [(metric.said(column.words, run.metrics) or "–", "") for metric, column in columns]
     return [_accuracy(run.accuracy), *against, *_costs(run), *own, _rows(run)]
 
 
@@ -146,7 +155,7 @@ def _against(run: ComparedRun) -> Cell:
     if run.assessment is None:
         return "–", ""
     found = run.assessment.difference
-    return words.points(found.value), f"{words.points(found.low)} to {words.points(found.high)}"
+    return words.points(found.value), found.ends
 
 
 def _costs(run: ComparedRun) -> list[Cell]:
@@ -156,7 +165,7 @@ def _costs(run: ComparedRun) -> list[Cell]:
     return [
         (
             words.round_percent(run.attended_share) if run.attended_share is not None else "–",
-            f"{reads:,.0f} a head and step" if reads else "",
+            f"{reads:,.0f} a head and token" if reads else "",
         ),
         (f"{speed.tokens_per_s:,.1f}" if speed else "–", f"{run.speedup:.2f}x dense" if run.speedup else ""),
         (f"{length:,.0f}" if length is not None else "–", words.signed_percent(drift.value) if drift else ""),

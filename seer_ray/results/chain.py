@@ -17,14 +17,18 @@ from seer_ray.results.schema import lists
 MAGIC = b"seer-ray progress 1\n"
 RUN_ID = b"run_id"
 """In a segment's metadata."""
+LISTS = pa.list_(pa.int64())
 COUNTERS: dict[str, pa.DataType] = {
     "attended_kv": pa.int64(),
     "available_kv": pa.int64(),
     "queued_s": pa.float64(),
     "prefill_s": pa.float64(),
     "decode_s": pa.float64(),
-    "attended_layers": pa.list_(pa.int64()),
+    "attended_layers": LISTS,
     "first_token_s": pa.float64(),
+    "drafted": LISTS,
+    "accepted": LISTS,
+    "draft_kv": pa.int64(),
 }
 """Columns of ``Counters``."""
 EACH = ("trace", "logprobs")
@@ -142,7 +146,7 @@ def encode(chains: dict[str, Chain], run_id: str) -> bytes:
         columns[name] = pa.array(pieces_of, pa.list_(pa.binary()))
     for name, kind in COUNTERS.items():
         values = [getattr(chain.counters, name) for chain in chains.values()]
-        columns[name] = lists(values, "q") if kind == pa.list_(pa.int64()) else pa.array(values, kind)
+        columns[name] = lists(values, "q") if kind == LISTS else pa.array(values, kind)
     batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({RUN_ID: run_id.encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
@@ -173,9 +177,11 @@ def decode(data: bytes, run_id: str, sealed: bool = True) -> list[Record]:
     # Logs of earlier versions have none of them.
     for name in EACH:
         fields.setdefault(name, [[]] * table.num_rows)
-    fields.setdefault("attended_layers", [()] * table.num_rows)
-    fields.setdefault("first_token_s", [0.0] * table.num_rows)
-    fields["attended_layers"] = [tuple(layers) for layers in fields["attended_layers"]]
+    for name, kind in COUNTERS.items():
+        if kind == LISTS:
+            fields[name] = [tuple(values) for values in fields.get(name, [()] * table.num_rows)]
+        else:
+            fields.setdefault(name, [0] * table.num_rows)
     records = []
     for row, tokens in enumerate(table["tokens"]):
         records.append(

@@ -90,7 +90,12 @@ COLUMNS = (
         "its end was forced at sampling.thinking_budget; null: there is no budget",
         nullable=True,
     ),
-    Column("attended_kv", pa.int64(), "KV read, summed over steps, layers and KV heads", "tokens"),
+    Column(
+        "attended_kv",
+        pa.int64(),
+        "KV read, summed over steps, layers and KV heads: by drafts and what verifies them, too",
+        "tokens",
+    ),
     Column(
         "available_kv",
         pa.int64(),
@@ -101,6 +106,22 @@ COLUMNS = (
         "attended_kv_layers",
         pa.list_(pa.int64()),
         "attended_kv of each layer; null: not counted by layer. Each layer has an equal part of available_kv",
+        "tokens",
+        nullable=True,
+    ),
+    Column(
+        "drafted",
+        pa.list_(pa.int64()),
+        "passes with a draft token at place 1, 2, ... behind the token before; null: nothing was drafted",
+        nullable=True,
+    ),
+    Column(
+        "accepted", pa.list_(pa.int64()), "those of them that became tokens; null likewise", nullable=True
+    ),
+    Column(
+        "draft_kv",
+        pa.int64(),
+        "of attended_kv, what drafts read; the rest is what verified them; null: nothing was drafted",
         "tokens",
         nullable=True,
     ),

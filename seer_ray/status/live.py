@@ -38,11 +38,13 @@ class LiveStats:
     """Of its 95 % interval."""
     accuracy_high: float | None = None
     mean_attended: float | None = None
-    """KV tokens read per layer, KV head and decode step."""
+    """KV tokens read per layer, KV head and generated token."""
     sparsity: float | None = None
+    """1 - attended / available, 1 at most; below 0: drafts had more read than dense attention reads."""
+    acceptance: float | None = None
+    """Share of draft tokens that became tokens; None: nothing was drafted."""
     captured_share: float | None = None
     """Of the engines' decode steps, those that ran captured and not operation by operation."""
-    """1 - attended / available, 0 to 1."""
     workers_ready: int = 0
     workers_starting: int = 0
     workers_wanted: int = 0

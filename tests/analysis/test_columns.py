@@ -33,11 +33,11 @@ def test_texts_are_told_apart_without_being_kept() -> None:
 
 def test_what_is_summed_up_holds_few_bytes_a_row() -> None:
     """Whatever their answers, errors and ids are."""
-    rows = Rows(metrics.COLUMNS)
+    rows = Rows(metrics.KEPT)
     many = [row(f"{n // 4}" + "i" * 500, n % 4, extracted_answer=f"{n}" + "a" * 3000) for n in range(400)]
     for batch in schema.table(many).select(metrics.COLUMNS).to_batches(64):
         rows.add(batch)
-    assert sum(rows.all[name].nbytes for name in metrics.COLUMNS) < 150 * len(many)
+    assert sum(rows.all[name].nbytes for name in metrics.KEPT) < 150 * len(many)
     assert sorted(map(len, rows.problems())) == [4] * 100
     assert sum(len(key) for names in rows.all.names.values() for key in names._numbers) < 40 * len(many)
 

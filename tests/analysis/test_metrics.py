@@ -195,7 +195,7 @@ def test_live_metrics_are_the_final_ones() -> None:
     live = live_fields(totals)
     for metric in METRICS:
         if metric.live:
-            assert live[metric.live] == found[metric.name]
+            assert live[metric.live] == found.get(metric.name)
     counts: dict[str, list[int]] = {}
     for r in rows:
         if r.get("error") or r["correct"] is not None:
@@ -226,6 +226,53 @@ def test_mean_attended_is_per_layer_head_and_step() -> None:
     assert totals.sparsity == 0.5
     assert totals.mean_attended == pytest.approx((60 + 9) / 7 / 2)
     assert Totals().mean_attended is None
+
+
+def test_what_came_of_drafts() -> None:
+    """Seven tokens in three passes and five in two, beside a chain without drafts."""
+    rows = [
+        row(
+            "a",
+            0,
+            completion_tokens=7,
+            drafted=[3, 3, 2, 0],
+            accepted=[3, 1, 0, 0],
+            draft_kv=20,
+            attended_kv=50,
+        ),
+        row(
+            "a",
+            1,
+            completion_tokens=5,
+            drafted=[2, 2, 2, 0],
+            accepted=[2, 1, 0, 0],
+            draft_kv=10,
+            attended_kv=30,
+        ),
+        row("b", 0, completion_tokens=9, attended_kv=20),
+    ]
+    found = summarise(table(*rows))
+    drafts = {
+        name.removeprefix("speculation/"): value for name, value in found.items() if "speculation" in name
+    }
+    assert drafts == {
+        "acceptance": 0.5,
+        "acceptance_at_1": 1.0,
+        "acceptance_at_2": 0.4,
+        "acceptance_at_3": 0.0,
+        "tokens_per_pass": 12 / 5,
+        "draft_reads": 0.3,
+    }
+    assert summary_lines(found)["drafts"].startswith("50.0 % accepted · 2.40 tokens for each dense pass")
+    assert (
+        summarise(table(*rows), engines={"decode_s": 4.0, "draft_s": 1.0})["speculation/draft_time"] == 0.25
+    )
+    assert not [name for name in summarise(table(row("a"))) if "speculation" in name]
+
+
+def test_more_than_dense_attention_may_be_read() -> None:
+    found = summarise(table(row("a", attended_kv=120, available_kv=100)))
+    assert "20.0 % more than dense" in summary_lines(found)["attention"]
 
 
 def test_a_mean_kept_up_to_date_is_that_of_all_values() -> None:

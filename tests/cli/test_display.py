@@ -63,7 +63,7 @@ def test_panel_tells_everything():
         "24:00:01 · about 59:59 left · 500,000 rows done before",
         "123,457 tokens/s · 9,876,543,210 tokens so far",
         "41.7 % (38.9 to 44.5), 95 % interval",
-        "4,096 KV tokens read per head and step · 93.8 % skipped",
+        "4,096 KV tokens read per head and token · 93.8 % skipped",
         "512 running · 234,056 waiting · 1,234 errors",
         "126 of 128 ready · 2 starting",
         "decoding",
@@ -150,6 +150,9 @@ def test_a_summary_tells_the_metrics():
             "thinking_forced": tokens == 500,
             "attended_kv": 25,
             "available_kv": 100,
+            "drafted": None,
+            "accepted": None,
+            "draft_kv": None,
             "queued_s": 0.0,
             "prefill_s": 0.0,
             "first_token_s": 0.0,
@@ -177,7 +180,7 @@ def test_a_summary_tells_the_metrics():
     assert found["no answer"] == "25.0 % of the completions"
     assert found["length"] == "250 tokens on average, 500 at most · 25.0 % cut off at the limit"
     assert found["thinking"] == "125 tokens on average · 25.0 % ended at the budget"
-    assert found["attention"] == "45 KV tokens read per head and step · 75.0 % skipped"
+    assert found["attention"] == "45 KV tokens read per head and token · 75.0 % skipped"
 
 
 def test_a_summary_tells_errors_by_kind_and_accuracy_by_group():

@@ -58,7 +58,7 @@ def print_groups(
     for group in groups:
         table.add_row(group.value, baseline, f"{group.problems:,}", _accuracy(group.baseline), "")
         for name, found in group.differences.items():
-            change = f"{points(found.value)} ({points(found.low)} to {points(found.high)})"
+            change = f"{points(found.value)} ({found.ends})"
             table.add_row("", name, "", "", change if math.isfinite(found.low) else points(found.value))
     console.print(table)
     console.print(
@@ -76,7 +76,7 @@ def _row(one: Assessment) -> list[str | Text]:
     return [
         one.name,
         _accuracy(one.accuracy),
-        f"{points(found.value)} ({points(found.low)} to {points(found.high)})",
+        f"{points(found.value)} ({found.ends})",
         round_percent(read) if read else "",
         "" if speed is None else f"{speed:.2g}x",
         length,

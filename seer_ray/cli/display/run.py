@@ -80,10 +80,15 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
         ("time", Text(f"{duration(live.elapsed_s)}{left}{before}")),
         ("speed", speed),
         ("accuracy", _accuracy(said) or Text("nothing graded yet", "dim")),
-        ("attention", Text(said["attention"]) if "attention" in said else Text("not decoded yet", "dim")),
+        ("attention", Text(_attention(said)) if "attention" in said else Text("not decoded yet", "dim")),
         ("chains", chains),
         ("workers", Text(workers)),
     ]
+
+
+def _attention(said: Mapping[str, str]) -> str:
+    """With what came of drafts."""
+    return f"{said['attention']} · drafts: {said['drafts']}" if "drafts" in said else said["attention"]
 
 
 def live_line(live: LiveStats) -> str:
@@ -95,6 +100,7 @@ def live_line(live: LiveStats) -> str:
         f"{live.tokens_per_s:,.0f} tokens/s" if live.new_tokens else "",
         f"accuracy {graded}" if graded else "",
         f"{percent(live.sparsity)} of KV skipped" if live.sparsity is not None else "",
+        f"{percent(live.acceptance)} of drafts accepted" if live.acceptance is not None else "",
         f"{live.running} running, {live.queued} waiting" if live.running or live.queued else "",
         f"{live.saved} not needed" if live.saved else "",
         f"{live.workers_ready}/{count(live.workers_wanted, 'worker')}" if live.workers_wanted else "",

@@ -200,7 +200,13 @@ def _table(*heads: str) -> Table:
 
 def _results(console: Console, summary: SweepSummary) -> Table:
     """What the points came to, without the columns that a narrow terminal has no room for."""
-    columns, wide = columns_of("sweep"), console.options.update(max_width=1000)
+    wide, said = console.options.update(max_width=1000), [point["metrics"] for point in summary.points]
+    # Of what nothing is known (drafts, where none are made) there is no column.
+    columns = [
+        (metric, column)
+        for metric, column in columns_of("sweep")
+        if not column.optional or any(metric.name in values for values in said)
+    ]
     for left_out in ("", *NARROW):
         columns = [(metric, column) for metric, column in columns if metric.name != left_out]
         table = _table("point", *(column.head for _, column in columns), "")

@@ -143,8 +143,8 @@ class Lengths:
         now, best = min(self._chosen, longest), max(range(longest + 1), key=lambda length: rates[length].pace)
         if rates[best].pace > GAIN * rates[now].pace:
             self._chosen = now = best
-        tried = [length for length in TRIED if length <= longest and length != now]
-        oldest = min(tried or [now], key=lambda length: self._seen.get(length, -FRESH))
+        tried = {min(length, longest) for length in TRIED} - {now}
+        oldest = min(sorted(tried), key=lambda length: self._seen.get(length, -FRESH))
         if self._round - self._seen.get(oldest, -FRESH) >= FRESH:
             tokens, seconds = rates[oldest]
             if seconds - tokens / rates[now].pace <= self._credit:

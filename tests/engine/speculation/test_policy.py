@@ -148,6 +148,17 @@ def test_nothing_is_drafted_where_nothing_may_be() -> None:
     assert Lengths(7, True).choose([]) == []
 
 
+@pytest.mark.parametrize("longest", [1, 2, 3])
+def test_short_drafts_are_tried_too(longest: int) -> None:
+    """Of rows near their end, or of an engine that may draft no more."""
+    policy = Lengths(longest, True)
+    rows = [Row(8000, longest, 0.95)] * 4
+    for _ in range(20):
+        lengths = policy.choose(rows)
+        policy.took(rows, lengths, 20.0 * max(lengths), 100.0)
+    assert max(policy.choose(rows)) == longest
+
+
 def test_drafts_that_are_found_take_no_steps() -> None:
     """So they pay where steps would not."""
     policy = Lengths(7, True)
