@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
-from pyarrow import parquet
 
 from seer_ray.config.training import GatesEvalConfig
 from seer_ray.driver.measure import (
     MeasurePlan,
     MeasureSummary,
     Measuring,
-    begin,
-    conclude,
-    measuring,
+    measured,
     plan_of,
+    write_figures,
 )
 from seer_ray.fidelity.evaluate import Evaluation, check_evaluation, evaluate, flat, gate_sources
 from seer_ray.status.live import MeasureLive, Reporter
@@ -51,21 +44,7 @@ def main(
         Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     check_evaluation(config)
-    with measuring(config, reporter) as (frame, progress):
-        found = evaluate(config, progress)
-        several = len({document.source for document in found.documents}) > 1
-        summary = GatesSummary(
-            **begin(frame, found),
-            gates=found.gates,
-            table=found.figures.table(),
-            sources=found.figures.table("source") if several else [],
-            layers=found.figures.layer_table("layer"),
-        )
-        _write(frame, summary, found)
-        _track(frame, summary)
-        conclude(frame, summary, flat(summary.table, VALUES))
-    frame.finish(summary)
-    return summary
+    return measured(config, reporter, evaluate, _summary)
 
 
 def plan(config: GatesEvalConfig) -> MeasurePlan:
@@ -74,20 +53,20 @@ def plan(config: GatesEvalConfig) -> MeasurePlan:
     return plan_of(config, [*gate_sources(config), *config.selectors])
 
 
-def _write(frame: Measuring, summary: GatesSummary, found: Evaluation) -> None:
-    store = frame.folder.store
-    for name, rows in (("layers", found.figures.layers), ("outputs", found.figures.outputs)):
-        if rows:
-            store.write(f"{name}.parquet", _parquet(rows))
-            summary.files.append(f"{name}.parquet")
-
-
-def _parquet(rows: Sequence[Any]) -> bytes:
-    """One figure a row, of one document each."""
-    out = io.BytesIO()
-    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows])
-    parquet.write_table(table, out, compression="zstd")
-    return out.getvalue()
+def _summary(
+    frame: Measuring, found: Evaluation, facts: dict[str, Any]
+) -> tuple[GatesSummary, dict[str, float]]:
+    figures, several = found.figures, len({document.source for document in found.documents}) > 1
+    summary = GatesSummary(
+        **facts,
+        gates=found.gates,
+        table=figures.table(),
+        sources=figures.table("source") if several else [],
+        layers=figures.layer_table("layer"),
+    )
+    summary.files += write_figures(frame, {"layers": figures.layers, "outputs": figures.outputs})
+    _track(frame, summary)
+    return summary, flat(summary.table, VALUES)
 
 
 def _track(frame: Measuring, summary: GatesSummary) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
-from pyarrow import parquet
 
 from seer_ray.config.training import GatesPromptsConfig
 from seer_ray.driver.measure import (
     MeasurePlan,
     MeasureSummary,
     Measuring,
-    begin,
-    conclude,
-    measuring,
+    measured,
     plan_of,
+    write_figures,
 )
 from seer_ray.fidelity.evaluate import flat
 from seer_ray.fidelity.prompt_gates import PromptEvaluation, check_prompts, evaluate_prompts, prompt_sets
@@ -50,20 +44,7 @@ def main(
         Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     check_prompts(config)
-    with measuring(config, reporter) as (frame, progress):
-        found = evaluate_prompts(config, progress)
-        summary = PromptsSummary(
-            **begin(frame, found),
-            gates=found.gates,
-            table=found.table(),
-            layers=found.figures.layer_table("layer"),
-        )
-        _write(frame, summary, found)
-        metrics = flat(summary.table, VALUES)
-        frame.tracker.log(metrics, step=0)
-        conclude(frame, summary, metrics)
-    frame.finish(summary)
-    return summary
+    return measured(config, reporter, evaluate_prompts, _summary)
 
 
 def plan(config: GatesPromptsConfig) -> MeasurePlan:
@@ -72,16 +53,19 @@ def plan(config: GatesPromptsConfig) -> MeasurePlan:
     return plan_of(config, [*prompt_sets(config), *config.selectors])
 
 
-def _write(frame: Measuring, summary: PromptsSummary, found: PromptEvaluation) -> None:
+def _summary(
+    frame: Measuring, found: PromptEvaluation, facts: dict[str, Any]
+) -> tuple[PromptsSummary, dict[str, float]]:
+    figures = found.figures
+    summary = PromptsSummary(
+        **facts, gates=found.gates, table=found.table(), layers=figures.layer_table("layer")
+    )
     parts: dict[str, Sequence[Any]] = {
-        "layers": found.figures.layers,
-        "outputs": found.figures.outputs,
-        "losses": found.figures.losses,
+        "layers": figures.layers,
+        "outputs": figures.outputs,
+        "losses": figures.losses,
     }
-    for name, rows in parts.items():
-        if rows:
-            out = io.BytesIO()
-            table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows])
-            parquet.write_table(table, out, compression="zstd")
-            frame.folder.store.write(f"{name}.parquet", out.getvalue())
-            summary.files.append(f"{name}.parquet")
+    summary.files += write_figures(frame, parts)
+    metrics = flat(summary.table, VALUES)
+    frame.tracker.log(metrics, step=0)
+    return summary, metrics

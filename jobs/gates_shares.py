@@ -12,12 +12,10 @@ from seer_ray.driver.measure import (
     MeasurePlan,
     MeasureSummary,
     Measuring,
-    begin,
-    conclude,
-    measuring,
+    measured,
     plan_of,
 )
-from seer_ray.fidelity.division import check_shares, divide
+from seer_ray.fidelity.division import Division, check_shares, divide
 from seer_ray.status.live import MeasureLive, Reporter
 
 
@@ -42,40 +40,40 @@ def main(
         Interrupted: SIGINT, SIGTERM or SIGHUP.
     """
     check_shares(config)
-    with measuring(config, reporter) as (frame, progress):
-        found = divide(config, progress)
-        summary = SharesSummary(
-            **begin(frame, found),
-            gates=found.gates,
-            plans=[
-                {"name": plan.name, "selector": plan.selector, "read": plan.read, "kl": plan.kl}
-                for plan in found.plans
-            ],
-            layers=[
-                {"layer": layer, "kl": costs.kl}
-                | {plan.name: plan.layers[layer]._asdict() for plan in found.plans}
-                for layer, costs in found.layers.items()
-            ],
-        )
-        for plan in summary.plans[1:]:  # as a file for ``seer-ray run --config``
-            name = f"{plan['name']}.yaml"
-            text = yaml.safe_dump({"selector": plan["selector"]}, sort_keys=False)
-            frame.folder.store.write(name, text.encode())
-            summary.files.append(name)
-        ranking = yaml.safe_dump(
-            {"plan": {"ranking": found.ranking}}, default_flow_style=None, sort_keys=False
-        )
-        frame.folder.store.write("ranking.yaml", ranking.encode())  # beside it: plan.anchors
-        summary.files.append("ranking.yaml")
-        _track(frame, summary)
-        conclude(frame, summary, {f"kl/{plan['name']}": plan["kl"] for plan in summary.plans})
-    frame.finish(summary)
-    return summary
+    return measured(config, reporter, divide, _summary)
 
 
 def plan(config: GatesSharesConfig) -> MeasurePlan:
     """What the job would do; reads no document and no weights."""
     return plan_of(config, [check_shares(config)])
+
+
+def _summary(
+    frame: Measuring, found: Division, facts: dict[str, Any]
+) -> tuple[SharesSummary, dict[str, float]]:
+    summary = SharesSummary(
+        **facts,
+        gates=found.gates,
+        plans=[
+            {"name": plan.name, "selector": plan.selector, "read": plan.read, "kl": plan.kl}
+            for plan in found.plans
+        ],
+        layers=[
+            {"layer": layer, "kl": costs.kl}
+            | {plan.name: plan.layers[layer]._asdict() for plan in found.plans}
+            for layer, costs in found.layers.items()
+        ],
+    )
+    for plan in summary.plans[1:]:  # as a file for ``seer-ray run --config``
+        name = f"{plan['name']}.yaml"
+        text = yaml.safe_dump({"selector": plan["selector"]}, sort_keys=False)
+        frame.folder.store.write(name, text.encode())
+        summary.files.append(name)
+    ranking = yaml.safe_dump({"plan": {"ranking": found.ranking}}, default_flow_style=None, sort_keys=False)
+    frame.folder.store.write("ranking.yaml", ranking.encode())  # beside it: plan.anchors
+    summary.files.append("ranking.yaml")
+    _track(frame, summary)
+    return summary, {f"kl/{plan['name']}": plan["kl"] for plan in summary.plans}
 
 
 def _track(frame: Measuring, summary: SharesSummary) -> None:

@@ -73,9 +73,11 @@ def _stream(
             p = logits.softmax(-1)
             found = torch.matmul(p.flatten(1, 2), values[h, :end]).unflatten(1, (group, end - start))
             out[start:end, of] = found.flatten(0, 1).transpose(0, 1).to(out.dtype)
-            if end < (row + 1) * block:
-                p = torch.nn.functional.pad(p, (0, (row + 1) * block - end))
-            pairs = p.unflatten(3, (row + 1, block))  # [some, group, rows, k_blocks, block]
-            largest[of, row, : row + 1] = pairs.amax((2, 4)).flatten(0, 1)
-            mass[of, row, : row + 1] = pairs.sum(4).mean(2).flatten(0, 1)
+            # Over the rows first, which lie side by side; [some * group, k_blocks, block] is then little.
+            most, mean = (
+                torch.nn.functional.pad(x, (0, (row + 1) * block - end)).view(-1, row + 1, block)
+                for x in (p.amax(2), p.mean(2))
+            )
+            largest[of, row, : row + 1] = most.amax(2)
+            mass[of, row, : row + 1] = mean.sum(2)
     return out, BlockMaps(largest / largest.sum(2, keepdim=True), mass)

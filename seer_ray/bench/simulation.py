@@ -232,19 +232,17 @@ class SimulatedPool:
         clock, until = self.clock, self.clock.now + seconds
         if self.queued():
             self.crowded = clock.now, clock.driver
-        events: list[Event] = []
-        reports: list[tuple[str, bytes]] = []
-        while self._events and not events and not reports and self._events[0][0] <= until:
+        happened: list[Event | tuple[str, bytes]] = []
+        while self._events and not happened and self._events[0][0] <= until:
             clock.now = max(clock.now, self._events[0][0])
             while self._events and self._events[0][0] <= clock.now:
                 when, _, what, name = heapq.heappop(self._events)
-                self._happen(when, what, name, events, reports)
-        if not events and not reports:
+                happened += self._happen(when, what, name)
+        if not happened:
             clock.now = until
         self.clock.leave()
-        # Counted as the driver's.
-        events += [Reported(name, pickle.loads(report)) for name, report in reports]
-        return events
+        # To unpickle is counted as the driver's.
+        return [Reported(e[0], pickle.loads(e[1])) if isinstance(e, tuple) else e for e in happened]
 
     # -- the simulation ------------------------------------------------------------------------------
 
@@ -255,9 +253,8 @@ class SimulatedPool:
     def _after(self, mean: float) -> float:
         return self._random.expovariate(1 / mean) if mean < math.inf else math.inf
 
-    def _happen(
-        self, when: float, what: str, name: str, events: list[Event], reports: list[tuple[str, bytes]]
-    ) -> None:
+    def _happen(self, when: float, what: str, name: str) -> list[Event | tuple[str, bytes]]:
+        """What the driver learns of it: events, and reports as they are on the way, with their worker."""
         kind, _, generation = what.partition(":")
         if kind == "ready":
             worker = self._workers[name] = _Worker(name, self.fleet.slots)
@@ -270,26 +267,25 @@ class SimulatedPool:
             if dies < math.inf:
                 worker.dies = when + dies
                 self._at(worker.dies, "dies", name)
-            events.append(Ready(name, Built(worker.slots, "simulated")))
-            return
+            return [Ready(name, Built(worker.slots, "simulated"))]
         worker_or_none = self._workers.get(name)
         if worker_or_none is None:
-            return
+            return []
         worker = worker_or_none
         if kind == "notice":
             self._leaving.add(name)
         elif kind == "dies" or (kind == "poison" and generation in worker.chains):
-            self._die(worker, events)
+            return [self._die(worker)]
         elif kind == "report" and worker.called and int(generation) == worker.generation:
-            report = self._report(worker)
-            reports.append((name, pickle.dumps(report, 5)))
+            return [(name, pickle.dumps(self._report(worker), 5))]
+        return []
 
-    def _die(self, worker: _Worker, events: list[Event]) -> None:
+    def _die(self, worker: _Worker) -> Lost:
         self.deaths += 1
         gone = worker.name in self._leaving
         self._leaving.add(worker.name)
         self._end(worker)
-        events.append(Lost(worker.name, "simulated", blameless=gone))
+        return Lost(worker.name, "simulated", blameless=gone)
 
     def _end(self, worker: _Worker) -> None:
         self._free(worker)

@@ -64,6 +64,10 @@ class WorkerActors:
         from ray.util.placement_group import remove_placement_group
 
         with contextlib.suppress(Exception):  # of a cluster that is gone: so are they
+            # With the head gone, ray.kill hangs where leaving Ray makes it crash; this hangs in its place.
+            ray.nodes()
+            if not ray.is_initialized():  # it was left, and ray.kill would start another
+                return
             for actor in self._actors:
                 ray.kill(actor, no_restart=True)
             if self._place is not None:

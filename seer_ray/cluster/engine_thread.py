@@ -37,7 +37,7 @@ class Steppable(Protocol):
     ``slow`` says there why it decodes slower than it might."""
 
     @property
-    def plan(self) -> LayerPlan: ...
+    def plan_id(self) -> str: ...
 
     @property
     def busy(self) -> bool: ...
@@ -70,7 +70,7 @@ class Built:
 
     room: int
     plan: str
-    """Readable form of the layer plan that it honours."""
+    """How it decodes, readable: its layer plan, and what drafts."""
     niceness: int = 0
     """By which Ray has lowered the worker's priority."""
     node: str | None = None

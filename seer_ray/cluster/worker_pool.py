@@ -24,6 +24,8 @@ from seer_ray.engine.request import Request
 
 CLOSING = 5.0
 """Seconds that the end of all workers may take."""
+CLOSING_LOST = 1.0
+"""And of those that were being ended when the cluster was lost: Ray may hang in it."""
 BREATH = 20e-6
 """Seconds, times workers, from the first call that ends to the look at all others."""
 LOOK = 0.5
@@ -194,12 +196,13 @@ class WorkerPool:
 
     def close(self) -> None:
         """Ends all workers at once."""
-        for slot in self._slots:
+        # Those of a cluster that is lost end with it; a ray.kill that is under way when Ray is left crashes.
+        lost = self._watch.lost is not None
+        for slot in () if lost else self._slots:
             self._end(slot)
-        if self._watch.lost is None:
-            deadline = time.monotonic() + CLOSING
-            for thread in self._ending:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        deadline = time.monotonic() + (CLOSING_LOST if lost else CLOSING)
+        for thread in self._ending:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _active(self) -> list[Slot]:
         return [slot for slot in self._slots if not slot.given_up and not slot.retired]

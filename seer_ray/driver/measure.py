@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+from pyarrow import parquet
 
 from seer_ray.config.compose import run_name
 from seer_ray.config.training import HeldOutConfig
@@ -109,6 +113,38 @@ class Measured(Protocol):
     def tokens(self) -> int: ...
 
 
+C = TypeVar("C", bound=HeldOutConfig)
+F = TypeVar("F", bound=Measured)
+S = TypeVar("S", bound=MeasureSummary)
+
+
+def measured(
+    config: C,
+    reporter: Reporter[MeasureLive, S] | None,
+    measure: Callable[[C, Callable[[int, int, str], None]], F],
+    summarise: Callable[[Measuring, F, dict[str, Any]], tuple[S, dict[str, float]]],
+) -> S:
+    """A whole job that measures; anew each time, as ``measuring`` does.
+
+    Args:
+        config: its options.
+        reporter: shows how it goes.
+        measure: finds the figures; told the options, and what is to be told of each pass.
+        summarise: writes them, by ``write_figures``; told the frame, the figures and the summary's common
+            fields. Returns the summary and the metrics.
+
+    Raises:
+        ConfigError: an option, or what it names, is wrong.
+        Interrupted: SIGINT, SIGTERM or SIGHUP.
+    """
+    with measuring(config, reporter) as (frame, progress):
+        found = measure(config, progress)
+        summary, metrics = summarise(frame, found, begin(frame, found))
+        conclude(frame, summary, metrics)
+    frame.finish(summary)
+    return summary
+
+
 def begin(frame: Measuring, found: Measured) -> dict[str, Any]:
     """Says what was measured on what, to the tracker and, for a ``MeasureSummary``, to the caller."""
     documents = found.documents
@@ -122,6 +158,27 @@ def begin(frame: Measuring, found: Measured) -> dict[str, Any]:
         "documents": len(documents),
         "tokens": found.tokens,
     }
+
+
+def write_figures(frame: Measuring, parts: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Parts of a measurement, one Parquet file each, if it has rows.
+
+    Args:
+        frame: of the job.
+        parts: by name, dataclasses.
+
+    Returns:
+        The names of the files.
+    """
+    files = []
+    for name, rows in parts.items():
+        if rows:
+            out = io.BytesIO()
+            table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows])
+            parquet.write_table(table, out, compression="zstd")
+            frame.folder.store.write(f"{name}.parquet", out.getvalue())
+            files.append(f"{name}.parquet")
+    return files
 
 
 def conclude(frame: Measuring, summary: MeasureSummary, metrics: dict[str, float]) -> None:

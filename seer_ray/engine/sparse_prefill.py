@@ -12,6 +12,7 @@ from seer_ray.kernels.chunks import Chunks, Tile
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.quantise import KV
 from seer_ray.kernels.rotary import unrotate
+from seer_ray.kernels.select import select
 from seer_ray.models.plan import PrefillPlan
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.selectors.base import FullKeys
@@ -89,17 +90,18 @@ class SparsePrefill:
             seen = tiles[-1].block + 1
             pages = chunks.table[chunk, :seen]
             own = torch.tensor([tile.block for tile in tiles], device=device)
+            place = slice(index, index + len(tiles))
             if sparse:
-                keep = self._keep(q_nope, tiles, pages, own, rows[chunk].blocks, chunks.block)
+                chosen = self._chosen(q_nope, tiles, pages, own, rows[chunk].blocks, chunks.block)
+                ids[place, :, : chosen[0].shape[2]], counts[place] = chosen
             else:
                 there = torch.arange(seen, device=device) <= own.unsqueeze(1)
-                keep = there.expand(heads, -1, -1)
-            place = slice(index, index + len(tiles))
-            ids[place, :, :seen], counts[place] = listed(keep, pages)
+                ids[place, :, :seen] = torch.where(there, pages, 0).unsqueeze(1)
+                counts[place] = own.unsqueeze(1) + 1
             index += len(tiles)
         return ids, counts
 
-    def _keep(
+    def _chosen(
         self,
         q_nope: torch.Tensor,
         tiles: list[Tile],
@@ -107,15 +109,20 @@ class SparsePrefill:
         own: torch.Tensor,
         blocks: int,
         block: int,
-    ) -> torch.Tensor:
-        """Of neighbouring tiles that are whole blocks: ``[heads, tiles, pages]`` bool."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of neighbouring tiles that are whole blocks, as ``choose``: pages up to the most that one reads."""
         gate, first = self.gate, tiles[0].first
         tokens = q_nope[first : first + len(tiles) * block]
         queries = gate.gate_queries(tokens.unflatten(0, (len(tiles), block)), own * block)
         logits = gate.logits(queries, self.keys[pages])
         if self.plan.shared:
             logits = logits.unflatten(0, (gate.num_kv_heads, gate.group)).amax(1)
-        return select_blocks(logits, own, blocks, self.plan.amount, self.plan.sink)
+        amount, sink = self.plan.amount, self.plan.sink
+        if amount.mass is not None:
+            return listed(select_blocks(logits, own, blocks, amount, sink), pages)
+        table, lengths = pages.expand(len(tiles), -1), (own + 1) * block
+        most = amount.count(blocks, sink)
+        return select(logits.transpose(0, 1), table, lengths, block, most, sink, amount.threshold)
 
 
 def attend_sparsely(

@@ -17,18 +17,17 @@ import torch
 from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.models.checkpoints import built, drawn, read_weights, write_gates
 from seer_ray.models.gate import POOLS
 from seer_ray.models.gate_config import (
     base_config,
-    check_base_model,
     gate_rope,
     read_json,
     selecting_layers,
 )
-from seer_ray.models.gates import check_keys, draw, fill, read_weights, state_dict, write_weights
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.rope import head_dim
-from seer_ray.models.source import GATE_WEIGHTS, find_gates
+from seer_ray.models.source import find_gates
 
 TYPE, SIZE, WIDTH, DOUBLE, LAYERS = (
     "seerattn_gate_type",
@@ -134,38 +133,19 @@ def load_prefill_gates(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[PrefillGate | None, ...]:
-    """Prefill gates of a model, strictly: of this model, for this block size, every weight there and none
-    besides.
+    """Prefill gates of a model, one per layer; see ``checkpoints.built``.
 
     Args:
         source: a folder, a ``.pth`` or ``.safetensors`` file with ``config.json`` beside it, or a hub id.
-        model_config: of the model that the gates are for.
-        block_size: tokens a page of the engine.
-        dtype: of the weights; None: as stored.
-        device: where the weights go.
-
-    Returns:
-        One gate per layer, in eval mode without gradients; None for layers that have none by their config.
 
     Raises:
         ConfigError: says what is missing or differs.
     """
     option = f"model.prefill_gates={source}"
     file = find_gates(source, option)
-    config, data = read_prefill_config(file.parent / "config.json", option)
-    check_base_model(data, model_config, option)
-    if config.block_size != block_size:
-        raise ConfigError(
-            f"engine.block_size={block_size}: the prefill gates of {source} have blocks of "
-            f"{config.block_size} tokens, and a block is a page; set engine.block_size={config.block_size}"
-        )
-    if other := set(config.layers or ()) - set(selecting_layers(model_config)):
-        raise ConfigError(f"{option}: has a gate for layer {min(other)}, of which nothing is selected here")
+    settings, data = read_prefill_config(file.parent / "config.json", option)
     weights = read_weights(file, option)
-    gates = config.build(model_config, device="meta")
-    check_keys(weights, state_dict(gates), f"{option}: {file.name}")
-    fill(gates, weights, dtype, device)
-    return gates
+    return built(settings, data, file, weights, option, model_config, block_size, dtype, device)
 
 
 def read_prefill_config(file: Path, option: str) -> tuple[PrefillGateConfig, dict[str, Any]]:
@@ -199,10 +179,8 @@ def init_prefill_gates(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[PrefillGate | None, ...]:
-    """Random float32 gates for training and tests: the same for the same arguments, on any device."""
-    gates = config.build(model_config)
-    draw(gates, seed, device)
-    return gates
+    """Random gates; see ``checkpoints.drawn``."""
+    return drawn(config, model_config, seed, device)
 
 
 def save_prefill_gates(
@@ -236,5 +214,4 @@ def save_prefill_gates(
         data[LAYERS] = list(settings.layers)
     text = json.dumps(data, indent=2, sort_keys=True, default=str)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    write_weights(folder / GATE_WEIGHTS[pth], state_dict(gates))
-    return folder
+    return write_gates(folder, gates, pth)

@@ -93,6 +93,19 @@ def test_told_workers_wait_for_nodes(make: Callable[..., WorkerPool]) -> None:
     assert place_workers([], ClusterConfig(num_gpus=1), 100, grows=True) == Placement(1, 1, 1)
 
 
+def test_workers_of_a_cluster_that_is_lost_are_not_ended_through_ray(make: Callable[..., WorkerPool]) -> None:
+    """A ray.kill that is under way when Ray is left takes the driver's process down."""
+    pool = make(2, local=True)
+    pool.start(100)
+    actors: list[Any] = [found.actors for found in pool._slots]
+    pool._watch.lost = "the head is gone"
+    pool.close()
+    assert not any(one.killed for one in actors)
+    pool._watch.lost = None
+    pool.close()
+    assert all(one.killed for one in actors)
+
+
 def fail(pool: WorkerPool, number: int, reason: str) -> None:
     pool._dead(pool._slots[number], worker_pool.Death(reason))
 

@@ -17,7 +17,7 @@ from tiny import make_tiny, tiny_config, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from seer_ray.config.options import EngineConfig, SelectorConfig
-from seer_ray.engine import Completion, Engine, Progress, Request, runner
+from seer_ray.engine import Completion, Engine, Progress, Request, eager
 from seer_ray.engine.sequence import Sequence
 from seer_ray.kernels import compiled, cpu
 
@@ -54,8 +54,8 @@ def logits(monkeypatch: pytest.MonkeyPatch) -> Logits:
             assert bits == first, f"{sequence.request.id}: token {sequence.generated} has other logits"
         return sample(rows, sequences)
 
-    sample = runner.sample
-    monkeypatch.setattr(runner, "sample", spy)
+    sample = eager.sample
+    monkeypatch.setattr(eager, "sample", spy)
     return seen
 
 

@@ -9,8 +9,9 @@ import torch
 from tiny import make_tiny
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.models.checkpoints import state_dict
 from seer_ray.models.gate_config import GateConfig
-from seer_ray.models.gates import convert_gates, init_gates, load_gates, save_gates, state_dict
+from seer_ray.models.gates import convert_gates, init_gates, load_gates, save_gates
 
 
 def test_there_and_back(tmp_path: Path) -> None:

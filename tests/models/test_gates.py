@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.models.checkpoints import state_dict
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import (
     init_gates,
     load_gates,
     save_gates,
     seer_without_gates,
-    state_dict,
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -199,7 +199,9 @@ def test_base_model_is_compared_by_name_where_both_are_hub_ids(tmp_path: Path) -
 
 
 def test_another_block_size(tmp_path: Path) -> None:
-    words = r"^engine\.block_size=64: .* blocks of 16 tokens; set engine\.block_size=16$"
+    words = (
+        r"^engine\.block_size=64: .* blocks of 16 tokens, and a block is a page; set engine\.block_size=16$"
+    )
     with pytest.raises(ConfigError, match=words):
         load(saved(tmp_path), block_size=64)
 

@@ -153,8 +153,8 @@ def test_gates_of_another_model_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", [8, 24, 64])
 def test_a_block_size_that_is_not_the_pages(tmp_path: Path, block: int) -> None:
     assert refusal(saved(tmp_path), block=block) == (
-        f"engine.block_size={block}: the prefill gates of GATES have blocks of 16 tokens, and a block is a "
-        "page; set engine.block_size=16"
+        f"engine.block_size={block}: model.prefill_gates=GATES was trained with blocks of 16 tokens, and a "
+        "block is a page; set engine.block_size=16"
     )
 
 

@@ -113,12 +113,11 @@ class GateTraining:
 
     def _teach(self, packs: Sequence[Pack], learn: Callable[..., None]) -> None:
         """Run the model; ``learn`` is told a ``Lesson`` of each layer before the next one begins."""
-        kind: Any = None if self.prompts else self.config.target
+        kind: Any = self.config.target
         for pack in packs:
             lesson, ropes = partial(learn, pack), self.ropes(pack)
-            teacher = Teacher(
-                pack, self.shape, ropes, self.trained, self.block, self.config.skip, kind, lesson
-            )
+            about = pack, self.shape, ropes, self.trained, self.block, self.config.skip
+            teacher = Teacher(*about, kind, self.prompts, lesson)
             teach(self.model, pack, teacher)
 
     def _lessons(self, packs: Sequence[Pack], batch: int) -> list[Lesson]:

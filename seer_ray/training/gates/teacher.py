@@ -33,7 +33,8 @@ class Teacher:
         layers: those with a target.
         block: tokens a block.
         skip: see ``first_row``.
-        kind: see ``kernels.target``; None: pairs of blocks, for prefill gates (``kernels.block_target``).
+        kind: see ``kernels.target``.
+        pairs: targets are of pairs of blocks, for prefill gates (``kernels.block_target``).
         lesson: told what each chosen layer gave, before the next layer begins.
     """
 
@@ -45,10 +46,12 @@ class Teacher:
         layers: Collection[int],
         block: int,
         skip: float,
-        kind: Kind | None,
+        kind: Kind,
+        pairs: bool,
         lesson: Lesson,
     ) -> None:
-        self.pack, self.layers, self.block, self.skip, self.kind = pack, layers, block, skip, kind
+        self.pack, self.layers, self.block, self.skip = pack, layers, block, skip
+        self.kind, self.pairs = kind, pairs
         self.lesson = lesson
         self.shape, self.ropes, self.position = shape, ropes, pack.positions
 
@@ -62,9 +65,9 @@ class Teacher:
             if not taught:
                 out[d] = causal(q_rotated[d], k_rotated[d], v[d], scale, window, sinks)
                 continue
-            if self.kind is None:
+            if self.pairs:
                 out[d], maps = attend_with_blocks(q_rotated[d], k_rotated[d], v[d], self.block, scale, sinks)
-                targets.append(maps.largest)
+                targets.append(maps.mass if self.kind == "mass" else maps.largest)
                 continue
             first = first_row(d.stop - d.start, self.block, self.skip)
             out[d], target = attend_with_target(

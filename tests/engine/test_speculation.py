@@ -1,0 +1,207 @@
+"""Speculation: whatever drafts, the tokens are those of dense decoding, and so is what the cache holds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engines import around_pages, kv_memory, make_engine, request, run, thinking, tokens
+
+from seer_ray.config.errors import ConfigError
+from seer_ray.engine import Completion, Engine, Progress, Request, Structure
+from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.speculation.drafting import Drafts, DraftSteps
+
+EXACT = pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
+WAYS: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 0.6, "top_p": 0.95, "top_k": 20},
+    {"temperature": 1.0, "repetition_penalty": 1.3, "logprobs": 2},
+    {"temperature": 0.8, "presence_penalty": 0.5, "frequency_penalty": 0.3, "min_p": 0.05},
+    {"temperature": 0.9, "min_new_tokens": 9, "eos_token_ids": tuple(range(60)), "logit_bias": ((7, 2.0),)},
+    {"temperature": 0.7, "stop": ("a", "Q"), "logprobs": 0},
+    {"thinking": thinking(6, 40, 41, 42), "temperature": 0.6, "logprobs": 1},
+)
+
+
+def result(done: Completion) -> tuple[Any, ...]:
+    """All of a completion but what it cost."""
+    said = [np.frombuffer(each, np.float32).round(4).tolist() for each in done.logprobs]
+    return done.tokens, done.text, done.finish_reason, done.error, said, done.counters.available_kv
+
+
+def results(engine: Engine, requests: Seq[Request]) -> dict[str, tuple[Any, ...]]:
+    return {id: result(done) for id, done in run(engine, requests).items()}
+
+
+@EXACT
+@pytest.mark.parametrize(
+    ("speculate", "drafter", "selector", "budget"),
+    [
+        ("1", "selector", "seer", 64),
+        ("4", "selector", "quest", 64),
+        ("7", "both", "window", 48),
+        ("3", "selector", "oracle", 64),
+        ("5", "ngram", "dense", 64),
+        ("auto", "both", "seer", 1024),
+    ],
+)
+def test_tokens_are_those_of_dense_decoding(
+    exact: bool, speculate: str, drafter: str, selector: str, budget: int
+) -> None:
+    requests = around_pages(*WAYS)
+    expected = results(make_engine(exact=exact), requests)
+    engine = make_engine(selector=selector, budget=budget, exact=exact, speculate=speculate, drafter=drafter)
+    assert results(engine, requests) == expected
+
+
+@EXACT
+@pytest.mark.parametrize("family", ["mistral", "gemma3_text", "gpt_oss"])
+def test_families(exact: bool, family: str) -> None:
+    """Windows and sinks among them."""
+    requests = around_pages({}, WAYS[1])
+    expected = results(make_engine(family, exact=exact), requests)
+    engine = make_engine(family, "quest", 64, exact=exact, speculate="4")
+    assert results(engine, requests) == expected
+    assert engine.stats()["accepted"] > 0
+
+
+@EXACT
+def test_samples_preemption_and_continuation(exact: bool) -> None:
+    """Samples share a prompt's pages, chains give way and go on, half of them begun by another engine."""
+    requests = [request(f"p/{n}", tokens(40), 40, **WAYS[1]) for n in range(4)]
+    requests += [request(f"q{n}/0", tokens(20 + n, seed=n), 50, **WAYS[n % 3]) for n in range(4)]
+    expected = results(make_engine(exact=exact), requests)
+    begun = [
+        replace(item, progress=Progress(tuple(expected[item.id][0][: 5 * n]), logprobs=()))
+        if item.sampling.logprobs is None
+        else item
+        for n, item in enumerate(requests)
+    ]
+    memory = kv_memory(make_engine(), 14)
+    engine = make_engine(selector="seer", budget=64, exact=exact, speculate="4", kv_memory=memory)
+    found = results(engine, begun)
+    assert engine.stats()["preemptions"] > 0
+    assert {id: found[id][:5] for id in found} == {id: expected[id][:5] for id in expected}
+
+
+def test_forms() -> None:
+    """Rows that keep to a form draft nothing, and their mates do."""
+    form = Structure("regex", "[a-c]{3,30}")
+    requests = [request("form/0", tokens(20), 40, structure=form), request("free/0", tokens(30), 40)]
+    expected = results(make_engine(), requests)
+    done = run(make_engine(selector="seer", budget=1024, speculate="4"), requests)
+    assert {id: result(each) for id, each in done.items()} == expected
+    assert not done["form/0"].counters.drafted and sum(done["free/0"].counters.accepted) > 20
+
+
+def test_recorded_chains_tell_what_dense_steps_attend() -> None:
+    def trace(engine: Engine) -> list[bytes]:
+        engine.submit(replace(request("a/0", tokens(30), 40), record=True))
+        return [part for delta in engine.stream() for part in delta.trace]
+
+    assert trace(make_engine(selector="quest", budget=64, speculate="4")) == trace(make_engine())
+
+
+def test_counts() -> None:
+    """With a budget that holds everything every draft is right, up to the end of the chain."""
+    (done,) = run(
+        make_engine(selector="seer", budget=1024, speculate="3"), [request("a/0", tokens(20), 22)]
+    ).values()
+    counters = done.counters
+    assert len(done.tokens) == 22
+    assert counters.drafted == counters.accepted == (6, 5, 5, 0, 0, 0, 0)  # 5 passes of 4 tokens, one of 2
+    (dense,) = run(make_engine(), [request("a/0", tokens(20), 22)]).values()
+    heads_layers = 4
+    last = [20 + 4 * n + 3 for n in range(5)] + [41]  # seen by the last token of each pass
+    drafts = [20 + 4 * n + place for n in range(5) for place in range(3)] + [40]
+    assert counters.draft_kv == heads_layers * sum(drafts)
+    assert counters.attended_kv == heads_layers * sum(last) + counters.draft_kv
+    assert counters.available_kv == dense.counters.attended_kv
+
+
+def test_what_cannot_be_done_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.block_size=4"):
+        make_engine(selector="quest", budget=64, block=4, speculate="4")
+    with pytest.raises(ConfigError, match=r"engine.speculate=2.*state.*engine.speculate=0"):
+        make_engine("qwen3_next", "quest", 64, speculate="2")
+
+
+# -- what is in the cache ----------------------------------------------------------------------------------
+
+
+class RandomDrafts(DraftSteps):
+    """Drafts that are right or wrong by chance, and leave rubbish where sparse steps write."""
+
+    answers: dict[str, list[int]]
+    draw: random.Random
+
+    def run(self, rows: Seq[Sequence], lengths: Seq[int]) -> Drafts:
+        drafts = super().run(rows, lengths)
+        for row, of_row in zip(rows, drafts.tokens, strict=True):
+            known = self.answers[row.request.id]
+            for place in range(len(of_row)):
+                right = known[row.generated + place] if row.generated + place < len(known) else 0
+                of_row[place] = right if self.draw.random() < 0.8 else (right + 1) % 256
+        return drafts
+
+
+def held(engine: Engine, sequence: Sequence, length: int) -> list[torch.Tensor]:
+    """K and V of its first tokens in every layer, and the summaries of the blocks that they fill."""
+    cache, found = engine.runner.cache, []
+    for kv, summary, group in zip(cache.kv, cache.summary, cache.group_of, strict=True):
+        pages = torch.tensor(sequence.pages[group])
+        whole = kv[pages].permute(0, 3, 1, 2, 4).flatten(0, 1)
+        found.append(whole[:length].clone())
+        found.append(summary[pages[: length // cache.block]].clone())
+    return found
+
+
+@EXACT
+@pytest.mark.parametrize("selector", ["seer", "quest"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_cache_is_that_of_dense_decoding(exact: bool, selector: str, seed: int) -> None:
+    """After any pattern of right and wrong drafts: K, V, summaries and pages, bit for bit."""
+    new = 50
+    requests = [
+        request(f"{n}/0", tokens(length, seed=n), new + 10, temperature=0.5 * (n % 2))
+        for n, length in enumerate((5, 14, 16, 47))
+    ]
+    dense = make_engine(selector=selector, budget=1024, exact=exact)  # reads everything, keeps summaries
+    for item in requests:
+        dense.submit(item)
+    while min((s.generated for s in dense.scheduler.running), default=0) < new:
+        dense.step()
+    answers = {s.request.id: s.tokens[s.prompt_length :] for s in dense.scheduler.running}
+    expected = {s.request.id: held(dense, s, s.cached) for s in dense.scheduler.running}
+
+    engine = make_engine(selector=selector, budget=64, exact=exact, speculate="5")
+    speculator: Any = engine.runner.speculator
+    drafting = speculator._drafting
+    drafting.__class__ = RandomDrafts
+    drafting.answers, drafting.draw = answers, random.Random(seed)
+    for item in requests:
+        engine.submit(item)
+    compared = 0
+    while all(s.generated < new - 6 for s in engine.scheduler.running):
+        engine.step()
+        for sequence in engine.scheduler.running:
+            if not sequence.generated:
+                continue
+            made, cached = sequence.generated, sequence.cached
+            assert sequence.tokens[sequence.prompt_length :] == answers[sequence.request.id][:made]
+            assert cached == len(sequence.tokens) - 1
+            block = engine.settings.block_size
+            assert [len(pages) for pages in sequence.pages] == [-(-cached // block)]
+            for found, whole in zip(
+                held(engine, sequence, cached), expected[sequence.request.id], strict=True
+            ):
+                assert torch.equal(found, whole[: len(found)])
+                compared += len(found)
+        engine.scheduler.check()
+    assert compared > 1000 and engine.stats()["accepted"] > 20
