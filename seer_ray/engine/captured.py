@@ -72,6 +72,8 @@ class CapturedSteps(ABC):
 
     waits = False
     """The host may wait for the device while it samples: sampling is not captured."""
+    cheap = False
+    """A capture costs no more than a step: there may be one for whatever comes."""
 
     def __init__(self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture) -> None:
         self.loaded, self.decoder, self.capture = loaded, decoder, capture
@@ -150,6 +152,10 @@ class CapturedSteps(ABC):
 
     def ready(self, size: Size, needs: Needs) -> None:  # noqa: B027
         """Captures what the step needs and has not, so that no time of it counts as the step's."""
+
+    def all_sizes(self) -> list[Size]:
+        """Those that can be known to come, the largest first."""
+        return []
 
     @abstractmethod
     def sizes(self, rows: int, last: int) -> Size:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import torch
-
-from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import EngineConfig, PlanConfig, SelectorConfig
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.ending import Endings
 from seer_ray.engine.flight import Flight, Mark
 from seer_ray.engine.guide import Guides
 from seer_ray.engine.memory import Memory
-from seer_ray.engine.pages import PagePool
 from seer_ray.engine.possible import impossible
 from seer_ray.engine.request import Completion, Delta, Request, SamplingParams
 from seer_ray.engine.runner import Runner
-from seer_ray.engine.scheduler import Scheduler
 from seer_ray.engine.sequence import Sequence
+from seer_ray.engine.sizing import fitting
 from seer_ray.engine.speculation.speculator import Verified
 from seer_ray.engine.totals import Totals
 from seer_ray.models.load import LoadedModel
@@ -103,7 +99,7 @@ class Engine:
             ConfigError: it does not fit into the memory.
         """
         self._copy_rate = copy_rate(self.model.device) * self.model.group.size
-        with self._fitting():
+        with fitting(self._asked[0]):
             self.runner.warm_up()
         self._require_fast()
         prompt = (0,) * min(self.settings.block_size, self.runner.capacity.max_length - 2)
@@ -114,19 +110,19 @@ class Engine:
                 pass
 
         self._totals.without(two_tokens)
-        self.scheduler = self._new_scheduler()
+        self.scheduler = self.runner.new_scheduler()
         self.runner.steps = dict.fromkeys(self.runner.steps, 0)
         self.runner.prompt_reads.forget()
 
     def _make(self, settings: EngineConfig, selector: SelectorConfig, plan: PlanConfig) -> None:
         self._asked = settings, selector, plan
-        with self._fitting():
+        with fitting(self._asked[0]):
             self.runner = Runner(self.model, settings, selector, plan, self._memory)
         self.settings, self.selector, self.layout = self.runner.settings, selector, plan
         self._require_fast()
         self.plan = self.runner.plan
         self.overlap = self.runner.device.type == "cuda"
-        self.scheduler = self._new_scheduler()
+        self.scheduler = self.runner.new_scheduler()
 
     @property
     def plan_id(self) -> str:
@@ -148,31 +144,6 @@ class Engine:
             raise ConfigError(
                 f"engine.require_fast=true: decode steps would run operation by operation: {reason}"
             )
-
-    @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        """Memory that runs out is a setting's fault."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            settings = self._asked[0]
-            raise ConfigError(
-                f"engine.kv_memory={settings.kv_memory}: out of memory while the engine was set up "
-                f"({one_line(error)}); set a smaller engine.kv_memory, engine.max_batch or "
-                "engine.prefill_chunk"
-            ) from error
-
-    def _new_scheduler(self) -> Scheduler:
-        settings, cache = self.settings, self.runner.cache
-        pages = zip(self.runner.capacity.pages, cache.groups, strict=True)
-        return Scheduler(
-            [PagePool(count + 1, group.keeps) for count, group in pages],
-            settings.block_size,
-            self.runner.max_batch,
-            settings.prefill_chunk,
-            settings.exact,
-            cache.states.snapshots if cache.states is not None else None,
-        )
 
     # -- requests ------------------------------------------------------------------------------------
 
@@ -336,16 +307,7 @@ class Engine:
         counts["decode_bytes"] += self.runner.take_bytes()
 
     def stats(self) -> dict[str, float]:
-        """Counters since the start, and what is in use now.
-
-        ``decode_s`` is the device's time for decode steps; ``decode_bytes`` what they could not do without
-        reading (weights, selected K and V, block summaries; on all ranks); ``decode_floor_s`` the time of
-        that at the device's copy rate (all ranks at once), known after a ``warm_up``:
-        ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
-        ``prefill_s`` is its time for passes over prompts. ``prefill_attended`` and ``prefill_available``
-        count pairs of a token and a key, in the layers that read prompts sparsely. With speculation what is
-        in ``EngineCounts``, too.
-        """
+        """See ``Totals``."""
         return self._totals.stats(self.runner, self.scheduler, self._copy_rate)
 
     # -- finishing -----------------------------------------------------------------------------------

@@ -96,10 +96,14 @@ class DecodeGraphs(CapturedSteps):
     @torch.inference_mode()
     def prepare(self) -> None:
         """See ``CapturedSteps``."""
+        for size in self.all_sizes():
+            self._make(Layers(*size))
         for rows in reversed(self.buckets):
-            for pages in reversed(self.widths):
-                self._make(Layers(rows, pages))
             self._make(Sampling(rows))
+
+    def all_sizes(self) -> list[Size]:
+        """See ``CapturedSteps``."""
+        return [Size(rows, pages) for rows in reversed(self.buckets) for pages in reversed(self.widths)]
 
     def sizes(self, rows: int, last: int) -> Size:
         """See ``CapturedSteps``."""

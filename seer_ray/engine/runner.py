@@ -23,10 +23,11 @@ from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.groups import page_groups
 from seer_ray.engine.memory import DeviceMemory, Memory
 from seer_ray.engine.needs import Needs
+from seer_ray.engine.pages import PagePool
 from seer_ray.engine.passes import Decoder, PrefillPass
 from seer_ray.engine.prompt_gates import PromptReads, check_density, part_of, prompt_gates
 from seer_ray.engine.rehearsal import largest_decode, largest_prefill
-from seer_ray.engine.scheduler import Chunk, Schedule
+from seer_ray.engine.scheduler import Chunk, Schedule, Scheduler
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.sizing import Sizes, fit
 from seer_ray.engine.speculation.speculator import Room, Speculator, Verified
@@ -167,6 +168,8 @@ class Runner:
                 largest_decode(self.loaded, self.decoder, self.max_batch, length)
         if self.captured is not None:
             self.captured.prepare()
+        if self.speculator is not None:
+            self.speculator.prepare()
 
     @property
     def uncaptured(self) -> str | None:
@@ -233,6 +236,19 @@ class Runner:
             return self.plan.id
         drafts = {"selector": self.plan.id, "ngram": "ngram", "both": f"ngram+{self.plan.id}"}
         return f"{self.plan.dense.id};drafts={drafts[drafter]}"
+
+    def new_scheduler(self) -> Scheduler:
+        """Of the cache, which is nobody's."""
+        settings, cache = self.settings, self.cache
+        pages = zip(self.capacity.pages, cache.groups, strict=True)
+        return Scheduler(
+            [PagePool(count + 1, group.keeps) for count, group in pages],
+            settings.block_size,
+            self.max_batch,
+            settings.prefill_chunk,
+            settings.exact,
+            cache.states.snapshots if cache.states is not None else None,
+        )
 
     # -- set-up --------------------------------------------------------------------------------------
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from seer_ray.config.checks import parse_bytes
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import EngineConfig
+from seer_ray.config.speculating import longest_draft, speculates
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.graphs import graph_count
 from seer_ray.engine.groups import PageGroup
@@ -153,6 +155,18 @@ class Need:
         return ", ".join(parts)
 
 
+@contextmanager
+def fitting(settings: EngineConfig) -> Iterator[None]:
+    """Memory that runs out while an engine is set up is a setting's fault."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"engine.kv_memory={settings.kv_memory}: out of memory while the engine was set up "
+            f"({one_line(error)}); set a smaller engine.kv_memory, engine.max_batch or engine.prefill_chunk"
+        ) from error
+
+
 def fit(
     loaded: LoadedModel,
     settings: EngineConfig,
@@ -224,8 +238,8 @@ def _need(
         return memory.peak_of(lambda: largest_prefill(loaded, decoder, tokens, length))
 
     def decode(rows: int) -> int:
-        decoder = empty(rows)
-        return memory.peak_of(lambda: largest_decode(loaded, decoder, rows, length))
+        decoder, tokens = empty(rows), rows * (1 + longest_draft(settings))
+        return memory.peak_of(lambda: largest_decode(loaded, decoder, tokens, length))
 
     (taken, tokens), (step, fitting) = _largest(prefill, chunk), _largest(decode, rows)
     of_ranks = loaded.group.gathered((taken, tokens, step, fitting))
@@ -234,6 +248,7 @@ def _need(
     if settings.max_batch is None:
         rows = fitting
     graphs = graph_count(rows, -(-length // block), block) if loaded.device.type == "cuda" else 0
+    graphs *= 1 + speculates(settings)  # as many that verify
     # What did not fit is told from what did, by its size: near enough to say what is missing.
     whole = taken * chunk // tokens, step * rows // fitting
     return Need(*whole, graphs * captured, tokens < chunk or fitting < rows), rows

@@ -33,7 +33,7 @@ class Form(NamedTuple):
 class DecodeTapes(CapturedSteps):
     """A tape for each form of step; ``KEPT`` are kept."""
 
-    waits = True
+    waits = cheap = True
 
     def __init__(
         self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture = record

@@ -59,7 +59,16 @@ class Totals:
         self._gone = self._kept(runner, scheduler)
 
     def stats(self, runner: Runner, scheduler: Scheduler, copy_rate: float | None) -> dict[str, float]:
-        """See ``Engine.stats``."""
+        """Counters since the start, and what is in use now.
+
+        ``decode_s`` is the device's time for decode steps; ``decode_bytes`` what they could not do without
+        reading (weights, selected K and V, block summaries; on all ranks); ``decode_floor_s`` the time of
+        that at the device's copy rate (all ranks at once), known after a ``warm_up``:
+        ``decode_floor_s / decode_s`` says how near the steps are to what the memory can do.
+        ``prefill_s`` is its time for passes over prompts. ``prefill_attended`` and ``prefill_available``
+        count pairs of a token and a key, in the layers that read prompts sparsely. With speculation what is
+        in ``EngineCounts``, too.
+        """
         self.time_prefills()
         floor = {"decode_floor_s": self.counts["decode_bytes"] / copy_rate} if copy_rate else {}
         return {

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from engines import around_pages, kv_memory, make_engine, request, run, thinking, tokens
+from tape import Capture
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine import Completion, Engine, Progress, Request, Structure
+from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.speculation.drafting import Drafts, DraftSteps
 
@@ -88,6 +90,20 @@ def test_samples_preemption_and_continuation(exact: bool) -> None:
     found = results(engine, begun)
     assert engine.stats()["preemptions"] > 0
     assert {id: found[id][:5] for id in found} == {id: expected[id][:5] for id in expected}
+
+
+def test_captured_as_on_a_gpu() -> None:
+    """The same graph for all lengths of drafts: nothing asks the host, and masks keep rows apart."""
+    requests = around_pages(*WAYS)
+    expected = results(make_engine(), requests)
+    engine, capture = make_engine(selector="seer", budget=64, speculate="3"), Capture()
+    runner = engine.runner
+    runner.captured = DecodeGraphs(runner.loaded, runner.decoder, runner.max_batch, capture)
+    runner.speculator = runner._speculator()
+    runner.warm_up()
+    assert capture.captures == 2 * len(runner.captured.all_sizes()) + len(runner.captured.buckets)
+    assert results(engine, requests) == expected
+    assert engine.slow is None and capture.replays > 100
 
 
 def test_forms() -> None:

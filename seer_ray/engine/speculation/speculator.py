@@ -162,6 +162,10 @@ class Speculator:
         self._lengths.took(rows, lengths, drafts.seconds, verify_s)
         return self._account(given, said, drafts, verify_s)
 
+    def prepare(self) -> None:
+        """Before any request: captures what can be known to come."""
+        self._verifier.prepare()
+
     def learn(self, given: Given, accepted: int) -> None:
         """So many of a row's draft tokens were right."""
         if given.drafts:

@@ -4,13 +4,14 @@ decode steps are, or in exact mode as its steps compute them."""
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from seer_ray.engine.captured import CapturedSteps
+from seer_ray.engine.captured import CapturedSteps, Size
 from seer_ray.engine.eager import EagerSteps
 from seer_ray.engine.guide import prepare
 from seer_ray.engine.logprobs import Logprobs
@@ -176,16 +177,16 @@ class Verifier:
         form = self._form(rows, lives, count, last)
         self._fill(self._tokens, tokens, (0, 0, -1))
         self._fill(self._rows, told, (-1, 0, 0, 0))
-
-        def step() -> None:
-            given, placed = self._tokens[:, : form.tokens], self._rows[:, : form.rows]
-            completed: list[tuple[int, int]] | None = None if form.fills else []
-            self._hidden[: form.tokens] = self._pass(given, placed, form.pages, completed)
-
-        captured.replay(form, step)
-        if self.loaded.device.type == "cpu":
+        captured.replay(form, lambda: self._step(form))
+        if captured.cheap:
             captured.keep(Form, KEPT)
         return logits_of(self.loaded.model, self._hidden[:count])
+
+    def _step(self, form: Form) -> None:
+        """What is in the buffers."""
+        given, placed = self._tokens[:, : form.tokens], self._rows[:, : form.rows]
+        completed: list[tuple[int, int]] | None = None if form.fills else []
+        self._hidden[: form.tokens] = self._pass(given, placed, form.pages, completed)
 
     def _told(self, rows: Seq[Given], lives: list[int]) -> tuple[list[list[int]], list[list[int]]]:
         """Ids, positions and rows of all tokens; slots, first token, tokens and position of all rows."""
@@ -220,15 +221,28 @@ class Verifier:
         cache = self.decoder.cache
         assert self._captured is not None
         size = self._captured.sizes(len(rows), last // cache.block)
-        if self.loaded.device.type == "cuda":
-            # One capture for all lengths of drafts: what is not needed costs little beside the weights.
-            return Form(size.rows, size.rows * self.most, size.pages, True)
+        if not self._captured.cheap:
+            return self._whole(size)
         fills = any(
             row.sequence.cached % cache.block + live >= cache.block
             for row, live in zip(rows, lives, strict=True)
         )
         step = 1 if count <= 8 else 2 if count <= 16 else 4 if count <= 32 else 8
         return Form(size.rows, min(-(-count // step) * step, self.max_batch * self.most), size.pages, fills)
+
+    def _whole(self, size: Size) -> Form:
+        """One capture for all lengths of drafts: what is not needed costs little beside the weights."""
+        return Form(size.rows, size.rows * self.most, size.pages, True)
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Captures what can be known to come, over padding."""
+        if self._captured is None:
+            return
+        for form in map(self._whole, self._captured.all_sizes()):
+            self._fill(self._tokens, [[]] * 3, (0, 0, -1))
+            self._fill(self._rows, [[]] * 4, (-1, 0, 0, 0))
+            self._captured.replay(form, functools.partial(self._step, form))
 
 
 def _page(sequence: Sequence, at: int, block: int) -> tuple[int, int]:
