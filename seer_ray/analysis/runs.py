@@ -61,11 +61,6 @@ class Contender:
             return None
         return self.options.get(BUDGET)
 
-    @property
-    def lossless(self) -> bool:
-        """Its rows are those of dense decoding, which it does not do."""
-        return is_lossless(self.options)
-
 
 def first_samples(options: Mapping[str, Any]) -> int | None:
     """Samples of a problem that count for accuracy, from the first; None: all, as all are taken anyway."""

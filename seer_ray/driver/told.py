@@ -59,12 +59,8 @@ def _about(config: JobConfig) -> str:
         how = "dense"
     else:
         how = f"{config.selector.name}, budget {config.selector.budget:,}"
-    if speculates(config.engine):
-        how = (
-            "dense, by drafts of n-grams"
-            if config.engine.drafter == "ngram"
-            else f"dense, by drafts of {how}"
-        )
+    if speculates(config.engine) and not isinstance(config, SweepConfig):
+        how = f"dense, drafted by {'n-grams' if config.engine.drafter == 'ngram' else how}"
     return f"**{config.model.name}** on **{config.task.name}**, {how}"
 
 

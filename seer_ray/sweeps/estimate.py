@@ -9,6 +9,7 @@ from typing import Any
 from seer_ray.config.compose import from_yaml, run_name
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import RunConfig, SweepConfig
+from seer_ray.config.speculating import speculates
 from seer_ray.driver.dataset import asked_key, read_problems
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.speed import Speed
@@ -138,7 +139,12 @@ def _point(
     left = 0 if over or point.slug in plans.failed else total - done
     others = [measured for measured in own.values() if measured]
     selector = point.config.selector.name
-    alike = [measured for config, measured in beside if config.selector.name == selector]
+    drafts = speculates(point.config.engine)
+    alike = [
+        measured
+        for config, measured in beside
+        if config.selector.name == selector and speculates(config.engine) == drafts
+    ]
     basis: list[Measured] = []
     text = ""
     if mine:
