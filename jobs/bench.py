@@ -4,8 +4,8 @@
 against ``model.generate`` and ``generate_batch``, decode steps at long context. ``memory``: peak memory of a
 full cache. ``all``: these three, unattended. ``distill``: training steps of gates. ``layers``:
 decode steps of models with layers of other kinds. ``host``: what a step costs beside its device.
-``prompts``: long prompts, sparse against dense. ``driver``: the driver of a run, with simulated workers. All
-but the last need neither Ray nor MLflow nor Hydra.
+``prompts``: long prompts, sparse against dense. ``speculate``: drafts that dense passes verify.
+``driver``: the driver of a run, with simulated workers. All but it need neither Ray nor MLflow nor Hydra.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench import layers as bench_layers
 from seer_ray.bench import memory as bench_memory
 from seer_ray.bench import prompts as bench_prompts
+from seer_ray.bench import speculate as bench_speculate
 from seer_ray.bench.case import Refused
 from seer_ray.bench.command import WIDTH, memory_alone, parser
 from seer_ray.bench.timing import machine
@@ -47,6 +48,8 @@ def main(arguments: list[str]) -> int:
             report["host"] = bench_host.bench_host(options, console)
         if options.what == "prompts":
             report["prompts"] = bench_prompts.bench_prompts(options, console)
+        if options.what == "speculate":
+            report["speculate"] = bench_speculate.bench_speculate(options, console)
         if options.what == "distill":
             report["distill"] = bench_distill.bench_distill(options, console)
         if options.what == "driver":

@@ -85,8 +85,7 @@ def accepted_at(run: Run) -> dict[int, Value]:
 
 def tokens_a_pass(run: Run) -> float | None:
     """Of chains that were drafted: a pass brings the token that it decides itself, and those it accepts."""
-    passes = run.totals.drafted_tokens - int(run.totals.accepted.sum())
-    return run.totals.drafted_tokens / passes if passes > 0 else None
+    return run.totals.drafted_tokens / run.totals.passes if run.totals.passes else None
 
 
 def draft_reads(run: Run) -> float | None:

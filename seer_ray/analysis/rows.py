@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seer_ray.analysis.clustered import ClusteredMean
@@ -79,7 +80,8 @@ class Totals:
     drafted_kv: int = 0
     """Of ``attended``, that of drafts."""
     drafted_tokens: int = 0
-    """Of ``tokens``, those of chains for which something was drafted."""
+    """Of ``tokens``, those of chains for which something was drafted; and dense passes of these."""
+    passes: int = 0
     contexts: int = 0
     """Length of the context of each generated token, summed: what one head of one layer could have read."""
 
@@ -110,12 +112,19 @@ class Totals:
             self._add_drafts(rows.filter(pa.array(~failed)))
 
     def _add_drafts(self, rows: pa.RecordBatch) -> None:
+        rows = rows.filter(rows["drafted"].is_valid())
+        if not len(rows):
+            return
         self.drafted += by_place(rows["drafted"])
         self.accepted += by_place(rows["accepted"])
         self.drafted_kv += exact_sum(rows["draft_kv"].drop_null().to_numpy())
-        self.drafted_tokens += exact_sum(
-            rows["completion_tokens"].filter(rows["drafted"].is_valid()).to_numpy()
-        )
+        tokens = rows["completion_tokens"].to_numpy().astype(np.int64)
+        counts = np.asarray(rows["accepted"].value_lengths())
+        accepted = np.add.reduceat(np.asarray(rows["accepted"].flatten()), np.cumsum(counts) - counts)
+        # The last pass of a chain brings no token of its own where one that it accepts ends the chain.
+        passes = np.maximum(tokens - accepted, pc.list_element(rows["drafted"], 0).to_numpy())
+        self.drafted_tokens += exact_sum(tokens)
+        self.passes += exact_sum(passes)
 
     @property
     def sparsity(self) -> float | None:

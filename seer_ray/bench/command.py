@@ -14,6 +14,7 @@ from seer_ray.bench import engine as bench_engine
 from seer_ray.bench import host as bench_host
 from seer_ray.bench import kernels as bench_kernels
 from seer_ray.bench import prompts as bench_prompts
+from seer_ray.bench import speculate as bench_speculate
 from seer_ray.bench.models import SHAPES
 from seer_ray.bench.show import numbers
 from seer_ray.models.load import DTYPES
@@ -42,7 +43,18 @@ def memory_alone(options: argparse.Namespace, console: Console) -> dict[str, Any
 def parser() -> argparse.ArgumentParser:
     """Of all that can be measured; defaults are those of this machine."""
     made = argparse.ArgumentParser(prog="seer-ray bench", description=ABOUT)
-    kinds = ("kernels", "engine", "memory", "all", "distill", "layers", "host", "driver", "prompts")
+    kinds = (
+        "kernels",
+        "engine",
+        "memory",
+        "all",
+        "distill",
+        "layers",
+        "host",
+        "driver",
+        "prompts",
+        "speculate",
+    )
     made.add_argument("what", choices=kinds)
     made.add_argument("--json", action="store_true", help="one JSON line on stdout, tables on stderr")
     usual = bench_engine.defaults()
@@ -51,12 +63,13 @@ def parser() -> argparse.ArgumentParser:
         "--batch",
         type=numbers,
         default=usual.batch,
-        help=f"engine; memory, layers (the most): rows {usual.batch}",
+        help=f"engine, speculate; memory, layers (the most): rows {usual.batch}",
     )
     made.add_argument(
         "--model",
         default=usual.model,
-        help=f"engine, memory, distill: as model.name, or with random weights {shapes} ({usual.model})",
+        help=f"engine, memory, distill, speculate: as model.name, or (but the last) with random weights "
+        f"{shapes} ({usual.model})",
     )
     made.add_argument(
         "--dtype", choices=tuple(DTYPES), default=usual.dtype, help=f"all but kernels: {usual.dtype}"
@@ -72,5 +85,6 @@ def parser() -> argparse.ArgumentParser:
     bench_distill.add_options(made.add_argument_group("distill"))
     bench_driver.add_options(made.add_argument_group("driver"))
     bench_prompts.add_options(made.add_argument_group("prompts"))
+    bench_speculate.add_options(made.add_argument_group("speculate"))
     made.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return made

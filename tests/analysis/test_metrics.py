@@ -229,7 +229,7 @@ def test_mean_attended_is_per_layer_head_and_step() -> None:
 
 
 def test_what_came_of_drafts() -> None:
-    """Seven tokens in three passes and five in two, beside a chain without drafts."""
+    """Seven tokens in three passes, five in two (an accepted one ends the chain), and a chain without."""
     rows = [
         row(
             "a",
@@ -245,7 +245,7 @@ def test_what_came_of_drafts() -> None:
             1,
             completion_tokens=5,
             drafted=[2, 2, 2, 0],
-            accepted=[2, 1, 0, 0],
+            accepted=[2, 2, 0, 0],
             draft_kv=10,
             attended_kv=30,
         ),
@@ -256,14 +256,14 @@ def test_what_came_of_drafts() -> None:
         name.removeprefix("speculation/"): value for name, value in found.items() if "speculation" in name
     }
     assert drafts == {
-        "acceptance": 0.5,
+        "acceptance": 8 / 14,
         "acceptance_at_1": 1.0,
-        "acceptance_at_2": 0.4,
+        "acceptance_at_2": 0.6,
         "acceptance_at_3": 0.0,
         "tokens_per_pass": 12 / 5,
         "draft_reads": 0.3,
     }
-    assert summary_lines(found)["drafts"].startswith("50.0 % accepted · 2.40 tokens for each dense pass")
+    assert summary_lines(found)["drafts"].startswith("57.1 % accepted · 2.40 tokens for each dense pass")
     assert (
         summarise(table(*rows), engines={"decode_s": 4.0, "draft_s": 1.0})["speculation/draft_time"] == 0.25
     )

@@ -16,7 +16,11 @@ def test_a_report_comes_as_it_was_sent_but_for_what_the_driver_knows() -> None:
     done = Completion(make_request("q"), [1, 2, 3], "text", "stop", None, Counters(6), 2, reading=reading)
     deltas = [
         Delta(
-            "p/0", [5, 6], Counters(7, 9, 0.5, 0.25, 2.0, (3, 4), 0.75), trace=[b"t"], logprobs=[b"l", b"m"]
+            "p/0",
+            [5, 6],
+            Counters(7, 9, 0.5, 0.25, 2.0, (3, 4), 0.75, (5, 4), (3, 2), 6),
+            trace=[b"t"],
+            logprobs=[b"l", b"m"],
         ),
         Delta("q/0", array("i", [3]), Counters(6), done),
         Delta("\ud800/0"),

@@ -39,11 +39,11 @@ def known(log: ProgressLog) -> dict[str, tuple[Progress, int]]:
 def test_a_chain_comes_back_with_its_counters(store: Store) -> None:
     log = ProgressLog(store, RUN)
     append(log, "p/0", [1, 2], Counters(attended_kv=1), 1)
-    append(log, "p/0", [3], Counters(2, 3, 0.5, 0.25, 1.5, (), 0.375), 1)
+    append(log, "p/0", [3], Counters(2, 3, 0.5, 0.25, 1.5, (), 0.375, (2, 1), (1, 1), 1), 1)
     append(log, "q/0", [], Counters(), 2)
     log.flush()
     expected = {
-        "p/0": (Progress((1, 2, 3), Counters(2, 3, 0.5, 0.25, 1.5, (), 0.375)), 1),
+        "p/0": (Progress((1, 2, 3), Counters(2, 3, 0.5, 0.25, 1.5, (), 0.375, (2, 1), (1, 1), 1)), 1),
         "q/0": (Progress(), 2),
     }
     assert known(log) == known(ProgressLog(store, RUN)) == expected

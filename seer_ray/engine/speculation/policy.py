@@ -158,9 +158,11 @@ class Lengths:
         lengths = np.minimum(length, batch.most)
         known = sorted(self._beside)
         beside = float(np.interp(length, known, [self._beside[each] for each in known]))
-        seconds = self._verify.expected(*batch.verified(lengths)) * beside
+        # Whatever was measured at first: tokens one by one, and dense steps for sparse ones, bound it.
+        plain = self._plain.expected(*batch.plain)
+        seconds = min(self._verify.expected(*batch.verified(lengths)) * beside, (length + 1) * plain)
         if steps := batch.steps(lengths):
-            seconds += steps * self._draft.expected(*batch.drafting)
+            seconds += steps * min(self._draft.expected(*batch.drafting), 1.5 * plain)
         return _Rate(batch.expected(lengths), seconds)
 
     def _trimmed(self, batch: _Batch, length: int) -> list[int]:

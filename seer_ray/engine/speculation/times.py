@@ -15,6 +15,8 @@ LONG = 0.998, 0.05
 """The same of the long memory, and the weight of that: it knows sizes that were long ago."""
 RIDGE = 1e-4
 """What makes sizes that never vary share what they cost."""
+EARLY = 8
+"""Measurements after which one that is half of what was expected is no longer the first right one."""
 FARTHEST = 1.5
 """A measurement counts as at most so many times what was expected: others run on the machine, too."""
 
@@ -42,7 +44,8 @@ class StepTime:
     def take(self, seconds: float, *size: float) -> None:
         """A measurement."""
         self.measured += 1
-        if self.measured <= 2:  # the first one stands in until there is another
+        if self.measured <= 2 or (self.measured <= EARLY and seconds < self.expected(*size) / 2):
+            # What was measured before was something else.
             self._scale = np.maximum(1.0, [1.0, *size])
             count = len(self._scale)
             self._memories = [
