@@ -148,7 +148,7 @@ def tiling(dim: int, group: int, block: int, itemsize: int, quantised: bool, mos
         "TILE": max(16, min(64, TILE_NUMBERS[itemsize] // (1 + quantised) // padded)),
         "SPLIT_PAGES": max(1, SPLIT_TOKENS // block),
         "QUANTISED": quantised,
-        "num_warps": 2 * WARPS if quantised and itemsize == 4 else WARPS,
+        "num_warps": 2 * WARPS if itemsize == 4 and (quantised or most > 1) else WARPS,
     }
 
 

@@ -42,12 +42,12 @@ def fold_splits(
     query = row
     if SPANS:
         place = tl.program_id(2)
-        live = tl.load(lives_ptr + row).to(tl.int32)
-        if place >= live:
+        asked = tl.load(lives_ptr + row).to(tl.int32)
+        if place >= asked:
             return
         query = tl.load(starts_ptr + row) + place
         # What the query sees is all that is folded: its sums are those of a row of its own.
-        seen = (count - 1) * BLOCK + tl.load(tails_ptr + row * tails_row).to(tl.int32) - (live - 1 - place)
+        seen = (count - 1) * BLOCK + tl.load(tails_ptr + row * tails_row).to(tl.int32) - (asked - 1 - place)
         count = tl.cdiv(seen, BLOCK)
     used = tl.cdiv(count, SPLIT_PAGES)
     channel = tl.arange(0, DIM_PADDED)

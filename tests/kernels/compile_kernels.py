@@ -33,6 +33,7 @@ from seer_ray.kernels.append import Norms
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.draw import SamplingTensors
 from seer_ray.kernels.quantise import KV, TOP, Quantised
+from seer_ray.kernels.spans import Spans
 
 TYPES = {
     torch.float32: "*fp32",
@@ -144,6 +145,20 @@ def attend(
         dim**-0.5,
         *((empty(rows, dtype=torch.int64), empty(heads * group, dtype=torch.float32)) if windowed else ()),
     )
+    return compiled(
+        triton_attend, "attend_splits fold_splits", arch, lambda: triton_attend.attend(*arguments)
+    )
+
+
+def verify(
+    arch: int, dtype: torch.dtype, dim: int, group: int, most: int, window: int | None = None
+) -> dict[str, Any]:
+    """``attend`` of rows with several queries."""
+    rows, heads, k, queries = 16, 8, 64, 16 * most
+    integers = (empty(rows, heads, k, dtype=torch.int64), empty(rows, heads, dtype=torch.int64))
+    spans = Spans(*(empty(size, dtype=torch.int64) for size in (rows, rows, queries)), most)
+    q, kv = empty(queries, heads * group, dim, dtype=dtype), cache(heads, 64, dim, dtype)
+    arguments = (q, kv, *integers, empty(rows, dtype=torch.int64), dim**-0.5, None, None, spans, window)
     return compiled(
         triton_attend, "attend_splits fold_splits", arch, lambda: triton_attend.attend(*arguments)
     )
@@ -336,6 +351,11 @@ def cases() -> list[tuple[Any, ...]]:
         (append, 100, bf16, 128, 4, None, True),
         (fill, 100, bf16, 128, 64, "seer", None, 4),
         (fill, 100, bf16, 128, 64, "quest"),
+        # Drafts verified.
+        *((verify, arch, bf16, 128, 4, 5) for arch in (80, 90, 100)),
+        *((verify, 90, bf16, dim, group, 8) for dim, group in ((128, 8), (64, 3), (128, 5))),
+        (verify, 90, fp32, 128, 4, 5),
+        (verify, 90, bf16, 64, 8, 5, 128),
         # Windows and sinks.
         *((attend, arch, bf16, 64, 8, 64, None, True) for arch in (80, 90)),
         *((prefill, arch, bf16, 64, 8, 64, False, None, True) for arch in (80, 90)),
