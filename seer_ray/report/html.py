@@ -10,7 +10,8 @@ import numpy as np
 from seer_ray.analysis import words
 from seer_ray.analysis.comparison import ComparedRun, Comparison, compare
 from seer_ray.analysis.estimates import Estimate
-from seer_ray.analysis.metrics import Column, Metric, columns_of
+from seer_ray.analysis.metric import Column, Metric
+from seer_ray.analysis.metrics import columns_of
 from seer_ray.analysis.recommend import CONFIDENCE, MARGIN, Answer, Keeps
 from seer_ray.analysis.runs import first_samples
 from seer_ray.config.errors import one_line

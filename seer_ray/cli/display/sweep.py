@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.grid import shown, thinking_grid
-from seer_ray.analysis.metrics import Column, Metric, columns_of, known
+from seer_ray.analysis.metric import Column, Metric
+from seer_ray.analysis.metrics import columns_of, known
 from seer_ray.analysis.words import count, duration, in_brief, percent, round_percent
 from seer_ray.cli.display.follow import View, bar, print_places
 from seer_ray.status.live import PointLive, SweepLive, SweepSummary
