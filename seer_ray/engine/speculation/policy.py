@@ -25,6 +25,8 @@ GAIN = 1.015
 """Another length must be so many times as fast before it is taken."""
 SHARE = 0.008
 """Of the time, that trying other lengths may cost."""
+HELD = 4
+"""Passes for which a decision holds."""
 FRESH = 16
 """Rounds for which a length that was tried is not tried again."""
 TRIED = (0, 2, 4, 7)
@@ -90,6 +92,9 @@ class Lengths:
         """Length -> round in which it was last measured."""
         self._round, self._credit = 0, 0.0
         self._chosen = self._asked = 0
+        self._held: list[int] = []
+        """Lengths of the rows for so many more passes: deciding takes the host longer."""
+        self._left, self._known = 0, False
         self._trial: tuple[float, float] | None = None
         """Of a length that is being tried: seconds a token of the best one, and tokens expected."""
 
@@ -98,10 +103,18 @@ class Lengths:
         self._trial = None
         if not self._auto or not rows:
             return [min(self._longest, row.most) for row in rows]
+        self._left -= 1
+        if self._left > 0 and len(self._held) == len(rows):
+            return [min(length, row.most) for length, row in zip(self._held, rows, strict=True)]
         batch = _Batch(rows)
-        longest = min(self._longest, int(batch.most.max(initial=0)))
+        longest = min(self._longest, int(batch.most.max()))
         self._asked = self._best(batch, longest) if longest else 0
-        return self._trimmed(batch, self._asked)
+        lengths = self._trimmed(batch, self._asked)
+        # For rows that have no draft now n-grams may find one then.
+        self._held = [length if row.most else self._asked for length, row in zip(lengths, rows, strict=True)]
+        # What is tried is tried once, and what is not known yet is looked at again.
+        self._left = HELD if self._known and self._trial is None and longest else 0
+        return lengths
 
     def took(self, rows: Sequence[Row], lengths: Sequence[int], draft_s: float, verify_s: float) -> None:
         """What a pass took.
@@ -137,8 +150,9 @@ class Lengths:
         some = min(USUAL, longest)
         if self._plain.measured < 2:
             return 0
-        if self._verify.measured < 2 or (self._draft.measured < 2 and not batch.found.all()):
+        if self._verify.measured < 2 or (self._draft.measured < 2 and batch.drafting[0] > 0):
             return some
+        self._known = True
         rates = [self._rate(batch, length) for length in range(longest + 1)]
         now, best = min(self._chosen, longest), max(range(longest + 1), key=lambda length: rates[length].pace)
         if rates[best].pace > GAIN * rates[now].pace:

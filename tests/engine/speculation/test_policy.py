@@ -116,10 +116,10 @@ def test_on_other_machines(machine: dict[str, float]) -> None:
 
 def test_rows_that_are_drafted_badly_get_short_drafts() -> None:
     machine, policy = Machine(row=2.0), Lengths(7, True)
-    near_the_better(6000, 8, (0.95, 0.1), 400, row=2.0)
-    run(machine, policy, 6000, [0.95, 0.1] * 4, 400)
-    good, bad = policy.choose([Row(6400, 7, 0.95), Row(6400, 7, 0.1)] * 4)[:2]
-    assert good > bad
+    near_the_better(6000, 8, (0.95, 0.95, 0.95, 0.1), 400, row=2.0)
+    run(machine, policy, 6000, [0.95, 0.95, 0.95, 0.1] * 2, 400)
+    found = [policy.choose([Row(6400, 7, 0.95)] * 3 + [Row(6400, 7, 0.1)]) for _ in range(3)]
+    assert max(lengths[0] for lengths in found) > max(lengths[3] for lengths in found)
 
 
 def test_it_finds_its_way_when_the_batch_changes() -> None:
@@ -167,6 +167,15 @@ def test_drafts_that_are_found_take_no_steps() -> None:
         lengths = policy.choose(rows)
         policy.took(rows, lengths, 0.0, 30.0 + 0.4 * sum(length + 1 for length in lengths))
     assert max(policy.choose(rows)) >= 4
+
+
+def test_drafts_that_are_found_and_wrong_are_left() -> None:
+    """Beside rows for which none is found, and no steps to draft with."""
+    policy, rows = Lengths(7, True), [Row(500, 7, 0.02, found=True), Row(500, 0, 0.5), Row(500, 0, 0.5)]
+    for _ in range(60):
+        lengths = policy.choose(rows)
+        policy.took(rows, lengths, 0.0, 30.0 + 2.0 * sum(length + 1 for length in lengths))
+    assert sum(max(policy.choose(rows)) for _ in range(5)) <= 7
 
 
 def test_a_row_is_known_by_its_own_passes_in_time() -> None:
