@@ -25,8 +25,8 @@ EXPLAINED = (
 )
 SHARES_EXPLAINED = (
     "By layer: KL of the next token in nats with that layer sparse alone, at the plain budget; KV tokens "
-    "read per head and step, in three ways to spend the same mean. KL: the sum that is expected; seer-ray "
-    "gates eval measures it, on held-out text, with shares=, threshold= and budgets= as here."
+    "read per head and step, in the ways to spend the same mean. KL: the sum that is expected; seer-ray "
+    "gates eval measures it, on held-out text, with settings=[these files]."
 )
 
 
@@ -99,7 +99,9 @@ def print_shares(console: Console, report: SharesSummary) -> None:
 def _word(value: Any) -> str:
     """A value as it is written on a command line."""
     if isinstance(value, dict):
-        return "'{" + ", ".join(f"{key}: {one:g}" for key, one in value.items()) + "}'"
+        return "'{" + ", ".join(f"{key}: {_word(one)}" for key, one in value.items()) + "}'"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_word, value)) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
