@@ -313,6 +313,17 @@ class GatesEvalConfig(HeldOutConfig):
 
 
 @dataclass
+class GatesCalibrateConfig(HeldOutConfig):
+    """The temperature at which the shares of a gate set mean attention, for thresholds and masses."""
+
+    command = "gates calibrate"
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        return ["calibrate", self.model.short]
+
+
+@dataclass
 class GatesPromptsConfig(HeldOutConfig):
     """How good prefill gates (``model.prefill_gates``) are, on held-out documents as prompts."""
 

@@ -8,12 +8,11 @@ such that the attention kept at a mass is, on average over rows and levels, that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
-
-from seer_ray.fidelity.passes import Layer, Shares
-from seer_ray.selectors.seer import Seer
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Masses that are asked for."""
@@ -21,98 +20,98 @@ TEMPERATURES = tuple(2 ** (eighth / 8) for eighth in range(-24, 33))
 """1/8 to 16."""
 
 
-def predicted_and_kept(
-    scores: Tensor, mass: Tensor, rows: Tensor, block: int, sink: bool, sharpness: Tensor | float = 1.0
-) -> Tensor:
-    """Of the blocks that each mass of ``LEVELS`` selects, without a cap: the sum of their shares, and of the
-    attention to them.
+@dataclass(frozen=True)
+class Ranked:
+    """The complete blocks of some rows, forced ones first, then by their scores."""
 
-    Args:
-        scores: ``[rows, kv_heads, blocks]``; only those of complete blocks count.
-        mass: attention to each block, mean over a group, of the same shape.
-        rows: positions, each with a complete block, ``[rows]``.
-        block: tokens.
-        sink: the first block is always read.
-        sharpness: of each KV head, ``[kv_heads]``, or of all.
+    scores: Tensor
+    """``[rows, kv_heads, blocks]``; -inf past a row's last one."""
+    kept: Tensor
+    """Attention to the blocks up to each, as a share of that to all complete ones."""
+    forced: Tensor
+    """How many are, ``[rows, 1, 1]``."""
 
-    Returns:
-        ``[2, levels, rows, kv_heads]``: predicted, kept.
-    """
-    index, row = torch.arange(scores.shape[2], device=scores.device), rows.view(-1, 1, 1)
-    complete = index < (row + 1) // block
-    forced = complete & (index == row // block)
-    if sink:
-        forced = forced | (complete & (index == 0))
-    masked = torch.where(complete, scores.float(), float("-inf"))
-    order = masked.masked_fill(forced, float("inf")).sort(dim=-1, descending=True, stable=True).indices
-    true = torch.where(complete, mass, 0.0)
-    true = (true / true.sum(-1, keepdim=True)).gather(2, order).cumsum(-1)
-    sharp = sharpness.view(-1, 1) if isinstance(sharpness, Tensor) else sharpness
-    shares = (masked * sharp).softmax(-1).gather(2, order)
-    sums = shares.cumsum(-1)
-    found = []
-    for level in LEVELS:
-        before = (sums - shares < level) & (shares > 0)
-        last = torch.maximum(before.sum(-1, keepdim=True), forced.sum(-1, keepdim=True)) - 1
-        found.append(torch.stack([x.gather(2, last.clamp(min=0)).squeeze(2) for x in (sums, true)]))
-    return torch.stack(found, dim=1)
+    @classmethod
+    def of(cls, scores: Tensor, mass: Tensor, rows: Tensor, block: int, sink: bool) -> Ranked:
+        """
+        Args:
+            scores: ``[rows, kv_heads, blocks]``.
+            mass: attention to each block, mean over a group, of the same shape.
+            rows: positions, each with a complete block, ``[rows]``.
+            block: tokens.
+            sink: the first block is always read.
+        """
+        index, row = torch.arange(scores.shape[2], device=scores.device), rows.view(-1, 1, 1)
+        complete = index < (row + 1) // block
+        forced = complete & ((index == row // block) | (index == 0 if sink else index < 0))
+        masked = torch.where(complete, scores.float(), float("-inf"))
+        order = masked.masked_fill(forced, float("inf")).sort(dim=-1, descending=True, stable=True).indices
+        true = torch.where(complete, mass, 0.0)
+        kept = (true / true.sum(-1, keepdim=True)).gather(2, order).cumsum(-1)
+        return cls(masked.gather(2, order), kept, forced.sum(-1, keepdim=True))
+
+    def at(self, sharpness: Tensor | float = 1.0) -> Tensor:
+        """What each mass of ``LEVELS`` selects, without a cap: the sum of its shares, and what is kept.
+
+        Args:
+            sharpness: of each KV head, ``[kv_heads, 1]``, or of all.
+
+        Returns:
+            ``[2, levels, rows, kv_heads]``: predicted, kept.
+        """
+        shares = (self.scores * sharpness).softmax(-1)
+        sums = shares.cumsum(-1)
+        found = []
+        for level in LEVELS:
+            needed = ((sums - shares < level) & (shares > 0)).sum(-1, keepdim=True)
+            last = torch.maximum(needed, self.forced).clamp(min=1) - 1
+            found.append(torch.stack([x.gather(2, last).squeeze(2) for x in (sums, self.kept)]))
+        return torch.stack(found, dim=1)
 
 
 class TemperatureFit:
-    """Finds the temperature of each gate and KV head, on layers that it is shown."""
+    """Finds the temperature of each KV head of one layer."""
 
-    def __init__(self, selectors: Sequence[Seer | None]) -> None:
-        self.selectors = selectors
-        self.sums: dict[int, Tensor] = {}
-        """Of each layer, ``[2, temperatures, levels, kv_heads]``: predicted, kept, summed over rows."""
-        self.rows: dict[int, int] = {}
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+        """``[2, temperatures, levels, kv_heads]``: predicted, kept, summed over rows."""
+        self.rows = 0
 
-    def add(self, layer: Layer, rows: Tensor, shares: Shares, scores: Tensor) -> None:
-        """Some rows of a layer.
+    def add(self, ranked: Ranked) -> None:
+        """Some more rows."""
+        parts = [ranked.at(1 / temperature).double().sum(2) for temperature in TEMPERATURES]
+        sums = torch.stack(parts, dim=1).cpu()
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.rows += len(ranked.scores)
 
-        Args:
-            layer: of a dense pass.
-            rows: positions.
-            shares: attention of these rows.
-            scores: those of the layer's gate.
-        """
-        pages, mass, found = layer.pages, shares.mass.mean(2), []
-        for temperature in TEMPERATURES:
-            part = predicted_and_kept(scores, mass, rows, pages.block, pages.sink, 1 / temperature)
-            found.append(part.double().sum(2))
-        sums = torch.stack(found, dim=1)
-        self.sums[layer.index] = self.sums.get(layer.index, 0) + sums
-        self.rows[layer.index] = self.rows.get(layer.index, 0) + len(rows)
+    @property
+    def means(self) -> Tensor:
+        """``[2, temperatures, levels, kv_heads]``"""
+        assert self.sums is not None
+        return self.sums / self.rows
 
-    def temperatures(self) -> dict[int, tuple[float, ...]]:
-        """Of each layer and KV head: where kept and predicted mass agree, summed over the levels; where they
-        nowhere do, the temperature at which they come closest."""
-        found = {}
-        for layer, (predicted, kept) in sorted(self.sums.items()):
-            gaps = (kept - predicted).mean(1).T.tolist()  # [kv_heads][temperatures]
-            found[layer] = tuple(map(_agreement, gaps))
-        return found
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Of each KV head: where kept and predicted mass agree on average over the levels; where they nowhere
+        do, the one of ``TEMPERATURES`` at which they come closest."""
+        predicted, kept = self.means
+        return tuple(map(_agreement, (kept - predicted).mean(1).T.tolist()))
 
-    def figures(self, layer: int, fitted: bool) -> tuple[list[float], list[float]]:
-        """Predicted and kept mass of a layer at each level, mean over KV heads, at a temperature of 1 or at
-        the fitted ones (between those that were looked at, by a straight line)."""
-        heads = self.temperatures()[layer] if fitted else (1.0,) * self.sums[layer].shape[3]
-        grid = torch.tensor(TEMPERATURES, dtype=torch.float64).log2()
-        means = (self.sums[layer] / self.rows[layer]).cpu()
-        at = torch.tensor(heads, dtype=torch.float64).log2()
+    def figures(self, temperatures: Sequence[float]) -> tuple[list[float], list[float]]:
+        """Predicted and kept mass at each level, mean over KV heads, at these temperatures: by straight lines
+        between those that were looked at."""
+        grid, at = (torch.tensor(x, dtype=torch.float64).log2() for x in (TEMPERATURES, temperatures))
         left = (torch.searchsorted(grid, at, right=True) - 1).clamp(0, len(grid) - 2)
-        weight = (at - grid[left]) / (grid[left + 1] - grid[left])
-        head = torch.arange(len(heads))
-        low, high = means[:, left, :, head], means[:, left + 1, :, head]  # [kv_heads, 2, levels]
-        predicted, kept = (low + (high - low) * weight.view(-1, 1, 1)).mean(0)
+        weight = ((at - grid[left]) / (grid[left + 1] - grid[left])).view(-1, 1, 1)
+        head = torch.arange(len(at))
+        low, high = (self.means[:, place, :, head] for place in (left, left + 1))  # [kv_heads, 2, levels]
+        predicted, kept = (low + (high - low) * weight).mean(0)
         return predicted.tolist(), kept.tolist()
 
 
 def _agreement(gaps: Sequence[float]) -> float:
     """The temperature at which a gap that grows with it is 0."""
-    for (cold, low), (warm, high) in zip(
-        zip(TEMPERATURES, gaps, strict=True), zip(TEMPERATURES[1:], gaps[1:], strict=True), strict=False
-    ):
+    for (cold, low), (warm, high) in pairwise(zip(TEMPERATURES, gaps, strict=True)):
         if low <= 0 < high:
             return float(cold * (warm / cold) ** (low / (low - high)))
-    return TEMPERATURES[min(range(len(gaps)), key=lambda place: abs(gaps[place]))]
+    return float(TEMPERATURES[min(range(len(gaps)), key=lambda place: abs(gaps[place]))])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.corpora.documents import Document
-from seer_ray.fidelity.calibration import LEVELS, predicted_and_kept
+from seer_ray.fidelity.calibration import LEVELS, Ranked
 from seer_ray.fidelity.figures import ALL, CalibrationFigure, Figures, LayerFigure, OutputFigure
 from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
 from seer_ray.fidelity.settings import Setting
@@ -208,12 +208,11 @@ class LayerQuality:
         self, layer: Layer, rows: Tensor, scores: Tensor, mass: Tensor, selector: Selector | None
     ) -> Tensor:
         """Predicted and kept mass, ``[2, levels, rows]``, of the rows that have a complete block."""
-        pages = layer.pages
-        known = rows + 1 >= pages.block
+        pages, known = layer.pages, rows + 1 >= layer.pages.block
+        ranked = Ranked.of(scores[known], mass[known], rows[known], pages.block, pages.sink)
         sharpness = None if selector is None else selector.sharpness
-        sharp = 1.0 if sharpness is None else torch.tensor(sharpness, device=scores.device)
-        part = predicted_and_kept(scores[known], mass[known], rows[known], pages.block, pages.sink, sharp)
-        return part.double().mean(3)
+        sharp = 1.0 if sharpness is None else torch.tensor(sharpness, device=scores.device).unsqueeze(1)
+        return ranked.at(sharp).double().mean(3)
 
     def _add_calibration(self, layer: int, selector: str, values: Tensor) -> None:
         rows = values.shape[2]

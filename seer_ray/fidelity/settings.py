@@ -112,7 +112,12 @@ def _selector(said: Any, option: str, sink: bool) -> SelectorConfig:
             near = did_you_mean(str(name), SAID)
             raise ConfigError(f"{option}.{name}: must be one of {', '.join(SAID)}{near}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(SelectorConfig), OmegaConf.create(dict(said)))
+        # Layers are text, however they are written.
+        given = {
+            name: {str(key): one for key, one in value.items()} if isinstance(value, Mapping) else value
+            for name, value in said.items()
+        }
+        merged = OmegaConf.merge(OmegaConf.structured(SelectorConfig), OmegaConf.create(given))
         selector = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{option}: {first_line(error)}") from None

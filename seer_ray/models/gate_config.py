@@ -217,6 +217,13 @@ def write_gate_config(
     file.write_text(json.dumps(data, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
 
 
+def tempered(source: Path, target: Path, temperature: Sequence[Sequence[float]]) -> None:
+    """A ``config.json`` of gates, written with another temperature."""
+    data = json.loads(source.read_text(encoding="utf-8"))
+    data[_TEMPERATURE] = [list(heads) for heads in temperature]
+    target.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def base_config(model_config: PreTrainedConfig, base_model: str, rope: bool = True) -> dict[str, Any]:
     """The base model's part of the ``config.json`` of gates, with RoPE also in the form that released ones
     have; ``rope``: the gates turn."""

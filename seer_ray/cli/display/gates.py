@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.words import count
+from seer_ray.cli.display.calibration import EXPLAINED as CALIBRATION
+from seer_ray.cli.display.calibration import calibration_table
 from seer_ray.cli.display.measure import MeasureView
 
 if TYPE_CHECKING:
@@ -64,6 +66,9 @@ def print_gates(console: Console, report: GatesSummary) -> None:
     for budget in dict.fromkeys(row["budget"] for row in report.table):
         console.print(Text(f"\nmass at {budget} by layer, %", "bold"), _layers(report, budget))
     console.print(Text(EXPLAINED, "dim"))
+    if report.calibration:
+        console.print(Text("\nmass of the shares", "bold"), calibration_table(report.calibration))
+        console.print(Text(CALIBRATION, "dim"))
     for name, source in report.gates.items():
         console.print(Text.assemble((f"{name:13}", "dim"), source), soft_wrap=True)
     console.print(Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan")), soft_wrap=True)
