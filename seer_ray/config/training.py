@@ -358,7 +358,7 @@ class GatesSharesConfig(HeldOutConfig):
         1024, "KV per KV head and step that is divided, mean over the layers", unit="tokens", minimum=1
     )
     cap: float = option(4.0, "that a threshold and a mass have, as a multiple of budget", minimum=1.0)
-    heads: bool = option(False, "divide it over the KV heads of each layer too")
+    heads: bool = option(False, "beside layers, divide it over the KV heads of each layer too")
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""

@@ -29,7 +29,7 @@ class Allocation:
     """One way to spend a budget."""
 
     name: str
-    """``alike``, ``shares``, ``threshold`` or ``mass``."""
+    """``alike``, ``shares``, ``threshold`` or ``mass``; the last three also as ``shares_heads``."""
     selector: dict[str, Any]
     """Options of ``selector`` that say it."""
     read: float
@@ -131,25 +131,29 @@ def plans_of(
         budget: tokens.
         cap: see ``sensitivity.measure_layers``.
         others: options of ``selector`` that were measured with, and that all plans have.
-        heads: divide over the KV heads of the layers too.
+        heads: the same three once more, divided over the KV heads of the layers too.
     """
-    units = {layer: one.heads if heads else [one.costs] for layer, one in layers.items()}
-    everyone = [costs for each in units.values() for costs in each]
-    alike = [ALIKE] * len(everyone)
-    read = total(everyone, alike).read / len(everyone)
-    plans = [_plan("alike", {"budget": budget, **others}, units, alike)]
-    for kind in KINDS:
-        chosen = allot([_only(costs, kind) for costs in everyone], read)
-        base = float(f"{median_low(setting.value for setting in chosen):.3g}")
-        options: dict[str, Any] = {"budget": budget if kind == "share" else round(budget * cap), **others}
-        if kind != "share":
-            options[kind] = base
-        shares = {layer: [_share(one, base) for one in part] for layer, part in _by_layer(units, chosen)}
-        named = by_range(shares)
-        options |= (
-            {"head_shares": named} if heads else {"shares": {key: own[0] for key, own in named.items()}}
-        )
-        plans.append(_plan("shares" if kind == "share" else kind, options, units, chosen))
+    by_layer = {layer: [one.costs] for layer, one in layers.items()}
+    alike = [ALIKE] * len(by_layer)
+    read = total([costs for (costs,) in by_layer.values()], alike).read / len(by_layer)
+    plans = [_plan("alike", {"budget": budget, **others}, by_layer, alike)]
+    by_head = {layer: one.heads for layer, one in layers.items()}
+    for units, suffix in [(by_layer, ""), *([(by_head, "_heads")] if heads else [])]:
+        everyone = [costs for each in units.values() for costs in each]
+        for kind in KINDS:
+            chosen = allot([_only(costs, kind) for costs in everyone], read)
+            base = float(f"{median_low(setting.value for setting in chosen):.3g}")
+            options: dict[str, Any] = {"budget": budget if kind == "share" else round(budget * cap), **others}
+            if kind != "share":
+                options[kind] = base
+            shares = by_range(
+                {layer: [_share(one, base) for one in own] for layer, own in _by_layer(units, chosen)}
+            )
+            if units is by_head:
+                options["head_shares"] = shares
+            else:
+                options["shares"] = {layers: share for layers, (share,) in shares.items()}
+            plans.append(_plan(("shares" if kind == "share" else kind) + suffix, options, units, chosen))
     return plans
 
 

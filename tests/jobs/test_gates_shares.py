@@ -81,30 +81,31 @@ def test_ways_to_spend_a_budget(place: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_heads_of_a_layer_have_shares_of_their_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They cost no more than those of layers, and an evaluation reads what was expected."""
+    """Their files are options of a run, and an evaluation reads what was expected."""
     result = shares(place, monkeypatch, "gates", *SIZES, "heads=true", "name=heads", "--json")
     assert result.exit_code == 0, result.output
-    alike, shared, *_ = plans = json.loads(result.stdout)["plans"]
-    assert shared["kl"] <= alike["kl"] and shared["read"] <= alike["read"]
-    files = {plan["name"]: place / "runs/heads" / f"{plan['name']}.yaml" for plan in plans[1:]}
-    for plan in plans[1:]:
-        run = compose(
-            ["model.gates=gates"],
-            base=from_yaml(files[plan["name"]].read_text(), job=RunConfig, defaults=True),
-        )
-        assert run.selector.shares == {} and run.selector.head_shares == plan["selector"]["head_shares"]
+    plans = {plan["name"]: plan for plan in json.loads(result.stdout)["plans"]}
+    kinds = ("shares", "threshold", "mass")
+    assert list(plans) == ["alike", *kinds, *(f"{kind}_heads" for kind in kinds)]
+    files = []
+    for kind in kinds:
+        own = plans[f"{kind}_heads"]
+        assert own["kl"] > 0 and own["read"] <= plans["alike"]["read"]
+        files.append(str(place / "runs/heads" / f"{kind}_heads.yaml"))
+        said = from_yaml(Path(files[-1]).read_text(), job=RunConfig, defaults=True)
+        run = compose(["model.gates=gates"], base=said)
+        assert run.selector.shares == {} and run.selector.head_shares == own["selector"]["head_shares"]
         assert all(len(heads) == 2 for heads in run.selector.head_shares.values())
     monkeypatch.chdir(place)
-    settings = ("settings=[" + ",".join(map(str, files.values())) + "]", "budgets=[]", "selectors=[oracle]")
-    words = (*settings, "held_out=0.8", "documents=2", "length=320", "outputs=false", "name=seen", "--json")
-    seen = CliRunner().invoke(app, ["gates", "eval", "gates", *QUICK, *words])
+    words = (f"settings=[{','.join(files)}]", "budgets=[]", "selectors=[oracle]", "outputs=false", "--json")
+    sizes = ("held_out=0.8", "documents=2", "length=320", "name=seen")
+    seen = CliRunner().invoke(app, ["gates", "eval", "gates", *QUICK, *sizes, *words])
     assert seen.exit_code == 0, seen.output
     table = json.loads(seen.stdout)["table"]
-    assert {row["budget"] for row in table} == {"shares", "threshold", "mass"}
+    assert {row["budget"] for row in table} == {f"{kind}_heads" for kind in kinds}
     for row in table:
         if row["selector"] == "seer" and row["positions"] == "all":
-            (plan,) = [plan for plan in plans if plan["name"] == row["budget"]]
-            assert row["read"] == pytest.approx(plan["read"], rel=0.3)
+            assert row["read"] == pytest.approx(plans[row["budget"]]["read"], rel=0.3)
 
 
 def test_what_is_printed_is_what_a_run_is_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
