@@ -511,6 +511,7 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
         add(select_is_its_definition, seed, width, trials=20)
     for width in (600, 3000):
         add(select_forces_against_infinite_scores, width)
+        add(select_shares_nothing_where_scores_are_odd, width)
         add(select_rows_stand_alone, width)
     add(offsets_beyond_32_bits)
     add(graph_replays_as_lengths_change)

@@ -80,7 +80,8 @@ def print_shares(console: Console, report: SharesSummary) -> None:
         f"{count(report.documents, 'document')}, {report.tokens:,} tokens, blocks of {report.block_size}"
     )
     console.print(Text(f"\n{report.name}", "bold"), Text(f"{report.model}: {documents}", "dim"))
-    names = [plan["name"] for plan in report.plans]
+    by_layer = [plan for plan in report.plans if "head_shares" not in plan["selector"]]  # others are too many
+    names = [plan["name"] for plan in by_layer]
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     for name in ("layer", "KL alone", *names):
         table.add_column(name, justify="right", no_wrap=True)
@@ -88,12 +89,14 @@ def print_shares(console: Console, report: SharesSummary) -> None:
         read = [f"{row[name]['read']:,.0f}" for name in names]
         table.add_row(str(row["layer"]), f"{row['kl']:.5f}", *read)
     table.add_section()
-    table.add_row("mean", "", *(f"{plan['read']:,.0f}" for plan in report.plans))
-    table.add_row("KL", "", *(f"{plan['kl']:.5f}" for plan in report.plans))
+    table.add_row("mean", "", *(f"{plan['read']:,.0f}" for plan in by_layer))
+    table.add_row("KL", "", *(f"{plan['kl']:.5f}" for plan in by_layer))
     console.print(table)
     for plan in report.plans:
         words = [f"selector.{key}={_word(value)}" for key, value in plan["selector"].items()]
-        console.print(Text.assemble((f"{plan['name']:13}", "dim"), " ".join(words)), soft_wrap=True)
+        console.print(Text.assemble((f"{plan['name']:15} ", "dim"), " ".join(words)), soft_wrap=True)
+        if plan not in by_layer:
+            console.print(Text(f"{'':16}KL {plan['kl']:.5f}, {plan['read']:,.0f} tokens read", "dim"))
     console.print(Text(SHARES_EXPLAINED, "dim"))
     files = ", ".join(name for name in report.files if name.endswith(".yaml"))
     console.print(
