@@ -135,7 +135,9 @@ def limit_of(setting: Allowance, budget: int, cap: float) -> Limit:
     """Of a layer with this setting, where the plain budget is ``budget`` blocks."""
     if setting.kind == "share":
         return Limit(round(budget * setting.value))
-    return Limit(round(budget * cap), **{setting.kind: setting.value})
+    if setting.kind == "threshold":
+        return Limit(round(budget * cap), threshold=setting.value)
+    return Limit(round(budget * cap), mass=setting.value)
 
 
 class Taken:

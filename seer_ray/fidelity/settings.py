@@ -117,8 +117,10 @@ def _selector(said: Any, option: str, sink: bool) -> SelectorConfig:
             name: {str(key): one for key, one in value.items()} if isinstance(value, Mapping) else value
             for name, value in said.items()
         }
-        merged = OmegaConf.merge(OmegaConf.structured(SelectorConfig), OmegaConf.create(given))
-        selector = OmegaConf.to_object(merged)
+        tree = OmegaConf.structured(SelectorConfig)
+        for name, value in given.items():  # not merged: that would refuse a whole number for another
+            tree[name] = value
+        selector = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{option}: {first_line(error)}") from None
     assert isinstance(selector, SelectorConfig)

@@ -197,7 +197,7 @@ def _gate_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _calibrated(rows: Sequence[Mapping[str, Any]]) -> Table:
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (f"{row['selector']}, {_share(row['level'])}", _share(row["predicted"]), _share(row["kept"]))
         for row in rows
     ]
@@ -210,7 +210,7 @@ def _calibration(folder: JobFolder) -> Content:
     figures = [(_share(last["kept"]), f"of the attention kept at a mass of {last['level']:g}, fitted")]
     plots = draw_calibration(said["calibration"], said["layers"], [])
     layers = sorted({row["layer"] for row in said["layers"]})
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (f"layer {layer}", ", ".join(f"{one:.3g}" for one in heads))
         for layer, heads in zip(layers, said["temperatures"], strict=True)
     ]
