@@ -126,9 +126,14 @@ class SparsePrefill:
         """Of ``most`` blocks for each head; made once."""
         if most not in self._known:
             amount = self.plan.amount
-            rule = {"threshold": amount.threshold, "mass": amount.mass}
-            device = self.keys.device
-            self._known[most] = Limits.of(heads, most, self.plan.sink, **rule, device=device)
+            self._known[most] = Limits.of(
+                heads,
+                most,
+                self.plan.sink,
+                threshold=amount.threshold,
+                mass=amount.mass,
+                device=self.keys.device,
+            )
         return self._known[most]
 
 
