@@ -146,7 +146,7 @@ def selector_table() -> str:
     """The selectors."""
     yes = {True: "yes", False: ""}
     return table(
-        ("selector", "ranks blocks by", "needs gates", "takes a threshold", "reads all keys"),
+        ("selector", "ranks blocks by", "needs gates", "takes a threshold or a mass", "reads all keys"),
         (
             [code(name), of.help, yes[of.gates], yes[of.threshold], yes[of.reads_all_keys]]
             for name, of in SELECTORS.items()

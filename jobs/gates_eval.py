@@ -32,6 +32,10 @@ class GatesSummary(MeasureSummary):
     """The same by source, where there are several."""
     layers: list[dict[str, Any]] = field(default_factory=list)
     """By layer too."""
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+    """By selector whose scores are shares, and level: the mass ``predicted`` and ``kept``."""
+    calibration_layers: list[dict[str, Any]] = field(default_factory=list)
+    """By layer too."""
 
 
 def main(
@@ -63,8 +67,11 @@ def _summary(
         table=figures.table(),
         sources=figures.table("source") if several else [],
         layers=figures.layer_table("layer"),
+        calibration=figures.calibration_table(),
+        calibration_layers=figures.calibration_table("layer"),
     )
-    summary.files += write_figures(frame, {"layers": figures.layers, "outputs": figures.outputs})
+    parts = {name: getattr(figures, name) for name in ("layers", "outputs", "calibration")}
+    summary.files += write_figures(frame, parts)
     _track(frame, summary)
     return summary, flat(summary.table, VALUES)
 

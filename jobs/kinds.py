@@ -13,13 +13,18 @@ from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
 from seer_ray.config.overrides import near_miss
 from seer_ray.config.training import (
     DistillConfig,
+    GatesCalibrateConfig,
     GatesEvalConfig,
     GatesPromptsConfig,
     GatesSharesConfig,
     PretrainConfig,
 )
 
-GATED = {GatesSharesConfig: "model.gates", GatesPromptsConfig: "model.prefill_gates"}
+GATED = {
+    GatesSharesConfig: "model.gates",
+    GatesCalibrateConfig: "model.gates",
+    GatesPromptsConfig: "model.prefill_gates",
+}
 """Jobs about one set of gates, and the option that names it."""
 
 
@@ -77,6 +82,7 @@ KINDS = (
     JobKind(DistillConfig, "training.json"),
     JobKind(GatesEvalConfig, "training.json", resumable=False),
     JobKind(GatesSharesConfig, "training.json", resumable=False),
+    JobKind(GatesCalibrateConfig, "training.json", resumable=False),
     JobKind(GatesPromptsConfig, "training.json", resumable=False),
 )
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from seer_ray.kernels.mass import needed, terms
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -74,8 +76,7 @@ def select_blocks(
     free = masked.nan_to_num(nan=largest, posinf=largest, neginf=float("-inf"))
     order = torch.where(forced, float("inf"), free).sort(dim=-1, descending=True, stable=True).indices
     if amount.mass is not None:
-        shares = masked.softmax(-1).gather(2, order)
-        chosen = shares.cumsum(-1) - shares < amount.mass  # what comes before is not enough
+        chosen = needed(terms(masked).gather(2, order), amount.mass)
     else:
         chosen = (index < amount.count(blocks, sink)).expand(logits.shape)
     return (torch.zeros_like(chosen).scatter(2, order, chosen) | forced) & there

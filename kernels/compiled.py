@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 NAMES = (
     *("scalar.h", "vectors.h", "operations.h"),
-    *("library.cpp", "paged.cpp", "rows.cpp", "projection.cpp", "delta.cpp", "target.cpp"),
+    *("library.cpp", "paged.cpp", "select.cpp", "rows.cpp", "projection.cpp", "delta.cpp", "target.cpp"),
 )
 SOURCES = [Path(__file__).with_name(name) for name in NAMES]
 # No order of summation is promised but a fixed one, so sums may be vectorised. Not by -ffast-math: linked so,

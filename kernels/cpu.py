@@ -12,6 +12,7 @@ import torch
 
 from seer_ray.kernels import compiled
 from seer_ray.kernels.chunks import Chunks
+from seer_ray.kernels.limits import RULES, Limits
 from seer_ray.kernels.quantise import KV, tensors
 from seer_ray.kernels.spans import Spans
 
@@ -136,21 +137,17 @@ def score(
 
 
 def select(
-    scores: torch.Tensor,
-    page_table: torch.Tensor,
-    lengths: torch.Tensor,
-    block: int,
-    k: int,
-    sink: bool,
-    threshold: float | None,
+    scores: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int, limits: Limits
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See ``kernels.select``; ``k`` is at least the number of forced blocks."""
+    """See ``kernels.select``; budgets are at least the number of forced blocks."""
     rows, heads, width = scores.shape
     scores, lengths = scores.float().contiguous(), lengths.contiguous()
-    page_ids = torch.empty(rows, heads, min(k, width), dtype=torch.int64)
+    page_ids = torch.empty(rows, heads, limits.width(width), dtype=torch.int64)
     counts = torch.empty(rows, heads, dtype=torch.int64)
-    least = -1.0 if threshold is None else threshold
-    compiled.operation("select")(scores, page_table, lengths, page_ids, counts, block, sink, least)
+    rule = RULES.index(limits.rule)
+    compiled.operation("select")(
+        scores, page_table, lengths, limits.table, page_ids, counts, block, limits.sink, rule
+    )
     return page_ids, counts
 
 

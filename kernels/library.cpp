@@ -88,11 +88,11 @@ void score_(Tensor features, Tensor summary, Tensor table, Tensor lengths, Tenso
   });
 }
 
-void select_(Tensor scores, Tensor table, Tensor lengths, Tensor page_ids, Tensor counts, int64_t block,
-             bool sink, double threshold) {
-  select(at<float>(scores), at<int64_t>(table), table.stride(0), at<int64_t>(lengths), at<int64_t>(page_ids),
-         at<int64_t>(counts), scores.size(0), scores.size(1), scores.size(2), block, page_ids.size(2), sink,
-         threshold);
+void select_(Tensor scores, Tensor table, Tensor lengths, Tensor limits, Tensor page_ids, Tensor counts, int64_t block,
+             bool sink, int64_t rule) {
+  select(at<float>(scores), at<int64_t>(table), table.stride(0), at<int64_t>(lengths), at<float>(limits),
+         at<int64_t>(page_ids), at<int64_t>(counts), scores.size(0), scores.size(1), scores.size(2), block,
+         page_ids.size(2), sink, static_cast<Rule>(rule));
 }
 
 void rms_norm_(Tensor x, Tensor weight, Tensor out, double eps) {
@@ -197,8 +197,8 @@ SEER_RAY_DEFINE(LIBRARY, m) {
       "Tensor? sinks, Tensor(a!) out, int window, float scale) -> ()");
   m.def("score(Tensor features, Tensor summary, Tensor table, Tensor lengths, Tensor(a!) out, int block) -> ()");
   m.def(
-      "select(Tensor scores, Tensor table, Tensor lengths, Tensor(a!) page_ids, Tensor(b!) counts, int block, "
-      "bool sink, float threshold) -> ()");
+      "select(Tensor scores, Tensor table, Tensor lengths, Tensor limits, Tensor(a!) page_ids, Tensor(b!) counts, "
+      "int block, bool sink, int rule) -> ()");
   m.def("rms_norm(Tensor x, Tensor weight, Tensor(a!) out, float eps) -> ()");
   m.def(
       "rotate_append(Tensor q, Tensor k, Tensor v, Tensor cos, Tensor sin, Tensor(a!) kv, Tensor(b!)? scales, "

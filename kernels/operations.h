@@ -30,10 +30,13 @@ void score(const float* features, const T* summary, const int64_t* table, int64_
            const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t vectors, int64_t width,
            int64_t pages, int64_t block);
 
-// threshold: below 0 where there is none.
+// What cuts a selection off before its budget, in the order of limits.py.
+enum class Rule : int64_t { kCount, kThreshold, kMass };
+
+// limits [heads, 4]: blocks, fraction, level, sharpness.
 void select(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
-            int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages, int64_t block,
-            int64_t k, bool sink, float threshold);
+            const float* limits, int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages,
+            int64_t block, int64_t k, bool sink, Rule rule);
 
 template <typename T>
 void rms_norm(const T* x, const T* weight, T* out, int64_t rows, int64_t width, float eps);

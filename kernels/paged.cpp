@@ -1,4 +1,4 @@
-// CPU paths of attend.py, score.py and select.py: no copy of K or V, every row computed alone and in a fixed order, so
+// CPU paths of attend.py, prefill.py and score.py: no copy of K or V, every row computed alone and in a fixed order, so
 // its bits do not depend on its batch mates.
 
 #include <algorithm>
@@ -7,7 +7,6 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "operations.h"
@@ -240,17 +239,6 @@ void score_of(const float* features, const T* summary, const int64_t* table, int
   }
 }
 
-// Blocks that are not forced, from `begin` to before `last`, whose share in the softmax of the complete blocks' scores is
-// above the threshold. A NaN among those leaves none, as in the definition.
-int64_t above(const float* scores, int64_t begin, int64_t last, int64_t complete, float threshold) {
-  float peak = -std::numeric_limits<float>::infinity(), total = 0.0f;
-  for (int64_t i = 0; i < complete; ++i) peak = std::max(peak, scores[i]);
-  for (int64_t i = 0; i < complete; ++i) total += std::exp(scores[i] - peak);
-  int64_t number = 0;
-  for (int64_t i = begin; i < last; ++i) number += std::exp(scores[i] - peak) / total > threshold;
-  return number;
-}
-
 }  // namespace
 
 template <typename Q, typename T>
@@ -360,46 +348,6 @@ void score(const float* features, const T* summary, const int64_t* table, int64_
            int64_t pages, int64_t block) {
   auto run = width == 64 ? score_of<T, 64> : width == 128 ? score_of<T, 128> : score_of<T, 0>;
   run(features, summary, table, table_stride, lengths, out, rows, heads, vectors, width, pages, block);
-}
-
-// The k best blocks of each row and head, the forced ones among them, in order of position; fewer with a threshold, which
-// is below 0 where there is none.
-void select(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
-            int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages, int64_t block,
-            int64_t k, bool sink, float threshold) {
-#pragma omp parallel for collapse(2) schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t head = 0; head < heads; ++head) {
-      const int64_t last = (lengths[row] - 1) / block, begin = sink ? 1 : 0;
-      const int64_t* physical = table + row * table_stride;
-      int64_t* to = page_ids + (row * heads + head) * k;
-      const float* own = scores + (row * heads + head) * pages;
-      int64_t count = std::min(last + 1, k);
-      if (threshold >= 0 && last > 0) {
-        count = std::min(begin + 1 + above(own, begin, last, lengths[row] / block, threshold), k);
-      }
-      counts[row * heads + head] = count;
-      std::fill(to, to + k, 0);
-      if (count > last) {
-        std::copy(physical, physical + count, to);
-        continue;
-      }
-      std::vector<std::pair<float, int64_t>> free;  // blocks that compete for what the forced ones leave
-      free.reserve(last);
-      for (int64_t i = begin; i < last; ++i) {
-        free.emplace_back(std::isnan(own[i]) ? std::numeric_limits<float>::infinity() : own[i], i);
-      }
-      const int64_t room = count - begin - 1;
-      std::nth_element(free.begin(), free.begin() + room, free.end(), [](const auto& a, const auto& b) {
-        return a.first > b.first || (a.first == b.first && a.second < b.second);
-      });
-      std::sort(free.begin(), free.begin() + room,
-                [](const auto& a, const auto& b) { return a.second < b.second; });
-      if (sink) *to++ = physical[0];
-      for (int64_t i = 0; i < room; ++i) *to++ = physical[free[i].second];
-      *to = physical[last];
-    }
-  }
 }
 
 template decltype(prefill<float, float>) prefill<float, float>;

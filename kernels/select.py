@@ -5,52 +5,40 @@ from __future__ import annotations
 import torch
 
 from seer_ray.kernels import cpu, gpu
+from seer_ray.kernels.limits import Limits
+from seer_ray.kernels.mass import needed, terms
 
 
 def select(
-    scores: torch.Tensor,
-    page_table: torch.Tensor,
-    lengths: torch.Tensor,
-    block: int,
-    k: int,
-    sink: bool,
-    threshold: float | None = None,
+    scores: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int, limits: Limits
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact, deterministic top-k (ties: the earlier block) with forced blocks inside the budget.
+    """Exact, deterministic selection (ties: the earlier block) with forced blocks inside the budget.
 
-    The block of the current token is always read, the first block if ``sink``. A row with at most ``k``
-    blocks reads all of them in order, so it is dense. With a threshold, blocks are read whose share in
-    the softmax of the scores of complete blocks is above it, at most ``k`` (SeerAttention-R, section 3).
+    The block of the current token is always read, the first block if ``limits.sink``. With the rule count, a
+    row with no more blocks than its budget reads all of them in order, so it is dense; threshold and mass
+    (SeerAttention-R, section 3) read fewer, forced ones counted.
 
     Args:
         scores: ``[rows, kv_heads, max_pages]``, fp32; entries of incomplete blocks are ignored.
         page_table: ``[rows, max_pages]``.
         lengths: ``[rows]``, at least 1.
         block: tokens a page.
-        k: budget in blocks, at least 2 with a sink.
-        sink: force the first block.
-        threshold: share in 0..1, or None for top-k.
+        limits: of each KV head.
 
     Returns:
-        ``page_ids [rows, kv_heads, min(k, max_pages)]`` and ``counts [rows, kv_heads]``, int64.
+        ``page_ids [rows, kv_heads, limits.width(max_pages)]`` and ``counts [rows, kv_heads]``, int64.
     """
     if gpu.takes(scores):
         from seer_ray.kernels import triton_select
 
-        return triton_select.select(scores, page_table, lengths, block, k, sink, threshold)
-    if k > sink and cpu.takes(scores, 1, block, 0):
-        return cpu.select(scores, page_table, lengths, block, k, sink, threshold)
-    return reference(scores, page_table, lengths, block, k, sink, threshold)
+        return triton_select.select(scores, page_table, lengths, block, limits)
+    if limits.least > limits.sink and cpu.takes(scores, 1, block, 0):
+        return cpu.select(scores, page_table, lengths, block, limits)
+    return reference(scores, page_table, lengths, block, limits)
 
 
 def reference(
-    scores: torch.Tensor,
-    page_table: torch.Tensor,
-    lengths: torch.Tensor,
-    block: int,
-    k: int,
-    sink: bool,
-    threshold: float | None = None,
+    scores: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int, limits: Limits
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The definition of ``select`` in torch."""
     rows, heads, width = scores.shape
@@ -58,8 +46,9 @@ def reference(
     last = ((lengths - 1) // block).view(rows, 1, 1)
     complete = index < (lengths // block).view(rows, 1, 1)
     forced = index == last
-    if sink:
+    if limits.sink:
         forced = forced | (index == 0)
+    budget, fraction, level, sharpness = limits.table.unsqueeze(-1).unbind(1)  # [kv_heads, 1]
 
     masked = torch.where(complete, scores, float("-inf"))
     # Nothing ranks with what is forced, NaN and inf neither.
@@ -67,13 +56,15 @@ def reference(
     free = masked.nan_to_num(nan=largest, posinf=largest, neginf=float("-inf"))
     order = torch.where(forced, float("inf"), free)
     by_rank = order.sort(dim=-1, descending=True, stable=True).indices
-    k = min(k, width)
-    if threshold is None:
-        counts = (last + 1).clamp(max=k).expand(rows, heads, 1)
-    else:
-        share = torch.softmax(masked, dim=-1).nan_to_num(0.0)  # no complete block: all -inf
-        keep = (share > threshold) | forced
-        counts = keep.sum(-1, keepdim=True).clamp(max=k)
+    k = limits.width(width)
+    counts = torch.minimum(last + 1, torch.maximum(budget, fraction * (last + 1)).long()).clamp(max=k)
+    if limits.rule == "threshold":
+        share = torch.softmax(masked * sharpness, dim=-1).nan_to_num(0.0)  # no complete block: all -inf
+        counts = torch.minimum(counts, ((share > level) | forced).sum(-1, keepdim=True))
+    elif limits.rule == "mass":
+        forced = forced.expand_as(scores).gather(2, by_rank)
+        enough = needed(terms(masked, sharpness).gather(2, by_rank), level) | forced
+        counts = torch.minimum(counts, enough.sum(-1, keepdim=True))
     # Ascending positions; what is past the count goes to the end and names the dummy page 0.
     rank = torch.arange(k, device=scores.device)
     chosen = torch.where(rank < counts, by_rank[..., :k], width).sort(dim=-1).values

@@ -1,8 +1,9 @@
-"""Exact top-k of block scores in Triton: ``select`` on a GPU.
+"""Exact selection by block scores in Triton: ``select`` on a GPU.
 
-One program per row and KV head. Scores become unsigned integers of the same order; the k-th largest is found
-bit by bit (narrow tables, all in registers) or byte by byte (wide ones, read again for every byte); then
-whatever is above it is kept, and of its equals the earliest.
+One program per row and KV head. It counts the blocks that are read. Then scores become unsigned integers of
+the same order; that of the last block that is read is found bit by bit (narrow tables, all in registers) or
+byte by byte (wide ones, read again for every byte), whatever is above it is kept, and of its equals the
+earliest.
 """
 
 from __future__ import annotations
@@ -12,26 +13,22 @@ import triton
 import triton.language as tl
 
 from seer_ray.kernels.launch import power_of_two
+from seer_ray.kernels.limits import RULES, Limits
 
 NARROW = 2048
 """Blocks of a row that are held in registers."""
 WARPS = 8
+THRESHOLD, MASS = tl.constexpr(RULES.index("threshold")), tl.constexpr(RULES.index("mass"))
 # Whether one of these is a multiple of 16 is not worth a kernel of its own.
-VARYING = ["width", "k", "threshold", "scores_row", "scores_head", "table_row", "lengths_row"]
+VARYING = ["width", "k", "scores_row", "scores_head", "table_row", "lengths_row"]
 
 
 def select(
-    scores: torch.Tensor,
-    page_table: torch.Tensor,
-    lengths: torch.Tensor,
-    block: int,
-    k: int,
-    sink: bool,
-    threshold: float | None = None,
+    scores: torch.Tensor, page_table: torch.Tensor, lengths: torch.Tensor, block: int, limits: Limits
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See ``kernels.select``. Allocates its results from torch's caching allocator."""
     rows, heads, width = scores.shape
-    k = min(k, width)
+    k = limits.width(width)
     page_ids = torch.empty(rows, heads, k, dtype=torch.int64, device=scores.device)
     counts = torch.empty(rows, heads, dtype=torch.int64, device=scores.device)
     kernel = select_narrow if width <= NARROW else select_wide
@@ -39,18 +36,18 @@ def select(
         scores,
         page_table,
         lengths,
+        limits.table,
         page_ids,
         counts,
         width,
         k,
-        0.0 if threshold is None else threshold,
         scores.stride(0),
         scores.stride(1),
         page_table.stride(0),
         lengths.stride(0),
         BLOCK=block,
-        SINK=sink,
-        THRESHOLD=threshold is not None,
+        SINK=limits.sink,
+        RULE=RULES.index(limits.rule),
         TILE=max(32, power_of_two(width)) if width <= NARROW else NARROW // 2,
         num_warps=WARPS,
     )
@@ -73,17 +70,38 @@ def _keys(scores_ptr, index, complete, last, SINK: tl.constexpr):
 
 
 @triton.jit
-def _parts(scores_ptr, index, complete, peak):
-    """Terms of the softmax in steps of 2^-40: sums of integers are the same in any order."""
+def _peak(scores_ptr, index, complete):
+    """The largest score, inf where one of them is NaN."""
     score = tl.load(scores_ptr + index, mask=index < complete, other=float("-inf"))
-    peak = tl.where(peak == float("-inf"), 0.0, peak)
-    return tl.where(index < complete, tl.exp(score - peak) * 1099511627776.0, 0.0).to(tl.int64)
+    return tl.max(tl.where(score != score, float("inf"), score), 0)
 
 
 @triton.jit
-def _wanted(parts, total, threshold, key):
+def _terms(scores_ptr, index, complete, peak, sharpness):
+    """Terms of the softmax in steps of 2^-40: sums of integers are the same in any order. See ``mass``."""
+    score = tl.load(scores_ptr + index, mask=index < complete, other=float("-inf"))
+    term = tl.exp((score - peak) * sharpness) * 1099511627776.0
+    return tl.where(term < float("inf"), term, 0.0).to(tl.int64)  # NaN: the peak is infinite
+
+
+@triton.jit
+def _wanted(terms, total, threshold, key):
     """Whether a block's share is above the threshold, or it is forced."""
-    return (parts.to(tl.float32) / total.to(tl.float32) > threshold) | (key == 0xFFFFFFFF)
+    return (terms.to(tl.float32) / total.to(tl.float32) > threshold) | (key == 0xFFFFFFFF)
+
+
+@triton.jit
+def _budget(limits_ptr, blocks, k):
+    """Of a row with so many blocks."""
+    most, fraction = tl.load(limits_ptr), tl.load(limits_ptr + 1)
+    return tl.minimum(tl.minimum(blocks, k), tl.maximum(most, fraction * blocks.to(tl.float32)).to(tl.int32))
+
+
+@triton.jit
+def _needed(number, missing, term):
+    """Blocks down to the last one that a mass needs, of which a ``term`` is: those ``number`` that are above
+    it leave so much missing."""
+    return number + ((missing + term - 1) // tl.maximum(term, 1))
 
 
 @triton.jit
@@ -99,18 +117,18 @@ def select_narrow(
     scores_ptr,
     table_ptr,
     lengths_ptr,
+    limits_ptr,
     ids_ptr,
     counts_ptr,
     width,
     k,
-    threshold,
     scores_row,
     scores_head,
     table_row,
     lengths_row,
     BLOCK: tl.constexpr,
     SINK: tl.constexpr,
-    THRESHOLD: tl.constexpr,
+    RULE: tl.constexpr,
     TILE: tl.constexpr,
 ):
     head = tl.program_id(0)
@@ -119,18 +137,34 @@ def select_narrow(
     scores_ptr += row * scores_row + head * scores_head
     table_ptr += row * table_row
     ids_ptr += out * k
+    limits_ptr += head * 4
     length = tl.load(lengths_ptr + row * lengths_row).to(tl.int32)
     complete = tl.minimum(length // BLOCK, width)
     last = tl.minimum((length - 1) // BLOCK, width - 1)
     index = tl.arange(0, TILE)
 
     key = _keys(scores_ptr, index, complete, last, SINK)
-    count = tl.minimum(last + 1, k)
-    if THRESHOLD:
-        score = tl.load(scores_ptr + index, mask=index < complete, other=float("-inf"))
-        parts = _parts(scores_ptr, index, complete, tl.max(score, 0))
-        wanted = _wanted(parts, tl.sum(parts, 0), threshold, key)
-        count = tl.minimum(tl.sum(wanted.to(tl.int32), 0), k)
+    count = _budget(limits_ptr, last + 1, k)
+    if RULE != 0:
+        level, sharpness = tl.load(limits_ptr + 2), tl.load(limits_ptr + 3)
+        peak = _peak(scores_ptr, index, complete)
+        terms = _terms(scores_ptr, index, complete, peak, sharpness)
+        total = tl.sum(terms, 0)
+        if RULE == THRESHOLD:
+            count = tl.minimum(tl.sum(_wanted(terms, total, level, key).to(tl.int32), 0), count)
+        else:
+            target = (total.to(tl.float32) * level).to(tl.int64)
+            # The largest key such that the terms of all that reach it are enough.
+            edge = tl.zeros([1], tl.uint32)
+            for step in range(32):
+                higher = edge | (tl.full([1], 1, tl.uint32) << (31 - step))
+                enough = tl.sum(tl.where(key >= higher, terms, 0), 0) >= target
+                edge = tl.where(enough, higher, edge)
+            missing = target - tl.sum(tl.where(key > edge, terms, 0), 0)
+            term = tl.max(tl.where(key == edge, terms, 0), 0)
+            number = _needed(tl.sum((key > edge).to(tl.int64), 0), missing, term)
+            forced = tl.sum((key == 0xFFFFFFFF).to(tl.int32), 0)
+            count = tl.minimum(tl.maximum(number, forced), count).to(tl.int32)
 
     # The largest key that at least `count` blocks reach.
     edge = tl.zeros([1], tl.uint32)
@@ -152,18 +186,18 @@ def select_wide(
     scores_ptr,
     table_ptr,
     lengths_ptr,
+    limits_ptr,
     ids_ptr,
     counts_ptr,
     width,
     k,
-    threshold,
     scores_row,
     scores_head,
     table_row,
     lengths_row,
     BLOCK: tl.constexpr,
     SINK: tl.constexpr,
-    THRESHOLD: tl.constexpr,
+    RULE: tl.constexpr,
     TILE: tl.constexpr,
 ):
     head = tl.program_id(0)
@@ -172,29 +206,53 @@ def select_wide(
     scores_ptr += row * scores_row + head * scores_head
     table_ptr += row * table_row
     ids_ptr += out * k
+    limits_ptr += head * 4
     length = tl.load(lengths_ptr + row * lengths_row).to(tl.int32)
     complete = tl.minimum(length // BLOCK, width)
     last = tl.minimum((length - 1) // BLOCK, width - 1)
     blocks = last + 1
     index = tl.arange(0, TILE)
 
-    count = tl.minimum(blocks, k)
-    if THRESHOLD:
+    count = _budget(limits_ptr, blocks, k)
+    if RULE != 0:
+        level, sharpness = tl.load(limits_ptr + 2), tl.load(limits_ptr + 3)
         peak = tl.full([1], float("-inf"), tl.float32)
         for start in range(0, complete, TILE):
-            at = start + index
-            score = tl.load(scores_ptr + at, mask=at < complete, other=float("-inf"))
-            peak = tl.maximum(peak, tl.max(score, 0))
+            peak = tl.maximum(peak, _peak(scores_ptr, start + index, complete))
         total = tl.zeros([1], tl.int64)
         for start in range(0, complete, TILE):
-            total += tl.sum(_parts(scores_ptr, start + index, complete, peak), 0)
-        number = tl.zeros([1], tl.int32)
-        for start in range(0, blocks, TILE):
-            at = start + index
-            key = _keys(scores_ptr, at, complete, last, SINK)
-            parts = _parts(scores_ptr, at, complete, peak)
-            number += tl.sum(_wanted(parts, total, threshold, key).to(tl.int32), 0)
-        count = tl.minimum(tl.max(number, 0), k)
+            total += tl.sum(_terms(scores_ptr, start + index, complete, peak, sharpness), 0)
+        number = tl.zeros([1], tl.int64)
+        if RULE == THRESHOLD:
+            for start in range(0, blocks, TILE):
+                at = start + index
+                key = _keys(scores_ptr, at, complete, last, SINK)
+                terms = _terms(scores_ptr, at, complete, peak, sharpness)
+                number += tl.sum(_wanted(terms, total, level, key).to(tl.int64), 0)
+        else:
+            target = (total.to(tl.float32) * level).to(tl.int64)
+            edge = tl.zeros([1], tl.uint32)
+            for step in range(32):
+                higher = edge | (tl.full([1], 1, tl.uint32) << (31 - step))
+                reached = tl.zeros([1], tl.int64)
+                for start in range(0, blocks, TILE):
+                    at = start + index
+                    key = _keys(scores_ptr, at, complete, last, SINK)
+                    terms = _terms(scores_ptr, at, complete, peak, sharpness)
+                    reached += tl.sum(tl.where(key >= higher, terms, 0), 0)
+                edge = tl.where(reached >= target, higher, edge)
+            missing, term = target, tl.zeros([1], tl.int64)
+            forced = tl.zeros([1], tl.int64)
+            for start in range(0, blocks, TILE):
+                at = start + index
+                key = _keys(scores_ptr, at, complete, last, SINK)
+                terms = _terms(scores_ptr, at, complete, peak, sharpness)
+                missing -= tl.sum(tl.where(key > edge, terms, 0), 0)
+                term = tl.maximum(term, tl.max(tl.where(key == edge, terms, 0), 0))
+                number += tl.sum((key > edge).to(tl.int64), 0)
+                forced += tl.sum((key == 0xFFFFFFFF).to(tl.int64), 0)
+            number = tl.maximum(_needed(number, missing, term), forced)
+        count = tl.minimum(tl.max(number, 0), count).to(tl.int32)
 
     # The count-th largest key, from its highest byte down; `left` is its rank among equals so far.
     edge = tl.zeros([1], tl.uint32)

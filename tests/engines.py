@@ -21,16 +21,22 @@ from seer_ray.models.load import LoadedModel
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.prefill_gates import PrefillGateConfig, init_prefill_gates
 
-SELECTOR = ("threshold", "sink", "layers", "shares", "sparse_prefill", "prefill", "dense_layers")
+SELECTOR = (
+    *("threshold", "mass", "fraction", "sink", "layers", "shares", "head_shares"),
+    *("sparse_prefill", "prefill", "dense_layers"),
+)
 """Options of the selector that ``make_engine`` takes beside its name and budget."""
 SELECTORS = ("dense", "seer", "quest", "oracle", "window", "random")
 
 
 class TinyModel(LoadedModel):
-    """With random gates for any block size."""
+    """With random gates for any block size, each head with a temperature of its own."""
 
     def load_gates(self, block_size: int) -> tuple[AttnGate | None, ...]:
-        return init_gates(self.hf_config, GateConfig(block_size=block_size, gate_dim=8), seed=3)
+        gates = init_gates(self.hf_config, GateConfig(block_size=block_size, gate_dim=8), seed=3)
+        for gate in filter(None, gates):
+            gate.temperature = tuple(0.7 + 0.6 * head for head in range(gate.num_kv_heads))
+        return gates
 
     def load_prefill_gates(self, block_size: int) -> tuple[PrefillGate | None, ...]:
         return init_prefill_gates(self.hf_config, PrefillGateConfig(block_size, gate_dim=16), seed=5)

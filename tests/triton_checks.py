@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -27,6 +28,7 @@ from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
 from seer_ray.kernels import target as target_module
 from seer_ray.kernels.append import append
+from seer_ray.kernels.limits import Limits
 from seer_ray.kernels.quantise import KV, TOP
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
@@ -165,7 +167,7 @@ def score_is_its_definition(
 
 
 def select_is_its_definition(device: str, seed: int, width: int, trials: int = 10) -> None:
-    """Exactly: ties, both zeros, denormal numbers, -inf, thresholds, short rows, sinks, any k."""
+    """Exactly: ties, both zeros, denormal numbers, -inf, any rule, short rows, sinks, any k of each head."""
     draw = torch.Generator().manual_seed(seed)
     block = 4
 
@@ -183,23 +185,54 @@ def select_is_its_definition(device: str, seed: int, width: int, trials: int = 1
         lengths = torch.randint(1, wide * block + 1, (rows,), generator=draw)
         lengths[0] = (wide * block, 1, block, wide * block - 1)[trial % 4]
         table = 1 + torch.stack([torch.randperm(2 * wide, generator=draw)[:wide] for _ in range(rows)])
-        k, sink = number(2, max(3, min(wide + 2, 70))), bool(number(0, 2))
-        threshold = (None, None, 0.0, 0.013, 0.3)[trial % 5]
+        k, sink = [number(2, max(3, min(wide + 2, 70))) for _ in range(heads)], bool(number(0, 2))
+        grown, sharp = (0.0, 0.4, 0.7)[trial % 3], [1.0, 0.37, 2.5][:heads]
+        rules: tuple[dict[str, float], ...] = (
+            *({}, {"mass": 0.927}, {"threshold": 0.013}, {}),
+            *({"mass": 0.513}, {"threshold": 0.3}, {}, {"threshold": 0.0}),
+        )
+        rule = rules[(trial + seed) % len(rules)]
         incomplete = torch.arange(wide) >= (lengths // block).view(-1, 1, 1)
-        arguments = (table, lengths, block, k, sink, threshold)
-        expected_ids, expected = select_module.reference(scores, *arguments)
-        poisoned = scores.masked_fill(incomplete, float("nan"))
-        moved = [x.to(device) if isinstance(x, torch.Tensor) else x for x in (poisoned, *arguments)]
-        ids, counts = triton_select.select(*moved)  # type: ignore[arg-type]
-        assert torch.equal(counts.cpu(), expected), (trial, counts, expected)
-        assert torch.equal(ids.cpu(), expected_ids), (trial, ids, expected_ids)
+        limits = Limits.of(heads, k, sink, fraction=grown, sharpness=sharp, **rule)  # type: ignore[arg-type]
+        select_agrees(device, scores, incomplete, table, lengths, block, limits)
+
+
+def select_agrees(
+    device: str,
+    scores: torch.Tensor,
+    incomplete: torch.Tensor,
+    table: torch.Tensor,
+    lengths: torch.Tensor,
+    block: int,
+    limits: Limits,
+) -> None:
+    """With the definition, and NaN in all that must not be read."""
+    expected_ids, expected = select_module.reference(scores, table, lengths, block, limits)
+    moved = [scores.masked_fill(incomplete, float("nan")), table, lengths]
+    there = replace(limits, table=limits.table.to(device))
+    ids, counts = triton_select.select(*(x.to(device) for x in moved), block, there)
+    assert torch.equal(counts.cpu(), expected), (limits, counts, expected)
+    assert torch.equal(ids.cpu(), expected_ids), (limits, ids, expected_ids)
+
+
+def select_shares_nothing_where_scores_are_odd(device: str, width: int) -> None:
+    """NaN or inf in one place: what is forced, as in the definition."""
+    table, length = 1 + torch.arange(width).unsqueeze(0), torch.tensor([4 * width - 1])
+    for odd in (float("nan"), float("inf")):
+        scores = torch.zeros(1, 1, width)
+        scores[0, 0, width // 2] = odd
+        for rule in ({"threshold": 0.001}, {"mass": 0.9}):
+            limits = Limits.of(1, 5, True, **rule)  # type: ignore[arg-type]
+            select_agrees(
+                device, scores, torch.zeros(1, 1, width, dtype=torch.bool), table, length, 4, limits
+            )
 
 
 def select_forces_against_infinite_scores(device: str, width: int) -> None:
     scores = torch.full((1, 1, width), float("inf"), device=device)
     table = 1 + torch.arange(width, device=device).flip(0).unsqueeze(0)
     length = torch.tensor([4 * width - 1], device=device)
-    ids, counts = triton_select.select(scores, table, length, 4, 5, True)
+    ids, counts = triton_select.select(scores, table, length, 4, Limits.of(1, 5, True, device=device))
     assert counts.item() == 5
     assert ids[0, 0].tolist() == table[0, [0, 1, 2, 3, width - 1]].tolist()
 
@@ -209,15 +242,15 @@ def select_rows_stand_alone(device: str, width: int, rows: int = 6) -> None:
     scores = torch.randn(rows, 2, width, generator=draw).to(device)
     lengths = torch.randint(1, 4 * width, (rows,), generator=draw).to(device)
     table = 1 + torch.stack([torch.randperm(width, generator=draw) for _ in range(rows)]).to(device)
-    for threshold in (None, 0.01):
-        ids, counts = triton_select.select(scores, table, lengths, 4, 7, True, threshold)
+    for rule in ({}, {"threshold": 0.01}, {"mass": 0.9, "fraction": 0.3}):
+        limits = Limits.of(2, 7, True, **rule, device=device)  # type: ignore[arg-type]
+        ids, counts = triton_select.select(scores, table, lengths, 4, limits)
         for row in range(rows):
             one = slice(row, row + 1)
             short = -(-int(lengths[row]) // 4)
-            alone = triton_select.select(
-                scores[one, :, :short], table[one, :short], lengths[one], 4, 7, True, threshold
-            )
-            assert torch.equal(alone[0], ids[one, :, : min(7, short)]) and torch.equal(alone[1], counts[one])
+            alone = triton_select.select(scores[one, :, :short], table[one, :short], lengths[one], 4, limits)
+            assert torch.equal(alone[0], ids[one, :, : alone[0].shape[2]])
+            assert torch.equal(alone[1], counts[one])
 
 
 # -- append ----------------------------------------------------------------------------------------------
@@ -395,7 +428,9 @@ def graph_replays_as_lengths_change(device: str) -> None:
 
     def step() -> torch.Tensor:
         scores = triton_score.score(features, summary, table, lengths, block)
-        ids, counts = triton_select.select(scores, table, lengths, block, k, True)
+        ids, counts = triton_select.select(
+            scores, table, lengths, block, Limits.of(scores.shape[1], k, True, device=device)
+        )
         return triton_attend.attend(q, kv, ids, counts, (lengths - 1) % block + 1, dim**-0.5)
 
     stream = torch.cuda.Stream()
@@ -476,6 +511,7 @@ def gpu_checks(device: str = "cuda") -> list[Check]:
         add(select_is_its_definition, seed, width, trials=20)
     for width in (600, 3000):
         add(select_forces_against_infinite_scores, width)
+        add(select_shares_nothing_where_scores_are_odd, width)
         add(select_rows_stand_alone, width)
     add(offsets_beyond_32_bits)
     add(graph_replays_as_lengths_change)

@@ -181,7 +181,9 @@ def nominal_read_rate(run: Run) -> float | None:
         if (found := reads(text)) is None:
             return None
         tokens = prompts[plans == plan].astype(np.int64), lengths[plans == plan].astype(np.int64)
-        nominal += sum(kind.layers * exact_sum(tokens_read(kind.budget, *tokens)) for kind in found)
+        nominal += sum(
+            kind.layers * exact_sum(tokens_read(kind.budget, *tokens, kind.fraction)) for kind in found
+        )
         available += sum(kind.layers for kind in found) * exact_sum(tokens_read(None, *tokens))
     return nominal / available if available else None
 

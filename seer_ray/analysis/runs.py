@@ -27,7 +27,7 @@ from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
 SELECTION = ("selector.", "plan.", "engine.block_size")
 """Options by which a setting and its dense baseline may differ."""
 BUDGET = "selector.budget"
-MAPPINGS = ("selector.layers.", "selector.shares.")
+MAPPINGS = ("selector.layers.", "selector.shares.", "selector.head_shares.")
 FEW_ENTRIES = 4
 """Of a mapping, that are spelled out in a name."""
 
@@ -182,7 +182,7 @@ def differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> list[str]:
     """Short names that tell settings apart by what differs; the folder's name where nothing else does."""
-    shown = {"selector.name", BUDGET, "selector.threshold", "plan.ranking"}
+    shown = {"selector.name", BUDGET, "selector.threshold", "selector.mass", "plan.ranking"}
     varying = [name for name in differing(options) if name not in shown]
     made = []
     for option in options:
@@ -195,8 +195,8 @@ def labels(options: Sequence[Mapping[str, Any]], fallback: Sequence[str]) -> lis
             words = [str(option.get("selector.name")), f"{option.get(BUDGET, 0):,}"]
             if speculated(option) and option[DRAFTER] == "both":
                 words[0] = f"ngram+{words[0]}"
-            if option.get("selector.threshold") is not None:
-                words.append(f"t{option['selector.threshold']:g}")
+            levels = {kind: option.get(f"selector.{kind}") for kind in ("threshold", "mass")}
+            words += [f"{kind[0]}{level:g}" for kind, level in levels.items() if level is not None]
             rest = varying
         words += _said([name for name in rest if name in option and name != DRAFTER], option)
         made.append(" ".join(words))

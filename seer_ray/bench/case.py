@@ -9,6 +9,7 @@ import torch
 from seer_ray.kernels import attend as attend_module
 from seer_ray.kernels import score as score_module
 from seer_ray.kernels import select as select_module
+from seer_ray.kernels.limits import Limits
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.rope import RopeTable
 from seer_ray.selectors.base import CurrentPages, Query, StepView
@@ -76,6 +77,7 @@ class Case:
         self.q_heads, self.heads, self.dim, self.group = q_heads, heads, dim, q_heads // heads
         self.scale, self.block = dim**-0.5, shape.block
         self.blocks, self.k = shape.context // shape.block, shape.budget // shape.block
+        self.limits = Limits.of(heads, self.k, True, device=device)
         cold = COLD[device.type] if cold is None else cold
         self.sets = max(2, -(-cold // shape.kv_bytes(dtype)))
         self.variants = self.sets * -(-QUERIES // self.sets)
@@ -133,7 +135,7 @@ class Case:
 
     def select(self, scores: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         table = self.views[i % self.sets].page_table
-        return select_module.select(scores, table, self.lengths, self.block, self.k, True)
+        return select_module.select(scores, table, self.lengths, self.block, self.limits)
 
     def gate(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """All that a sparse step does more than a dense one, but for ``compress``. On a GPU the step has to
@@ -177,7 +179,7 @@ class Case:
         _close("the gate's scores", scores, expected, 1e-3)
         ids, counts = self.select(scores, 0)
         table = self.views[0].page_table
-        wanted, wanted_counts = select_module.reference(scores, table, self.lengths, self.block, self.k, True)
+        wanted, wanted_counts = select_module.reference(scores, table, self.lengths, self.block, self.limits)
         if not (torch.equal(ids, wanted) and torch.equal(counts, wanted_counts)):
             raise Refused("the selection is not the exact top-k of the scores")
         if int(counts.max()) > self.k:

@@ -74,6 +74,24 @@ def share_budget(
     begin(_loaded("gates shares", config, words), as_json, dry_run, print_config)
 
 
+@gates.command("calibrate")
+def calibrate_gates(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[GATES] [OVERRIDE]...", help="gates, and options such as data=FILE"),
+    ] = None,
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    print_config: PrintConfigOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit the temperature of gates on held-out text: a mass of their shares is then that mass of attention.
+
+    Examples: seer-ray gates calibrate runs/NAME/gates data=texts.jsonl
+    """
+    begin(_loaded("gates calibrate", config, words), as_json, dry_run, print_config)
+
+
 @gates.command("prompts")
 def eval_prompts(
     words: Annotated[

@@ -39,7 +39,8 @@ def check(config: Any, prefix: str = "") -> None:
     for name, value, meta in options(config, prefix):
         if isinstance(value, dict):
             for key, item in value.items():
-                _check_value(f"{name}.{key}", item, meta)
+                for one in item if isinstance(item, list) else [item]:
+                    _check_value(f"{name}.{key}", one, meta)
         else:
             _check_value(name, value, meta)
     betas = getattr(getattr(config, "train", None), "betas", (0.0, 0.0))
@@ -80,31 +81,27 @@ def _check_value(name: str, value: Any, meta: Mapping[str, Any]) -> None:
 
 
 def check_selector(selector: SelectorConfig, engine: EngineConfig, plan: PlanConfig) -> None:
-    """A sparse budget must hold the open block and one more; a threshold needs scores that are shares."""
+    """A sparse budget must hold the open block and one more; thresholds and masses need scores that are
+    shares."""
     check_plan(selector, plan)
     said = list(works(selector, plan))
     used = {*(work.selector for _, work in said), *selector.layers.values()}
     sparse = {name: traits for name in sorted(used) if (traits := traits_of(name)).sparse}
     least = 2 * engine.block_size
     needed = f"must be at least two blocks, {least} tokens with engine.block_size={engine.block_size}"
-    if sparse and selector.budget < least:
-        raise ConfigError(f"selector.budget={selector.budget}: {needed}")
     for option, work in said:
         if work.budget is not None and work.budget < least:
             raise ConfigError(f"{option}={work.selector}:{work.budget}: {needed}")
-    for layer, share in selector.shares.items():
-        if sparse and selector.threshold is None and selector.budget * share < least:
-            raise ConfigError(
-                f"selector.shares.{layer}={share:g}: {needed}; of selector.budget={selector.budget} that is"
-                f" {least / selector.budget:.2g}"
-            )
+    if sparse:
+        check_amount(selector, least, needed)
     without = [name for name, traits in sparse.items() if not traits.threshold]
-    if selector.threshold is not None and without:
-        others = " or ".join(name for name, traits in SELECTORS.items() if traits.threshold)
-        raise ConfigError(
-            f"selector.threshold={selector.threshold:g}: {' and '.join(without)} gives blocks no "
-            f"share to compare with it; leave it out, or take {others}"
-        )
+    for name in ("threshold", "mass"):
+        if getattr(selector, name) is not None and without:
+            others = " or ".join(name for name, traits in SELECTORS.items() if traits.threshold)
+            raise ConfigError(
+                f"selector.{name}={getattr(selector, name):g}: {' and '.join(without)} gives blocks no "
+                f"share to compare with it; leave it out, or take {others}"
+            )
     slow = [name for name, traits in sparse.items() if traits.reads_all_keys]
     if selector.sparse_prefill and slow:
         others = " or ".join(name for name, each in SELECTORS.items() if each.sparse and name not in slow)
@@ -119,6 +116,36 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig, plan: PlanCon
             f"engine.block_size={engine.block_size} with selector.sparse_prefill=true, "
             "so that no block is cut in two"
         )
+
+
+def check_amount(selector: SelectorConfig, least: int, needed: str, option: str = "selector") -> None:
+    """One rule, and budgets that hold what is forced.
+
+    Args:
+        selector: what layers may read.
+        least: tokens of a budget.
+        needed: what is said of one that is smaller.
+        option: what ``selector`` is called.
+    """
+    if selector.threshold is not None and selector.mass is not None:
+        raise ConfigError(
+            f"{option}.threshold={selector.threshold:g} and {option}.mass={selector.mass:g}: one of them "
+            "says how much is read; leave the other out"
+        )
+    if selector.budget < least:
+        raise ConfigError(f"{option}.budget={selector.budget}: {needed}")
+    for layer, heads in selector.head_shares.items():
+        if not heads:
+            raise ConfigError(f"{option}.head_shares.{layer}=[]: must be a share for each KV head")
+    if selector.threshold is not None or selector.mass is not None:
+        return
+    shares = [("shares", layer, [share]) for layer, share in selector.shares.items()]
+    for name, layer, each in [*shares, *(("head_shares", *item) for item in selector.head_shares.items())]:
+        if selector.budget * min(each) < least:
+            raise ConfigError(
+                f"{option}.{name}.{layer}={min(each):g}: {needed}; of {option}.budget={selector.budget} that "
+                f"is {least / selector.budget:.2g}"
+            )
 
 
 def check_prefill(selector: SelectorConfig, engine: EngineConfig) -> None:
@@ -167,7 +194,7 @@ def check_plan(selector: SelectorConfig, plan: PlanConfig) -> None:
             f"plan.equal_at={plan.equal_at}: must be above selector.budget={selector.budget}, which reads "
             "everything there"
         )
-    for name in ("shares", "threshold"):
+    for name in ("shares", "head_shares", "threshold", "mass", "fraction"):
         if getattr(selector, name):
             raise ConfigError(
                 f"plan.equal_at={plan.equal_at}: selector.{name} decides already what layers read; leave one "

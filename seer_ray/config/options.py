@@ -393,11 +393,10 @@ class RunConfig(JobConfig):
     def about(self) -> list[str]:
         """Task, model and selector."""
         selector = self.selector
-        width = "" if selector.name == "dense" else str(selector.budget)
-        if width and selector.threshold is not None:
-            width = f"-t{selector.threshold:g}"
+        amount = "" if selector.name == "dense" else selector.amount
+        said = f"{selector.name}{amount}" if amount.isdigit() else f"{selector.name}-{amount}".strip("-")
         drafted = f"-speculate{self.engine.speculate}" if self.engine.speculate != "0" else ""
-        return [self.task.name, self.model.short, f"{selector.name}{width}{drafted}"]
+        return [self.task.name, self.model.short, said + drafted]
 
 
 @dataclass

@@ -102,6 +102,20 @@ class SelectorConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    mass: float | None = option(
+        None,
+        "instead of a fixed count: the fewest blocks whose shares of the block scores sum to this; budget "
+        "caps it",
+        above=0.0,
+        maximum=1.0,
+    )
+    fraction: float = option(
+        0.0,
+        "the budget grows with length: so large a share of the KV there is, where that is more than budget; "
+        "0: it does not grow",
+        minimum=0.0,
+        maximum=1.0,
+    )
     sink: bool = option(True, "always read the first block (inside the budget)")
     dense_layers: int = option(0, "the first k layers stay dense", minimum=0)
     layers: dict[str, str] = option(
@@ -113,13 +127,27 @@ class SelectorConfig:
     shares: dict[str, float] = option(
         {},
         "of single layers, by index or range, e.g. {'0-2': 0.5}: what they may read as a multiple of the "
-        "others; it multiplies budget, or, where there is a threshold, divides that",
+        "others; it multiplies budget and fraction, or, where there is a threshold, divides that, and where "
+        "there is a mass, what it leaves out",
+        above=0,
+    )
+    head_shares: dict[str, list[float]] = option(
+        {},
+        "of the KV heads of single layers, e.g. {'0-2': [0.5, 1.5]}: what each may read as a multiple of its "
+        "layer's share",
         above=0,
     )
     sparse_prefill: bool = option(
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
     )
     prefill: PrefillConfig = section(PrefillConfig)
+
+    @property
+    def amount(self) -> str:
+        """What a layer may read, in short, for names: ``1024``, ``t0.01``, ``m0.9``."""
+        if self.threshold is not None:
+            return f"t{self.threshold:g}"
+        return str(self.budget) if self.mass is None else f"m{self.mass:g}"
 
 
 @dataclass

@@ -28,7 +28,8 @@ class Traits:
     gates: bool = False
     """Needs a trained gate in each of its layers."""
     threshold: bool = False
-    """A threshold can be compared with the softmax of its scores, which estimates the attention of blocks."""
+    """The softmax of its scores estimates the attention of blocks: a threshold can be compared with it, and a
+    mass be summed of it."""
     reads_all_keys: bool = False
     """Saves nothing: it is a measure of others, and its steps are neither captured nor used for prompts."""
     benchmarked: bool = False

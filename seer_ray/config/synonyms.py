@@ -78,7 +78,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "kv_cache_memory": ("engine.kv_memory",),
     "ray_address": ("cluster.address",),
     # what is read
-    "sparsity": ("selector.budget", "selector.threshold"),
+    "sparsity": ("selector.budget", "selector.threshold", "selector.mass"),
     "token_budget": ("selector.budget",),
     "window_size": ("selector.budget",),
     "gate_path": ("model.gates",),

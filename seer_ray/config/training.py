@@ -300,19 +300,27 @@ class GatesEvalConfig(HeldOutConfig):
     dense_layers: int = option(
         0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
     )
-    shares: dict[str, float] = option(
-        {}, "as selector.shares: of single layers, what they may read as a multiple of the others", above=0
-    )
-    threshold: float | None = option(
+    settings: Any = option(
         None,
-        "as selector.threshold: blocks whose share of the block scores is above this; budgets cap them",
-        minimum=0.0,
-        maximum=1.0,
+        "ways to spend what may be read, beside budgets: options of selector by label, such as "
+        "{mass: {budget: 4096, mass: 0.9}}, or files that hold them, as seer-ray gates shares writes them",
+        path=True,
     )
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
         return ["gates", self.model.short]
+
+
+@dataclass
+class GatesCalibrateConfig(HeldOutConfig):
+    """The temperature at which the shares of a gate set mean attention, for thresholds and masses."""
+
+    command = "gates calibrate"
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        return ["calibrate", self.model.short]
 
 
 @dataclass
@@ -342,14 +350,15 @@ class GatesPromptsConfig(HeldOutConfig):
 
 @dataclass
 class GatesSharesConfig(HeldOutConfig):
-    """Which layers of a model should read more than others, at the same number of tokens in all."""
+    """Which layers and heads of a model should read more than others, at the same number of tokens in all."""
 
     command = "gates shares"
 
     budget: int = option(
         1024, "KV per KV head and step that is divided, mean over the layers", unit="tokens", minimum=1
     )
-    cap: float = option(4.0, "that a threshold has, as a multiple of budget", minimum=1.0)
+    cap: float = option(4.0, "that a threshold and a mass have, as a multiple of budget", minimum=1.0)
+    heads: bool = option(False, "beside layers, divide it over the KV heads of each layer too")
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""

@@ -46,7 +46,13 @@ def check_model(config: RunConfig) -> None:
     """
     hf_config = load_config(config.model)
     check_engine(hf_config, config.engine)
-    resolve_plan(config.selector, layer_mixers(hf_config), config.engine.block_size, config.plan)
+    resolve_plan(
+        config.selector,
+        layer_mixers(hf_config),
+        config.engine.block_size,
+        config.plan,
+        kv_heads=getattr(hf_config, "num_key_value_heads", None),
+    )
 
 
 class Renderer:

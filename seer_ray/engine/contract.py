@@ -15,6 +15,7 @@ import torch
 from seer_ray.config.errors import one_line
 from seer_ray.config.selectors import traits_of
 from seer_ray.engine.tape import record
+from seer_ray.kernels.limits import Limits
 from seer_ray.kernels.select import select
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
@@ -249,7 +250,7 @@ def _taped(selector: Selector) -> str | None:
 
 def _selects(selector: Selector) -> str | None:
     case = Case()
-    ids, counts = select(case.scores(selector), case.table, case.lengths, BLOCK, 3, True)
+    ids, counts = select(case.scores(selector), case.table, case.lengths, BLOCK, Limits.of(KV_HEADS, 3, True))
     blocks = torch.minimum((case.lengths + BLOCK - 1) // BLOCK, torch.tensor(3))
     return (
         None if (counts == blocks.unsqueeze(1)).all() and ids.shape[-1] == 3 else "the selection is malformed"

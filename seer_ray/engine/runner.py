@@ -89,7 +89,8 @@ class Runner:
         patch_attention(loaded.model)
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
-        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window)
+        heads = shape.kv_heads * loaded.group.size
+        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window, heads)
         dense = self.plan.dense
         if speculates(settings) and settings.drafter == "ngram":
             self.plan = dense

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from seer_ray.kernels.blocks import listed, select_blocks
 from seer_ray.kernels.chunks import Chunks, Tile
+from seer_ray.kernels.limits import Limits
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.quantise import KV
 from seer_ray.kernels.rotary import unrotate
@@ -63,6 +63,7 @@ class SparsePrefill:
 
     def __init__(self, gate: PrefillGate, plan: PrefillPlan, keys: torch.Tensor) -> None:
         self.gate, self.plan, self.keys = gate, plan, keys
+        self._known: dict[int, Limits] = {}
 
     def summarise(self, pages: torch.Tensor, full: FullKeys) -> None:
         """Keeps what is read of pages that have just been filled."""
@@ -117,12 +118,23 @@ class SparsePrefill:
         logits = gate.logits(queries, self.keys[pages])
         if self.plan.shared:
             logits = logits.unflatten(0, (gate.num_kv_heads, gate.group)).amax(1)
-        amount, sink = self.plan.amount, self.plan.sink
-        if amount.mass is not None:
-            return listed(select_blocks(logits, own, blocks, amount, sink), pages)
         table, lengths = pages.expand(len(tiles), -1), (own + 1) * block
-        most = amount.count(blocks, sink)
-        return select(logits.transpose(0, 1), table, lengths, block, most, sink, amount.threshold)
+        limits = self._limits(len(logits), self.plan.amount.count(blocks, self.plan.sink))
+        return select(logits.transpose(0, 1), table, lengths, block, limits)
+
+    def _limits(self, heads: int, most: int) -> Limits:
+        """Of ``most`` blocks for each head; made once."""
+        if most not in self._known:
+            amount = self.plan.amount
+            self._known[most] = Limits.of(
+                heads,
+                most,
+                self.plan.sink,
+                threshold=amount.threshold,
+                mass=amount.mass,
+                device=self.keys.device,
+            )
+        return self._known[most]
 
 
 def attend_sparsely(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median_low
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,13 +21,15 @@ from seer_ray.fidelity.sensitivity import ALIKE, Allowance, LayerCosts, measure_
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import load_model
 
+KINDS: tuple[Literal["share", "threshold", "mass"], ...] = ("share", "threshold", "mass")
+
 
 @dataclass(frozen=True)
 class Allocation:
     """One way to spend a budget."""
 
     name: str
-    """``alike``, ``shares`` or ``threshold``."""
+    """``alike``, ``shares``, ``threshold`` or ``mass``; the last three also as ``shares_heads``."""
     selector: dict[str, Any]
     """Options of ``selector`` that say it."""
     read: float
@@ -99,7 +102,8 @@ def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Div
             rows=rows,
             progress=count,
         )
-    plans = plans_of(layers, budget * block, config.cap, {} if config.sink else {"sink": False})
+    others = {} if config.sink else {"sink": False}
+    plans = plans_of(layers, budget * block, config.cap, others, config.heads)
     return Division(source, block, documents, layers, plans)
 
 
@@ -116,48 +120,73 @@ def check_shares(config: GatesSharesConfig) -> str:
 
 
 def plans_of(
-    layers: Mapping[int, LayerCosts], budget: int, cap: float, others: Mapping[str, Any]
+    layers: Mapping[int, LayerCosts], budget: int, cap: float, others: Mapping[str, Any], heads: bool = False
 ) -> list[Allocation]:
-    """Every layer alike; shares of the budget; a threshold and shares that divide it.
+    """Every layer alike; shares of the budget; a threshold, and a mass, with shares that divide them.
 
-    The last two read as much as the first, on the documents that were measured.
+    The others read as much as the first, on the documents that were measured.
 
     Args:
         layers: costs of those that have gates.
         budget: tokens.
         cap: see ``sensitivity.measure_layers``.
         others: options of ``selector`` that were measured with, and that all plans have.
+        heads: the same three once more, divided over the KV heads of the layers too.
     """
-    alike = [ALIKE] * len(layers)
-    read = total(_only(layers, "share"), alike).read / len(layers)
-    by_share, by_threshold = (allot(_only(layers, kind), read) for kind in ("share", "threshold"))
-    base = median_low(setting.value for setting in by_threshold)
-    shares = {layer: setting.value for layer, setting in zip(layers, by_share, strict=True)}
-    divisors = {layer: base / setting.value for layer, setting in zip(layers, by_threshold, strict=True)}
-    threshold, capped = float(f"{base:.3g}"), round(budget * cap)
-    return [
-        _plan("alike", {"budget": budget, **others}, layers, alike),
-        _plan("shares", {"budget": budget, **others, "shares": by_range(shares)}, layers, by_share),
-        _plan(
-            "threshold",
-            {"budget": capped, **others, "threshold": threshold, "shares": by_range(divisors)},
-            layers,
-            by_threshold,
-        ),
-    ]
+    by_layer = {layer: [one.costs] for layer, one in layers.items()}
+    alike = [ALIKE] * len(by_layer)
+    read = total([costs for (costs,) in by_layer.values()], alike).read / len(by_layer)
+    plans = [_plan("alike", {"budget": budget, **others}, by_layer, alike)]
+    by_head = {layer: one.heads for layer, one in layers.items()}
+    for units, suffix in [(by_layer, ""), *([(by_head, "_heads")] if heads else [])]:
+        everyone = [costs for each in units.values() for costs in each]
+        for kind in KINDS:
+            chosen = allot([_only(costs, kind) for costs in everyone], read)
+            base = float(f"{median_low(setting.value for setting in chosen):.3g}")
+            options: dict[str, Any] = {"budget": budget if kind == "share" else round(budget * cap), **others}
+            if kind != "share":
+                options[kind] = base
+            shares = by_range(
+                {layer: [_share(one, base) for one in own] for layer, own in _by_layer(units, chosen)}
+            )
+            if units is by_head:
+                options["head_shares"] = shares
+            else:
+                options["shares"] = {layers: share for layers, (share,) in shares.items()}
+            plans.append(_plan(("shares" if kind == "share" else kind) + suffix, options, units, chosen))
+    return plans
 
 
-def _only(layers: Mapping[int, LayerCosts], kind: str) -> list[dict[Allowance, Cost]]:
-    """Costs of the settings of one kind."""
-    return [
-        {setting: cost for setting, cost in one.costs.items() if setting.kind == kind}
-        for one in layers.values()
-    ]
+def _share(setting: Allowance, base: float) -> float:
+    """What it is as a multiple of what others may read; see ``models.limits``."""
+    if setting.kind == "share":
+        return setting.value
+    return base / setting.value if setting.kind == "threshold" else (1 - base) / (1 - setting.value)
+
+
+def _only(costs: Mapping[Allowance, Cost], kind: str) -> dict[Allowance, Cost]:
+    """Of the settings of one kind."""
+    return {setting: cost for setting, cost in costs.items() if setting.kind == kind}
+
+
+def _by_layer(
+    units: Mapping[int, Sequence[Mapping[Allowance, Cost]]], chosen: Sequence[Allowance]
+) -> Iterator[tuple[int, list[Allowance]]]:
+    """The settings of each layer, of one after the other."""
+    left = iter(chosen)
+    for layer, each in units.items():
+        yield layer, list(islice(left, len(each)))
 
 
 def _plan(
-    name: str, selector: dict[str, Any], layers: Mapping[int, LayerCosts], chosen: Sequence[Allowance]
+    name: str,
+    selector: dict[str, Any],
+    units: Mapping[int, Sequence[Mapping[Allowance, Cost]]],
+    chosen: Sequence[Allowance],
 ) -> Allocation:
-    costs = {layer: one.costs[setting] for (layer, one), setting in zip(layers.items(), chosen, strict=True)}
-    read, kl = total([one.costs for one in layers.values()], chosen)
-    return Allocation(name, selector, read / len(layers), kl, costs)
+    costs = {}
+    for layer, settings in _by_layer(units, chosen):
+        whole = total(units[layer], settings)
+        costs[layer] = Cost(whole.read / len(settings), whole.loss)
+    reads = [cost.read for cost in costs.values()]
+    return Allocation(name, selector, sum(reads) / len(reads), sum(c.loss for c in costs.values()), costs)

@@ -15,14 +15,13 @@ from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.training import GatesEvalConfig, HeldOutConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
-from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import Figures
 from seer_ray.fidelity.quality import BEST, REFERENCES, SHARING, Rows, measure
+from seer_ray.fidelity.settings import Setting, settings_of
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import gated_layers
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.load import LoadedModel, load_model
-from seer_ray.models.plan import layer_limits
 
 GATES = "seer"
 """Label of the only gate set."""
@@ -54,17 +53,17 @@ def evaluate(config: GatesEvalConfig, progress: OnPass = lambda *_: None) -> Eva
         ConfigError: an option is wrong, or the model, the gates or the data cannot be had or do not fit
             together.
     """
-    budgets = check_evaluation(config)
+    settings = check_evaluation(config)
     sources = gate_sources(config)
     block = block_size(config, sources)
     loaded = load_model(config.model)
-    check_model(config, loaded, block)
+    check_model(config, loaded, block, settings)
     gates: dict[str, Sequence[AttnGate | None]] = {
         label: load_gates(source, loaded.hf_config, block, torch.float32, loaded.device)
         for label, source in sources.items()
     }
     documents = longest_documents(config, loaded, block)
-    runs = len({*gates, *config.selectors} - {BEST}) * len(budgets) if config.outputs else 0
+    runs = len({*gates, *config.selectors} - {BEST}) * len(settings) if config.outputs else 0
     total, started = len(documents) * (1 + runs), 0
 
     def count(text: str) -> None:
@@ -76,14 +75,12 @@ def evaluate(config: GatesEvalConfig, progress: OnPass = lambda *_: None) -> Eva
         figures = measure(
             loaded.model,
             documents,
-            budgets,
+            settings,
             gates,
             config.selectors,
             block_size=block,
             sink=config.sink,
             dense_layers=config.dense_layers,
-            shares=config.shares,
-            threshold=config.threshold,
             rows=Rows(config.skip, config.stride, config.beyond),
             outputs=config.outputs,
             progress=count,
@@ -106,8 +103,8 @@ def out_of_memory_explained(
         ) from None
 
 
-def check_evaluation(config: GatesEvalConfig) -> list[Budget]:
-    """What can be checked before anything is loaded; the budgets.
+def check_evaluation(config: GatesEvalConfig) -> list[Setting]:
+    """What can be checked before anything is loaded; what layers may read.
 
     Raises:
         ConfigError: names the option.
@@ -117,19 +114,19 @@ def check_evaluation(config: GatesEvalConfig) -> list[Budget]:
         if name not in REFERENCES:
             near = did_you_mean(name, REFERENCES)
             raise ConfigError(f"selectors: {name!r} must be one of {', '.join(REFERENCES)}{near}")
+    settings = settings_of(config.budgets, config.settings, config.sink)
     sharing = [name for name in config.selectors if name in SHARING]
-    if config.threshold is not None and len(sharing) < len(config.selectors):
+    if (asked := [setting for setting in settings if setting.shares]) and len(sharing) < len(
+        config.selectors
+    ):
         without = ", ".join(name for name in config.selectors if name not in SHARING)
         raise ConfigError(
-            f"threshold={config.threshold:g}: nothing to compare with it, no shares come from {without};"
+            f"{asked[0].option}: asks for shares of the scores, and no shares come from {without};"
             f" set selectors=[{','.join(sharing)}]"
         )
-    if not config.budgets:
-        raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
-    budgets = [Budget.parse(budget) for budget in config.budgets]
     if not gate_sources(config) and not config.selectors:
         raise ConfigError("sets, selectors: nothing to measure; name a gate set or a selector")
-    return budgets
+    return settings
 
 
 def gate_sources(config: GatesEvalConfig) -> dict[str, str]:
@@ -181,7 +178,9 @@ def block_size(config: GatesEvalConfig, sources: Mapping[str, str]) -> int:
     return found
 
 
-def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> None:
+def check_model(
+    config: GatesEvalConfig, loaded: LoadedModel, block: int, settings: Sequence[Setting]
+) -> None:
     """What options demand of the model.
 
     Raises:
@@ -192,7 +191,8 @@ def check_model(config: GatesEvalConfig, loaded: LoadedModel, block: int) -> Non
     layers = loaded.hf_config.num_hidden_layers
     if config.dense_layers > layers:
         raise ConfigError(f"dense_layers={config.dense_layers}: the model has {layers} layers")
-    layer_limits([2 * block] * layers, block, config.shares, config.threshold, "shares")
+    for setting in settings:
+        setting.limits(config.length, layers, block, loaded.hf_config.num_key_value_heads)
 
 
 def check_length(config: HeldOutConfig, loaded: LoadedModel, block: int) -> None:

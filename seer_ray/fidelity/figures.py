@@ -51,12 +51,33 @@ class OutputFigure:
     """Share of rows whose most likely token is the dense one."""
 
 
+@dataclass(frozen=True)
+class CalibrationFigure:
+    """One document, layer and selector whose scores are shares: the mass that it predicts, and what is kept.
+
+    Both of the complete blocks that a mass selects, without a cap, averaged over ``rows`` and KV heads.
+    """
+
+    document: str
+    source: str
+    layer: int
+    selector: str
+    level: float
+    """The mass that was asked for."""
+    rows: int
+    predicted: float
+    """Sum of the shares of the blocks; more than ``level``, as blocks are whole."""
+    kept: float
+    """Attention to them, of that to all complete blocks."""
+
+
 @dataclass
 class Figures:
     """All of one measurement."""
 
     layers: list[LayerFigure] = field(default_factory=list)
     outputs: list[OutputFigure] = field(default_factory=list)
+    calibration: list[CalibrationFigure] = field(default_factory=list)
 
     def layer_table(self, *by: str) -> list[dict[str, Any]]:
         """Means of ``recall``, ``mass``, ``read`` by the named fields, and by positions, budget and selector.
@@ -85,6 +106,11 @@ class Figures:
         """Means of ``kl`` and ``top1`` by the named fields, and by positions, budget and selector."""
         keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
         return _average(self.outputs, keys, ("kl", "top1"))
+
+    def calibration_table(self, *by: str) -> list[dict[str, Any]]:
+        """Means of ``predicted`` and ``kept`` by the named fields, and by selector and level."""
+        keys = tuple(dict.fromkeys((*by, "selector", "level")))
+        return _average(self.calibration, keys, ("predicted", "kept"))
 
     def table(self, *by: str) -> list[dict[str, Any]]:
         """Both kinds together, averaged over layers and by the named fields.
@@ -115,7 +141,9 @@ def _but_selector(row: dict[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _average(
-    figures: Iterable[LayerFigure | OutputFigure], keys: Sequence[str], values: Sequence[str]
+    figures: Iterable[LayerFigure | OutputFigure | CalibrationFigure],
+    keys: Sequence[str],
+    values: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Weighted by rows; ``<value>_se``: their standard error, documents being the independent draws."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)

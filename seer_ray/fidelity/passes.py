@@ -17,10 +17,11 @@ from torch import Tensor
 from seer_ray.kernels.append import rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.chunks import Chunks
+from seer_ray.kernels.limits import Limits
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
+from seer_ray.models.limits import Limit
 from seer_ray.models.patch import AttentionShape
-from seer_ray.models.plan import Limit
 from seer_ray.models.recurrence import Run, recur_apart
 from seer_ray.models.rope import RopeTable
 from seer_ray.models.step import Attention
@@ -61,6 +62,7 @@ class Pages:
         self.positions = torch.arange(length, device=like.device)
         self.ropes = ropes
         self._rotary: dict[int, tuple[Tensor, Tensor]] = {}
+        self._limits: dict[tuple[Limit, tuple[float, ...] | None], Limits] = {}
 
     def write(self, layer: int, asked: Attention) -> Tensor:
         """All tokens of a layer, whose turn it is from now on; the rotated queries."""
@@ -83,6 +85,14 @@ class Pages:
         keys = FullKeys(self.kv[:full, :, 0], cos, sin, self.table[:full] * self.block)
         summary[:full] = selector.summarise(keys).to(summary.dtype)
         return summary
+
+    def limits(self, limit: Limit, sharpness: tuple[float, ...] | None = None) -> Limits:
+        """As ``select`` takes a layer's limit."""
+        key = limit, sharpness
+        if key not in self._limits:
+            heads, device = self.shape.kv_heads, self.table.device
+            self._limits[key] = limit.told(heads, self.sink, sharpness=sharpness, device=device)
+        return self._limits[key]
 
     def view(self, rows: Tensor) -> StepView:
         """Decode steps at the positions ``rows``, which see the pages up to the last one."""
@@ -153,10 +163,13 @@ class Layer:
         query = Query(self.asked.q[rows], self.q[rows], self.pages.kv, summary, self.asked.scale)
         return selector.scores(query, self.pages.view(rows))
 
-    def select(self, scores: Tensor, rows: Tensor, limit: Limit) -> tuple[Tensor, Tensor]:
-        """Page ids and counts, see ``kernels.select``."""
-        view, sink = self.pages.view(rows), self.pages.sink
-        return select(scores, view.page_table, view.lengths, view.block, limit.blocks, sink, limit.threshold)
+    def select(
+        self, scores: Tensor, rows: Tensor, limit: Limit, selector: Selector | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Page ids and counts, see ``kernels.select``; ``selector``: the one that gave the scores."""
+        view = self.pages.view(rows)
+        limits = self.pages.limits(limit, selector.sharpness if selector is not None else None)
+        return select(scores, view.page_table, view.lengths, view.block, limits)
 
 
 @dataclass
@@ -214,15 +227,18 @@ class SparsePass(_Pass):
         pages, selector = self.pages, self.selectors[layer]
         seen = Layer(layer, pages, asked, pages.write(layer, asked))
         limit = self.limits[layer]
-        # All of so many blocks are read, unless a threshold says otherwise.
-        dense = (limit.blocks if limit.threshold is None else 1) * pages.block
-        dense = pages.length if selector is None else min(dense, pages.length)
+        dense = pages.length
+        if (
+            selector is not None
+        ):  # all of so many blocks are read, unless a threshold or a mass says otherwise
+            limits = pages.limits(limit, selector.sharpness)
+            dense = min(pages.length, (limits.least if limits.rule == "count" else 1) * pages.block)
         out = [pages.dense(seen.q[:dense], asked.scale, asked.sinks)]
         if selector is not None and dense < pages.length:
             summary = pages.summarise(selector)
             for rows in seen.chunks(pages.positions[dense:], isinstance(selector, Oracle)):
                 scores = seen.scores(selector, rows, summary)
-                page_ids, counts = seen.select(scores, rows, limit)
+                page_ids, counts = seen.select(scores, rows, limit, selector)
                 tails = rows % pages.block + 1
                 out.append(
                     attend(seen.q[rows], pages.kv, page_ids, counts, tails, asked.scale, sinks=asked.sinks)

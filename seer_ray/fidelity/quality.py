@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,10 +22,12 @@ from torch import Tensor
 
 from seer_ray.config.selectors import SELECTORS
 from seer_ray.corpora.documents import Document
-from seer_ray.fidelity.budget import Budget
-from seer_ray.fidelity.figures import ALL, Figures, LayerFigure, OutputFigure
+from seer_ray.fidelity.calibration import LEVELS, Ranked
+from seer_ray.fidelity.figures import ALL, CalibrationFigure, Figures, LayerFigure, OutputFigure
 from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
+from seer_ray.fidelity.settings import Setting
 from seer_ray.models.gate import AttnGate
+from seer_ray.models.limits import Limit
 from seer_ray.models.patch import (
     attention_shape,
     forward_tokens,
@@ -34,7 +35,6 @@ from seer_ray.models.patch import (
     patch_attention,
     rope_tables,
 )
-from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.selectors.base import Selector
 from seer_ray.selectors.make import make_selector
 from seer_ray.selectors.seer import Seer
@@ -42,7 +42,7 @@ from seer_ray.selectors.seer import Seer
 ORACLE, BEST = "oracle", "best"
 REFERENCES = (BEST, *(name for name, traits in SELECTORS.items() if traits.sparse and not traits.gates))
 """Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
-SHARING = tuple(name for name in REFERENCES if name != BEST and SELECTORS[name].threshold)
+SHARING = tuple(name for name in REFERENCES if name == BEST or SELECTORS[name].threshold)
 """Those whose scores are shares after a softmax, which a threshold can be compared with."""
 LOGIT_ROWS = 64
 """Rows of next-token logits that are held at a time."""
@@ -72,15 +72,13 @@ class Rows:
 def measure(
     model: Any,
     documents: Iterable[Document],
-    budgets: Sequence[Budget],
+    settings: Sequence[Setting],
     gates: Mapping[str, Sequence[AttnGate | None]],
     references: Sequence[str] = (ORACLE,),
     *,
     block_size: int,
     sink: bool = True,
     dense_layers: int = 0,
-    shares: Mapping[str, float] = MappingProxyType({}),
-    threshold: float | None = None,
     rows: Rows = Rows(),
     outputs: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -91,14 +89,12 @@ def measure(
         model: a causal language model; its attention is patched (idempotent). Layers with a window or without
             attention are as they are, and have no figures.
         documents: held-out; one at a time is in memory.
-        budgets: see ``Budget``.
+        settings: what layers may read; those with a threshold or a mass want ``references`` of ``SHARING``.
         gates: gate sets by label, one gate per layer. A layer without one is dense and has no layer figures.
         references: of ``REFERENCES``, by the selector's name.
         block_size: tokens a block, that of the gates.
         sink: force the first block, inside the budget.
         dense_layers: the first so many layers of the sparse models stay dense.
-        shares: of single layers, see ``models.plan.layer_limits``.
-        threshold: see ``kernels.select``; ``references`` are then of ``SHARING``.
         rows: which tokens count.
         outputs: run the sparse models too; layer figures alone cost one pass a document.
         progress: told what is being computed.
@@ -117,15 +113,15 @@ def measure(
         ]
     figures, weight = Figures(), next(model.parameters())
 
-    def limits_of(blocks: int) -> list[Limit]:
-        return layer_limits([blocks * block_size] * shape.layers, block_size, shares, threshold, "shares")
-
     for number, document in enumerate(documents, 1):
         length = len(document.tokens)
         tokens = document.tokens.to(weight.device)
         pages = Pages(shape, rope_tables(model, length), length, block_size, weight, sink)
         chosen = rows.of(length, weight.device)
-        limits = {budget.label: limits_of(budget.blocks(length, block_size)) for budget in budgets}
+        limits = {
+            setting.label: setting.limits(length, shape.layers, block_size, shape.kv_heads)
+            for setting in settings
+        }
         groups = rows.groups(chosen)
         progress(f"document {number}: dense")
         look = LayerQuality(document, chosen, groups, limits, contenders, figures)
@@ -171,6 +167,7 @@ class LayerQuality:
     ) -> None:
         self.document, self.rows, self.groups, self.limits = document, rows, groups, limits
         self.contenders, self.figures = contenders, figures
+        self.sharing = {label for label in contenders if label not in REFERENCES or label in SHARING} - {BEST}
 
     def __call__(self, layer: Layer) -> None:
         if layer.index not in layer.pages.shape.selecting():
@@ -179,6 +176,7 @@ class LayerQuality:
         asked = {label: s for label, s in selectors.items() if s is not None or label == BEST}
         summaries = {label: layer.pages.summarise(s) for label, s in asked.items() if s is not None}
         found: dict[tuple[str, Limit], list[Tensor]] = {}
+        calibrated: dict[str, list[Tensor]] = {}
         limits = {budget: each[layer.index] for budget, each in self.limits.items()}
         distinct = set(limits.values())
         for rows in layer.chunks(self.rows, logits=True):
@@ -186,9 +184,13 @@ class LayerQuality:
             mass = shares.mass.mean(2)  # [rows, kv_heads, blocks]
             oracle = {one: chosen(*layer.select(shares.log_max, rows, one), mass) for one in distinct}
             for label, selector in asked.items():
-                scores = layer.scores(selector, rows, summaries[label], shares) if selector else mass
+                scores = layer.scores(selector, rows, summaries[label], shares) if selector else mass.log()
+                if label in self.sharing:
+                    calibrated.setdefault(label, []).append(
+                        self._calibrate(layer, rows, scores, mass, selector)
+                    )
                 for limit in distinct:
-                    page_ids, counts = layer.select(scores, rows, limit)
+                    page_ids, counts = layer.select(scores, rows, limit, selector)
                     mask = chosen(page_ids, counts, mass)
                     recall = (mask & oracle[limit]).sum(-1).double() / oracle[limit].sum(-1)
                     tails = (rows % layer.pages.block + 1).unsqueeze(1)
@@ -199,6 +201,28 @@ class LayerQuality:
         for label in asked:
             for budget, limit in limits.items():
                 self._add(layer.index, label, budget, torch.cat(found[label, limit], dim=1))
+        for label, parts in calibrated.items():
+            self._add_calibration(layer.index, label, torch.cat(parts, dim=2))
+
+    def _calibrate(
+        self, layer: Layer, rows: Tensor, scores: Tensor, mass: Tensor, selector: Selector | None
+    ) -> Tensor:
+        """Predicted and kept mass, ``[2, levels, rows]``, of the rows that have a complete block."""
+        pages, known = layer.pages, rows + 1 >= layer.pages.block
+        ranked = Ranked.of(scores[known], mass[known], rows[known], pages.block, pages.sink)
+        sharpness = None if selector is None else selector.sharpness
+        sharp = 1.0 if sharpness is None else torch.tensor(sharpness, device=scores.device).unsqueeze(1)
+        return ranked.at(sharp).double().mean(3)
+
+    def _add_calibration(self, layer: int, selector: str, values: Tensor) -> None:
+        rows = values.shape[2]
+        if not rows:
+            return
+        document = self.document
+        for level, predicted, kept in zip(LEVELS, *values.mean(2).tolist(), strict=True):
+            self.figures.calibration.append(
+                CalibrationFigure(document.id, document.source, layer, selector, level, rows, predicted, kept)
+            )
 
     def _add(self, layer: int, selector: str, budget: str, values: Tensor) -> None:
         for positions, members in self.groups.items():

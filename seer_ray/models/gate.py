@@ -70,6 +70,9 @@ class AttnGate(nn.Module):
             raise ConfigError("gate: one of rope_theta and rope, or use_rope=False and neither")
         if rope_theta is not None:
             rope = RopeTable.from_theta(rope_theta, gate_dim, dtype=torch.float64).to(device)
+        self.temperature: tuple[float, ...] | None = None
+        """What the logits of each KV head are divided by before their softmax is a share; None: 1. Neither
+        training nor the order of blocks depends on it."""
         self.rope = rope
         if self.rope is not None and self.rope.dim != gate_dim:
             raise ConfigError(f"gate: RoPE over {self.rope.dim} channels, gate dim {gate_dim}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.models.gate import AttnGate
+from seer_ray.models.layers import parse_layers
 from seer_ray.models.mixers import layer_mixers
-from seer_ray.models.plan import SELECTING, parse_layers
+from seer_ray.models.plan import SELECTING
 from seer_ray.models.rope import RopeTable, head_dim, rope_parameters, ropes
 
 # Our names of the gates' settings, and those in the file.
@@ -27,6 +29,7 @@ _KEYS = {
     "use_rope": "seerattn_use_rope",
 }
 _LAYERS = "seerattn_gate_layers"  # ours: written only where some layers have no gate
+_TEMPERATURE = "seerattn_gate_temperature"  # ours: written only where it was fitted
 _PREFILL = "seerattn_gate_type"  # SeerAttention v1
 
 
@@ -42,6 +45,8 @@ class GateConfig:
     use_rope: bool = True
     layers: tuple[int, ...] | None = None
     """Layers that have a gate; None: all of which blocks can be selected."""
+    temperature: tuple[tuple[float, ...], ...] | None = None
+    """Of each layer that has a gate, and of its KV heads; see ``AttnGate.temperature``. None: 1."""
 
     @classmethod
     def of(cls, gates: Sequence[AttnGate | None]) -> GateConfig:
@@ -56,6 +61,7 @@ class GateConfig:
             use_qk_norm=first.use_qk_norm,
             use_rope=first.rope is not None,
             layers=None if len(layers) == len(gates) else layers,
+            temperature=_temperature_of([gate for gate in gates if gate is not None]),
         )
 
     def build(
@@ -64,10 +70,14 @@ class GateConfig:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> tuple[AttnGate | None, ...]:
-        """Gates with random weights, one per layer of the model; they share one rotary table, on the CPU."""
+        """Gates with random weights, one per layer of the model; they share one rotary table, on the CPU.
+
+        Raises:
+            ConfigError: there is not one temperature for each gate and KV head.
+        """
         rope = gate_rope(model_config, self.gate_dim) if self.use_rope else None
         layers = selecting_layers(model_config) if self.layers is None else self.layers
-        return tuple(
+        gates = tuple(
             AttnGate(
                 num_query_heads=model_config.num_attention_heads,
                 num_kv_heads=model_config.num_key_value_heads,
@@ -86,6 +96,23 @@ class GateConfig:
             else None
             for layer in range(model_config.num_hidden_layers)
         )
+        if self.temperature is not None:
+            shape = [len(each) for each in self.temperature]
+            if shape != [model_config.num_key_value_heads] * len(layers):
+                raise ConfigError(
+                    f"gates: {_TEMPERATURE} in their config.json must have, of each of {len(layers)} layers, "
+                    f"{model_config.num_key_value_heads} numbers, one for each KV head"
+                )
+            for gate, temperature in zip(filter(None, gates), self.temperature, strict=True):
+                gate.temperature = temperature
+        return gates
+
+
+def _temperature_of(gates: Sequence[AttnGate]) -> tuple[tuple[float, ...], ...] | None:
+    """None: that of all is 1."""
+    if all(gate.temperature is None for gate in gates):
+        return None
+    return tuple(gate.temperature or (1.0,) * gate.num_kv_heads for gate in gates)
 
 
 def gate_rope(model_config: PreTrainedConfig, gate_dim: int) -> RopeTable | None:
@@ -144,7 +171,17 @@ def read_gate_config(file: Path, option: str) -> tuple[GateConfig, dict[str, Any
         raise ConfigError(f"{option}: its config.json lacks {', '.join(missing)}")
     settings = {name: data[key] for name, key in _KEYS.items() if key in data}
     layers = data.get(_LAYERS)
-    return GateConfig(**settings, layers=None if layers is None else tuple(layers)), data
+    settings |= {"layers": None if layers is None else tuple(layers), "temperature": None}
+    if (found := data.get(_TEMPERATURE)) is not None:
+        try:
+            settings["temperature"] = tuple(tuple(float(each) for each in heads) for heads in found)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"{option}: {_TEMPERATURE} in its config.json must be lists of numbers"
+            ) from None
+        if not all(0 < each < math.inf for heads in settings["temperature"] for each in heads):
+            raise ConfigError(f"{option}: {_TEMPERATURE} in its config.json must be above 0, and finite")
+    return GateConfig(**settings), data
 
 
 def read_settings_of_either(file: Path, option: str) -> None:
@@ -175,7 +212,16 @@ def write_gate_config(
     data |= {key: getattr(settings, name) for name, key in _KEYS.items()}
     if settings.layers is not None:
         data[_LAYERS] = list(settings.layers)
+    if settings.temperature is not None:
+        data[_TEMPERATURE] = [list(heads) for heads in settings.temperature]
     file.write_text(json.dumps(data, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+
+
+def tempered(source: Path, target: Path, temperature: Sequence[Sequence[float]]) -> None:
+    """A ``config.json`` of gates, written with another temperature."""
+    data = json.loads(source.read_text(encoding="utf-8"))
+    data[_TEMPERATURE] = [list(heads) for heads in temperature]
+    target.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def base_config(model_config: PreTrainedConfig, base_model: str, rope: bool = True) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from seer_ray.models.gate_config import (
     prefill_gates,
     read_gate_config,
     read_settings_of_either,
+    tempered,
     write_gate_config,
 )
 from seer_ray.models.source import GATE_WEIGHTS, find_gates
@@ -97,6 +98,24 @@ def save_gates(
     folder.mkdir(parents=True, exist_ok=True)
     write_gate_config(folder / "config.json", gates, model_config, base_model)
     return write_gates(folder, gates, pth)
+
+
+def temper_gates(source: str, folder: Path | str, temperature: Sequence[Sequence[float]]) -> Path:
+    """The same weights, and a ``config.json`` with the temperature of their shares.
+
+    Args:
+        source: as in ``load_gates``.
+        folder: made if it is not there.
+        temperature: see ``GateConfig.temperature``.
+
+    Returns:
+        The folder.
+    """
+    weights_file, folder = find_gates(source, f"model.gates={source}"), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights_file, folder / weights_file.name)
+    tempered(weights_file.parent / "config.json", folder / "config.json", temperature)
+    return folder
 
 
 def convert_gates(source: str, folder: Path | str, pth: bool, dtype: torch.dtype | None = None) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
-from seer_ray.models.plan import layer_range
+from seer_ray.models.layers import layer_range
 
 
 @dataclass(frozen=True)

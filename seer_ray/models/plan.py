@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import PlanConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits, short_name, traits_of
 from seer_ray.config.works import Work
 from seer_ray.kernels.blocks import Amount
+from seer_ray.models.layers import layer_range
 from seer_ray.models.layout import lay_out, paid_budget
+from seer_ray.models.limits import Limit, layer_limits
 
 SELECTING = ("attention", "parallel")
 """Mixers with attention to all of a sequence, of which a selector may pick the blocks."""
@@ -32,9 +32,19 @@ class LayerSpec:
     selector: str
     """Which blocks of it a step reads, of ``config.selectors``."""
     blocks: int | None = None
-    """Budget in blocks; None: dense."""
+    """Budget in blocks; None: dense. It and what follows: see ``models.limits.Limit``."""
     threshold: float | None = None
     sink: bool = True
+    mass: float | None = field(default=None, repr=False)
+    fraction: float = field(default=0.0, repr=False)
+    heads: tuple[Limit, ...] = field(default=(), repr=False)
+
+    @property
+    def limit(self) -> Limit | None:
+        """What a step may read; None: everything."""
+        if self.blocks is None:
+            return None
+        return Limit(self.blocks, self.threshold, self.mass, self.fraction, self.heads)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,9 @@ class LayerPlan:
             if spec.blocks is None
             else f"{short_name(spec.selector)}{spec.blocks * self.block_size}b{self.block_size}"
             + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
+            + (f"m{spec.mass:g}" if spec.mass is not None else "")
+            + (f"f{spec.fraction:g}" if spec.fraction else "")
+            + ("-heads" if spec.heads else "")
             + ("" if spec.sink else "-nosink")
             + ("-prefill" if self.sparse_prefill else "")
             for spec in self.layers
@@ -114,13 +127,18 @@ class LayerPlan:
             content += (self.window,)
         if self.prefill is not None:
             content += (self.prefill,)
+        # Not told by a layer's repr, so that plans without them are called as they always were.
+        adaptive = [(spec.mass, spec.fraction, spec.heads) for spec in self.layers]
+        if any(map(any, adaptive)):
+            content += (adaptive,)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
     @property
     def id(self) -> str:
-        """Tells it from all other plans: the code, and the digest where layers differ, as the code does not
-        say which is where, or where a selector is not of ours, whose module the code does not name."""
-        alike = len({spec[1:] for spec in map(astuple, self.layers)}) == 1
+        """Tells it from all other plans: the code, and the digest where layers or heads differ, as the code
+        does not say which is where, or where a selector is not of ours, whose module the code does not name.
+        """
+        alike = len({replace(spec, layer=0) for spec in self.layers}) == 1 and not self.layers[0].heads
         ours = all(spec.selector in SELECTORS for spec in self.layers)
         return self.code if alike and ours else f"{self.code}@{self.digest}"
 
@@ -142,6 +160,7 @@ def resolve_plan(
     block_size: int,
     plan: PlanConfig | None = None,
     window: int | None = None,
+    kv_heads: int | None = None,
 ) -> LayerPlan:
     """What the options mean for the layers of a checkpoint. Their mixers stay, and only those with full
     attention are planned.
@@ -155,6 +174,7 @@ def resolve_plan(
         block_size: tokens a block.
         plan: None: no layout, the selector for all layers.
         window: of the checkpoint's layers that have one, in tokens.
+        kv_heads: of each layer, all ranks together; None: not known.
 
     Raises:
         ConfigError: a layer that is not there, a selector that is not known, or a plan that the layers cannot
@@ -184,13 +204,12 @@ def resolve_plan(
     limits = layer_limits(
         [budget if work.budget is None else work.budget for work in chosen],
         block_size,
-        selector.shares,
-        selector.threshold,
-        "selector.shares",
+        selector,
+        kv_heads=kv_heads,
     )
     return LayerPlan(
         tuple(
-            LayerSpec(layer, mixer, work.selector, *limits[layer], selector.sink)
+            LayerSpec(layer, mixer, work.selector, sink=selector.sink, **limits[layer]._asdict())
             if traits_of(work.selector).sparse
             else LayerSpec(layer, mixer, work.selector)
             for layer, (mixer, work) in enumerate(zip(mixers, chosen, strict=True))
@@ -200,70 +219,3 @@ def resolve_plan(
         window,
         PrefillPlan.of(selector),
     )
-
-
-class Limit(NamedTuple):
-    """How much of the KV a layer may read in a step."""
-
-    blocks: int
-    """At most."""
-    threshold: float | None = None
-    """Of those only the ones whose share of the block scores is above this; see ``kernels.select``."""
-
-
-def layer_limits(
-    budgets: Sequence[int],
-    block_size: int,
-    shares: Mapping[str, float],
-    threshold: float | None,
-    option: str,
-) -> list[Limit]:
-    """What each layer may read.
-
-    Args:
-        budgets: tokens, of each layer.
-        block_size: tokens a block.
-        shares: of single layers, by index or range, what they may read as a multiple of the others. With a
-            threshold, theirs is divided by it, and the budget stays; else it multiplies the budget.
-        threshold: of layers without a share; None: the budget alone limits.
-        option: what ``shares`` is called.
-
-    Raises:
-        ConfigError: a layer that is not there.
-    """
-    limits = [Limit(budget // block_size, threshold) for budget in budgets]
-    for key, share in shares.items():
-        for layer in layer_range(key, len(budgets), f"{option}.{key}={share:g}"):
-            if threshold is None:
-                # To the nearest block, not below what is forced: a mean share of 1 keeps the mean budget.
-                limits[layer] = Limit(max(2, round(budgets[layer] * share / block_size)))
-            else:
-                limits[layer] = Limit(budgets[layer] // block_size, threshold / share)
-    return limits
-
-
-def layer_range(key: str, layers: int, option: str) -> range:
-    """The layers that ``'3'`` or ``'0-2'`` names.
-
-    Raises:
-        ConfigError: they are not there; begins with ``option``.
-    """
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(key))
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if not first <= last < layers:
-        raise ConfigError(f"{option}: must name layers 0 to {layers - 1}, such as '3' or '0-2'")
-    return range(first, last + 1)
-
-
-def parse_layers(text: str | None, count: int, option: str = "gates.layers") -> tuple[int, ...]:
-    """``"0-3,7"`` -> ``(0, 1, 2, 3, 7)``; None: all.
-
-    Raises:
-        ConfigError: not of this form, or a layer that is not there.
-    """
-    if text is None:
-        return tuple(range(count))
-    found: set[int] = set()
-    for part in str(text).split(","):
-        found.update(layer_range(part.strip(), count, f"{option}={text}"))
-    return tuple(sorted(found))

@@ -132,6 +132,8 @@ def shard_gates(gates: Iterable[AttnGate | PrefillGate | None], group: Group) ->
             continue
         gate.num_query_heads //= group.size
         gate.num_kv_heads //= group.size
+        if isinstance(gate, AttnGate) and gate.temperature is not None:
+            gate.temperature = gate.temperature[group.rank * gate.num_kv_heads :][: gate.num_kv_heads]
         for name, weight in gate.named_parameters():
             if "norm" not in name:
                 weight.data = _part(weight.data, 0, group)

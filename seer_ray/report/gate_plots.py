@@ -70,6 +70,42 @@ def draw_shares(layers: Sequence[Row], plans: Sequence[str]) -> list[Plot]:
     return [alone, spent]
 
 
+def draw_calibration(rows: Sequence[Row], layers: Sequence[Row], gates: Sequence[str]) -> list[Plot]:
+    """Kept against predicted mass, over all layers, and how far apart they are in each.
+
+    Args:
+        rows: ``selector``, ``level``, ``predicted`` and ``kept``
+        layers: the same by ``layer``
+        gates: labels of the gate sets
+    """
+    look = Look(gates, [row["selector"] for row in rows])
+    with style.figure() as (made, axes):
+        axes.plot([0, 100], [0, 100], color=style.MUTED, linestyle="--", zorder=1)
+        for selector in look.order:
+            own = [row for row in rows if row["selector"] == selector]
+            xs, ys = ([100 * row[name] for row in own] for name in ("predicted", "kept"))
+            axes.plot(xs, ys, markersize=4, **look.of(selector))
+        lowest = 100 * min(min(row["predicted"], row["kept"]) for row in rows)
+        axes.set(xlabel="attention mass predicted, %", ylabel="attention mass kept, %")
+        axes.set(xlim=(lowest - 3, 101), ylim=(lowest - 3, 101))
+        caption = "Of complete blocks; mean over layers, KV heads and rows. Dashed: a mass is that mass."
+        over_all = _finish(made, axes, "calibration", "What shares say and what is kept", caption)
+    with style.figure() as (made, axes):
+        axes.axhline(0, color=style.MUTED, linestyle="--", zorder=1)
+        for selector in look.order:
+            gaps: dict[int, list[float]] = {}
+            for row in layers:
+                if row["selector"] == selector:
+                    gaps.setdefault(row["layer"], []).append(100 * (row["kept"] - row["predicted"]))
+            means = {layer: sum(each) / len(each) for layer, each in sorted(gaps.items())}
+            axes.plot(list(means), list(means.values()), markersize=4, **look.of(selector))
+        axes.set(xlabel="layer", ylabel="kept less predicted, points")
+        style.whole_ticks(axes)
+        caption = "Mean over the masses asked for, KV heads and rows."
+        title = "Kept less predicted mass by layer"
+        return [over_all, _finish(made, axes, "calibration-by-layer", title, caption)]
+
+
 class Look:
     """One colour and marker for every selector; several gate sets do not share one."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,13 @@ from seer_ray.analysis.words import count
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.training import (
     DistillConfig,
+    GatesCalibrateConfig,
     GatesEvalConfig,
     GatesPromptsConfig,
     GatesSharesConfig,
     PretrainConfig,
 )
-from seer_ray.report.gate_plots import draw_gates, draw_shares
+from seer_ray.report.gate_plots import draw_calibration, draw_gates, draw_shares
 from seer_ray.report.headline import FIGURES, Figure
 from seer_ray.report.origin import origin
 from seer_ray.report.pages import render
@@ -31,7 +32,10 @@ FIGURES_FILE = "figures.json"
 """Of a job that measures: its summary."""
 CONFIGS = {
     kind.command: kind
-    for kind in (PretrainConfig, DistillConfig, GatesEvalConfig, GatesSharesConfig, GatesPromptsConfig)
+    for kind in (
+        *(PretrainConfig, DistillConfig),
+        *(GatesEvalConfig, GatesSharesConfig, GatesCalibrateConfig, GatesPromptsConfig),
+    )
 }
 EXPLAINED = (
     "KV: tokens read per head and step. Mass: attention probability inside the blocks read; of oracle: as a "
@@ -172,6 +176,9 @@ def _gates(folder: JobFolder) -> Content:
         tables.append(Table(f"{source}, positions: {kind}", heads, [_gate_row(row) for row in some]))
     sets = [f"{label}: {where}" for label, where in said["gates"].items()]
     plots = draw_gates(said["layers"], said["table"], list(said["gates"]))
+    if said.get("calibration"):  # not measured before
+        plots += draw_calibration(said["calibration"], said["calibration_layers"], list(said["gates"]))
+        tables.append(_calibrated(said["calibration"]))
     known = [figure for figure in figures if figure[0]]
     return Content(_measured(said), known, plots, tables, [EXPLAINED, *sets])
 
@@ -187,6 +194,30 @@ def _gate_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         "" if row["kl"] is None else f"{row['kl']:.4f}",
         _share(row["top1"]),
     )
+
+
+def _calibrated(rows: Sequence[Mapping[str, Any]]) -> Table:
+    lines: list[tuple[str, ...]] = [
+        (f"{row['selector']}, {_share(row['level'])}", _share(row["predicted"]), _share(row["kept"]))
+        for row in rows
+    ]
+    return Table("Mass of the shares, and what is kept", ("selector, mass", "predicted", "kept"), lines)
+
+
+def _calibration(folder: JobFolder) -> Content:
+    said = _figures(folder)
+    last = said["calibration"][-1]
+    figures = [(_share(last["kept"]), f"of the attention kept at a mass of {last['level']:g}, fitted")]
+    plots = draw_calibration(said["calibration"], said["layers"], [])
+    layers = sorted({row["layer"] for row in said["layers"]})
+    lines: list[tuple[str, ...]] = [
+        (f"layer {layer}", ", ".join(f"{one:.3g}" for one in heads))
+        for layer, heads in zip(layers, said["temperatures"], strict=True)
+    ]
+    heads = Table("Temperature of each KV head", ("", "temperature"), lines)
+    tables = [_calibrated(said["calibration"]), heads]
+    notes = ["Of the attention to complete blocks, on the text that the temperatures were fitted on."]
+    return Content(_measured(said), figures, plots, tables, notes)
 
 
 def _prompts(folder: JobFolder) -> Content:
@@ -264,5 +295,6 @@ MAKERS: dict[str, Callable[[JobFolder], Content]] = {
     DistillConfig.command: _training,
     GatesEvalConfig.command: _gates,
     GatesSharesConfig.command: _shares,
+    GatesCalibrateConfig.command: _calibration,
     GatesPromptsConfig.command: _prompts,
 }

@@ -118,6 +118,11 @@ class Selector(ABC):
         """What it has learned: a captured step knows where they lie, so they must stay."""
         return ()
 
+    @property
+    def sharpness(self) -> tuple[float, ...] | None:
+        """What the scores of each KV head are multiplied with before they become shares; None: 1."""
+        return None
+
     def summarise(self, full: FullKeys) -> torch.Tensor:
         """Summaries of the pages: ``[n, kv_heads, summary_width]``."""
         raise NotImplementedError(f"{type(self).__name__} keeps no summaries")

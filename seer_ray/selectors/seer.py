@@ -32,6 +32,11 @@ class Seer(Selector):
     def weights(self) -> tuple[torch.Tensor, ...]:
         return tuple(weight.data for weight in self.gate.parameters())
 
+    @property
+    def sharpness(self) -> tuple[float, ...] | None:
+        temperature = self.gate.temperature
+        return None if temperature is None else tuple(1 / each for each in temperature)
+
     def look_up(self, positions: int, tables: dict[Any, RopeTable]) -> None:
         """Takes cos and sin of the gate from a table, which gates that turn alike share."""
         rope = self.gate.rope

@@ -279,14 +279,21 @@ def _rest(config: RunConfig) -> str:
 def _slug(config: RunConfig, changes: Mapping[str, Any]) -> str:
     """``quest-512``, ``seer-t0.01``, ``dense``, ``ngram-speculate=4``, and what else the point differs in."""
     selector, dense, drafted = config.selector, _reads_all(config), speculates(config.engine)
-    silent = {"selector.name", "selector.budget", "selector.threshold", "plan.ranking", DRAFTER}
+    silent = {
+        "selector.name",
+        "selector.budget",
+        "selector.threshold",
+        "selector.mass",
+        "plan.ranking",
+        DRAFTER,
+    }
     if not drafted:
         silent.add(SPECULATE)
     parts = [selector.name]
     if drafted and config.engine.drafter != "selector":
         parts = ["ngram", *(parts if config.engine.drafter == "both" else ())]
     if not dense and parts != ["ngram"]:
-        parts.append(str(selector.budget) if selector.threshold is None else f"t{selector.threshold:g}")
+        parts.append(selector.amount)
     for name, value in changes.items():
         told = name not in silent and not (dense and (name.startswith(SELECTION) or name == BLOCK))
         if told and not (value is None and name.startswith("plan.")):

@@ -36,6 +36,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "seer": {"budget": 48},
     "random": {"budget": 48},
     "seer-threshold": {"name": "seer", "budget": 96, "threshold": 0.2},
+    "seer-mass": {"name": "seer", "budget": 96, "mass": 0.7, "head_shares": {"0-1": [0.6, 1.7]}},
     "seer-graphs": {"name": "seer", "budget": 48},
 }
 CASES = [

@@ -226,6 +226,19 @@ def test_all_of_the_models_context_can_be_used() -> None:
         ({"selector": "sear"}, "selector.name=sear: must be one of"),
         ({"selector": "quest", "threshold": 1.5}, "selector.threshold=1.5: must be at most"),
         ({"selector": "window", "threshold": 0.1}, "selector.threshold=0.1: window gives blocks no share"),
+        ({"selector": "random", "mass": 0.9}, "selector.mass=0.9: random gives blocks no share"),
+        (
+            {"selector": "quest", "mass": 0.9, "threshold": 0.1},
+            "selector.threshold=0.1 and selector.mass=0.9",
+        ),
+        ({"selector": "quest", "mass": 0.0}, "selector.mass=0: must be above 0"),
+        ({"selector": "quest", "fraction": 1.5}, "selector.fraction=1.5: must be at most 1"),
+        ({"selector": "quest", "head_shares": {"0": [1.0]}}, "1 shares, the model has 2 KV heads"),
+        ({"selector": "quest", "head_shares": {"0": [1.0, -1.0]}}, "head_shares.0=-1: must be above 0"),
+        (
+            {"selector": "quest", "budget": 64, "head_shares": {"0": [0.1, 1.9]}},
+            "selector.head_shares.0=0.1: must be at least two blocks",
+        ),
         (
             {"selector": "quest", "budget": 64, "shares": {"0": 0.25}},
             "selector.shares.0=0.25: must be at least two blocks, .*; of selector.budget=64 that is 0.5",

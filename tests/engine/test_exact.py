@@ -25,6 +25,7 @@ KINDS: list[dict[str, Any]] = [
     {"selector": name, "budget": 32} for name in ("dense", "seer", "quest", "oracle")
 ]
 KINDS.append({"selector": "quest", "budget": 64, "threshold": 0.1})
+KINDS.append({"selector": "seer", "budget": 64, "mass": 0.7})
 KINDS += [{"selector": "seer", "budget": 32, "kv_dtype": "int8"}]
 KINDS += [{"selector": "quest", "budget": 32, "kv_dtype": "float8_e4m3"}]
 KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))

@@ -72,7 +72,22 @@ def test_attended_tokens_of_shares() -> None:
     assert completion.counters.attended_kv == expected
 
 
-def test_attended_tokens_of_a_threshold_are_those_of_its_selections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attended_tokens_of_heads_and_of_a_budget_that_grows() -> None:
+    """Two and six blocks of the heads of one layer, four of the other's, or a quarter of all blocks."""
+    settings = {"budget": 64, "fraction": 0.25, "head_shares": {"1": [0.5, 1.5]}}
+    (completion,) = run(make_engine(selector="quest", **settings), [request("a", tokens(380), 40)]).values()
+    fractions = {2: 0.125, 4: 0.25, 6: 0.375}
+    expected = 0
+    for n in range(380, 420):
+        blocks = {k: max(k, int(fraction * -(-n // 16))) for k, fraction in fractions.items()}
+        expected += 2 * read(n, 16, blocks[4]) + read(n, 16, blocks[2]) + read(n, 16, blocks[6])
+    assert completion.counters.attended_kv == expected
+
+
+@pytest.mark.parametrize("rule", [{"threshold": 0.2}, {"mass": 0.5}])
+def test_attended_tokens_of_a_rule_are_those_of_its_selections(
+    rule: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     selections: list[int] = []
 
     def spy(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,7 +97,7 @@ def test_attended_tokens_of_a_threshold_are_those_of_its_selections(monkeypatch:
 
     select = attention.select
     monkeypatch.setattr(attention, "select", spy)
-    engine = make_engine(selector="quest", budget=96, threshold=0.2)
+    engine = make_engine(selector="quest", budget=96, **rule)
     (completion,) = run(engine, [request("a", tokens(150), 30)]).values()
     missing = sum(16 - ((n - 1) % 16 + 1) for n in range(150, 180)) * HEADS * LAYERS
     assert completion.counters.attended_kv == sum(selections) * 16 - missing

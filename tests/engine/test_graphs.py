@@ -22,6 +22,7 @@ from seer_ray.selectors.base import CurrentPages
 KINDS: list[dict[str, Any]] = [{"selector": name, "budget": 48} for name in SELECTORS]
 KINDS += [
     {"selector": "quest", "budget": 64, "threshold": 0.1},
+    {"selector": "seer", "budget": 64, "mass": 0.7, "fraction": 0.5},
     {"selector": "seer", "budget": 48, "layers": {"0": "dense"}},
     {"selector": "seer", "budget": 48, "kv_dtype": "int8"},
 ]

@@ -45,12 +45,14 @@ def test_dense_layers_stay_dense() -> None:
     assert engine(**both).plan == engine(sparse=False, **both).plan
 
 
-@pytest.mark.parametrize("selector", ["seer", "quest"])
+@pytest.mark.parametrize("selector", ["seer", "quest", "seer by mass"])
 def test_neither_chunks_nor_mates_matter(selector: str) -> None:
-    expected = outcomes(engine(selector, exact=True, prefill_chunk=256))
+    name, _, rule = selector.partition(" ")
+    amount: dict[str, Any] = {"mass": 0.6, "budget": 8 * BLOCK} if rule else {}
+    expected = outcomes(engine(name, exact=True, prefill_chunk=256, **amount))
     for chunk, batch in ((16, 4), (48, 1), (64, 2)):
-        assert outcomes(engine(selector, exact=True, prefill_chunk=chunk, max_batch=batch)) == expected
-    assert outcomes(engine(selector, prefill_chunk=512)) == expected
+        assert outcomes(engine(name, exact=True, prefill_chunk=chunk, max_batch=batch, **amount)) == expected
+    assert outcomes(engine(name, prefill_chunk=512, **amount)) == expected
 
 
 def test_what_a_prompt_reads(monkeypatch: pytest.MonkeyPatch) -> None:

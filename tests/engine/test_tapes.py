@@ -24,6 +24,8 @@ pytestmark = pytest.mark.skipif(compiled.binary() is None, reason="no C++ compil
 KINDS: list[dict[str, Any]] = [
     *({"selector": name, "budget": 48} for name in ("dense", "seer", "quest", "window", "random")),
     {"selector": "quest", "budget": 64, "threshold": 0.1},
+    {"selector": "seer", "budget": 64, "mass": 0.7, "fraction": 0.6},
+    {"selector": "quest", "budget": 64, "fraction": 0.5, "head_shares": {"1": [0.5, 1.5]}},
     {"selector": "seer", "budget": 48, "layers": {"0": "dense"}, "kv_dtype": "int8"},
     {"selector": "seer", "budget": 48, "family": "qwen2", "block": 8},
 ]

@@ -14,12 +14,12 @@ from tiny import tiny_tokenizer
 from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.corpora.documents import Document
 from seer_ray.engine import Engine
-from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.passes import DensePass, Pages, SparsePass
 from seer_ray.fidelity.quality import REFERENCES, Rows, measure
 from seer_ray.fidelity.sensitivity import ALIKE, SHARES, Allowance, limit_of, measure_layers
+from seer_ray.fidelity.settings import Setting
+from seer_ray.models.limits import Limit
 from seer_ray.models.patch import attention_shape, embed, forward_tokens, logits_of, rope_tables, run_layers
-from seer_ray.models.plan import Limit
 from seer_ray.selectors.seer import Seer
 
 BLOCK, BUDGET = 16, 4
@@ -60,7 +60,7 @@ def test_a_chain_of_the_engine_is_the_best_tokens_of_a_sparse_pass(family: str) 
 @pytest.mark.parametrize("family", KINDS)
 def test_figures_are_of_layers_that_select_and_all_blocks_are_dense(family: str) -> None:
     model, gates = loaded(family).model, loaded(family).load_gates(BLOCK)
-    budgets = [Budget.parse(BUDGET * BLOCK), Budget.parse(1024)]
+    budgets = [Setting.of(BUDGET * BLOCK), Setting.of(1024)]
     found = measure(model, [DOCUMENT], budgets, {"seer": gates}, REFERENCES, block_size=BLOCK)
     shape = attention_shape(model)
     assert {row["layer"] for row in found.layer_table("layer")} == set(shape.selecting())
@@ -82,7 +82,7 @@ def test_layer_costs_follow_the_error_of_the_layers_output(family: str) -> None:
         (row,) = measure(
             model,
             [DOCUMENT],
-            [Budget.parse(BUDGET * BLOCK)],
+            [Setting.of(BUDGET * BLOCK)],
             {"seer": alone},
             (),
             block_size=BLOCK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,18 +10,19 @@ import torch
 from engines import make_engine, tiny_model, tokens
 from torch import Tensor
 
+from seer_ray.config.options import SelectorConfig
 from seer_ray.corpora.documents import Document
 from seer_ray.engine.mixers import attention as engine_attention
 from seer_ray.engine.passes import DecodePass
 from seer_ray.fidelity import passes
-from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import Figures
 from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
 from seer_ray.fidelity.quality import REFERENCES, Rows, measure
+from seer_ray.fidelity.settings import Setting
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.gate import AttnGate
+from seer_ray.models.limits import Limit, layer_limits
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention, rope_tables
-from seer_ray.models.plan import Limit, layer_limits
 from seer_ray.models.rope import RopeTable
 from seer_ray.models.step import Attention
 from seer_ray.selectors.base import Query
@@ -30,6 +32,7 @@ from seer_ray.selectors.oracle import Oracle
 BLOCK = 16
 LENGTH = 330
 """Tokens: 20 blocks and 10 tokens."""
+AMOUNT = ("threshold", "mass", "shares", "head_shares", "fraction")
 GATED = ("seer", "quest", "oracle", "window", "random")
 
 
@@ -42,13 +45,14 @@ def gates_of(family: str = "qwen3", block: int = BLOCK) -> tuple[AttnGate | None
 
 
 def figures(
-    budgets: tuple[Any, ...] = ("1/4",), length: int = LENGTH, family: str = "qwen3", **settings: Any
+    budgets: tuple[Any, ...] = ("1/4",), length: int = LENGTH, family: str = "qwen3", **given: Any
 ) -> Figures:
-    options = {"references": REFERENCES, "block_size": BLOCK, "outputs": False} | settings
+    options = {"references": REFERENCES, "block_size": BLOCK, "outputs": False} | given
     documents = options.pop("documents", [document("a", length)])
     gates = options.pop("gates", {"seer": gates_of(family)})
-    parsed = [Budget.parse(budget) for budget in budgets]
-    return measure(tiny_model(family).model, documents, parsed, gates, **options)
+    selector = SelectorConfig(**{name: options.pop(name) for name in AMOUNT if name in options})
+    settings = [replace(Setting.of(budget), selector=selector) for budget in budgets]
+    return measure(tiny_model(family).model, documents, settings, gates, **options)
 
 
 def pages_of(length: int, family: str = "qwen3") -> Pages:
@@ -227,18 +231,25 @@ def engine_steps(selector: str, length: int, **options: Any) -> tuple[Tensor, li
 
 
 @pytest.mark.parametrize(
-    ("selector", "threshold", "shares"),
-    [(name, None, {}) for name in GATED] + [("seer", 0.12, {"1": 1.5}), ("quest", None, {"0": 0.5})],
+    ("selector", "amount"),
+    [(name, {}) for name in GATED]
+    + [
+        ("seer", {"threshold": 0.12, "shares": {"1": 1.5}}),
+        ("seer", {"mass": 0.6, "head_shares": {"0": [0.5, 2.0]}}),
+        ("quest", {"shares": {"0": 0.5}}),
+        ("quest", {"fraction": 0.6, "head_shares": {"1": [0.5, 1.5]}}),
+    ],
 )
 def test_a_row_is_a_decode_step_of_the_engine(
-    selector: str, threshold: float | None, shares: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    selector: str, amount: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hidden states of all tokens, and the blocks of all that have a choice, as the engine makes them."""
     length, budget = 150, 4 * BLOCK
     loaded = tiny_model("qwen3")
     model: Any = loaded.model
-    expected, by_engine = engine_steps(selector, length, budget=budget, threshold=threshold, shares=shares)
-    limits = layer_limits([budget] * 2, BLOCK, shares, threshold, "shares")
+    expected, by_engine = engine_steps(selector, length, budget=budget, **amount)
+    limits = layer_limits([budget] * 2, BLOCK, SelectorConfig(**amount))
+    rule = {"threshold", "mass"} & {*amount}
     ours: dict[int, list[set[int]]] = {}
     original = passes.Layer.select
 
@@ -259,9 +270,10 @@ def test_a_row_is_a_decode_step_of_the_engine(
         )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     for layer in range(2):
-        free = (length - (1 if threshold else limits[layer].blocks) * BLOCK) * shape.kv_heads
+        least = min(head.blocks for head in (limits[layer], *limits[layer].heads))
+        free = (length - (1 if rule else least) * BLOCK) * shape.kv_heads
         assert len(ours[layer]) == free
-        if threshold:
+        if rule:
             assert {len(some) for some in ours[layer]} >= {2, 3, 4}
         assert ours[layer] == by_engine[layer][-free:]
 

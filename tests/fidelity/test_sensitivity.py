@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from engines import tiny_model, tokens
 from torch import Tensor
 
+from seer_ray.config.options import SelectorConfig
 from seer_ray.corpora.documents import Document
-from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.passes import DensePass, Pages, SparsePass
 from seer_ray.fidelity.quality import Rows, measure
 from seer_ray.fidelity.sensitivity import (
     ALIKE,
+    MASSES,
     SHARES,
     THRESHOLDS,
     Allowance,
@@ -23,6 +25,7 @@ from seer_ray.fidelity.sensitivity import (
     limit_of,
     measure_layers,
 )
+from seer_ray.fidelity.settings import Setting
 from seer_ray.models.patch import attention_shape, rope_tables, run_layers
 from seer_ray.selectors.seer import Seer
 
@@ -49,32 +52,33 @@ def test_kl_and_reads_are_those_of_an_evaluation() -> None:
     model = tiny_model("qwen3").model
     for layer in range(2):
         alone = [gate if index == layer else None for index, gate in enumerate(gates())]
-        budget = [Budget.parse(BUDGET * BLOCK)]
+        budget = [Setting.of(BUDGET * BLOCK)]
         rows = [
             measure(model, [one], budget, {"seer": alone}, (), block_size=BLOCK, rows=ROWS).output_table()[0]
             for one in DOCUMENTS
         ]
         assert found[layer].kl == pytest.approx(sum(row["kl"] for row in rows) / 2, rel=1e-3)
         assert found[layer].costs[ALIKE].loss == pytest.approx(found[layer].kl)
-        for setting, options in (
-            (Allowance("share", 2.0), {"shares": {"0-1": 2.0}}),
-            (Allowance("threshold", THRESHOLDS[6]), {"threshold": THRESHOLDS[6]}),
+        for setting, selector in (
+            (Allowance("share", 2.0), SelectorConfig(shares={"0-1": 2.0})),
+            (Allowance("threshold", THRESHOLDS[6]), SelectorConfig(threshold=THRESHOLDS[6])),
+            (Allowance("mass", MASSES[5]), SelectorConfig(mass=MASSES[5])),
         ):
             cap = 1 if setting.kind == "share" else CAP
             figures = measure(
                 model,
                 DOCUMENTS[:1],
-                [Budget.parse(int(BUDGET * BLOCK * cap))],
+                [replace(Setting.of(int(BUDGET * BLOCK * cap)), selector=selector)],
                 {"seer": gates()},
                 (),
                 block_size=BLOCK,
                 rows=ROWS,
                 outputs=False,
-                **options,  # type: ignore[arg-type]
             )
             (row,) = [row for row in figures.layer_table("layer") if row["layer"] == layer]
-            first = costs(gates(), DOCUMENTS[:1])[layer].costs
-            assert first[setting].read == pytest.approx(row["read"])
+            first = costs(gates(), DOCUMENTS[:1])[layer]
+            assert first.costs[setting].read == pytest.approx(row["read"])
+            assert sum(own[setting].read for own in first.heads) / 2 == pytest.approx(row["read"])
 
 
 def attention_outputs(layer: int, step: Any) -> Tensor:
@@ -111,6 +115,30 @@ def test_losses_follow_the_error_of_the_attention_output() -> None:
         for setting, error in errors.items():
             expected = found[layer].kl * error / errors[ALIKE]
             assert found[layer].costs[setting].loss == pytest.approx(expected, rel=1e-3)
+
+
+@torch.inference_mode()
+def test_heads_share_the_loss_of_their_layer_by_the_error_of_each_alone() -> None:
+    found = costs(gates(), DOCUMENTS[:1])
+    chosen, setting = ROWS.of(330, torch.device("cpu")), Allowance("mass", MASSES[3])
+    for layer in range(2):
+        assert sum(own[ALIKE].loss for own in found[layer].heads) == pytest.approx(found[layer].kl)
+        dense, errors = attention_outputs(layer, DensePass), {}
+        for head in range(2):
+            for one in (ALIKE, setting):
+                limit = limit_of(one, BUDGET, CAP)
+                everything = limit._replace(blocks=10**6, threshold=None, mass=None)
+                if limit.mass is not None:
+                    everything = everything._replace(mass=0.99999999)
+                heads = tuple(limit if each == head else everything for each in range(2))
+                limits = [limit._replace(heads=heads)] * 2
+                selectors = [Seer(gate) for gate in gates()]
+                sparse = attention_outputs(layer, partial(SparsePass, selectors=selectors, limits=limits))
+                errors[head, one] = float((sparse - dense)[chosen].square().sum())
+        plain = sum(errors[head, ALIKE] for head in range(2))
+        for (head, one), error in errors.items():
+            expected = found[layer].kl * error / plain
+            assert found[layer].heads[head][one].loss == pytest.approx(expected, rel=2e-2)
 
 
 def test_layers_without_gates_and_settings_below_two_blocks_are_left_out() -> None:

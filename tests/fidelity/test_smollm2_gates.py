@@ -10,8 +10,8 @@ import torch
 
 from seer_ray.config.options import ModelConfig
 from seer_ray.corpora.documents import Document
-from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.quality import measure
+from seer_ray.fidelity.settings import Setting
 from seer_ray.models.load import load_model
 from seer_ray.models.source import ASSETS
 
@@ -21,7 +21,7 @@ def test_they_keep_more_of_the_attention_than_quest() -> None:
     loaded = load_model(ModelConfig(name="smollm2", gates="smollm2", device="cpu"))
     source = loaded.tokenizer(Path(argparse.__file__).read_text())["input_ids"][:1536]
     document = Document("argparse", "python", torch.tensor(source))
-    budgets, gates = [Budget.parse("1/8")], {"seer": loaded.load_gates(16)}
+    budgets, gates = [Setting.of("1/8")], {"seer": loaded.load_gates(16)}
     figures = measure(
         loaded.model, [document], budgets, gates, ["oracle", "quest"], block_size=16, outputs=False
     )

@@ -45,16 +45,16 @@ def shares(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
     return CliRunner().invoke(app, ["gates", "shares", *QUICK, *words])
 
 
-def test_three_ways_to_spend_a_budget(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ways_to_spend_a_budget(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They read as much, the later ones cost less, and their files are options of a run."""
     result = shares(place, monkeypatch, "gates", *SIZES, "name=one", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert (report["documents"], report["block_size"], report["gates"]) == (2, 16, "gates")
-    alike, shared, threshold = report["plans"]
+    alike, shared, threshold, mass = report["plans"]
     assert alike["selector"] == {"budget": 96}
     assert shared["selector"]["budget"] == 96
-    assert threshold["selector"]["budget"] == 4 * 96
+    assert threshold["selector"]["budget"] == mass["selector"]["budget"] == 4 * 96
     assert 0 < shared["kl"] <= alike["kl"] and threshold["kl"] > 0
     assert shared["read"] <= alike["read"] >= threshold["read"] > 48
     for plan in report["plans"]:
@@ -66,17 +66,46 @@ def test_three_ways_to_spend_a_budget(place: Path, monkeypatch: pytest.MonkeyPat
 
     folder = place / "runs" / "one"
     assert json.loads((folder / "metrics.json").read_text())["kl/alike"] == alike["kl"]
-    for plan in (shared, threshold):
+    for plan in (shared, threshold, mass):
         text = (folder / f"{plan['name']}.yaml").read_text()
         run = compose(["model.gates=gates"], base=from_yaml(text, job=RunConfig, defaults=True))
         assert (run.selector.name, run.selector.budget) == ("seer", plan["selector"]["budget"])
         assert run.selector.threshold == plan["selector"].get("threshold")
+        assert run.selector.mass == plan["selector"].get("mass")
         assert run.selector.shares == plan["selector"]["shares"]
     ranking = from_yaml((folder / "ranking.yaml").read_text(), job=RunConfig, defaults=True)
     alone = {row["layer"]: row["kl"] for row in report["layers"]}
     assert ranking.plan.ranking == sorted(alone, key=lambda layer: -alone[layer])
     run = compose(["model.gates=gates", "plan.anchors=1"], base=ranking)
     assert (run.plan.anchors, run.plan.ranking) == (1, ranking.plan.ranking)
+
+
+def test_heads_of_a_layer_have_shares_of_their_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their files are options of a run, and an evaluation reads what was expected."""
+    result = shares(place, monkeypatch, "gates", *SIZES, "heads=true", "name=heads", "--json")
+    assert result.exit_code == 0, result.output
+    plans = {plan["name"]: plan for plan in json.loads(result.stdout)["plans"]}
+    kinds = ("shares", "threshold", "mass")
+    assert list(plans) == ["alike", *kinds, *(f"{kind}_heads" for kind in kinds)]
+    files = []
+    for kind in kinds:
+        own = plans[f"{kind}_heads"]
+        assert own["kl"] > 0 and own["read"] <= plans["alike"]["read"]
+        files.append(str(place / "runs/heads" / f"{kind}_heads.yaml"))
+        said = from_yaml(Path(files[-1]).read_text(), job=RunConfig, defaults=True)
+        run = compose(["model.gates=gates"], base=said)
+        assert run.selector.shares == {} and run.selector.head_shares == own["selector"]["head_shares"]
+        assert all(len(heads) == 2 for heads in run.selector.head_shares.values())
+    monkeypatch.chdir(place)
+    words = (f"settings=[{','.join(files)}]", "budgets=[]", "selectors=[oracle]", "outputs=false", "--json")
+    sizes = ("held_out=0.8", "documents=2", "length=320", "name=seen")
+    seen = CliRunner().invoke(app, ["gates", "eval", "gates", *QUICK, *sizes, *words])
+    assert seen.exit_code == 0, seen.output
+    table = json.loads(seen.stdout)["table"]
+    assert {row["budget"] for row in table} == {f"{kind}_heads" for kind in kinds}
+    for row in table:
+        if row["selector"] == "seer" and row["positions"] == "all":
+            assert row["read"] == pytest.approx(plans[row["budget"]]["read"], rel=0.3)
 
 
 def test_what_is_printed_is_what_a_run_is_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from seer_ray.kernels import (
 from seer_ray.kernels.append import Norms
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.draw import SamplingTensors
+from seer_ray.kernels.limits import RULES, Limits
 from seer_ray.kernels.quantise import KV, TOP, Quantised
 from seer_ray.kernels.spans import Spans
 
@@ -183,15 +184,14 @@ def silu_product(arch: int, dtype: torch.dtype, inner: int) -> dict[str, Any]:
     return compiled(triton_rows, "silu_product_tile", arch, lambda: triton_rows.silu_product(both))
 
 
-def select(arch: int, width: int, threshold: float | None) -> dict[str, Any]:
+def select(arch: int, width: int, rule: str) -> dict[str, Any]:
+    limits = Limits(empty(8, 4, dtype=torch.float32), rule, True, 64, 64, 0.0)  # type: ignore[arg-type]
     arguments = (
         empty(16, 8, width, dtype=torch.float32),
         empty(16, width, dtype=torch.int64),
         empty(16, dtype=torch.int64),
         64,
-        64,
-        True,
-        threshold,
+        limits,
     )
     return compiled(
         triton_select, "select_narrow select_wide", arch, lambda: triton_select.select(*arguments)
@@ -319,9 +319,9 @@ def cases() -> list[tuple[Any, ...]]:
         *((append, arch, bf16, 128, 4, None, True) for arch in (80, 90)),
         *((fill, arch, bf16, 128, 64, "seer", None, 4) for arch in (80, 90)),
         (fill, 90, bf16, 64, 64, "seer", None, 3),
-        *((select, 90, width, share) for width in (2048, 4096) for share in (None, 0.01)),
-        (select, 80, 2048, None),
-        (select, 80, 4096, 0.01),
+        *((select, 90, width, rule) for width in (2048, 4096) for rule in RULES),
+        (select, 80, 2048, "count"),
+        *((select, 80, 2048, "mass"), (select, 80, 4096, "mass")),
         *((target, 90, dtype, 128, 4, 64, "max") for dtype in (bf16, fp32)),
         (target, 90, bf16, 64, 3, 64, "mass"),
         (target, 90, bf16, 256, 8, 128, "max"),
@@ -343,8 +343,8 @@ def cases() -> list[tuple[Any, ...]]:
         (attend, 100, bf16, 128, 4, 64),
         (prefill, 100, bf16, 128, 4, 64),
         (score, 100, bf16, 1, 128),
-        (select, 100, 2048, None),
-        (select, 100, 4096, 0.01),
+        (select, 100, 2048, "count"),
+        (select, 100, 4096, "mass"),
         (target, 100, bf16, 128, 4, 64, "max"),
         (add_norm, 100, bf16, 4096),
         (silu_product, 100, bf16, 12288),

@@ -29,5 +29,9 @@ def test_forced_blocks_against_infinite_scores() -> None:
     checks.select_forces_against_infinite_scores("cpu", 70)
 
 
+def test_odd_scores_share_nothing() -> None:
+    checks.select_shares_nothing_where_scores_are_odd("cpu", 40)
+
+
 def test_a_row_does_not_depend_on_its_mates() -> None:
-    checks.select_rows_stand_alone("cpu", 80, rows=3)
+    checks.select_rows_stand_alone("cpu", 50, rows=2)

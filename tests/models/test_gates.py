@@ -15,10 +15,12 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.models.checkpoints import state_dict
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import (
+    convert_gates,
     init_gates,
     load_gates,
     save_gates,
     seer_without_gates,
+    temper_gates,
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -43,6 +45,44 @@ def edit(folder: Path, change: Callable[[dict], object]) -> str:
 
 def load(source: str | Path, config: object = CONFIG, block_size: int = 16, **kwargs: object) -> tuple:
     return load_gates(str(source), config, block_size, **kwargs)
+
+
+# -- temperature -------------------------------------------------------------------------------------
+
+
+def test_a_temperature_is_kept_with_the_gates(tmp_path: Path) -> None:
+    plain = saved(tmp_path)
+    assert "seerattn_gate_temperature" not in (plain / "config.json").read_text()
+    heads = [(0.5, 2.0), (1.0, 1.25)]
+    tempered = temper_gates(str(plain), tmp_path / "tempered", heads)
+    gates = load(tempered)
+    assert [gate.temperature for gate in gates] == heads
+    assert torch.equal(gates[1].attngate_linear_k.weight, load(plain)[1].attngate_linear_k.weight)
+    again = save_gates(tmp_path / "again", gates, CONFIG, "tiny/tiny-qwen3")
+    assert [gate.temperature for gate in load(again)] == heads
+    convert_gates(str(again), tmp_path / "released", pth=True)
+    assert [gate.temperature for gate in load(tmp_path / "released")] == heads
+
+
+@pytest.mark.parametrize(
+    ("temperature", "message"),
+    [
+        (
+            [[1.0, 2.0]],
+            "seerattn_gate_temperature in their config.json must have, of each of 2 layers, 2 numbers",
+        ),
+        ([[1.0], [1.0]], "2 numbers, one for each KV head"),
+        ([[1.0, 0.0], [1.0, 1.0]], "must be above 0, and finite"),
+        ([[1.0, float("inf")], [1.0, 1.0]], "must be above 0, and finite"),
+        ([1.0, 1.0], "must be lists of numbers"),
+        ([["hot", 1.0], [1.0, 1.0]], "must be lists of numbers"),
+    ],
+)
+def test_a_temperature_that_is_none_is_refused(tmp_path: Path, temperature: list, message: str) -> None:
+    file = saved(tmp_path) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seerattn_gate_temperature": temperature}))
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path / "gates")
 
 
 # -- round trips -------------------------------------------------------------------------------------

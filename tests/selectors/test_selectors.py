@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seer_ray.kernels.limits import Limits
 from seer_ray.kernels.rotary import rotate
 from seer_ray.kernels.select import select
 from seer_ray.models.rope import RopeTable
@@ -95,7 +96,9 @@ def test_oracle_does_not_look_behind_the_last_page() -> None:
 
 def test_threshold_of_the_oracle_is_a_share_of_the_block_maxima(paged: Paged) -> None:
     scores = Oracle().scores(Query(paged.q_nope, paged.q, paged.kv, None, SCALE), paged.view)
-    _, counts = select(scores, paged.table, LENGTHS, BLOCK, WIDTH, False, 0.3)
+    _, counts = select(
+        scores, paged.table, LENGTHS, BLOCK, Limits.of(scores.shape[1], WIDTH, False, threshold=0.3)
+    )
     row = 2
     complete = int(LENGTHS[row]) // BLOCK
     p = torch.softmax(paged.logits(row), dim=-1)[:, :, : complete * BLOCK]
@@ -107,9 +110,9 @@ def test_threshold_of_the_oracle_is_a_share_of_the_block_maxima(paged: Paged) ->
 
 def test_window_is_the_sink_and_the_most_recent_blocks(paged: Paged) -> None:
     scores = Window(HEADS).scores(Query(paged.q_nope, paged.q, paged.kv, None, SCALE), paged.view)
-    ids, _ = select(scores, paged.table, LENGTHS, BLOCK, 3, True)
+    ids, _ = select(scores, paged.table, LENGTHS, BLOCK, Limits.of(scores.shape[1], 3, True))
     assert ids[2].tolist() == [paged.table[2, [0, 4, 5]].tolist()] * HEADS
-    ids, _ = select(scores, paged.table, LENGTHS, BLOCK, 3, False)
+    ids, _ = select(scores, paged.table, LENGTHS, BLOCK, Limits.of(scores.shape[1], 3, False))
     assert ids[2].tolist() == [paged.table[2, [3, 4, 5]].tolist()] * HEADS
 
 

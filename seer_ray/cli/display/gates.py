@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from seer_ray.analysis.words import count
+from seer_ray.cli.display.calibration import EXPLAINED as CALIBRATION
+from seer_ray.cli.display.calibration import calibration_table
 from seer_ray.cli.display.measure import MeasureView
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ EXPLAINED = (
 )
 SHARES_EXPLAINED = (
     "By layer: KL of the next token in nats with that layer sparse alone, at the plain budget; KV tokens "
-    "read per head and step, in three ways to spend the same mean. KL: the sum that is expected; seer-ray "
-    "gates eval measures it, on held-out text, with shares=, threshold= and budgets= as here."
+    "read per head and step, in the ways to spend the same mean. KL: the sum that is expected; seer-ray "
+    "gates eval measures it, on held-out text, with settings=[these files]."
 )
 
 
@@ -64,6 +66,9 @@ def print_gates(console: Console, report: GatesSummary) -> None:
     for budget in dict.fromkeys(row["budget"] for row in report.table):
         console.print(Text(f"\nmass at {budget} by layer, %", "bold"), _layers(report, budget))
     console.print(Text(EXPLAINED, "dim"))
+    if report.calibration:
+        console.print(Text("\nmass of the shares", "bold"), calibration_table(report.calibration))
+        console.print(Text(CALIBRATION, "dim"))
     for name, source in report.gates.items():
         console.print(Text.assemble((f"{name:13}", "dim"), source), soft_wrap=True)
     console.print(Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan")), soft_wrap=True)
@@ -75,7 +80,8 @@ def print_shares(console: Console, report: SharesSummary) -> None:
         f"{count(report.documents, 'document')}, {report.tokens:,} tokens, blocks of {report.block_size}"
     )
     console.print(Text(f"\n{report.name}", "bold"), Text(f"{report.model}: {documents}", "dim"))
-    names = [plan["name"] for plan in report.plans]
+    by_layer = [plan for plan in report.plans if "head_shares" not in plan["selector"]]  # others are too many
+    names = [plan["name"] for plan in by_layer]
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     for name in ("layer", "KL alone", *names):
         table.add_column(name, justify="right", no_wrap=True)
@@ -83,12 +89,14 @@ def print_shares(console: Console, report: SharesSummary) -> None:
         read = [f"{row[name]['read']:,.0f}" for name in names]
         table.add_row(str(row["layer"]), f"{row['kl']:.5f}", *read)
     table.add_section()
-    table.add_row("mean", "", *(f"{plan['read']:,.0f}" for plan in report.plans))
-    table.add_row("KL", "", *(f"{plan['kl']:.5f}" for plan in report.plans))
+    table.add_row("mean", "", *(f"{plan['read']:,.0f}" for plan in by_layer))
+    table.add_row("KL", "", *(f"{plan['kl']:.5f}" for plan in by_layer))
     console.print(table)
     for plan in report.plans:
         words = [f"selector.{key}={_word(value)}" for key, value in plan["selector"].items()]
-        console.print(Text.assemble((f"{plan['name']:13}", "dim"), " ".join(words)), soft_wrap=True)
+        console.print(Text.assemble((f"{plan['name']:15} ", "dim"), " ".join(words)), soft_wrap=True)
+        if plan not in by_layer:
+            console.print(Text(f"{'':16}KL {plan['kl']:.5f}, {plan['read']:,.0f} tokens read", "dim"))
     console.print(Text(SHARES_EXPLAINED, "dim"))
     files = ", ".join(name for name in report.files if name.endswith(".yaml"))
     console.print(
@@ -99,7 +107,9 @@ def print_shares(console: Console, report: SharesSummary) -> None:
 def _word(value: Any) -> str:
     """A value as it is written on a command line."""
     if isinstance(value, dict):
-        return "'{" + ", ".join(f"{key}: {one:g}" for key, one in value.items()) + "}'"
+        return "'{" + ", ".join(f"{key}: {_word(one)}" for key, one in value.items()) + "}'"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_word, value)) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

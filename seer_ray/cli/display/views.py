@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from seer_ray.cli.display.calibration import CalibrateView
 from seer_ray.cli.display.follow import View
 from seer_ray.cli.display.gates import GatesView, SharesView
 from seer_ray.cli.display.measure import MeasureView
@@ -19,6 +20,7 @@ VIEWS: dict[str, type[View[Any, Any]]] = {
     "distill": TrainView,
     "gates eval": GatesView,
     "gates shares": SharesView,
+    "gates calibrate": CalibrateView,
     "gates prompts": PromptsView,
 }
 """By command; other jobs are looked at as what measures."""

@@ -8,6 +8,7 @@ from seer_ray.engine.passes import DecodePass, Decoder, FullPages, PrefillPass
 from seer_ray.engine.sparse_prefill import SparsePrefill, attend_sparsely
 from seer_ray.kernels.append import normalise_rotate_append
 from seer_ray.kernels.attend import attend
+from seer_ray.kernels.limits import Limits
 from seer_ray.kernels.prefill import prefill
 from seer_ray.kernels.select import select
 from seer_ray.models.step import Attention
@@ -22,7 +23,17 @@ class PagedAttention:
         assert kv is not None and group is not None
         self.layer, self.kv, self.group, self.rope = layer, kv, group, decoder.ropes[layer]
         self.summary = decoder.cache.summary[layer]
-        self.spec, self.selector = decoder.plan.layers[layer], decoder.selectors[layer]
+        spec, self.selector = decoder.plan.layers[layer], decoder.selectors[layer]
+        self.limits: Limits | None = None
+        """None: dense."""
+        if self.selector is not None and spec.limit is not None:
+            self.limits = spec.limit.told(
+                kv.shape[1],
+                spec.sink,
+                sharpness=self.selector.sharpness,
+                device=kv.device,
+                group=decoder.group,
+            )
         self.sparse_prefill = decoder.plan.sparse_prefill
         self.prompts: SparsePrefill | None = None
         gate = decoder.prefill_gates[layer] if decoder.prefill_gates else None
@@ -32,34 +43,33 @@ class PagedAttention:
             self.prompts = SparsePrefill(gate, decoder.plan.prefill, keys)
 
     def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
-        kv, spec, own = self.kv, self.spec, step.groups[self.group]
+        kv, selector, limits, own = self.kv, self.selector, self.limits, step.groups[self.group]
         q, k, v, scale, sinks, norms = asked
         rotary = step.rotary(self.rope)
         q, rotated = normalise_rotate_append(q, k, v, norms, *rotary, kv, own.pages, step.offsets)
         if self.prompts is not None and len(step.full.pages):
             self.prompts.summarise(step.full.pages, self._keys(step.full))
-        if self.selector is not None and spec.blocks is not None:
+        if limits is not None:
             self._summarise(step.full)
         if self.prompts is not None and any(step.sparse):
             out, read = attend_sparsely(self.prompts, q, rotated, kv, own.chunks, step.sparse, scale, sinks)
             step.read.append(read)
             return out
-        if self.selector is None or spec.blocks is None:
+        if selector is None or limits is None or not self.sparse_prefill:
             return prefill(rotated, kv, own.chunks, scale, sinks=sinks)
-        if not self.sparse_prefill or own.chunks.table.shape[1] <= spec.blocks:
+        if limits.everything(own.chunks.table.shape[1]):
             return prefill(rotated, kv, own.chunks, scale, sinks=sinks)
         tiles, query = own.tiles, Query(q, rotated, kv, self.summary, scale)
-        scores = tiles.mean(self.selector.scores(query, own.view))
-        block = own.chunks.block
-        chosen = select(scores, tiles.table, tiles.lengths, block, spec.blocks, spec.sink, spec.threshold)
+        scores = tiles.mean(selector.scores(query, own.view))
+        chosen = select(scores, tiles.table, tiles.lengths, own.chunks.block, limits)
         return prefill(rotated, kv, own.chunks, scale, *chosen, sinks=sinks)
 
     def decode(self, step: DecodePass, asked: Attention) -> torch.Tensor:
-        kv, selector, spec, own = self.kv, self.selector, self.spec, step.groups[self.group]
+        kv, selector, limits, own = self.kv, self.selector, self.limits, step.groups[self.group]
         q, k, v, scale, sinks, norms = asked
         rotary = step.rotary(self.rope)
         q, rotated = normalise_rotate_append(q, k, v, norms, *rotary, kv, own.pages, step.offsets)
-        if selector is None or spec.blocks is None:
+        if selector is None or limits is None:
             page_ids, counts = own.ids, own.counts
         elif step.dense:
             self._fill(step)
@@ -71,9 +81,7 @@ class PagedAttention:
             else:
                 self._summarise_each(step.full)
                 scores = selector.scores(query, view)
-            page_ids, counts = select(
-                scores, view.page_table, view.lengths, view.block, spec.blocks, spec.sink, spec.threshold
-            )
+            page_ids, counts = select(scores, view.page_table, view.lengths, view.block, limits)
         step.note(self.layer, page_ids, counts)
         return attend(rotated, kv, page_ids, counts, step.tails, scale, sinks=sinks, spans=step.spans)
 

@@ -19,10 +19,10 @@ from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.load import load_corpora, longest
 from seer_ray.corpora.mixture import Mixture
 from seer_ray.corpora.pack import Pack, Share
-from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.figures import ALL
 from seer_ray.fidelity.prompts import measure_prompts
 from seer_ray.fidelity.quality import Rows, measure
+from seer_ray.fidelity.settings import Setting
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import gated_layers
 from seer_ray.models.gates import save_gates
@@ -110,14 +110,14 @@ class Distillation:
         evaluation = self.config.evaluation
         if self.training.prompts:
             return self._kept_of_prompts()
-        budgets = [Budget.parse(text, "evaluation.budgets") for text in evaluation.budgets]
-        if not budgets:
+        settings = [Setting.of(text, "evaluation.budgets") for text in evaluation.budgets]
+        if not settings:
             return {}
         with torch.autocast(self.training.device.type, enabled=False):
             figures = measure(
                 self.loaded.model,
                 self.held_out,
-                budgets,
+                settings,
                 {SEER: [gate if isinstance(gate, AttnGate) else None for gate in self.gates]},
                 block_size=self.shape.block_size,
                 rows=Rows(first=self.config.objective.skip, stride=evaluation.stride),
@@ -221,7 +221,7 @@ def check_distill(config: DistillConfig) -> None:
     """
     parse_sources(config.data)
     for text in config.evaluation.budgets:
-        Budget.parse(text, "evaluation.budgets")
+        Setting.of(text, "evaluation.budgets")
     if not config.objective.distill and not config.objective.lm:
         raise ConfigError(
             "objective.distill=0, objective.lm=0: nothing to train for; set one of them above 0"

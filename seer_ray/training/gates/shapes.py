@@ -43,7 +43,10 @@ def initial_gates(config: DistillConfig, loaded: LoadedModel) -> tuple[Gates, Sh
         return load_prefill_gates(source, hf_config, shape.block_size, torch.float32, device), shape
     if source is None:
         return init_gates(hf_config, shape, seed, device), shape
-    return load_gates(source, hf_config, shape.block_size, torch.float32, device), shape
+    gates = load_gates(source, hf_config, shape.block_size, torch.float32, device)
+    for gate in filter(None, gates):
+        gate.temperature = None  # of what they were; what becomes of them has another
+    return gates, shape
 
 
 def begun_with(config: DistillConfig) -> tuple[str, str | None]:

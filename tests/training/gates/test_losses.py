@@ -16,7 +16,7 @@ from seer_ray.corpora.pack import Pack, Share, first_row
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
-from seer_ray.models.plan import parse_layers
+from seer_ray.models.layers import parse_layers
 from seer_ray.training.gates import imitation, soft_gate
 from seer_ray.training.gates import losses as gate_training
 from seer_ray.training.gates.losses import GateTraining
