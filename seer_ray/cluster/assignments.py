@@ -11,11 +11,11 @@ Order of dispatch:
 A worker never holds more than its share of what is unfinished, so that the first worker that is ready does
 not take a small job alone.
 
-Retries: a worker that dies makes suspects, until their next token, of the requests that had brought none since
-it got them; the others go on at once, and what only waited in it is spared once. Suspects are tried one by one, see ``suspects``: no two of them are in one
-worker, and a death that one may explain is no failure of the others. A request is given up when
-``max_attempts`` workers have died with it in a row, the last one with it alone. Another of the same problem
-then is given up when a worker dies with it alone.
+Retries: a worker that dies makes suspects, until their next token, of the requests that had brought none
+since it got them; the others go on at once, and what only waited in it is spared once. Suspects are tried
+one by one, see ``suspects``: no two of them are in one worker, and a death that one may explain is no
+failure of the others. A request is given up when ``max_attempts`` workers have died with it in a row, the
+last one with it alone. Another of the same problem then is given up when a worker dies with it alone.
 """
 
 from __future__ import annotations
