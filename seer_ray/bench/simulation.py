@@ -23,7 +23,7 @@ import numpy as np
 
 from seer_ray.cluster.engine_thread import Built, DecodeOptions
 from seer_ray.cluster.events import Event, Lost, Ready, Reported
-from seer_ray.cluster.report import WorkReport, interval
+from seer_ray.cluster.report import WorkReport
 from seer_ray.engine.request import Completion, Counters, Delta, Reading, Request
 
 VOCABULARY = 1000
@@ -145,7 +145,7 @@ class SimulatedPool:
     """
 
     def __init__(self, fleet: Fleet, clock: VirtualClock, interval: float) -> None:
-        self.fleet, self.clock, self.interval = fleet, clock, interval
+        self.fleet, self.clock, self.report_interval = fleet, clock, interval
         self.size = fleet.workers
         self.waited = self.idle = self.busy = 0.0
         """Slot seconds: free while the driver had requests for them; free while it had none; decoding."""
@@ -214,6 +214,7 @@ class SimulatedPool:
         self,
         worker: str,
         new: Sequence[Request],
+        seconds: float,
         hungry: bool,
         options: DecodeOptions | None = None,
         back: Sequence[str] = (),
@@ -223,7 +224,7 @@ class SimulatedPool:
         self.clock.enter()
         if new and self.first_dispatch is None:
             self.first_dispatch = time.perf_counter()
-        self._take(self._workers[worker], pickle.loads(sent)[0], hungry, back)
+        self._take(self._workers[worker], pickle.loads(sent)[0], seconds, hungry, back)
         self.clock.leave()
 
     def poll(self, seconds: float) -> list[Event]:
@@ -304,7 +305,9 @@ class SimulatedPool:
         else:
             self.size -= 1
 
-    def _take(self, worker: _Worker, new: Sequence[Request], hungry: bool, back: Sequence[str] = ()) -> None:
+    def _take(
+        self, worker: _Worker, new: Sequence[Request], seconds: float, hungry: bool, back: Sequence[str]
+    ) -> None:
         now = self.clock.now
         if not worker.chains:
             worker.told = now
@@ -326,7 +329,7 @@ class SimulatedPool:
                 self._at(now + 3 / self.fleet.rate, f"poison:{request.id}", worker.name)
         worker.called = True
         worker.generation += 1
-        worker.due = worker.told + interval(self.interval, self.ready)
+        worker.due = worker.told + seconds
         ends = min((chain.ends for chain in worker.chains.values()), default=now)
         last = max((chain.ends for chain in worker.chains.values()), default=now)
         until = worker.due

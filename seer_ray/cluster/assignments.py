@@ -11,11 +11,11 @@ Order of dispatch:
 A worker never holds more than its share of what is unfinished, so that the first worker that is ready does
 not take a small job alone.
 
-Retries: a worker that dies makes suspects of the requests that it was decoding, until their next token; what
-only waited in it is spared once. Suspects are tried one by one, see ``suspects``: no two of them are in one
-worker, and a death that one may explain is no failure of the others. A request is given up when
-``max_attempts`` workers have died with it in a row, the last one with it alone. Another of the same problem
-then is given up when a worker dies with it alone.
+Retries: a worker that dies makes suspects, until their next token, of the requests that had brought none
+since it got them; the others go on at once, and what only waited in it is spared once. Suspects are tried
+one by one, see ``suspects``: no two of them are in one worker, and a death that one may explain is no
+failure of the others. A request is given up when ``max_attempts`` workers have died with it in a row, the
+last one with it alone. Another of the same problem then is given up when a worker dies with it alone.
 """
 
 from __future__ import annotations
@@ -155,7 +155,13 @@ class Assignments:
         if worker in self._trying:
             return [self._trying[worker]]
         held = list(self._held.get(worker, {}).values())
-        return [p for p in held if p.spared or p.request.id not in waiting or len(held) == 1]
+        if len(held) == 1:
+            return held
+        return [p for p in held if not p.proven and (p.spared or p.request.id not in waiting)]
+
+    def on_trial(self, worker: str) -> bool:
+        """Whether a worker holds a suspect."""
+        return worker in self._trying
 
     def movable(self, worker: str) -> list[str]:
         """Ids of the requests that a worker may give back, those first that lose least."""
@@ -199,6 +205,7 @@ class Assignments:
         for pending in chosen:
             pending.worker = worker
             pending.chain.attempts += 1
+            pending.proven = False
             self._held.setdefault(worker, {})[pending.request.id] = pending
             if pending.failures:
                 self._trying[worker] = pending
@@ -229,7 +236,8 @@ class Assignments:
             chain.extend(delta.tokens, delta.counters or chain.counters, delta.trace, delta.logprobs)
             self.unfinished_tokens += len(delta.tokens)
             if delta.tokens:
-                pending.failures, pending.spared, pending.moved = 0, False, False
+                pending.failures, pending.proven = 0, True
+                pending.spared = pending.moved = False
                 self._chains[request.id] = chain
             if returned:
                 pending.moved = True

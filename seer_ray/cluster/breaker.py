@@ -59,7 +59,7 @@ class CircuitBreaker:
             since: ``total`` when it got the last of them.
             workers: How many there may be.
         """
-        explained = self._worked and problems <= self._bad
+        explained = self._worked and bool(problems) and problems <= self._bad
         self._bad |= given_up
         if explained:
             return False

@@ -10,6 +10,7 @@ from seer_ray.cluster.assignments import Outcome
 from seer_ray.cluster.balance import PAUSE, RELEASE, taken_back
 from seer_ray.cluster.events import Event, Failed, Homeless, Lost, Ready, Reported
 from seer_ray.cluster.priority import NICENESS
+from seer_ray.cluster.report import TRIAL, interval
 from seer_ray.cluster.run_queue import COUNTERS, RunQueue
 from seer_ray.cluster.worker_pool import WorkerPool
 
@@ -87,7 +88,8 @@ class Dispatcher:
             if new or busy:
                 del self._waiting[worker]
                 self._at_work[queue] += 1
-                self.pool.work(worker, new, queue.wants(worker, workers), queue.options)
+                hungry = queue.wants(worker, workers)
+                self.pool.work(worker, new, self._interval(queue, worker), hungry, queue.options)
         return outcomes
 
     def take(self, event: Event, outcomes: list[tuple[RunQueue, Outcome]]) -> None:
@@ -206,7 +208,14 @@ class Dispatcher:
         self._moving.add(worker)
         self._at_work[queue] += 1
         del self._waiting[worker]
-        self.pool.work(worker, [], False, queue.options, back)
+        self.pool.work(worker, [], self._interval(queue, worker), False, queue.options, back)
+
+    def _interval(self, queue: RunQueue, worker: str) -> float:
+        """Seconds until a worker is to tell of unfinished chains."""
+        if queue.on_trial(worker):
+            return min(self.pool.report_interval, TRIAL)
+        running = sum(queue.running for queue in self.queues)
+        return interval(self.pool.report_interval, self.pool.ready, running)
 
     def _forget(self, worker: str) -> None:
         """A worker is gone."""

@@ -52,6 +52,8 @@ class Pending:
     """A worker gave it back since its last new token: it stays where it is until the next."""
     spared: bool = False
     """A worker died in which it only waited: the next one makes it a suspect."""
+    proven: bool = False
+    """It has brought tokens since its worker got it."""
     worker: str | None = None
     """That has it; None: it is in the queue."""
 

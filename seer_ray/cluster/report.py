@@ -11,20 +11,25 @@ import numpy as np
 
 from seer_ray.engine.request import Completion, Counters, Delta, Reading, Request, SamplingParams
 
-FULL_REPORTS = 100.0
-"""Reports with the tokens of unfinished chains that the driver gets in a second, of all workers together."""
+CHAINS = 6400.0
+"""Of how many unfinished chains the driver is told in a second, of all workers together; a report costs it as
+much as ``REPORT`` chains."""
+REPORT = 6
+TRIAL = 0.5
+"""Seconds between two reports of a worker with a suspect."""
 SENT = Request("", (), SamplingParams(0))
 """In place of the request of a completion that was sent: the driver has it."""
 
 
-def interval(wanted: float, workers: int) -> float:
-    """Seconds between two reports of unfinished chains: the more workers, the longer.
+def interval(wanted: float, workers: int, chains: int) -> float:
+    """Seconds between two reports of unfinished chains: the more of them, the longer.
 
     Args:
         wanted: ``cluster.report_interval``.
         workers: That report.
+        chains: That they decode.
     """
-    return max(wanted, workers / FULL_REPORTS)
+    return max(wanted, (chains + REPORT * min(workers, chains)) / CHAINS)
 
 
 @dataclass

@@ -132,6 +132,10 @@ class RunQueue:
             return False
         return self.assignments.wants(worker, workers)
 
+    def on_trial(self, worker: str) -> bool:
+        """Whether a worker holds a request that may kill it."""
+        return self.assignments.on_trial(worker)
+
     def dispatch(self, worker: str, room: int, workers: int) -> list[Request]:
         """What a worker is to do: see ``Assignments.dispatch``."""
         if not self.wants(worker, workers):

@@ -14,7 +14,6 @@ from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.events import Event, Failed, Homeless, Lost, Ready, Reported
 from seer_ray.cluster.nodes import alive_nodes, resources_of
 from seer_ray.cluster.placement import Placement, fitting, free_words, resources
-from seer_ray.cluster.report import interval
 from seer_ray.cluster.slot import PLACING, Slot
 from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.cluster.worker import Builder, build_engine
@@ -66,6 +65,11 @@ class WorkerPool:
         self._looked = 0.0
         self._last_death = Death("")
         self._ever_ready = False
+
+    @property
+    def report_interval(self) -> float:
+        """Seconds between two reports of unfinished chains, at least."""
+        return self._config.cluster.report_interval
 
     @property
     def size(self) -> int:
@@ -148,16 +152,16 @@ class WorkerPool:
         self,
         worker: str,
         new: Sequence[Request],
+        seconds: float,
         hungry: bool,
         options: DecodeOptions | None = None,
         back: Collection[str] = (),
     ) -> None:
         """Sends a ready worker requests, to be decoded with options (None: as those before), and asks for
-        its next report, and for some requests back. One call at a time."""
+        its next report, and for some requests back: see ``EngineLoop.exchange``. One call at a time."""
         slot = self._at_work[worker]
         assert slot.call is None, f"{worker} is not waiting for work"
         slot.called = time.monotonic()
-        seconds = interval(self._config.cluster.report_interval, self.ready)
         slot.call = slot.actor.work.remote(list(new), seconds, hungry, options, list(back))
 
     def poll(self, seconds: float) -> list[Event]:

@@ -99,6 +99,21 @@ def test_suspects_are_tried_one_by_one_beside_chains_that_get_on() -> None:
     assert assignments.lost("d", "gone") == []
 
 
+def test_what_got_on_since_it_came_is_no_suspect() -> None:
+    """It goes on at once, with others; who came last is tried."""
+    assignments = Assignments(grid(4, 1), max_attempts=3)
+    assignments.dispatch("a", 3, 1)
+    assignments.report("a", [tokens(f"p{n}/0", 1) for n in range(3)])
+    assignments.dispatch("a", 1, 1)
+    assert [pending.request.id for pending in assignments.suspects("a")] == ["p3/0"]
+    assert assignments.lost("a", "gone") == []
+    assert ids(assignments.dispatch("b", 4, 1)) == ["p3/0"] and assignments.on_trial("b")
+    assert ids(assignments.dispatch("c", 4, 1)) == ["p0/0", "p1/0", "p2/0"]
+    assignments.report("c", [tokens(f"p{n}/0", 1) for n in range(3)])
+    assert assignments.suspects("c") == [] and assignments.lost("c", "gone") == [], "no request explains it"
+    assert ids(assignments.dispatch("d", 4, 1)) == ["p0/0", "p1/0", "p2/0"] and not assignments.on_trial("d")
+
+
 def test_what_only_waited_in_a_worker_is_no_suspect_the_first_time() -> None:
     assignments = Assignments(grid(4, 1), max_attempts=3)
     assignments.dispatch("a", 4, 1)

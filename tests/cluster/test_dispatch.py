@@ -38,6 +38,7 @@ class Local:
         self.history: list[tuple[str, str]] = []
         """(worker, request) as they are handed out, the request with its run's selector."""
         self.born = 0
+        self.report_interval = 1.0
         self.doomed: list[str] = []
 
     @property
@@ -82,6 +83,7 @@ class Local:
         self,
         worker: str,
         new: Sequence[Request],
+        seconds: float,
         hungry: bool,
         options: DecodeOptions | None,
         back: Sequence[str] = (),
@@ -325,8 +327,10 @@ def test_a_run_whose_workers_die_costs_the_others_nothing() -> None:
     pool.poll(0.0)
     held = pool.work
 
-    def work(worker: str, new: Sequence[Request], hungry: bool, options: Any, back: Any = ()) -> None:
-        held(worker, new, hungry, options, back)
+    def work(
+        worker: str, new: Sequence[Request], seconds: float, hungry: bool, options: Any, back: Any = ()
+    ) -> None:
+        held(worker, new, seconds, hungry, options, back)
         if options.selector.name == "quest":
             pool.doomed.append(worker)
 

@@ -7,7 +7,7 @@ from array import array
 
 from fake_engine import make_request
 
-from seer_ray.cluster.report import FULL_REPORTS, WorkReport, interval
+from seer_ray.cluster.report import CHAINS, REPORT, WorkReport, interval
 from seer_ray.engine.request import Completion, Counters, Delta, Reading
 
 
@@ -38,7 +38,8 @@ def test_a_report_comes_as_it_was_sent_but_for_what_the_driver_knows() -> None:
     assert third == Delta("\ud800/0", array("i"), None)
 
 
-def test_many_workers_report_less_often() -> None:
-    """So many reports come in a second at most."""
-    assert interval(1.0, 2) == 1.0 and interval(5.0, 100) == 5.0
-    assert 1000 / interval(1.0, 1000) == FULL_REPORTS
+def test_the_more_chains_the_less_often_they_are_told_of() -> None:
+    """Of so many the driver is told in a second at most, and of the last ones as often as is wanted."""
+    assert interval(1.0, 2, 128) == 1.0 and interval(5.0, 100, 6400) == 5.0
+    assert (64000 + 1000 * REPORT) / interval(1.0, 1000, 64000) == CHAINS
+    assert interval(1.0, 1000, 300) == 1.0
