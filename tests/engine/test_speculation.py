@@ -73,6 +73,12 @@ def test_families(exact: bool, family: str) -> None:
     assert engine.stats()["accepted"] > 0
 
 
+def test_a_cache_in_eight_bits() -> None:
+    requests = around_pages({}, WAYS[1])
+    expected = results(make_engine(kv_dtype="int8"), requests)
+    assert results(make_engine("qwen3", "quest", 64, kv_dtype="int8", speculate="4"), requests) == expected
+
+
 @EXACT
 def test_samples_preemption_and_continuation(exact: bool) -> None:
     """Samples share a prompt's pages, chains give way and go on, half of them begun by another engine."""

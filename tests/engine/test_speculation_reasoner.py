@@ -43,7 +43,7 @@ def chains(problems: int, steps: int, selector: str, batch: int, way: str, **set
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_chains_are_those_of_dense_decoding(way: str, long: bool) -> None:
-    problems, steps = (500, 40) if long else (8, 16)
+    problems, steps = (500, 40) if long else (4, 10)
     expected = chains(problems, steps, "dense", 16, way)
     for selector, speculate, batch in (("seer", "4", 8), ("quest", "7", 16), ("window", "2", 5)):
         assert chains(problems, steps, selector, batch, way, speculate=speculate) == expected
