@@ -40,9 +40,6 @@ def add_options(group: Any) -> None:
     group.add_argument(
         "--densities", default="0.3,0.1", help="prompts: shares of their blocks that prompts read 0.3,0.1"
     )
-    group.add_argument(
-        "--block", type=int, help="prompts: tokens a block [that of the gates in the package, else 64]"
-    )
 
 
 def bench_prompts(options: argparse.Namespace, console: Console) -> dict[str, Any]:
