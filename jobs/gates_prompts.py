@@ -16,6 +16,7 @@ from seer_ray.driver.measure import (
     write_figures,
 )
 from seer_ray.fidelity.evaluate import flat
+from seer_ray.fidelity.needles import needle_table
 from seer_ray.fidelity.prompt_gates import PromptEvaluation, check_prompts, evaluate_prompts, prompt_sets
 from seer_ray.status.live import MeasureLive, Reporter
 
@@ -29,9 +30,11 @@ class PromptsSummary(MeasureSummary):
     gates: dict[str, str] = field(default_factory=dict)
     """Label -> where the set was."""
     table: list[dict[str, Any]] = field(default_factory=list)
-    """By density (``budget``) and selector."""
+    """By length (``positions``), density (``budget``) and selector."""
     layers: list[dict[str, Any]] = field(default_factory=list)
     """By layer too."""
+    needles: list[dict[str, Any]] = field(default_factory=list)
+    """By task, density and selector; see ``fidelity.needles.needle_table``."""
 
 
 def main(
@@ -58,14 +61,21 @@ def _summary(
 ) -> tuple[PromptsSummary, dict[str, float]]:
     figures = found.figures
     summary = PromptsSummary(
-        **facts, gates=found.gates, table=found.table(), layers=figures.layer_table("layer")
+        **facts,
+        gates=found.gates,
+        table=found.table(),
+        layers=figures.layer_table("layer"),
+        needles=needle_table(found.needles),
     )
     parts: dict[str, Sequence[Any]] = {
         "layers": figures.layers,
         "outputs": figures.outputs,
         "losses": figures.losses,
+        "needles": found.needles,
     }
     summary.files += write_figures(frame, parts)
     metrics = flat(summary.table, VALUES)
+    for row in summary.needles:
+        metrics |= flat([{**row, "positions": row["task"]}], ("kept",))
     frame.tracker.log(metrics, step=0)
     return summary, metrics

@@ -21,6 +21,7 @@ from seer_ray.engine.bandwidth import Copy
 if TYPE_CHECKING:
     from rich.console import Console
 
+BLOCK = 64
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 BASE = {"cpu": Shape("qwen3-8b", 1, 32768, 2048), "cuda": Shape("qwen3-8b", 8, 32768, 4096)}
 """From which the default shapes differ in one thing each."""
@@ -66,7 +67,9 @@ def add_options(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--contexts", type=numbers, help="tokens in the cache of a row, comma-separated")
     parser.add_argument("--batches", type=numbers, help="rows, comma-separated")
     parser.add_argument("--budgets", type=numbers, help="tokens that a sparse step reads, comma-separated")
-    parser.add_argument("--block", type=int, default=64, help="tokens a page (64)")
+    parser.add_argument(
+        "--block", type=int, help=f"tokens a page ({BLOCK}; of prompts that of the gates in the package)"
+    )
     parser.add_argument("--kv-dtype", choices=tuple(DTYPES), default="bfloat16", help="of K, V and queries")
     parser.add_argument("--turns", type=int, help="medians are of so many (15 on a CPU, 30 on a GPU)")
     parser.add_argument("--cold", type=int, help="bytes of K and V over which calls rotate (1 GiB, 3 GiB)")
@@ -75,17 +78,15 @@ def add_options(parser: argparse._ArgumentGroup) -> None:
 
 def shapes(options: argparse.Namespace, kind: str) -> list[Shape]:
     """What is to be measured on a device of this kind."""
-    base, varied = BASE[kind], VARIED[kind]
+    base, varied, block = BASE[kind], VARIED[kind], options.block or BLOCK
     lists = (options.models, options.batches, options.contexts, options.budgets)
     if any(lists):
         middle = (base.model, base.batch, base.context, base.budget)
         chosen = product(*(given or (single,) for given, single in zip(lists, middle, strict=True)))
-        found = [
-            Shape(model, batch, context, budget, options.block) for model, batch, context, budget in chosen
-        ]
+        found = [Shape(model, batch, context, budget, block) for model, batch, context, budget in chosen]
     else:
         found = [base, *(replace(base, **{name: value}) for name in varied for value in varied[name])]
-        found = [replace(shape, block=options.block) for shape in (*found, *FURTHER[kind])]
+        found = [replace(shape, block=block) for shape in (*found, *FURTHER[kind])]
     bad = [s for s in found if s.context % s.block or s.budget % s.block or s.budget < 2 * s.block]
     if bad:
         raise ValueError(f"{bad[0]}: context and budget must be multiples of the block, two at least")
@@ -128,7 +129,7 @@ def bench_kernels(options: argparse.Namespace, console: Console) -> dict[str, An
 
         for name in draw(rows, options.plots):
             console.print(f"[dim]{options.plots / name}[/dim]", highlight=False)
-    return {"dtype": options.kv_dtype, "block": options.block, "rows": rows, "not_measured": missing}
+    return {"dtype": options.kv_dtype, "block": options.block or BLOCK, "rows": rows, "not_measured": missing}
 
 
 def measure(

@@ -22,13 +22,15 @@ from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.prefill import prefill
 from seer_ray.models.patch import attention_shape, rope_tables
 from seer_ray.models.plan import PrefillPlan
+from seer_ray.models.prefill_gates import read_prefill_settings
 from seer_ray.models.rope import RopeTable
+from seer_ray.models.source import PREFILL_GATES, packaged_gates
 from seer_ray.selectors.base import FullKeys
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-BLOCK, CHUNK = 64, 512
+CHUNK = 512
 TURNS = 3
 
 
@@ -50,13 +52,14 @@ def bench_prompts(options: argparse.Namespace, console: Console) -> dict[str, An
     if not all(0 < density < 1 for density in densities):
         raise ValueError(f"--densities {options.densities}: must be above 0 and below 1, such as 0.3,0.1")
     loaded = bench_model(options.model, options.dtype)
-    found: dict[str, Any] = {"model": options.model, "dtype": options.dtype, "block": BLOCK, "lengths": {}}
+    block = options.block or block_of(options.model)
+    found: dict[str, Any] = {"model": options.model, "dtype": options.dtype, "block": block, "lengths": {}}
     for length in options.lengths:
         if length + 2 > loaded.max_context:
             raise ValueError(
                 f"--lengths {length}: {options.model} goes up to {loaded.max_context - 2} tokens"
             )
-        attention, whole = layer(loaded, length, densities), prompts(loaded, length, densities)
+        attention, whole = (measure(loaded, length, densities, block) for measure in (layer, prompts))
         found["lengths"][length] = {"attention_ms": attention, "first_token_s": whole}
         columns = ("", "attention of a layer, ms", "x SDPA", "x dense", "whole prompt, s", "x dense")
         rows = [
@@ -74,10 +77,17 @@ def bench_prompts(options: argparse.Namespace, console: Console) -> dict[str, An
     return found
 
 
-def layer(loaded: RandomGates, length: int, densities: list[float]) -> dict[str, float]:
+def block_of(model: str) -> int:
+    """Tokens a block of the prefill gates that the package has of a model; 64 where it has none."""
+    folder = packaged_gates(model, PREFILL_GATES)
+    there = folder is not None and folder.is_dir()
+    return read_prefill_settings(model).block_size if there else 64
+
+
+def layer(loaded: RandomGates, length: int, densities: list[float], block: int) -> dict[str, float]:
     """Median milliseconds of one layer's attention over a whole prompt in chunks of ``CHUNK``: by density
     with the gate's keys, queries, scores and the selection; dense; and torch's own over all at once."""
-    case = LayerCase(loaded, length)
+    case = LayerCase(loaded, length, block)
     calls: dict[str, Any] = {"sdpa": lambda _: case.sdpa(), "dense": lambda _: case.dense()}
     for density in densities:
         plan = PrefillPlan(Amount(density=density))
@@ -100,19 +110,19 @@ def layer(loaded: RandomGates, length: int, densities: list[float]) -> dict[str,
 class LayerCase:
     """Random queries, keys and values of a prompt, and its pages."""
 
-    def __init__(self, loaded: RandomGates, length: int) -> None:
+    def __init__(self, loaded: RandomGates, length: int, block: int) -> None:
         shape, device, dtype = attention_shape(loaded.model), loaded.device, loaded.dtype
         draw = torch.Generator(device).manual_seed(0)
-        self.length, self.pages = length, -(-length // BLOCK)
+        self.length, self.block, self.pages = length, block, -(-length // block)
         self.heads, self.scale = shape.kv_heads, shape.head_dim**-0.5
         q_shape = length, shape.q_heads, shape.head_dim
-        kv_shape = self.pages + 1, shape.kv_heads, 2, BLOCK, shape.head_dim
+        kv_shape = self.pages + 1, shape.kv_heads, 2, block, shape.head_dim
         self.q, self.kv = (
             torch.randn(size, generator=draw, device=device, dtype=dtype) for size in (q_shape, kv_shape)
         )
         self.table = torch.arange(1, self.pages + 1, device=device).unsqueeze(0)
-        self.rope: RopeTable = rope_tables(loaded.model, self.pages * BLOCK)[0]
-        gate = next(gate for gate in loaded.load_prefill_gates(BLOCK) if gate is not None)
+        self.rope: RopeTable = rope_tables(loaded.model, self.pages * block)[0]
+        gate = next(gate for gate in loaded.load_prefill_gates(block) if gate is not None)
         self.gate = gate.to(device)
         self.keys = self.kv.new_zeros(self.pages + 1, shape.kv_heads, gate.key_width)
 
@@ -129,11 +139,13 @@ class LayerCase:
     @torch.inference_mode()
     def sparse(self, plan: PrefillPlan) -> None:
         sparse = SparsePrefill(self.gate, plan, self.keys)
-        rows: SparseRows | None = sparse_rows(plan, self.length, None, BLOCK)
+        rows: SparseRows | None = sparse_rows(plan, self.length, None, self.block)
         for start, end, chunks in self._chunks():
-            full = torch.arange(start // BLOCK, end // BLOCK, device=self.q.device)
-            cos, sin = self.rope.at(full.unsqueeze(1) * BLOCK + torch.arange(BLOCK, device=full.device))
-            sparse.summarise(full + 1, FullKeys(self.kv[full + 1, :, 0], cos, sin, full * BLOCK))
+            full = torch.arange(start // self.block, end // self.block, device=self.q.device)
+            cos, sin = self.rope.at(
+                full.unsqueeze(1) * self.block + torch.arange(self.block, device=full.device)
+            )
+            sparse.summarise(full + 1, FullKeys(self.kv[full + 1, :, 0], cos, sin, full * self.block))
             q = self.q[start:end]
             attend_sparsely(sparse, q, q, self.kv, chunks, [rows], self.scale, None)
 
@@ -141,14 +153,16 @@ class LayerCase:
         found = []
         for start in range(0, self.length, CHUNK):
             end = min(start + CHUNK, self.length)
-            found.append((start, end, Chunks(((start, end),), self.table[:, : -(-end // BLOCK)], BLOCK)))
+            found.append(
+                (start, end, Chunks(((start, end),), self.table[:, : -(-end // self.block)], self.block))
+            )
         return found
 
 
-def prompts(loaded: RandomGates, length: int, densities: list[float]) -> dict[str, float]:
+def prompts(loaded: RandomGates, length: int, densities: list[float], block: int) -> dict[str, float]:
     """Median seconds from the submission of a prompt to its first token, contenders taking turns."""
     ways = {"dense": PrefillConfig()} | {f"{d:g}": PrefillConfig(density=d) for d in densities}
-    settings = EngineConfig(block_size=BLOCK, prefill_chunk=CHUNK, max_batch=1, max_length=length + 2)
+    settings = EngineConfig(block_size=block, prefill_chunk=CHUNK, max_batch=1, max_length=length + 2)
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(TURNS):
         for name, way in ways.items():

@@ -38,7 +38,8 @@ class ModelConfig:
     )
     prefill_gates: str | None = option(
         None,
-        "gates of sparse prefill (SeerAttention): hub id, folder or .pth file; see selector.prefill",
+        "gates of sparse prefill (SeerAttention), see selector.prefill: hub id, folder, .pth file, or "
+        "'smollm2' (those of that model)",
         path=True,
     )
     trust_remote_code: bool = option(False, "run Python code that comes with the model")

@@ -332,13 +332,23 @@ class GatesPromptsConfig(HeldOutConfig):
     selectors: list[str] = option(
         ["oracle", "best", "window"],
         "beside the gates, and beside those of decoding (model.gates) averaged over a block's rows; best: "
-        "the most mass there is; window: the first and the most recent blocks (A-shape)",
+        "the most mass there is; window: the first and the most recent blocks (A-shape); shared: the gates, "
+        "as selector.prefill.shared",
     )
     densities: list[float] = option([0.5, 0.3, 0.2, 0.1], "shares of their blocks that prompts read")
     last_blocks: int = option(2, "as selector.prefill.last_blocks", minimum=0)
     outputs: bool = option(
         True, "next-token distributions too: one pass of the model for each selector and density"
     )
+    lengths: list[int] = option(
+        [], "documents are measured cut to each of these, if they are so long; none: at length", unit="tokens"
+    )
+    needles: list[str] = option(
+        [],
+        "retrieval tasks (task.generator.name) of that length: does the question read where its answers "
+        "stand? needle, needle_keys, needle_values, needle_queries",
+    )
+    needle_prompts: int = option(4, "of each of these tasks", minimum=1)
     block_size: int | None = option(
         None, "without prefill gates, which have their own; None: 64", unit="tokens", minimum=1
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,13 +65,6 @@ def evaluate(config: GatesEvalConfig, progress: OnPass = lambda *_: None) -> Eva
     }
     documents = longest_documents(config, loaded, block)
     runs = len({*gates, *config.selectors} - {BEST}) * len(settings) if config.outputs else 0
-    total, started = len(documents) * (1 + runs), 0
-
-    def count(text: str) -> None:
-        nonlocal started
-        progress(started, total, text)
-        started += 1
-
     with out_of_memory_explained(config, documents, loaded.device):
         figures = measure(
             loaded.model,
@@ -83,9 +77,15 @@ def evaluate(config: GatesEvalConfig, progress: OnPass = lambda *_: None) -> Eva
             dense_layers=config.dense_layers,
             rows=Rows(config.skip, config.stride, config.beyond),
             outputs=config.outputs,
-            progress=count,
+            progress=counted(len(documents) * (1 + runs), progress),
         )
     return Evaluation(figures, sources, block, documents)
+
+
+def counted(total: int, progress: OnPass) -> Callable[[str], None]:
+    """What is told of each pass as it begins; tells how many are done, of how many."""
+    passes = itertools.count()
+    return lambda text: progress(next(passes), total, text)
 
 
 @contextlib.contextmanager
@@ -110,10 +110,7 @@ def check_evaluation(config: GatesEvalConfig) -> list[Setting]:
         ConfigError: names the option.
     """
     parse_sources(config.data)
-    for name in config.selectors:
-        if name not in REFERENCES:
-            near = did_you_mean(name, REFERENCES)
-            raise ConfigError(f"selectors: {name!r} must be one of {', '.join(REFERENCES)}{near}")
+    check_names("selectors", config.selectors, REFERENCES)
     settings = settings_of(config.budgets, config.settings, config.sink)
     sharing = [name for name in config.selectors if name in SHARING]
     if (asked := [setting for setting in settings if setting.shares]) and len(sharing) < len(
@@ -127,6 +124,14 @@ def check_evaluation(config: GatesEvalConfig) -> list[Setting]:
     if not gate_sources(config) and not config.selectors:
         raise ConfigError("sets, selectors: nothing to measure; name a gate set or a selector")
     return settings
+
+
+def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ConfigError: one is not among those that are known."""
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ConfigError(f"{option}: {name!r} must be one of {', '.join(known)}{near}")
 
 
 def gate_sources(config: GatesEvalConfig) -> dict[str, str]:

@@ -8,12 +8,21 @@ from typing import Any
 
 import torch
 
-from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.errors import ConfigError
 from seer_ray.config.training import GatesPromptsConfig
-from seer_ray.corpora.documents import Document, parse_sources
+from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.load import longest_documents
-from seer_ray.fidelity.evaluate import OnPass, check_length, out_of_memory_explained
-from seer_ray.fidelity.prompts import REFERENCES, Gate, PromptFigures, measure_prompts
+from seer_ray.fidelity.evaluate import (
+    Evaluation,
+    OnPass,
+    check_length,
+    check_names,
+    counted,
+    out_of_memory_explained,
+)
+from seer_ray.fidelity.needles import TASKS, NeedleFigure, measure_needles, needle_prompts
+from seer_ray.fidelity.prompt_passes import REFERENCES, SHARED, Gate
+from seer_ray.fidelity.prompts import PromptFigures, measure_prompts, prompts_of
 from seer_ray.models.gate_config import gated_layers
 from seer_ray.models.gates import load_gates
 from seer_ray.models.load import load_model
@@ -25,26 +34,20 @@ BLOCK_SIZE = 64
 
 
 @dataclass(frozen=True)
-class PromptEvaluation:
+class PromptEvaluation(Evaluation):
     """What was measured, and on what."""
 
     figures: PromptFigures
-    gates: dict[str, str]
-    """Label -> where the set was."""
-    block_size: int
-    documents: list[Document]
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(document.tokens) for document in self.documents)
+    needles: list[NeedleFigure]
 
     def table(self) -> list[dict[str, Any]]:
-        """All figures by density and selector."""
-        losses = {(row["budget"], row["selector"]): row for row in self.figures.loss_table()}
+        """All figures by length, density and selector."""
+        keys = ("positions", "budget", "selector")
+        losses = {tuple(row[key] for key in keys): row for row in self.figures.loss_table()}
         none = dict.fromkeys(("perplexity", "dense", "more"))
         table = []
         for row in self.figures.table():
-            loss = losses.get((row["budget"], row["selector"]), {})
+            loss = losses.get(tuple(row[key] for key in keys), {})
             table.append(row | none | {name: loss[name] for name in none if name in loss})
         return table
 
@@ -62,10 +65,14 @@ def check_prompts(config: GatesPromptsConfig) -> None:
         ConfigError: names the option.
     """
     parse_sources(config.data)
-    for name in config.selectors:
-        if name not in REFERENCES:
-            near = did_you_mean(name, REFERENCES)
-            raise ConfigError(f"selectors: {name!r} must be one of {', '.join(REFERENCES)}{near}")
+    check_names("selectors", config.selectors, (*REFERENCES, SHARED))
+    check_names("needles", config.needles, TASKS)
+    if SHARED in config.selectors and config.model.prefill_gates is None:
+        raise ConfigError(f"selectors: {SHARED} is a way to read prefill gates; name some")
+    if config.lengths and max(config.lengths) > config.length:
+        raise ConfigError(
+            f"lengths={config.lengths}: documents are cut at length={config.length}; set that to the longest"
+        )
     if not config.densities or not all(0 < density <= 1 for density in config.densities):
         raise ConfigError(
             f"densities={config.densities}: must be shares above 0, 1 at most, such as [0.5,0.3]"
@@ -98,31 +105,34 @@ def evaluate_prompts(config: GatesPromptsConfig, progress: OnPass = lambda *_: N
         )
     if DECODE in sources:
         gates[DECODE] = load_gates(sources[DECODE], loaded.hf_config, block, torch.float32, loaded.device)
+    if SHARED in config.selectors:
+        gates[SHARED] = gates[PREFILL]
+    references = [name for name in config.selectors if name != SHARED]
     documents = longest_documents(config, loaded, block)
-    runs = len(gates) + len(config.selectors) if config.outputs else 0
-    total, started = len(documents) * (1 + runs * len(config.densities)), 0
-
-    def count(text: str) -> None:
-        nonlocal started
-        progress(started, total, text)
-        started += 1
-
+    prompts = [
+        prompt
+        for task in config.needles
+        for prompt in needle_prompts(task, config.length, config.needle_prompts, loaded.tokenizer)
+    ]
+    runs = (len(gates) + len(references)) * len(config.densities) if config.outputs else 0
+    cut = sum(1 for _ in prompts_of(documents, config.lengths))
+    count = counted(cut * (1 + runs) + len(prompts), progress)
+    what: Any = (config.densities, gates, references)
+    how: Any = {"block": block, "sink": config.sink, "progress": count}
     with out_of_memory_explained(config, documents, loaded.device):
         figures = measure_prompts(
             loaded.model,
             documents,
-            config.densities,
-            gates,
-            config.selectors,
-            block=block,
-            sink=config.sink,
+            *what,
             last_blocks=config.last_blocks,
             outputs=config.outputs,
-            progress=count,
+            lengths=config.lengths,
+            **how,
         )
+        needles = measure_needles(loaded.model, prompts, *what, **how)
     if not figures.layers:
         raise ConfigError(
             f"length={config.length}: no document has rows that would leave something out at densities="
             f"{config.densities}; set a larger length, or smaller densities"
         )
-    return PromptEvaluation(figures, sources, block, documents)
+    return PromptEvaluation(figures, sources, block, documents, needles)

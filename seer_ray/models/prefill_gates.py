@@ -27,7 +27,7 @@ from seer_ray.models.gate_config import (
 )
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.rope import head_dim
-from seer_ray.models.source import find_gates
+from seer_ray.models.source import PREFILL_GATES, find_gates
 
 TYPE, SIZE, WIDTH, DOUBLE, LAYERS = (
     "seerattn_gate_type",
@@ -142,7 +142,7 @@ def load_prefill_gates(
         ConfigError: says what is missing or differs.
     """
     option = f"model.prefill_gates={source}"
-    file = find_gates(source, option)
+    file = find_gates(source, option, PREFILL_GATES)
     settings, data = read_prefill_config(file.parent / "config.json", option)
     weights = read_weights(file, option)
     return built(settings, data, file, weights, option, model_config, block_size, dtype, device)
@@ -170,7 +170,7 @@ def read_prefill_settings(source: str) -> PrefillGateConfig:
         ConfigError: there are none.
     """
     option = f"model.prefill_gates={source}"
-    return read_prefill_config(find_gates(source, option).parent / "config.json", option)[0]
+    return read_prefill_config(find_gates(source, option, PREFILL_GATES).parent / "config.json", option)[0]
 
 
 def init_prefill_gates(

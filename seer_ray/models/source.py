@@ -16,6 +16,9 @@ REASONER = "reasoner"
 ASSETS = Path(__file__).parents[1] / "assets"
 """What the package has of these models, a folder each: all of the reasoner; gates."""
 
+GATES, PREFILL_GATES = "gates", "prefill_gates"
+"""Of decoding, and of prompts: their folders there."""
+
 # Everything but weights; `*.json` holds the index of the weights too.
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "*.txt", "*.tiktoken", "*.py"]
 
@@ -89,17 +92,20 @@ def locate(name: str, option: str, revision: str | None = None, *, weights: bool
     return Source(folder, path, True) if folder else Source(path.parent, path)
 
 
-def find_gates(source: str, option: str) -> Path:
+def find_gates(source: str, option: str, kind: str = GATES) -> Path:
     """The file of weights of gates; ``config.json`` belongs beside it.
 
     Args:
         source: a folder, a ``.pth`` or ``.safetensors`` file, a hub id, or a model of the package.
         option: ``model.gates=...``, for errors.
+        kind: ``GATES``, or ``PREFILL_GATES``.
 
     Raises:
         ConfigError: there is none.
     """
-    path = packaged_gates(source) or Path(source).expanduser()
+    path = packaged_gates(source, kind) or Path(source).expanduser()
+    if source in PACKAGED and not path.is_dir():
+        raise ConfigError(f"{option}: this package has none for it; train some: seer-ray distill")
     if path.is_file():
         if path.suffix not in (".pth", ".safetensors"):
             raise ConfigError(f"{option}: must be a .pth or .safetensors file, a folder or a hub id")
@@ -119,9 +125,9 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name, re.ASCII) is not None
 
 
-def packaged_gates(name: str) -> Path | None:
-    """The folder of the gates that this package has for a model, which are called as the model is."""
-    return ASSETS / name / "gates" if name in PACKAGED else None
+def packaged_gates(name: str, kind: str = GATES) -> Path | None:
+    """The folder of the gates that this package may have for a model, which are called as the model is."""
+    return ASSETS / name / kind if name in PACKAGED else None
 
 
 def _download(name: str, patterns: list[str], option: str, revision: str | None = None) -> Path:

@@ -10,11 +10,13 @@ from engines import tokens
 from tiny import make_tiny
 
 from seer_ray.corpora.documents import Document
-from seer_ray.fidelity.prompts import REFERENCES, measure_prompts
+from seer_ray.fidelity.prompt_passes import REFERENCES, SHARED, Contender
+from seer_ray.fidelity.prompts import measure_prompts
 from seer_ray.kernels.blocks import Amount, select_blocks
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates
 from seer_ray.models.prefill_gates import PrefillGateConfig, init_prefill_gates
+from seer_ray.models.step import Attention
 
 BLOCK, LENGTH, DENSITIES = 16, 300, [1.0, 0.4, 0.2]
 
@@ -85,3 +87,38 @@ def test_perplexity_is_that_of_the_rows(figures) -> None:
         assert row["perplexity"] > 0 and row["more"] == pytest.approx(row["perplexity"] / row["dense"] - 1)
     kl = {(row["budget"], row["selector"]): row["kl"] for row in figures.output_table()}
     assert 0 < kl["0.4", "oracle"] < kl["0.2", "oracle"]
+
+
+def test_prompts_of_several_lengths_are_each_measured_alone(figures) -> None:
+    model, lengths = make_tiny("qwen3"), [200, LENGTH, 400]
+    gates = {"prefill": init_prefill_gates(model.config, PrefillGateConfig(BLOCK, 16), 1)}
+    found = measure_prompts(model, [document(0)], [0.4], gates, block=BLOCK, outputs=True, lengths=lengths)
+    rows = {(row["positions"], row["selector"]): row for row in found.loss_table()}
+    assert {positions for positions, _ in rows} == {"200", "300"}  # the document has no 400
+    alone = [
+        each
+        for each in figures.losses
+        if (each.document, each.budget, each.selector) == ("0", "0.4", "prefill")
+    ]
+    assert rows["300", "prefill"]["perplexity"] == pytest.approx(math.exp(alone[0].loss))
+    short = document(0)
+    cut = Document(short.id, short.source, short.tokens[:200])
+    again = measure_prompts(model, [cut], [0.4], gates, block=BLOCK, outputs=True).loss_table()
+    assert [row["perplexity"] for row in again] == [
+        row["perplexity"] for (positions, _), row in rows.items() if positions == "200"
+    ]
+
+
+def test_shared_reads_the_same_blocks_for_all_query_heads_of_a_kv_head() -> None:
+    model = make_tiny("qwen3")
+    gate = init_prefill_gates(model.config, PrefillGateConfig(BLOCK, 16), 1)[0]
+    assert gate is not None and gate.group > 1
+    draw = torch.Generator().manual_seed(0)
+    q, k = (
+        torch.randn(96, n, gate.head_dim, generator=draw) for n in (gate.num_query_heads, gate.num_kv_heads)
+    )
+    asked = Attention(q, k, k, 1.0, None, None)
+    each, together = (Contender(name, gate, BLOCK).scores(asked, None) for name in ("prefill", SHARED))
+    groups = together.unflatten(0, (-1, gate.group))
+    assert torch.equal(groups[:, 0], groups[:, 1])
+    assert torch.equal(groups[:, 0], each.unflatten(0, (-1, gate.group)).amax(1))

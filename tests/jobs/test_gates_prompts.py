@@ -65,6 +65,17 @@ def test_a_set_beside_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "perplexity/0.4/prefill" in (folder / "metrics.json").read_text()
 
 
+def test_lengths_needles_and_shared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("gates", "length=480", "lengths=[320,480]", "documents=1", "densities=[0.2]", "name=more")
+    words += ("outputs=false", "selectors=[shared]", "needles=[needle]", "needle_prompts=2")
+    result = prompts(place, monkeypatch, *words)
+    assert result.exit_code == 0, result.output
+    assert "length" in result.output and "needle" in result.output and "shared" in result.output
+    metrics = json.loads((place / "runs" / "more" / "metrics.json").read_text())
+    assert {"mass/0.2/prefill/320", "mass/0.2/shared/480", "kept/0.2/shared/needle"} <= set(metrics)
+    assert (place / "runs" / "more" / "needles.parquet").exists()
+
+
 def test_as_a_person_reads_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = prompts(place, monkeypatch, "length=320", "documents=1", "outputs=false", "block_size=16")
     assert result.exit_code == 0, result.output
@@ -77,6 +88,9 @@ def test_as_a_person_reads_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (("decode",), "model.prefill_gates=decode: its config.json does not describe prefill gates"),
         (("gates", "densities=[0]"), "densities=[0.0]: must be shares above 0"),
         (("gates", "selectors=[quest]"), "selectors: 'quest' must be one of oracle, best, window"),
+        (("selectors=[shared]",), "selectors: shared is a way to read prefill gates; name some"),
+        (("gates", "needles=[tracking]"), "needles: 'tracking' must be one of needle, needle_keys"),
+        (("gates", "lengths=[8192]"), "lengths=[8192]: documents are cut at length=4096"),
         (("gates", "block_size=32"), "block_size=32: the prefill gates have 16"),
         (("gates", "length=64"), "length=64: no document has rows that would leave something out"),
         (("gates", "gates"), "gates gates: gates prompts takes one set of gates"),

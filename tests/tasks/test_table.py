@@ -65,3 +65,12 @@ def test_problems_are_found_by_their_ids(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found(table._key) == right
     # Also where two ids have the same hash.
     assert found(len) == right
+
+
+def test_the_digest_holds_where_the_document_stands() -> None:
+    message = {"role": "user", "content": "a a?"}
+    one, other, none = (
+        Survey.of([Problem("p", (message,), "a", document=place)]).digest
+        for place in (Document(0, 0, 1), Document(0, 2, 3), None)
+    )
+    assert len({one, other, none}) == 3

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from seer_ray.analysis.words import count
 from seer_ray.cli.display.measure import MeasureView
+from seer_ray.fidelity.figures import ALL
 
 if TYPE_CHECKING:
     from seer_ray.jobs.gates_prompts import PromptsSummary
@@ -19,6 +20,11 @@ EXPLAINED = (
     "In %. mass: attention probability inside the blocks read, of the rows that leave something out; of "
     "oracle: as a share of what the oracle keeps; worst (layer). recall: of the oracle's blocks. KL in nats, "
     "top-1 and perplexity of the next token, every layer's prompt sparse; more: perplexity above dense."
+)
+
+NEEDLES = (
+    "In %, with standard error over prompts: of the dense attention from the question's rows to where its "
+    "answers stand, the part in blocks that they read."
 )
 
 
@@ -31,6 +37,9 @@ class PromptsView(MeasureView["PromptsSummary"]):
         console.print(Text(f"\n{summary.name}", "bold"), Text(f"{summary.model}: {documents}", "dim"))
         console.print(_table(summary))
         console.print(Text(EXPLAINED, "dim"))
+        if summary.needles:
+            console.print(_needles(summary))
+            console.print(Text(NEEDLES, "dim"))
         for name, source in summary.gates.items():
             console.print(Text.assemble((f"{name:13}", "dim"), source), soft_wrap=True)
         console.print(Text.assemble((f"{'results':13}", "dim"), (summary.folder, "cyan")), soft_wrap=True)
@@ -38,16 +47,20 @@ class PromptsView(MeasureView["PromptsSummary"]):
 
 def _table(summary: PromptsSummary) -> Table:
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    several = any(row["positions"] != ALL for row in summary.table)
+    if several:
+        table.add_column("length", justify="right", no_wrap=True)
     table.add_column("density", no_wrap=True)
     table.add_column("", overflow="fold")
     for name in ("mass", "of oracle", "worst", "recall", "KL", "top-1", "perplexity", "more"):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
     for row in summary.table:
-        first = row["budget"] != before
+        place = row["positions"], row["budget"]
+        first = place != before
         if first and before is not None:
             table.add_section()
-        before = row["budget"]
+        before = place
         known = row["perplexity"] is not None
         outputs = (
             [f"{row['kl']:.4f}", _percent(row["top1"]), f"{row['perplexity']:.3f}", _percent(row["more"])]
@@ -56,7 +69,23 @@ def _table(summary: PromptsSummary) -> Table:
         )
         worst = f"{_percent(row['worst_of_oracle'])} ({row['worst_layer']})"
         cells = [_percent(row["mass"]), _percent(row["of_oracle"]), worst, _percent(row["recall"])]
-        table.add_row(row["budget"] if first else "", row["selector"], *cells, *outputs)
+        length = ([f"{int(row['positions']):,}"] if first else [""]) if several else []
+        table.add_row(*length, row["budget"] if first else "", row["selector"], *cells, *outputs)
+    return table
+
+
+def _needles(summary: PromptsSummary) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    rows = {(row["task"], row["budget"], row["selector"]): row for row in summary.needles}
+    tasks, budgets, selectors = (list(dict.fromkeys(key)) for key in zip(*rows, strict=True))
+    for name in ("task", "density", *selectors):
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for task in tasks:
+        for budget in budgets:
+            own = [rows[task, budget, selector] for selector in selectors]
+            table.add_row(
+                task, budget, *(f"{_percent(row['kept'])} ± {_percent(row['kept_se'])}" for row in own)
+            )
     return table
 
 

@@ -184,7 +184,9 @@ def test_saved_and_loaded_gates_decode_with_the_scores_of_training(
         seen[layer] = gate.score(q[d], pack.positions[d], gate.compress_keys(k[d][None]))
 
     teach(
-        loaded.model, pack, Teacher(pack, training.shape, training.ropes(pack), gated, 16, 0.5, "max", lesson)
+        loaded.model,
+        pack,
+        Teacher(pack, training.shape, training.ropes(pack), gated, 16, 0.5, "max", False, lesson),
     )
     positions = {position for position, _ in recorded.scores}
     assert (
@@ -339,7 +341,9 @@ def test_the_teacher_is_the_model() -> None:
         found.append(k)
 
     pack = Pack.of([a, b])
-    teach(tiny, pack, Teacher(pack, training.shape, training.ropes(pack), (1,), 16, 0.0, "max", lesson))
+    teach(
+        tiny, pack, Teacher(pack, training.shape, training.ropes(pack), (1,), 16, 0.0, "max", False, lesson)
+    )
     for document, d in zip((a, b), pack.documents(), strict=True):
         with torch.no_grad():
             hidden = tiny(document[None], output_hidden_states=True).hidden_states[1]

@@ -44,7 +44,7 @@ def test_the_teacher_is_the_model(family: str) -> None:
     def lesson(layer: int, q: Tensor, k: Tensor, targets: Sequence[Tensor]) -> None:
         assert layer in selecting_layers(model.config) and q.shape[0] == k.shape[0] == len(pack.tokens)
 
-    teacher = Teacher(pack, found.shape, found.ropes(pack), found.trained, BLOCK, 0.5, "max", lesson)
+    teacher = Teacher(pack, found.shape, found.ropes(pack), found.trained, BLOCK, 0.5, "max", False, lesson)
     with torch.no_grad():
         theirs = torch.cat([model(document[None]).logits[0] for document in (A, B)])
         exact = copy.deepcopy(model).double()

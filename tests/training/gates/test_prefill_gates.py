@@ -40,7 +40,7 @@ def documents(*lengths: int) -> list[torch.Tensor]:
 
 
 def written_out(
-    trained: GateTraining, document: torch.Tensor, loss: str
+    trained: GateTraining, document: torch.Tensor, loss: str, kind: str
 ) -> tuple[dict[int, torch.Tensor], int]:
     """By layer, summed over blocks of rows, mean over query heads: from the model's own maps."""
     model: Any = make_tiny("qwen3")
@@ -65,7 +65,8 @@ def written_out(
         for row in range(first, blocks):
             for head in range(4):
                 p = maps[layer][0, head].double()[row * BLOCK : (row + 1) * BLOCK]
-                target = torch.stack([p[:, c * BLOCK : (c + 1) * BLOCK].max() for c in range(row + 1)])
+                pairs = [p[:, c * BLOCK : (c + 1) * BLOCK] for c in range(row + 1)]
+                target = torch.stack([pair.max() if kind == "max" else pair.sum() for pair in pairs])
                 target, mine = target / target.sum(), shares[head, row, : row + 1]
                 one = (
                     ((target - mine) ** 2).sum() if loss == "mse" else (target * (target / mine).log()).sum()
@@ -75,13 +76,13 @@ def written_out(
     return found, blocks - first
 
 
-@pytest.mark.parametrize("loss", ["kl", "mse"])
-def test_loss_and_gradient_are_those_of_whole_maps(loss: str) -> None:
-    trained, other = training(loss=loss, distill=10.0), training(loss=loss)
+@pytest.mark.parametrize(("loss", "kind"), [("kl", "max"), ("mse", "max"), ("kl", "mass")])
+def test_loss_and_gradient_are_those_of_whole_maps(loss: str, kind: str) -> None:
+    trained, other = training(loss=loss, target=kind, distill=10.0), training(loss=loss)
     _, values = trained.loss([Pack.of(documents(*LENGTHS))])
     sums, rows = dict.fromkeys((0, 1), torch.zeros((), dtype=torch.float64)), 0
     for document in documents(*LENGTHS):
-        found, count = written_out(other, document, loss)
+        found, count = written_out(other, document, loss, kind)
         rows += count
         sums = {layer: sums[layer] + found[layer] for layer in sums}
     for layer in (0, 1):
