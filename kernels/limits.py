@@ -67,19 +67,11 @@ class Limits:
             rule, level = "threshold", threshold
         elif mass is not None and mass != 1:
             rule, level = "mass", mass
-        columns = [
-            torch.as_tensor(column, dtype=torch.float32).expand(heads)
-            for column in (blocks, fraction, level, 1.0 if sharpness is None else sharpness)
-        ]
-        each = columns[0].tolist()
-        return cls(
-            torch.stack(columns, dim=1).to(device),
-            rule,
-            sink,
-            int(min(each)),
-            int(max(each)),
-            float(columns[1].max()),
-        )
+        asked = blocks, fraction, level, 1.0 if sharpness is None else sharpness
+        columns = [list(each) if isinstance(each, Sequence) else [each] * heads for each in asked]
+        table = torch.tensor(columns, dtype=torch.float32).t().contiguous()
+        counts = [int(count) for count in columns[0]]
+        return cls(table.to(device), rule, sink, min(counts), max(counts), float(max(columns[1])))
 
     def width(self, pages: int) -> int:
         """Most blocks that a head reads of so many."""

@@ -106,7 +106,7 @@ def test_other_jobs(invoke, sent, words, kind, option):
 def test_no_such_job(invoke, sent):
     assert one_error(invoke("submit", "sweeep", "selector=quest")) == (
         "sweeep: no such job; must be one of run, sweep, pretrain, distill, gates eval, gates shares, "
-        "gates prompts (did you mean 'sweep'?)"
+        "gates calibrate, gates prompts (did you mean 'sweep'?)"
     )
     assert sent == []
 

@@ -14,7 +14,8 @@ from families import FAMILY_NAMES, KINDS, make_family
 from tiny import tiny_tokenizer
 
 from seer_ray.config.options import EngineConfig, SelectorConfig
-from seer_ray.engine import Engine, Request, runner
+from seer_ray.engine import Engine, Request
+from seer_ray.engine import eager as eager_steps
 from seer_ray.engine.request import Progress
 from seer_ray.engine.sequence import Sequence
 
@@ -96,8 +97,8 @@ def test_logits_are_those_of_transformers(
             seen[int(sequence.request.id), sequence.generated] = row
         return sample(rows, sequences)
 
-    sample = runner.sample
-    monkeypatch.setattr(runner, "sample", spy)
+    sample = eager_steps.sample
+    monkeypatch.setattr(eager_steps, "sample", spy)
     assert found(eager(engine_of(family, prefill_chunk=16))) == generated(family)
     logits = expected(family).logits
     difference = float((seen - logits).abs().max())

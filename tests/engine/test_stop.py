@@ -10,7 +10,8 @@ import torch
 from engines import eager, make_engine, request, run, tiny_model, tokens
 from tiny import IM_END, IM_START, tiny_tokenizer
 
-from seer_ray.engine import Completion, Progress, runner
+from seer_ray.engine import Completion, Progress
+from seer_ray.engine import eager as eager_steps
 from seer_ray.engine.sequence import Sequence
 
 Script = Callable[..., Completion]
@@ -33,7 +34,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Script:
         def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[int]:
             return [script[sequence.generated] for sequence in sequences]
 
-        monkeypatch.setattr(runner, "sample", sample)
+        monkeypatch.setattr(eager_steps, "sample", sample)
         item = request("a", tokens(20), len(script), **sampling)
         item = replace(item, progress=Progress(tuple(script[:begun])))
         return run(eager(make_engine()), [item])["a"]
