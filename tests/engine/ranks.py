@@ -45,6 +45,15 @@ CASES = [
     ("g1", "seer"),
     ("biased", "quest"),
 ]
+DRAFTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "quest": ({"name": "quest", "budget": 48}, {"speculate": "4"}),
+    "window": ({"name": "window", "budget": 48}, {"speculate": "3"}),
+    "seer-exact": ({"name": "seer", "budget": 48}, {"speculate": "2", "exact": True}),
+    "seer-graphs": ({"name": "seer", "budget": 48}, {"speculate": "3"}),
+    "ngram": ({"name": "dense"}, {"speculate": "5", "drafter": "ngram"}),
+    "auto": ({"name": "seer", "budget": 48}, {"speculate": "auto", "drafter": "both"}),
+}
+"""By case: what drafts, and how."""
 EXACT = ("g2", "seer")
 """Case that is also decoded with ``exact``, two requests alone and all together."""
 
@@ -62,18 +71,28 @@ class Stoppable(Engine):
 
 
 def engine_of(model: str, selector: str, group: Group = ALONE, exact: bool = False) -> Stoppable:
+    said = SelectorConfig(**({"name": selector} | SELECTORS[selector]))
+    return _engine(model, group, said, selector.endswith("graphs"), exact=exact)
+
+
+def drafting(case: str, group: Group = ALONE) -> Stoppable:
+    """One that speculates."""
+    selector, settings = DRAFTED[case]
+    return _engine("g2", group, SelectorConfig(**selector), case.endswith("graphs"), **settings)
+
+
+def _engine(model: str, group: Group, selector: SelectorConfig, graphs: bool, **said: Any) -> Stoppable:
     made: Any = make_tiny(**MODELS[model])
     if group.size > 1:
         shard_model(made, group)
     cpu = torch.device("cpu")
     loaded = Sharded(made, tiny_tokenizer(), made.config, model, torch.float32, cpu, None, group)
-    settings = EngineConfig(
-        block_size=16, max_batch=3, prefill_chunk=64, exact=exact, tensor_parallel=group.size
-    )
-    engine = Stoppable(loaded, settings, SelectorConfig(**({"name": selector} | SELECTORS[selector])))
-    if selector.endswith("graphs") and group.size > 1:  # the step that a GPU captures
+    settings = EngineConfig(block_size=16, max_batch=3, prefill_chunk=64, tensor_parallel=group.size, **said)
+    engine = Stoppable(loaded, settings, selector)
+    if graphs and group.size > 1:  # the step that a GPU captures
         runner = engine.runner
         runner.captured = DecodeGraphs(loaded, runner.decoder, settings.max_batch, lambda step: step)
+        runner.speculator = runner._speculator()
     return engine
 
 
@@ -85,6 +104,14 @@ def requests() -> list[Any]:
     found.append(request("r", tokens(55, seed=5), 20, temperature=1.0, repetition_penalty=1.2))
     found[1] = replace(found[1], record=True)
     return found
+
+
+def repeating() -> list[Any]:
+    """The same, half of them with a prompt in which n-grams find something."""
+    return [
+        replace(item, prompt=item.prompt[:12] * 4) if index % 2 == 0 else item
+        for index, item in enumerate(requests())
+    ]
 
 
 def decode(engine: Any, wanted: list[Any]) -> dict[str, Any]:
@@ -131,6 +158,7 @@ def rank(number: int, meeting: socket.socket, folder: str) -> None:
         item.id: together(engine_of(*EXACT, group, exact=True), [item]) for item in requests()[2:4]
     }
     made["exact"] = together(engine_of(*EXACT, group, exact=True), requests())
+    made["drafts"] = {case: together(drafting(case, group), repeating()) for case in DRAFTED}
     if number == 0:
         torch.save(made, f"{folder}/made.pt")
     dist.destroy_process_group()
@@ -149,7 +177,8 @@ def together(engine: Stoppable, wanted: list[Any], then: SelectorConfig | None =
             with refused:
                 leader.configure(replace(engine.settings, kv_memory=memory), then)
     found = decode(leader, wanted)
-    found["bytes"] = leader.stats()["decode_bytes"]
+    stats = leader.stats()
+    found["bytes"], found["drafted"] = stats["decode_bytes"], stats.get("drafted", 0)
     with contextlib.suppress(StopIteration):
         leader._all("stop")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from engine.ranks import CASES, decode, engine_of, logits, rank, requests
+from engine.ranks import CASES, DRAFTED, decode, drafting, engine_of, logits, rank, repeating, requests
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine.parallel import follow
@@ -32,7 +32,7 @@ def test_two_ranks_decode_what_one_process_does(case: tuple[str, str], made: dic
     found = dict(made[case])
     engine = engine_of(*case)
     expected = decode(engine, requests())
-    read = found.pop("bytes")
+    read, _ = found.pop("bytes"), found.pop("drafted")
     assert found == expected
     assert len(found) == 6 and found["p0"][2] == "abort" and found["p1"][-1]
     # Both ranks read the embeddings of the vocabulary and the norms whole, the rest between them.
@@ -42,8 +42,32 @@ def test_two_ranks_decode_what_one_process_does(case: tuple[str, str], made: dic
 
 def test_settings_change_on_all_ranks(made: dict[Any, Any]) -> None:
     found = dict(made["configured"])
-    del found["bytes"]
+    del found["bytes"], found["drafted"]
     assert found == decode(engine_of("g2", "quest"), requests())
+
+
+@pytest.fixture(scope="module")
+def dense() -> dict[str, Any]:
+    """By one process, one token a step."""
+    return decode(engine_of("g2", "dense"), repeating())
+
+
+@pytest.mark.parametrize("case", DRAFTED)
+def test_two_ranks_that_speculate_decode_what_dense_steps_of_one_do(
+    case: str, made: dict[Any, Any], dense: dict[str, Any]
+) -> None:
+    """Of the chain that is given up after so many steps what both have come to."""
+    found = dict(made["drafts"][case])
+    del found["bytes"]
+    assert found.pop("drafted") > 10
+    for id, (tokens, text, reason, error, _, available, _, trace) in found.items():
+        known = dense[id]
+        if id == "p0":
+            assert reason == "abort" and tokens[: len(known[0])] == known[0][: len(tokens)] != []
+            continue
+        assert (tokens, text, reason, error, available, trace) == (*known[:4], known[5], known[7])
+    if case != "auto":  # whose lengths are those of its own clock
+        assert found == decode(drafting(case), repeating())
 
 
 @pytest.mark.parametrize("model_type", OURS)

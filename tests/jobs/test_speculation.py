@@ -1,0 +1,77 @@
+"""A job that is killed again and again, and goes on with other drafts each time. Real Ray and engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster.test_faults import SAME
+from jobs.conftest import MakeConfig
+
+from seer_ray.cluster.worker import build_engine
+from seer_ray.config.errors import Interrupted
+from seer_ray.config.options import RunConfig
+from seer_ray.jobs import run as run_job
+from seer_ray.results.folder import RunFolder
+from seer_ray.status.live import LiveStats, NullReporter
+
+COLUMNS = [column for column in SAME if column != "attended_kv"]  # what drafts read is counted, too
+DRAFTS: tuple[tuple[str, str, str], ...] = (
+    ("4", "selector", "quest"),
+    ("2", "both", "window"),
+    ("auto", "ngram", "dense"),
+    ("0", "selector", "dense"),
+)
+"""One after the other: engine.speculate, engine.drafter, selector.name."""
+
+
+class Killer(NullReporter):
+    """Kills the worker with SIGKILL at so many new tokens, and presses Ctrl-C at twice as many."""
+
+    def __init__(self, pid: Path, tokens: int) -> None:
+        self.pid, self.tokens = pid, tokens
+        self.killed = self.stopped = False
+
+    def update(self, live: LiveStats) -> None:
+        if not self.killed and live.new_tokens >= self.tokens:
+            self.killed = True
+            os.kill(int(self.pid.read_text()), signal.SIGKILL)
+        elif not self.stopped and live.new_tokens >= 2 * self.tokens:
+            self.stopped = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_rows_are_those_of_an_undisturbed_dense_run(letters: MakeConfig, tmp_path: Path) -> None:
+    def build(config: RunConfig) -> Any:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        return build_engine(config)
+
+    def rows(config: RunConfig) -> list[dict[str, Any]]:
+        table = RunFolder.view(f"{config.results.folder}/{config.name}").read()
+        found = table.select(COLUMNS).to_pylist()
+        return sorted(found, key=lambda row: (row["problem_id"], row["sample"]))
+
+    config = letters(tokens=240, name="dense")
+    config.engine.block_size, config.engine.max_batch, config.engine.exact = 16, 4, True
+    config.sampling.temperature, config.sampling.top_p = 0.6, 0.95
+    config.cluster.num_cpus = 0.5
+    config.selector.name, config.selector.budget = "dense", 48
+    run_job.main(config)
+    expected = rows(config)
+    assert len(expected) == 6 and not any(row["error"] for row in expected)
+    config.name = "drafted"
+    for speculate, drafter, selector in DRAFTS[:-1]:
+        config.engine.speculate, config.engine.drafter, config.selector.name = speculate, drafter, selector
+        killer = Killer(tmp_path / "pid", 120)
+        with pytest.raises(Interrupted):
+            run_job.main(config, killer, build)
+        assert killer.killed
+    config.engine.speculate, config.engine.drafter, config.selector.name = DRAFTS[-1]
+    summary = run_job.main(config)
+    assert rows(config) == expected
+    assert summary.metrics["rows/total"] == 6
