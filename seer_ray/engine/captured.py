@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class Size(NamedTuple):
     """Of the page table's rows, those that are looked at."""
 
 
+T = TypeVar("T")
 Step = Callable[[], None]
 Capture = Callable[[Step], Step]
 """From a step to what runs it, this time and again."""
@@ -68,6 +69,7 @@ class CapturedSteps(ABC):
         decoder: cache, plan and selectors.
         max_batch: most sequences of a step.
         capture: how; what returns what it is given runs the same step uncaptured.
+        dense: every layer reads everything, whatever its selector.
     """
 
     waits = False
@@ -75,11 +77,15 @@ class CapturedSteps(ABC):
     cheap = False
     """A capture costs no more than a step: there may be one for whatever comes."""
 
-    def __init__(self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture) -> None:
-        self.loaded, self.decoder, self.capture = loaded, decoder, capture
+    def __init__(
+        self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture, dense: bool = False
+    ) -> None:
+        self.loaded, self.decoder, self.capture, self.dense = loaded, decoder, capture, dense
         self.vocabulary: int = loaded.model.config.vocab_size
         self.failure: str | None = None
         """Why a capture has failed: then there are no more."""
+        self.captures = 0
+        """That were tried: a step in which one is takes longer."""
         self.captured: dict[Hashable, Step] = {}
         """By what is the same in all steps of a capture. The one used last comes last."""
         self._selections: dict[Hashable, Selections] = {}
@@ -124,7 +130,7 @@ class CapturedSteps(ABC):
         size = self.sizes(rows, max(sequence.cached for sequence in sequences) // self.decoder.cache.block)
         self.ready(size, needs)
         self._fill(sequences)
-        began = Mark(device)
+        began, captures = Mark(device), self.captures
         selections = self.run(sequences, size, needs)
         self._given.copy_(self._sampled)
         watch = None
@@ -145,7 +151,11 @@ class CapturedSteps(ABC):
             spelled = asked.spell(scores) if asked is not None and scores is not None else {}
             return Made(tokens, found[:, 1:], spelled, watch.attended() if watch is not None else {})
 
-        return Flight(sequences, began, out.there, read)
+        return Flight(sequences, began, out.there, read, first=self.captures > captures)
+
+    def densely(self) -> Self:
+        """The steps of the same model and cache in which every layer reads everything."""
+        return type(self)(self.loaded, self.decoder, len(self._seen_of), self.capture, dense=True)
 
     def prepare(self) -> None:  # noqa: B027
         """Before any request: captures what can be known to come."""
@@ -175,16 +185,21 @@ class CapturedSteps(ABC):
         self.captured[form] = again
         again()
 
-    def keep(self, kind: type, most: int) -> None:
-        """Of the captures with forms of this kind those that were used last."""
+    def keep(self, kind: type[T], most: int, size: Callable[[T], int] = lambda form: 1) -> None:
+        """Of the captures with forms of this kind those that were used last, of ``most`` in size together."""
         forms = [form for form in self.captured if isinstance(form, kind)]
-        for oldest in forms[: max(0, len(forms) - most)]:
+        over = sum(map(size, forms)) - most
+        for oldest in forms:
+            if over <= 0:
+                break
+            over -= size(oldest)
             del self.captured[oldest]
             self._selections.pop(oldest, None)
 
     def _capture(self, form: Hashable, step: Step) -> Step | None:
         if self.failure is not None:
             return None
+        self.captures += 1
         try:
             return self.capture(step)
         except torch.OutOfMemoryError:
@@ -247,7 +262,8 @@ class CapturedSteps(ABC):
         rows = slots.clamp(min=0)
         tables = [torch.where(live, table[:, :pages][rows], 0) for table in cache.tables]
         states = torch.where(slots >= 0, slots, cache.states.nobody) if cache.states is not None else None
-        step = DecodePass(self.decoder, tables, positions, None if fills else [], selections, states)
+        completed: list[tuple[int, int]] | None = None if fills else []
+        step = DecodePass(self.decoder, tables, positions, completed, selections, states, self.dense)
         self._hidden[:count] = forward_tokens(self.loaded.model, ids, step)
         self._out[:count, 1:] = step.tokens_read()
 

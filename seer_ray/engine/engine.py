@@ -235,10 +235,13 @@ class Engine:
             self.runner.prefill(scheduled.prefill)
             self._totals.prefilled(begun, Mark(self.runner.device))
         launched, verified = None, None
-        if scheduled.decode and self.runner.speculator is not None:
-            verified = self.runner.speculate(scheduled.decode, self.scheduler.lengthen)
-        elif scheduled.decode:
-            launched = self.runner.launch(scheduled.decode, ahead)
+        if scheduled.decode:
+            speculator = self.runner.speculator
+            chosen = speculator.choose(scheduled.decode) if speculator is not None else None
+            if chosen is not None:
+                verified = self.runner.speculate(chosen, self.scheduler.lengthen)
+            else:
+                launched = self.runner.launch(scheduled.decode, ahead)
         self.scheduler.commit(scheduled)
         before, self._flight = self._flight, launched
         if before is not None:
@@ -278,6 +281,8 @@ class Engine:
             if self._flight is not None and self._flight.drop(sequence):
                 sequence.cached -= 1
             self._outbox.append(self._complete(sequence))
+        if self.runner.speculator is not None:
+            self._totals.drafts.add(0, 0, 0.0, 0.0)
         self._count_decode(flight.seconds)
 
     def _accept(self, verified: Verified) -> None:

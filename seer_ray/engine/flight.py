@@ -77,6 +77,7 @@ class Flight:
         ended: after it.
         read: waits for the device.
         passes: times that the weights were read.
+        first: something was captured on the way, so that it took longer than others of its size.
     """
 
     def __init__(
@@ -86,13 +87,14 @@ class Flight:
         ended: Mark,
         read: Callable[[], Made],
         passes: int = 1,
+        first: bool = False,
     ) -> None:
         self.sequences = sequences
         self.positions = [sequence.cached for sequence in sequences]
         """Of the tokens that the rows were given."""
         self._dropped: set[Sequence] = set()
         self._began, self._ended, self._read = began, ended, read
-        self.passes = passes
+        self.passes, self.first = passes, first
 
     def drop(self, sequence: Sequence) -> bool:
         """Nobody is to see what comes of a sequence's row. Whether it has one."""

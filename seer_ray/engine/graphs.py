@@ -87,9 +87,14 @@ class DecodeGraphs(CapturedSteps):
     memory of their own, are captured when the first such step comes."""
 
     def __init__(
-        self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture | None = None
+        self,
+        loaded: LoadedModel,
+        decoder: Decoder,
+        max_batch: int,
+        capture: Capture | None = None,
+        dense: bool = False,
     ) -> None:
-        super().__init__(loaded, decoder, max_batch, capture or CudaCapture())
+        super().__init__(loaded, decoder, max_batch, capture or CudaCapture(), dense)
         self.buckets = buckets(max_batch)
         self.widths = widths(decoder.cache.max_pages, decoder.cache.block)
 

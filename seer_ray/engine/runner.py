@@ -30,7 +30,7 @@ from seer_ray.engine.rehearsal import largest_decode, largest_prefill
 from seer_ray.engine.scheduler import Chunk, Schedule, Scheduler
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.sizing import Sizes, fit
-from seer_ray.engine.speculation.speculator import Room, Speculator, Verified
+from seer_ray.engine.speculation.speculator import Chosen, Room, Speculator, Verified
 from seer_ray.engine.states import StateSlots
 from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.kernels import compiled
@@ -181,8 +181,10 @@ class Runner:
 
     def leads(self, sequences: list[Sequence]) -> bool:
         """Whether their step can be launched before the last one is read: captured, no form to keep to, and
-        one token of each."""
-        if self.speculator is not None or self.uncaptured is not None:
+        one token of each, for certain."""
+        if self.uncaptured is not None or (
+            self.speculator is not None and not self.speculator.rests(sequences)
+        ):
             return False
         return not Needs.of(sequences).guided
 
@@ -190,6 +192,10 @@ class Runner:
     def launch(self, sequences: list[Sequence], ahead: bool) -> Flight:
         """One step of each sequence. ``ahead``: the next one may be launched before this one is read."""
         self.cache.place(sequences)
+        if self.speculator is not None:
+            assert self.speculator.plain is not None
+            self.steps["captured"] += 1
+            return self.speculator.plain.launch(sequences, ahead)
         if self.captured is not None and self.captured.failure is None:
             self.steps["captured"] += 1
             return self.captured.launch(sequences, ahead)
@@ -200,12 +206,15 @@ class Runner:
     def collect(self, flight: Flight) -> list[tuple[Sequence, int, bytes]]:
         """Waits for a step: tokens and log-probabilities of those that made one. Counts what they read."""
         made, rows = flight.results()
+        if self.speculator is not None:
+            self.speculator.stepped(flight)
         if not rows:
             return []
         lengths = np.array(flight.positions, np.int64)[rows] + 1
         available = self.cache.heads * self.loaded.group.size * self.cache.readable(lengths)
         read = made.read[rows]
-        self._bytes_read += self.step_bytes.of(int(read.sum()), lengths, flight.passes)
+        ranked = lengths if self.speculator is None else lengths[:0]
+        self._bytes_read += self.step_bytes.of(int(read.sum()), ranked, flight.passes)
         found = []
         for row, of_row, could in zip(rows, read, available.tolist(), strict=True):
             sequence = flight.sequences[row]
@@ -216,11 +225,11 @@ class Runner:
         return found
 
     @torch.inference_mode()
-    def speculate(self, sequences: list[Sequence], room: Room) -> Verified:
+    def speculate(self, chosen: Chosen, room: Room) -> Verified:
         """Drafts for each sequence, and what dense decoding says to them; ``room`` gives pages for drafts."""
         assert self.speculator is not None
         self.steps["captured" if self.uncaptured is None else "eager"] += 1
-        verified = self.speculator.run(sequences, room, lambda: self.cache.place(sequences))
+        verified = self.speculator.run(chosen, room, lambda: self.cache.place(chosen.sequences))
         self._bytes_read += verified.bytes_read
         return verified
 

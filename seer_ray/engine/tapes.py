@@ -36,10 +36,16 @@ class DecodeTapes(CapturedSteps):
     waits = cheap = True
 
     def __init__(
-        self, loaded: LoadedModel, decoder: Decoder, max_batch: int, capture: Capture = record
+        self,
+        loaded: LoadedModel,
+        decoder: Decoder,
+        max_batch: int,
+        capture: Capture = record,
+        dense: bool = False,
     ) -> None:
         states = decoder.cache.states
-        super().__init__(loaded, decoder, max_batch, capture if states is None else undone(capture, states))
+        how = capture if states is None else undone(capture, states)
+        super().__init__(loaded, decoder, max_batch, how, dense)
 
     def sizes(self, rows: int, last: int) -> Size:
         """See ``CapturedSteps``."""

@@ -12,12 +12,16 @@ import pytest
 import torch
 from engines import around_pages, kv_memory, make_engine, request, run, thinking, tokens
 from tape import Capture
+from tiny import tiny_tokenizer
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.engine import Completion, Engine, Progress, Request, Structure
 from seer_ray.engine.graphs import DecodeGraphs
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.speculation.drafting import Drafts, DraftSteps
+from seer_ray.engine.speculation.policy import Lengths, Row
+from seer_ray.engine.speculation.verifier import Form as VerifyForm
+from seer_ray.engine.tapes import Form as DecodeForm
 
 EXACT = pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
 WAYS: tuple[dict[str, Any], ...] = (
@@ -110,6 +114,117 @@ def test_captured_as_on_a_gpu() -> None:
     assert capture.captures == 2 * len(runner.captured.all_sizes()) + len(runner.captured.buckets)
     assert results(engine, requests) == expected
     assert engine.slow is None and capture.replays > 100
+
+
+class AnyLengths(Lengths):
+    """Decides by chance: lengths, plain steps, and for how long there are such."""
+
+    draw: random.Random
+    rest = 0
+
+    def choose(self, rows: Seq[Row]) -> list[int]:
+        drafts = self.draw.random() < 0.5
+        self.rest = 0 if drafts else self.draw.randrange(5)
+        return [self.draw.randrange(row.most + 1) if drafts else 0 for row in rows]
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["tapes", "graphs"])
+@pytest.mark.parametrize("drafter", ["selector", "both", "ngram"])
+def test_passes_that_draft_nothing_are_dense_steps_launched_ahead(drafter: str, graphs: bool) -> None:
+    """Among passes that do, in any order; watched chains tell the same."""
+    requests = around_pages(*WAYS)
+    requests[3] = replace(requests[3], record=True)
+    expected, expected_trace = traced(make_engine(), requests)
+    selector = "dense" if drafter == "ngram" else "seer"
+    engine = make_engine(selector=selector, budget=64, speculate="auto", drafter=drafter)
+    runner, capture = engine.runner, Capture()
+    if graphs:
+        runner.captured = DecodeGraphs(runner.loaded, runner.decoder, runner.max_batch, capture)
+        runner.speculator = runner._speculator()
+        runner.warm_up()
+    speculator: Any = runner.speculator
+    speculator._lengths.__class__, speculator._lengths.draw = AnyLengths, random.Random(3)
+    engine.overlap = True
+    ahead = []
+    leads = runner.leads
+    runner.leads = lambda rows: ahead.append(leads(rows)) or ahead[-1]  # type: ignore[func-returns-value]
+    found, trace = traced(engine, requests)
+    assert found == expected and trace == expected_trace
+    stats = engine.stats()
+    assert sum(ahead) > 20 and (stats["verify_passes"] > 10 or drafter == "ngram")  # which find little here
+    assert stats["plain_passes"] > sum(ahead) and stats["eager_steps"] == 0
+
+
+def traced(engine: Engine, requests: Seq[Request]) -> tuple[dict[str, tuple[Any, ...]], list[bytes]]:
+    for item in requests:
+        engine.submit(item)
+    done, trace = {}, []
+    for delta in engine.stream():
+        trace += delta.trace
+        if delta.completion is not None:
+            done[delta.request_id] = result(delta.completion)
+    engine.scheduler.check()
+    return done, trace
+
+
+def test_a_chain_that_is_given_up_in_the_midst_of_drafts() -> None:
+    """Its pages are free, and its mates go on."""
+    requests = [request(f"{n}/0", tokens(20 + n, seed=n), 40) for n in range(3)]
+    expected = results(make_engine(), requests)
+    engine = make_engine(selector="seer", budget=64, speculate="4")
+    for item in requests:
+        engine.submit(item)
+    for _ in range(5):
+        engine.step()
+    engine.abort("1/0")
+    done = {completion.request.id: result(completion) for completion in engine.run()}
+    given_up = done.pop("1/0")
+    assert given_up[2] == "abort" and given_up[0] == expected.pop("1/0")[0][: len(given_up[0])] != []
+    assert done == expected
+    engine.scheduler.check()
+    assert all(pool.used == 0 for pool in engine.scheduler.pools)
+
+
+@EXACT
+@pytest.mark.parametrize("end", ["token", "text", "length"])
+def test_an_end_within_a_draft_is_the_end(exact: bool, end: str) -> None:
+    """Wherever in a draft it is: an end token, a stop string over two tokens, a limit of few tokens. All
+    drafts are right, so that what follows the end was drafted, too."""
+    prompts = [tokens(length, seed=length) for length in (1, 2, 15, 17)]
+    (free,) = (results(make_engine(exact=exact), [request(f"{n}/0", p, 12) for n, p in enumerate(prompts)]),)
+    requests = []
+    for n, prompt in enumerate(prompts):
+        made = free[f"{n}/0"][0]
+        for place in range(1, 8):
+            said: dict[str, Any] = {}
+            if end == "token":
+                said["eos_token_ids"] = (made[place],)
+            elif end == "text":
+                said["stop"] = (tiny_tokenizer().decode(made[place - 1 : place + 1]),)
+            new = place if end == "length" else 12
+            requests.append(request(f"{n}-{place}/0", prompt, new, **said))
+    expected = results(make_engine(exact=exact), requests)
+    engine = make_engine(selector="quest", budget=1024, exact=exact, speculate="5")
+    assert results(engine, requests) == expected
+    assert len({len(each[0]) for each in expected.values()}) > 5
+    assert {each[2] for each in expected.values()} >= ({"length"} if end == "length" else {"stop"})
+
+
+def test_drafts_are_cut_where_pages_run_out() -> None:
+    """Nobody gives way for a draft: it is as long as there are pages for."""
+    requests = [request(f"{n}/0", tokens(13, seed=n), 30) for n in range(2)]
+    expected = results(make_engine(), requests)
+    memory = kv_memory(
+        make_engine(selector="quest", budget=1024), 6
+    )  # three for each chain, which are just enough
+    done = run(make_engine(selector="quest", budget=1024, speculate="7", kv_memory=memory), requests)
+    assert {id: result(each) for id, each in done.items()} == expected
+    assert not any(each.preemptions for each in done.values())
+
+
+def test_captures_are_told_apart() -> None:
+    """One row, one page, a page that fills; and one row, one token, one page, none that fills."""
+    assert DecodeForm(1, 1, True, False) != VerifyForm(1, 1, 1, False)
 
 
 def test_forms() -> None:

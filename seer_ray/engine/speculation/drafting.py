@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class Drafts(NamedTuple):
     seconds: float
     """That the device took for the steps."""
     steps: int
+    first: bool
+    """See ``Flight``."""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Drafter:
     """Of sparse steps."""
     proposed: bool = False
     """The next draft is one of n-grams."""
+    _idle: tuple[int, list[int]] = (0, [])
+    """What n-grams proposed last, from which token on, while nobody has drafted it."""
 
     @property
     def chance(self) -> Chance:
@@ -56,13 +61,31 @@ class Drafter:
         self.proposed = False
         if self.ngrams is None or most < 1:
             return []
-        self.ngrams.extend(sequence.tokens[len(self.ngrams) :])
+        tokens = sequence.tokens
+        self.ngrams.extend(tokens[len(self.ngrams) :])
         assert self.found is not None
+        self._judge(tokens, self.found)
+        draft = self.ngrams.propose(most)
+        self._idle = len(tokens), draft
         if self.stepped is not None and self.found.value < NEAR * self.stepped.value:
             return []
-        draft = self.ngrams.propose(most)
         self.proposed = bool(draft)
         return draft
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        """So many tokens of its draft were right."""
+        self.chance.take(drafted, accepted)
+        if self.proposed:
+            self._idle = 0, []
+
+    def _judge(self, tokens: list[int], found: Chance) -> None:
+        """A proposal that was not drafted, by the tokens that have come: it costs nothing to know whether it
+        would have been right, and what is never drafted would never be known to be."""
+        begin, draft = self._idle
+        draft = draft[: len(tokens) - begin]
+        if draft:
+            right = (ours == theirs for ours, theirs in zip(draft, tokens[begin:], strict=False))
+            found.take(len(draft), sum(takewhile(bool, right)))
 
 
 class DraftSteps:
@@ -85,10 +108,14 @@ class DraftSteps:
         """
         known = [(row.cached, len(row.tokens)) for row in rows]
         flights: list[tuple[list[int], Flight]] = []
+        # One way for all steps, though a capture fails in one: the tokens of those before it are not read.
+        captured = self._captured
+        if captured is not None and captured.failure is not None:
+            captured = None
         try:
             for step in range(max(lengths, default=0)):
                 some = [index for index, length in enumerate(lengths) if length > step]
-                flights.append((some, self._step([rows[index] for index in some], flights)))
+                flights.append((some, self._step([rows[index] for index in some], flights, captured)))
                 for index in some:
                     rows[index].cached += 1
             return self._read(len(rows), flights)
@@ -97,10 +124,14 @@ class DraftSteps:
                 row.cached = cached
                 del row.tokens[count:]
 
-    def _step(self, rows: list[Sequence], before: list[tuple[list[int], Flight]]) -> Flight:
+    def _step(
+        self,
+        rows: list[Sequence],
+        before: list[tuple[list[int], Flight]],
+        captured: CapturedSteps | None,
+    ) -> Flight:
         needs = replace(Needs.of(rows), logprobs=False, recorded=False)
-        captured = self._captured
-        if captured is not None and captured.failure is None:
+        if captured is not None:
             # As many rows as the first step had: one capture for all.
             count = len(before[0][0]) if before else len(rows)
             return captured.launch(rows, True, needs, count)
@@ -118,4 +149,4 @@ class DraftSteps:
                 tokens[index].append(token)
             read[some] += made.read[: len(some)]
             seconds += flight.seconds
-        return Drafts(tokens, read, seconds, len(flights))
+        return Drafts(tokens, read, seconds, len(flights), any(flight.first for _, flight in flights))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_ray.engine.speculation.times import StepTime
+from seer_ray.engine.speculation.times import EARLY, EVERY, StepTime
 
 Array = NDArray[np.int64]
 
@@ -25,12 +25,14 @@ GAIN = 1.015
 """Another length must be so many times as fast before it is taken."""
 SHARE = 0.008
 """Of the time, that trying other lengths may cost."""
-HELD = 4
-"""Passes for which a decision holds."""
+HELD, RESTED = 4, 16
+"""Passes for which a decision holds, and for which one to draft nothing does: those look at nothing."""
 FRESH = 16
 """Rounds for which a length that was tried is not tried again."""
 TRIED = (0, 2, 4, 7)
 """Lengths that are tried; what others take is between them."""
+SURE = 4, 2
+"""Measurements of plain steps, and of others, before anything is decided by them: the first ones are slow."""
 USUAL = 4
 """Length that is measured first."""
 KEEN, FARTHEST_OFF = 0.2, 0.15
@@ -94,27 +96,44 @@ class Lengths:
         self._chosen = self._asked = 0
         self._held: list[int] = []
         """Lengths of the rows for so many more passes: deciding takes the host longer."""
-        self._left, self._known = 0, False
+        self._left, self._known, self._rest = 0, False, 0
         self._trial: tuple[float, float] | None = None
         """Of a length that is being tried: seconds a token of the best one, and tokens expected."""
 
+    @property
+    def rest(self) -> int:
+        """After ``choose``: so many passes of these rows behind the one to come draft nothing either."""
+        return self._rest
+
     def choose(self, rows: Sequence[Row]) -> list[int]:
         """Draft tokens of each row in the pass to come; all 0: a plain step."""
-        self._trial = None
-        if not self._auto or not rows:
+        self._trial, self._rest = None, 0
+        if not self._auto or not any(row.most for row in rows):
+            self._asked = self._left = 0
             return [min(self._longest, row.most) for row in rows]
         self._left -= 1
         if self._left > 0 and len(self._held) == len(rows):
             return [min(length, row.most) for length, row in zip(self._held, rows, strict=True)]
         batch = _Batch(rows)
         longest = min(self._longest, int(batch.most.max()))
-        self._asked = self._best(batch, longest) if longest else 0
+        self._asked = self._best(batch, longest)
         lengths = self._trimmed(batch, self._asked)
         # For rows that have no draft now n-grams may find one then.
         self._held = [length if row.most else self._asked for length, row in zip(lengths, rows, strict=True)]
         # What is tried is tried once, and what is not known yet is looked at again.
-        self._left = HELD if self._known and self._trial is None and longest else 0
+        self._left = HELD if self._known and self._trial is None else 0
+        if self._left and not self._asked:
+            self._rest = RESTED
         return lengths
+
+    def stepped(self, contexts: Sequence[int], seconds: float) -> None:
+        """What a plain step took, of rows with so many tokens in the cache."""
+        if not self._auto or not contexts:
+            return
+        self._round += 1
+        if self._plain.measured <= EARLY or self._round % EVERY == 0:
+            self._plain.take(seconds, len(contexts), sum(contexts))
+        self._tell(0, seconds)
 
     def took(self, rows: Sequence[Row], lengths: Sequence[int], draft_s: float, verify_s: float) -> None:
         """What a pass took.
@@ -125,32 +144,36 @@ class Lengths:
             draft_s: of all draft steps; 0: there were none.
             verify_s: of the pass that verified, or of the plain step.
         """
-        if not self._auto or not rows:
+        if not any(lengths):
+            self.stepped([row.context for row in rows], verify_s)
+        if not self._auto or not any(lengths):
             return
         self._round += 1
         batch, drafted = _Batch(rows), np.array(lengths)
-        if (longest := int(drafted.max())) == 0:
-            self._plain.take(verify_s, *batch.plain)
-        else:
-            if steps := batch.steps(drafted):
-                self._draft.take(draft_s / steps, *batch.drafting)
-            size = batch.verified(drafted)
-            self._verify.take(verify_s, *size)
-            before = self._beside.get(longest, 1.0)
-            off = verify_s / self._verify.expected(*size) - before
-            self._beside[longest] = before + KEEN * min(max(off, -FARTHEST_OFF), FARTHEST_OFF)
+        if steps := batch.steps(drafted):
+            self._draft.take(draft_s / steps, *batch.drafting)
+        size, longest = batch.verified(drafted), int(drafted.max())
+        self._verify.take(verify_s, *size)
+        before = self._beside.get(longest, 1.0)
+        off = verify_s / self._verify.expected(*size) - before
+        self._beside[longest] = before + KEEN * min(max(off, -FARTHEST_OFF), FARTHEST_OFF)
+        self._tell(longest, draft_s + verify_s)
+
+    def _tell(self, longest: int, seconds: float) -> None:
+        """A pass is over, with drafts of that length at most."""
         for length in {longest, self._asked}:
             self._seen[length] = self._round
-        self._credit += SHARE * (draft_s + verify_s)
+        self._credit += SHARE * seconds
         if self._trial is not None:
             pace, tokens = self._trial
-            self._credit -= max(0.0, draft_s + verify_s - tokens * pace)
+            self._credit -= max(0.0, seconds - tokens * pace)
 
     def _best(self, batch: _Batch, longest: int) -> int:
         some = min(USUAL, longest)
-        if self._plain.measured < 2:
+        plainly, others = SURE
+        if self._plain.measured < plainly:
             return 0
-        if self._verify.measured < 2 or (self._draft.measured < 2 and batch.drafting[0] > 0):
+        if self._verify.measured < others or (self._draft.measured < others and batch.drafting[0] > 0):
             return some
         self._known = True
         rates = [self._rate(batch, length) for length in range(longest + 1)]

@@ -16,7 +16,7 @@ from seer_ray.config.speculating import longest_draft
 from seer_ray.engine.bandwidth import StepBytes
 from seer_ray.engine.captured import CapturedSteps
 from seer_ray.engine.eager import EagerSteps
-from seer_ray.engine.flight import Mark
+from seer_ray.engine.flight import Flight, Mark
 from seer_ray.engine.needs import GUIDED
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.speculation.drafting import Drafter, Drafts, DraftSteps
@@ -78,6 +78,17 @@ class Row:
         return Taken(accepted, done, made)
 
 
+class Chosen(NamedTuple):
+    """Of the pass to come, by row."""
+
+    sequences: Seq[Sequence]
+    rows: list[Choice]
+    found: list[list[int]]
+    """What n-grams propose."""
+    lengths: list[int]
+    """Tokens that are to be drafted."""
+
+
 class Verified(NamedTuple):
     """What came of a pass, and what it took."""
 
@@ -130,24 +141,45 @@ class Speculator:
         self._drafting = DraftSteps(eager, captured, self._layers)
         self._verifier = Verifier(eager, captured, self.longest + 1, max_batch)
         self._bytes = StepBytes(eager.loaded, decoder)
+        self._captured, self._rest = captured, (0, 0)
+        self.plain = self._plain()
+        """Steps of passes in which nothing is drafted; None: those are verified as all are."""
 
-    def run(self, sequences: Seq[Sequence], room: Room, place: Callable[[], None]) -> Verified:
+    def rests(self, sequences: Seq[Sequence]) -> bool:
+        """Nothing is drafted in their next pass, whatever the one before it brings."""
+        left, rows = self._rest
+        return left > 0 and len(sequences) == rows
+
+    def choose(self, sequences: Seq[Sequence]) -> Chosen | None:
+        """What is drafted for those that are to be decoded; None: nothing, and a step of ``plain``."""
+        if self.rests(sequences):
+            self._rest = self._rest[0] - 1, self._rest[1]
+            return None
+        found = [self._look(sequence) for sequence in sequences]
+        lengths, rest = self._choose([row for row, _ in found])
+        if self.plain is None or any(lengths):
+            rest = 0
+        self._rest = rest, len(sequences)
+        if self.plain is not None and not any(lengths):
+            return None
+        return Chosen(sequences, [row for row, _ in found], [draft for _, draft in found], lengths)
+
+    def run(self, chosen: Chosen, room: Room, place: Callable[[], None]) -> Verified:
         """One pass.
 
         Args:
-            sequences: to be decoded, with a page for the next token.
+            chosen: rows that have a page for the next token.
             room: gives pages for drafts, as far as there are any.
             place: brings the page tables up to date.
         """
-        found = [self._look(sequence, room) for sequence in sequences]
-        rows = [row for row, _ in found]
-        lengths = self._choose(rows)
+        sequences, rows, found, _ = chosen
+        lengths = [self._fitting(*each, room) for each in zip(sequences, chosen.lengths, strict=True)]
         place()
         stepped = [0 if row.found else length for row, length in zip(rows, lengths, strict=True)]
-        drafts = self._drafting.run(sequences, stepped)
+        drafts, captures = self._drafting.run(sequences, stepped), self._captures
         tokens = [
             proposed[:length] if row.found else drafted
-            for (row, proposed), drafted, length in zip(found, drafts.tokens, lengths, strict=True)
+            for row, proposed, drafted, length in zip(rows, found, drafts.tokens, lengths, strict=True)
         ]
         given = [
             Given(sequence, 1 if draft else self._known(sequence), draft)
@@ -159,17 +191,25 @@ class Speculator:
         ended = Mark(device)
         ended.wait()
         verify_s = ended.since(began)
-        self._lengths.took(rows, lengths, drafts.seconds, verify_s)
+        if not drafts.first and captures == self._captures:
+            self._lengths.took(rows, lengths, drafts.seconds, verify_s)
         return self._account(given, said, drafts, verify_s)
+
+    def stepped(self, flight: Flight) -> None:
+        """A step of ``plain`` is over."""
+        if not flight.first:
+            self._lengths.stepped([position + 1 for position in flight.positions], flight.seconds)
 
     def prepare(self) -> None:
         """Before any request: captures what can be known to come."""
         self._verifier.prepare()
+        if self.plain is not None and self.plain is not self._captured:
+            self.plain.prepare()
 
     def learn(self, given: Given, accepted: int) -> None:
         """So many of a row's draft tokens were right."""
         if given.drafts:
-            self._drafters[given.sequence].chance.take(len(given.drafts), accepted)
+            self._drafters[given.sequence].learn(len(given.drafts), accepted)
 
     def readable(self, position: int) -> int:
         """KV tokens that a dense step of the token at a position reads, over layers and KV heads."""
@@ -186,17 +226,23 @@ class Speculator:
 
     # -- before the pass -----------------------------------------------------------------------------
 
-    def _look(self, sequence: Sequence, room: Room) -> tuple[Choice, list[int]]:
+    def _plain(self) -> CapturedSteps | None:
+        """Drafts of a fixed length by steps are in every pass, but where a chain ends or is forced."""
+        captured = self._captured
+        if captured is None or not (self._auto or not self._steps):
+            return None
+        return captured if not self._steps else captured.densely()
+
+    @property
+    def _captures(self) -> int:
+        return 0 if self._captured is None else self._captured.captures
+
+    def _look(self, sequence: Sequence) -> tuple[Choice, list[int]]:
         """How much may be drafted for a row, and what n-grams propose."""
         most = min(self.longest, sequence.limit - len(sequence.tokens) - 1)
         forced = sequence.thinking is not None and sequence.thinking.next is not None
-        if not sequence.ready:
-            room(sequence, min(self.longest + 1, len(sequence.tokens) - sequence.cached))
+        if not sequence.ready or forced or sequence.needs & GUIDED or most < 1:
             most = 0
-        elif forced or sequence.needs & GUIDED or most < 1:
-            most = 0
-        else:
-            most = max(0, room(sequence, most + 1) - 1)
         drafter = self._drafter(sequence)
         draft = drafter.look(sequence, most)
         most = len(draft) if draft or not self._steps else most
@@ -212,11 +258,18 @@ class Speculator:
             )
         return drafter
 
-    def _choose(self, rows: list[Choice]) -> list[int]:
-        lengths = self._lengths.choose(rows)
+    def _choose(self, rows: list[Choice]) -> tuple[list[int], int]:
+        """Draft tokens of each row, and for how many passes more there are none."""
+        chosen = self._lengths.choose(rows), self._lengths.rest
         if self._auto and self._group.size > 1:  # each rank has times of its own
-            lengths = self._group.told(lengths)
-        return lengths
+            chosen = self._group.told(chosen)
+        return chosen
+
+    def _fitting(self, sequence: Sequence, length: int, room: Room) -> int:
+        """Of so many draft tokens those for which there are pages. One that is replayed gets pages, too."""
+        if not sequence.ready:
+            room(sequence, min(self.longest + 1, len(sequence.tokens) - sequence.cached))
+        return max(0, room(sequence, length + 1) - 1) if length else 0
 
     def _known(self, sequence: Sequence) -> int:
         """Tokens of a row without drafts: of a chain that is replayed as many as a pass takes."""

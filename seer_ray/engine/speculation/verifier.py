@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from seer_ray.kernels.upload import upload
 from seer_ray.models.patch import forward_tokens, logits_of
 
 KEPT = 8
-"""Captured passes on a CPU, of the forms used last."""
+"""Captured passes on a CPU, of the forms used last: as many as these of the largest take memory."""
 
 
 class Given(NamedTuple):
@@ -56,8 +57,10 @@ class Said(NamedTuple):
     """By place in ``sampled``, where asked for."""
 
 
-class Form(NamedTuple):
-    """What is the same in all passes of a capture."""
+@dataclass(frozen=True)
+class Form:
+    """What is the same in all passes of a capture. No tuple: one of the same numbers would be the form of a
+    step that is captured beside these."""
 
     rows: int
     tokens: int
@@ -84,6 +87,7 @@ class Verifier:
             self._rows = torch.zeros(4, max_batch, dtype=torch.int64, device=device)
             self._hidden = torch.zeros(max_batch * most, hidden, dtype=self.loaded.dtype, device=device)
         self.max_batch = max_batch
+        self._summarises = any(selector is not None for selector in self.decoder.selectors)
 
     def verify(self, rows: Seq[Given]) -> list[Said]:
         """One pass. The page tables are up to date, and pages are there for all tokens."""
@@ -179,7 +183,7 @@ class Verifier:
         self._fill(self._rows, told, (-1, 0, 0, 0))
         captured.replay(form, lambda: self._step(form))
         if captured.cheap:
-            captured.keep(Form, KEPT)
+            captured.keep(Form, KEPT * self.max_batch * self.most, lambda form: form.tokens)
         return logits_of(self.loaded.model, self._hidden[:count])
 
     def _step(self, form: Form) -> None:
@@ -223,7 +227,7 @@ class Verifier:
         size = self._captured.sizes(len(rows), last // cache.block)
         if not self._captured.cheap:
             return self._whole(size)
-        fills = any(
+        fills = self._summarises and any(
             row.sequence.cached % cache.block + live >= cache.block
             for row, live in zip(rows, lives, strict=True)
         )
