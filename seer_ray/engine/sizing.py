@@ -11,7 +11,7 @@ import torch
 from seer_ray.config.checks import parse_bytes
 from seer_ray.config.errors import ConfigError, one_line
 from seer_ray.config.options import EngineConfig
-from seer_ray.config.speculating import longest_draft, speculates
+from seer_ray.config.speculating import AUTO, longest_draft, speculates
 from seer_ray.engine.bandwidth import copy_rate
 from seer_ray.engine.graphs import graph_count
 from seer_ray.engine.groups import PageGroup
@@ -248,7 +248,8 @@ def _need(
     if settings.max_batch is None:
         rows = fitting
     graphs = graph_count(rows, -(-length // block), block) if loaded.device.type == "cuda" else 0
-    graphs *= 1 + speculates(settings)  # as many that verify
+    # As many that verify, and with ``auto`` as many of dense steps beside the drafter's.
+    graphs *= 1 + speculates(settings) + (settings.speculate == AUTO and settings.drafter != "ngram")
     # What did not fit is told from what did, by its size: near enough to say what is missing.
     whole = taken * chunk // tokens, step * rows // fitting
     return Need(*whole, graphs * captured, tokens < chunk or fitting < rows), rows
