@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -56,15 +56,12 @@ class Decoder:
     group: Group = ALONE
     """Ranks, each with KV heads of its own."""
 
-    mixers: list[Mixer | None] = field(init=False)
-    """The attention of each layer, as the plan names it; None: it has none."""
-
-    def __post_init__(self) -> None:
-        """Makes the mixers: now, as that asks what tensors hold, which no captured step may."""
+    @cached_property
+    def mixers(self) -> list[Mixer | None]:
+        """The attention of each layer, as the plan names it; None: it has none."""
         names = [MIXERS[spec.mixer].attention for spec in self.plan.layers]
         kinds = [pkgutil.resolve_name(name) if name is not None else None for name in names]
-        made = [kind(self, layer) if kind is not None else None for layer, kind in enumerate(kinds)]
-        object.__setattr__(self, "mixers", made)
+        return [kind(self, layer) if kind is not None else None for layer, kind in enumerate(kinds)]
 
 
 class FullPages:
