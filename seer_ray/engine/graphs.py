@@ -92,6 +92,7 @@ class DecodeGraphs(CapturedSteps):
         decoder: Decoder,
         max_batch: int,
         capture: Capture | None = None,
+        *,
         dense: bool = False,
     ) -> None:
         super().__init__(loaded, decoder, max_batch, capture or CudaCapture(), dense)

@@ -41,6 +41,7 @@ class DecodeTapes(CapturedSteps):
         decoder: Decoder,
         max_batch: int,
         capture: Capture = record,
+        *,
         dense: bool = False,
     ) -> None:
         states = decoder.cache.states
