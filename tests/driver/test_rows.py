@@ -66,6 +66,7 @@ class Case:
         self.writer = RowWriter(
             self.folder,
             self.log,
+            self.folder.ungraded(),
             self.config,
             self.prompts,
             parser,
@@ -223,7 +224,7 @@ def test_what_a_last_write_loses_is_counted(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(case.folder, "commit", full)
 
     class Saved:
-        pending = property(lambda self: case.writer.pending)
+        unsaved = property(lambda self: case.writer.unsaved)
 
         def save(self) -> None:
             case.writer.finish()
