@@ -53,8 +53,12 @@ def decode(
                 session.tick(dispatcher.stats if alone else None)
             then()
         while (grading := [session for session in sessions if session.grading]) and not stop.asked:
+            if dispatcher is not None:
+                dispatcher.pool.close()  # no GPU is kept waiting for graders
             for session in grading:
-                session.monitor.live.phase = "grading"
+                live = session.monitor.live
+                live.workers_ready = live.workers_starting = live.workers_wanted = 0
+                live.phase = "grading"
                 session.tick(seconds=POLL)
             then()
         for session in sessions:

@@ -131,7 +131,7 @@ class Session:
     def missing(self) -> int:
         """Rows that are to be decoded."""
         live = self.monitor.live
-        return live.total - live.done - live.to_grade
+        return max(0, live.total - live.done - live.to_grade)
 
     @property
     def grading(self) -> bool:
