@@ -36,6 +36,7 @@ NAMED = ("name", "unit", "what it is")
 LIVE = {
     "live/running": ("chains", "in the workers"),
     "live/queued": ("chains", "waiting for a worker"),
+    "live/to_grade": ("rows", "finished, waiting for their grades"),
     "live/workers": ("workers", "ready"),
     "live/tokens_per_s": ("tokens/s", "over the last while, all workers together"),
 }

@@ -211,6 +211,7 @@ GAUGES = {metric.name: metric.live for metric in METRICS if metric.live} | {
     "rows/errors": "errors",
     "live/running": "running",
     "live/queued": "queued",
+    "live/to_grade": "to_grade",
     "live/workers": "workers_ready",
     "live/tokens_per_s": "tokens_per_s",
 }

@@ -14,15 +14,15 @@ POLL = 0.2
 
 
 def decode(
-    dispatcher: Dispatcher,
+    dispatcher: Dispatcher | None,
     sessions: Sequence[Session],
     stop: StopRequest,
     then: Callable[[], None] = lambda: None,
 ) -> None:
-    """To the end of all that the dispatcher's queues hold.
+    """To the end of all that the dispatcher's queues hold, and of its grading.
 
     Args:
-        dispatcher: Its queues are those of the sessions.
+        dispatcher: Its queues are those of the sessions. None: nothing is left but grading.
         sessions: Get the outcomes.
         stop: Asked in every round of the loop.
         then: Called in every round of the loop, after the sessions.
@@ -37,7 +37,7 @@ def decode(
     alone = len(sessions) == 1
     stop.patient = True
     try:
-        while dispatcher.unfinished and not stop.asked:
+        while dispatcher is not None and dispatcher.unfinished and not stop.asked:
             for queue, outcome in dispatcher.poll(POLL):
                 by_name[queue.name].add(outcome)
             if alone and (reason := dispatcher.queues[0].failure):
@@ -52,6 +52,15 @@ def decode(
                     live.phase = missing
                 session.tick(dispatcher.stats if alone else None)
             then()
+        while (grading := [session for session in sessions if session.grading]) and not stop.asked:
+            if dispatcher is not None:
+                dispatcher.pool.close()  # no GPU is kept waiting for graders
+            for session in grading:
+                live = session.monitor.live
+                live.workers_ready = live.workers_starting = live.workers_wanted = 0
+                live.phase = "grading"
+                session.tick(seconds=POLL)
+            then()
         for session in sessions:
             session.wait()
     finally:
@@ -62,15 +71,16 @@ def decode(
     if stop.asked:
         done = sum(session.monitor.live.done for session in sessions)
         total = sum(session.monitor.live.total for session in sessions)
-        raise Interrupted(f"interrupted with {done} of {total} rows")
+        left = sum(session.monitor.live.to_grade for session in sessions)
+        raise Interrupted(f"interrupted with {done} of {total} rows" + (f", {left} to grade" if left else ""))
 
 
 def _save(session: Session) -> Exception | None:
     try:
         session.save()
     except NotWritten as failure:
-        rows = "1 finished row is" if session.pending == 1 else f"{session.pending:,} finished rows are"
-        lost = f"; {rows} not on disk, and will be decoded again" if session.pending else ""
+        rows = "1 finished row is" if session.unsaved == 1 else f"{session.unsaved:,} finished rows are"
+        lost = f"; {rows} not on disk, and will be decoded again" if session.unsaved else ""
         return NotWritten(f"{failure}{lost}")
     except Exception as failure:
         return failure

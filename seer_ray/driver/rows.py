@@ -1,8 +1,10 @@
-"""From outcomes to committed rows: graded beside the job, written in parts; unfinished chains in the log."""
+"""From outcomes to committed rows: graded beside the job, written in parts; those whose grades take long and
+unfinished chains in logs."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from seer_ray.engine.trace import Trace
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
+from seer_ray.results.ungraded import UngradedRows, key_of
 from seer_ray.tasks.forms import in_form
 from seer_ray.tasks.grading import Grade, Grader, GradingPool, no_answer
 from seer_ray.tasks.thinking import ReasoningParser
@@ -33,6 +36,7 @@ class RowWriter:
     Args:
         folder: Where rows go.
         log: Brings the tokens of unfinished chains to disk.
+        late: Brings rows to disk whose grades take long; those of earlier sessions are graded first.
         config: The job's.
         prompts: Those of requests that are not committed.
         parser: Token ids to text, reasoning and answer.
@@ -49,6 +53,7 @@ class RowWriter:
         self,
         folder: RunFolder,
         log: ProgressLog,
+        late: UngradedRows,
         config: RunConfig,
         prompts: Prompts,
         parser: ReasoningParser,
@@ -57,12 +62,13 @@ class RowWriter:
         pool: Grader | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._log, self._config = folder, log, config
+        self._folder, self._log, self._late, self._config = folder, log, late, config
         self._prompts, self._parser = prompts, parser
         self._reader = CompletionReader(parser, thinking)
         self._clock = clock
         self._pool: Grader = pool or GradingPool(config.task)
         self._ungraded: dict[str, Row] = {}
+        self._seen: set[str] = set()  # of those, what was there when the log was last written
         self._fresh: list[Row] = []
         self._waiting: dict[str, Row] = {}  # for their commit, by request id
         self._traces: dict[str, list[bytes]] = {}  # of those that were recorded
@@ -70,24 +76,31 @@ class RowWriter:
         results = config.results
         self._outage = Outage(folder, results.part_interval, results.max_outage, note, clock)
         self._texts: dict[int, str] = {}
+        for row in late.take():
+            self._grade(f"{row['problem_id']}/{row['sample']}", row)
+        log.forget(self._ungraded)
 
     @property
     def pending(self) -> int:
         """Rows that are not committed yet."""
         return len(self._ungraded) + len(self._waiting)
 
+    @property
+    def unsaved(self) -> int:
+        """Those of them that are on no disk."""
+        return self.pending - len(self._late)
+
+    @property
+    def to_grade(self) -> int:
+        """Rows that wait for their grades."""
+        return len(self._ungraded)
+
     def add(self, outcome: Outcome, plan: str) -> None:
         """A request is done; ``plan`` is the readable form of the layer plan that decoded it."""
         completion, row = outcome.completion, self._row(outcome, plan)
         if any(outcome.trace):
             self._traces[completion.request.id] = outcome.trace
-        self._ungraded[completion.request.id] = row
-        if completion.finish_reason == "error":
-            self._graded(completion.request.id, Grade(None, None))
-        elif row["answer"] is None:
-            self._graded(completion.request.id, no_answer(self._config.task, row["reference"]))
-        else:
-            self._pool.submit(completion.request.id, row["answer"], row["reference"])
+        self._grade(completion.request.id, row)
 
     def graded(self, seconds: float = 0.0) -> list[Row]:
         """Rows that got their grades since the last call; waits up to ``seconds`` for one.
@@ -121,6 +134,7 @@ class RowWriter:
             if everything or now >= self._flush_due:
                 self._flush_due = now + results.progress_interval
                 self._prompts.write()
+                self._note_late(everything)
                 self._log.flush()
                 if not self._waiting:
                     self._outage.over()
@@ -138,15 +152,17 @@ class RowWriter:
         away = self._outage.remote and self._outage.failures and not self._outage.given_up
         return self._due if away else None
 
-    def finish(self) -> list[Row]:
-        """Waits for the grades that are still out and commits everything; the rows that got their grades.
+    def finish(self, patience: float = math.inf) -> list[Row]:
+        """Waits so many seconds for the grades that are still out and commits all that have theirs, and notes
+        the others; the rows that got their grades.
 
         Raises:
-            JobError: Rows cannot be graded. The others are committed; their own chains are in the log.
+            JobError: Rows cannot be graded.
         """
+        end = self._clock() + patience
         try:
-            while self._ungraded:
-                self._collect(1.0)
+            while self._ungraded and (left := end - self._clock()) > 0:
+                self._collect(min(1.0, left))
         finally:
             self.write(everything=True)
         return self.fresh()
@@ -158,6 +174,16 @@ class RowWriter:
     def _collect(self, seconds: float) -> None:
         for id, grade in self._pool.collect(seconds if self._ungraded else 0.0):
             self._graded(id, grade)
+
+    def _grade(self, id: str, row: Row) -> None:
+        """Hand a row in to be graded, if there is anything to grade."""
+        self._ungraded[id] = row
+        if row["finish_reason"] == "error":
+            self._graded(id, Grade(None, None))
+        elif row["answer"] is None:
+            self._graded(id, no_answer(self._config.task, row["reference"]))
+        else:
+            self._pool.submit(id, row["answer"], row["reference"])
 
     def _graded(self, id: str, grade: Grade) -> None:
         row = self._ungraded.pop(id)
@@ -177,8 +203,26 @@ class RowWriter:
         self._folder.keep(rows.values())
         self._let_go(rows)
 
+    def _note_late(self, everything: bool) -> None:
+        """Brings rows to disk that have waited for their grades since the last time, or all."""
+        waiting = {id: row for id, row in self._ungraded.items() if key_of(row) not in self._late}
+        rows = {id: row for id, row in waiting.items() if everything or id in self._seen}
+        if rows:
+            self._record(rows)
+            self._late.add(rows.values())
+            self._release(rows)
+        self._seen = waiting.keys() - rows.keys()
+        self._late.tidy()
+
     def _commit(self, rows: dict[str, Row]) -> None:
         there = self._folder.committed() if self._outage.failures else set()
+        self._record(rows)
+        self._prompts.write()
+        self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
+        self._let_go(rows)
+
+    def _record(self, rows: dict[str, Row]) -> None:
+        """Writes what those rows attended that are recorded."""
         for id in rows.keys() & self._traces.keys():
             row = rows[id]
             prompt = self._prompts[row["problem_id"]].tokens
@@ -187,16 +231,19 @@ class RowWriter:
                 [self._parser.spell([token]) for token in prompt],
                 [self._parser.spell([token]) for token in row["token_ids"]],
             )
-            self._folder.write_selection((row["problem_id"], row["sample"]), recording)
-        self._prompts.write()
-        self._folder.commit(r for r in rows.values() if (r["problem_id"], r["sample"]) not in there)
-        self._let_go(rows)
+            self._folder.write_selection(key_of(row), recording)
 
     def _let_go(self, rows: dict[str, Row]) -> None:
-        """Of rows that are on a disk."""
+        """Of rows that are on a disk, graded."""
+        self._release({id: row for id, row in rows.items() if key_of(row) not in self._late})
+        self._late.forget(map(key_of, rows.values()))
+        for id in rows:
+            del self._waiting[id]
+
+    def _release(self, rows: dict[str, Row]) -> None:
+        """What was needed until rows were on a disk."""
         self._log.forget(rows)
         for id, row in rows.items():
-            del self._waiting[id]
             self._traces.pop(id, None)
             self._prompts.close(row["problem_id"])
 

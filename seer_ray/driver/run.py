@@ -11,6 +11,7 @@ from seer_ray.cluster.connect import connected
 from seer_ray.cluster.dispatch import Dispatcher
 from seer_ray.cluster.nodes import first_nodes
 from seer_ray.cluster.placement import place_workers
+from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.cluster.worker import Builder, Checked
 from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.command import command_line
@@ -98,27 +99,41 @@ def _checked(session: Session) -> tuple[RunConfig, Contents]:
 
 
 def _decode(session: Session, build: Builder, checked: tuple[RunConfig, Contents]) -> None:
-    config, stop, (reading, contents) = session.config, session.frame.stop, checked
+    config, stop, missing = session.config, session.frame.stop, session.missing
+    reading, contents = checked
     session.frame.tracker.tag(told.size(reading.model))
-    missing = session.monitor.live.total - session.monitor.live.done
-    session.monitor.phase("starting Ray")
-    with connected(config.cluster, session.frame.reporter.note) as watch, stop.listening():
+    with contextlib.closing(session), contextlib.ExitStack() as stack:
+        if not missing:
+            _prepare(session, checked, stack)
+            decode(None, [session], stop)
+            return
+        session.monitor.phase("starting Ray")
+        watch = stack.enter_context(connected(config.cluster, session.frame.reporter.note))
+        stack.enter_context(stop.listening())
         nodes = first_nodes(watch, config.cluster, session.monitor.phase)
         ranks, grows = config.engine.tensor_parallel, not watch.local
         placement = place_workers(nodes, config.cluster, missing, ranks, grows)
         pool = WorkerPool(with_absolute_paths(reading), placement, Checked(build, contents), watch)
-        with contextlib.closing(session), contextlib.closing(pool), contextlib.ExitStack() as stack:
-            pool.start(missing)
-            # While the workers load the model.
-            session.monitor.phase("reading the prompts")
-            from seer_ray.driver.requests import Renderer
+        stack.enter_context(contextlib.closing(pool))
+        pool.start(missing)
+        # While the workers load the model.
+        queue = _prepare(session, checked, stack)
+        session.monitor.phase("starting workers")
+        decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
 
-            clock = clock_of(session.folder)
-            renderer = stack.enter_context(contextlib.closing(Renderer(reading, clock)))
-            queue = session.prepare(reading, renderer, clock)
-            note_sources(session.folder, contents)
-            session.monitor.phase("starting workers")
-            decode(Dispatcher([queue], pool, session.frame.reporter.note), [session], stop)
+
+def _prepare(session: Session, checked: tuple[RunConfig, Contents], stack: contextlib.ExitStack) -> RunQueue:
+    """The queue of what is left; ``stack`` closes what renders it."""
+    # Brings torch and transformers along.
+    from seer_ray.driver.requests import Renderer
+
+    reading, contents = checked
+    session.monitor.phase("reading the prompts")
+    clock = clock_of(session.folder)
+    renderer = stack.enter_context(contextlib.closing(Renderer(reading, clock)))
+    queue = session.prepare(reading, renderer, clock)
+    note_sources(session.folder, contents)
+    return queue
 
 
 def _report(session: Session) -> None:

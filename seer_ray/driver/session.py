@@ -37,6 +37,9 @@ from seer_ray.tracking.completions import sample_of
 if TYPE_CHECKING:
     from seer_ray.driver.requests import Renderer
 
+PATIENCE = 3.0
+"""Seconds that a job that ends early waits for grades; what gets none in them gets it when it is resumed."""
+
 
 class Session:
     """A run from where its folder stands to its end, or as far as it comes.
@@ -71,6 +74,9 @@ class Session:
             if self._sequential is not None:
                 self._decide(batch.to_pylist())
         self.monitor.live.resumed = self.monitor.live.done
+        self._late = frame.folder.ungraded()
+        self._late.tidy()
+        self.monitor.live.to_grade = len(self._late)
         frame.status.say = self.monitor.said
         self._rows: RowWriter | None = None
         self._tracked = 0.0
@@ -116,6 +122,22 @@ class Session:
         """Rows that are here and not committed yet."""
         return self._rows.pending if self._rows is not None else 0
 
+    @property
+    def unsaved(self) -> int:
+        """Those of them that are on no disk."""
+        return self._rows.unsaved if self._rows is not None else 0
+
+    @property
+    def missing(self) -> int:
+        """Rows that are to be decoded."""
+        live = self.monitor.live
+        return max(0, live.total - live.done - live.to_grade)
+
+    @property
+    def grading(self) -> bool:
+        """Rows wait for their grades."""
+        return self.frame.state is None and self.monitor.live.to_grade > 0
+
     def metrics(self) -> dict[str, Any]:
         """Final ones, of a run that has come to its end."""
         return self.folder.metrics() or {}
@@ -148,7 +170,9 @@ class Session:
         from seer_ray.driver.requests import RequestMaker
         from seer_ray.driver.rounds import rounds_of
 
-        config, log, done = self.config, self.folder.progress(), self.folder.committed()
+        config, log, done = self.config, self.folder.progress(), self.folder.committed().copy()
+        for key in self._late:
+            done.add(key)
         renderer.check(self.problems)
         begun = bool(done or log.chains)
         self._prompts = prompts = Prompts(self.folder, self.problems, renderer, clock, begun)
@@ -158,6 +182,7 @@ class Session:
         self._rows = RowWriter(
             self.folder,
             log,
+            self._late,
             replace(config, task=task),
             prompts,
             parser,
@@ -220,11 +245,12 @@ class Session:
         assert self._rows is not None and self.queue is not None
         self._rows.add(outcome, self.queue.plan)
 
-    def tick(self, stats: Callable[[], Mapping[str, float]] | None = None) -> None:
+    def tick(self, stats: Callable[[], Mapping[str, float]] | None = None, seconds: float = 0.0) -> None:
         """Called often: commits, shows and tracks what is due.
 
         Args:
             stats: Of the engines, for tracking; None: the queue's counters.
+            seconds: To wait for a grade, at most.
 
         Raises:
             JobError: Disk or object store refused for too long, or rows cannot be graded.
@@ -233,8 +259,9 @@ class Session:
         if self.frame.state is not None:
             return
         assert rows is not None and queue is not None
-        self._take(rows.graded())
+        self._take(rows.graded(seconds))
         rows.write()
+        self.monitor.live.to_grade = rows.to_grade
         self.monitor.tick(queue)
         if (now := self.frame.clock()) - self._tracked >= self.config.tracking.interval:
             self._tracked = now
@@ -251,7 +278,7 @@ class Session:
         rows = self._rows
         while rows is not None and self.frame.state is None:
             try:
-                self._take(rows.finish())
+                self._take(rows.finish(patience=0.0))
                 return
             except NotWritten:
                 if rows.next_try is None or self.frame.stop.asked:
@@ -270,9 +297,10 @@ class Session:
         """
         if self._rows is not None and self.queue is not None and self.frame.state is None:
             try:
-                self._take(self._rows.finish())
+                self._take(self._rows.finish(PATIENCE))
             finally:
                 self._take(self._rows.fresh())
+                self.monitor.live.to_grade = self._rows.to_grade
                 self.monitor.tick(self.queue, last=True)
 
     def close(self) -> None:

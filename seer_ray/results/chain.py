@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from seer_ray.engine.request import Counters, Progress
 from seer_ray.results.schema import lists
+from seer_ray.results.seal import framed, unframed
 
 MAGIC = b"seer-ray progress 1\n"
 RUN_ID = b"run_id"
@@ -151,8 +152,7 @@ def encode(chains: dict[str, Chain], run_id: str) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_batch(batch)
-    body = sink.getvalue().to_pybytes()
-    return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+    return framed(MAGIC, sink.getvalue().to_pybytes())
 
 
 def decode(data: bytes, run_id: str, sealed: bool = True) -> list[Record]:
@@ -165,11 +165,7 @@ def decode(data: bytes, run_id: str, sealed: bool = True) -> list[Record]:
     Raises:
         ValueError: not a whole segment of this run.
     """
-    head = len(MAGIC) + 4
-    body = data[head:]
-    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : head] != zlib.crc32(body).to_bytes(4, "little"):
-        raise ValueError("torn segment")
-    table = pa.ipc.open_stream(body).read_all()
+    table = pa.ipc.open_stream(unframed(MAGIC, data)).read_all()
     theirs = (table.schema.metadata or {}).get(RUN_ID)
     if theirs != run_id.encode() and (sealed or theirs is not None):
         raise ValueError("segment of another run")

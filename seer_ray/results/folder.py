@@ -20,6 +20,8 @@ from seer_ray.results.progress import FOLDER as PROGRESS
 from seer_ray.results.progress import ProgressLog
 from seer_ray.results.selections import Recording
 from seer_ray.results.store import Store
+from seer_ray.results.ungraded import FOLDER as UNGRADED
+from seer_ray.results.ungraded import UngradedRows
 
 RUN = "run.json"
 GRADED = "grader.json"
@@ -29,7 +31,7 @@ GRADED = "grader.json"
 class RunFolder(Folder):
     """Rows are there whole or not at all; see ``ledger`` and ``progress`` for what a crash leaves."""
 
-    mark, version, folders = RUN, schema.VERSION, (PARTS, ENTRIES, PROGRESS)
+    mark, version, folders = RUN, schema.VERSION, (PARTS, ENTRIES, PROGRESS, UNGRADED)
     ours = (f"{PARTS}/", f"{ENTRIES}/")
     keys = frozenset({"version", "run_id", "config", "config_digest"})
 
@@ -196,6 +198,11 @@ class RunFolder(Folder):
             ConfigError: it is not there, or cannot be read.
         """
         return selections.read(self.store, self.run_id, key, self.sealed)
+
+    def ungraded(self) -> UngradedRows:
+        """Finished rows that wait for their grades and are not committed. Raises ConfigError."""
+        self._writing()
+        return UngradedRows(self.store, self._ledger.metadata, self.committed())
 
     def progress(self) -> ProgressLog:
         """Partial tokens of requests, named ``<problem>/<sample>``, that are not committed."""

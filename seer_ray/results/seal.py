@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,3 +46,16 @@ def check_seal(content: Any, run_id: str | None = None, file: str | None = None)
         raise ForeignError("of another run")
     if file is not None and content.get(FILE) != file:
         raise ValueError(f"is {content.get(FILE)} under another name")
+
+
+def framed(magic: bytes, body: bytes) -> bytes:
+    """A binary file: what it is, a checksum, the body."""
+    return magic + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def unframed(magic: bytes, data: bytes) -> bytes:
+    """The body of such a file. Raises ValueError: not one, or not whole."""
+    head, body = len(magic) + 4, data[len(magic) + 4 :]
+    if data[:head] != magic + zlib.crc32(body).to_bytes(4, "little"):
+        raise ValueError("is torn")
+    return body

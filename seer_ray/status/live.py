@@ -24,6 +24,8 @@ class LiveStats:
     """Chains in the workers."""
     queued: int = 0
     """Chains that wait for a worker."""
+    to_grade: int = 0
+    """Rows that are finished and wait for their grades; not among ``done``."""
     saved: int = 0
     """Samples that are not taken, as their problem is decided (``sequential``); not in ``total``."""
     new_tokens: int = 0

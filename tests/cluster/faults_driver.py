@@ -56,6 +56,13 @@ def grade(completion: str, answer: str | None) -> bool:
     return bool(hashlib.sha256(completion.encode()).digest()[0] % 2)
 
 
+def late(completion: str, answer: str | None) -> bool:
+    """The same, once the file ``GRADES`` is there."""
+    while not Path(os.environ["GRADES"]).exists():
+        time.sleep(0.02)
+    return grade(completion, answer)
+
+
 class Reporter:
     """Prints notes, for whoever looks at a failed test."""
 

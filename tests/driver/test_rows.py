@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import pytest
-from fake_engine import make_request
+from fake_engine import expected_tokens, make_request, trace_at
 from results.sample import append
 from tiny import tiny_tokenizer
 
@@ -66,6 +66,7 @@ class Case:
         self.writer = RowWriter(
             self.folder,
             self.log,
+            self.folder.ungraded(),
             self.config,
             self.prompts,
             parser,
@@ -140,9 +141,97 @@ def test_rows_that_cannot_be_graded_are_not_committed(tmp_path: Path) -> None:
         case.writer.finish()
     assert [row["problem_id"] for row in case.writer.fresh()] == ["a"]
     assert list(case.committed()) == ["a"]
-    # The chain of the other is on disk: a resume goes on with it, and grades it.
-    assert list(case.folder.progress().chains) == ["b/0"]
-    assert case.writer.pending == 1
+    # The other is on disk: a resume grades it.
+    assert list(case.folder.ungraded()) == [("b", 0)] and not case.folder.progress().chains
+    assert (case.writer.pending, case.writer.unsaved) == (1, 0)
+
+
+class HungGrader:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, Grade]] = []
+        self.free = False
+
+    def submit(self, key: Any, text: str, answer: str | None) -> None:
+        self.rows.append((key, Grade(text == answer, text)))
+
+    def collect(self, timeout: float = 0.0) -> list[tuple[Any, Grade]]:
+        found = self.rows if self.free else []
+        self.rows = [row for row in self.rows if row not in found]
+        return found
+
+    def close(self) -> None: ...
+
+
+def test_rows_whose_grades_take_long_outlive_the_driver(tmp_path: Path) -> None:
+    case = Case(tmp_path, pool=HungGrader())
+    for id in ("a/0", "b/0"):
+        append(case.log, id, [7], Counters(), 1)
+    case.done("a", "4")
+    case.writer.write()
+    assert (case.writer.to_grade, case.writer.unsaved) == (1, 1), "its grade may come at once"
+    case.done("b", "5")
+    for _ in range(2):
+        assert case.writer.graded() == []
+        case.writer.write()
+    assert (case.writer.to_grade, case.writer.unsaved) == (2, 0)
+    assert not case.log.chains and not {"a", "b"} & case.prompts.keys(), "nothing is held twice"
+    assert case.committed() == {}, "it is no row of the run, and so not a wrong one"
+    case.folder.close()
+
+    pool = HungGrader()
+    case = Case(tmp_path, pool=pool)
+    case.prompts.clear()
+    assert (case.writer.to_grade, case.writer.unsaved) == (2, 0)
+    pool.free = True
+    assert {row["problem_id"] for row in case.writer.finish()} == {"a", "b"}
+    rows = case.committed()
+    assert [rows[name]["correct"] for name in "ab"] == [True, False]
+    assert [rows[name]["worker"] for name in "ab"] == ["w0", "w0"]
+    assert case.writer.pending == 0 and not list((tmp_path / "job" / "ungraded").iterdir())
+
+
+def test_a_full_disk_does_not_lose_rows_that_wait_for_grades(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    pool = HungGrader()
+    case = Case(tmp_path, pool=pool, clock=lambda: clock[0])
+    case.done("a", "4")
+    case.writer.write()
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(case.folder.store, "write", full)
+        clock[0] += 60.0
+        case.writer.write()
+        assert case.writer.unsaved == 1 and "no space left on device; tried again" in case.notes[0]
+    clock[0] += 60.0
+    case.writer.write()
+    assert case.writer.unsaved == 0
+    pool.free = True
+    case.writer.finish()
+    assert case.committed()["a"]["correct"]
+
+
+def test_what_a_row_attended_is_there_before_it_waits(tmp_path: Path) -> None:
+    pool = HungGrader()
+    case = Case(tmp_path, pool=pool)
+    request = make_request("a", length=3)
+    completion = Completion(request, expected_tokens(request), "4", "stop")
+    trace = [trace_at(request, at) for at in range(3)]
+    case.writer.add(Outcome(completion, "w0", 1, trace), "2L:dense")
+    case.writer.finish(patience=0.0)
+    case.folder.close()
+    pool = HungGrader()
+    case = Case(tmp_path, pool=pool)
+    pool.free = True
+    case.writer.finish()
+    assert case.folder.recorded() == [("a", 0)]
+    assert case.folder.read_selection(("a", 0)).trace.entries == trace
 
 
 def test_a_part_is_written_when_it_is_full_and_not_before(tmp_path: Path) -> None:
@@ -223,7 +312,7 @@ def test_what_a_last_write_loses_is_counted(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(case.folder, "commit", full)
 
     class Saved:
-        pending = property(lambda self: case.writer.pending)
+        unsaved = property(lambda self: case.writer.unsaved)
 
         def save(self) -> None:
             case.writer.finish()

@@ -16,6 +16,7 @@ from seer_ray.cluster.worker import Builder
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import RunConfig
 from seer_ray.driver import run as driver_run
+from seer_ray.driver import session
 from seer_ray.jobs import run as run_job
 from seer_ray.results.folder import RunFolder
 from seer_ray.status.live import LiveStats, NullReporter, Summary
@@ -101,7 +102,7 @@ def test_a_job_from_data_to_dataset_and_then_nothing_more(
     assert summary.metrics["speed/tokens_per_s"] > 0
     status = said(config, "status.json")
     assert (status["state"], status["done"], status["all_new_tokens"]) == ("done", 6, 180)
-    assert recorder.phases[-2:] == ["decoding", "summing up"]
+    assert [phase for phase in recorder.phases if phase != "grading"][-2:] == ["decoding", "summing up"]
 
     def refuse(*_: object) -> None:
         raise AssertionError("a finished job needs no Ray")
@@ -142,6 +143,48 @@ def test_rows_wait_for_a_grader_that_cannot_be_started(
         assert (row["correct"], row["grade_error"]) == (True, None)
         assert row["token_ids"] == right_tokens(row["problem_id"], row["sample"])
     assert summary.metrics["rows/ungraded"] == 0
+
+
+def test_what_waits_for_a_slow_grader_is_graded_later_without_workers(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_grader.py").write_text(
+        "import pathlib, time\n"
+        "def grade(completion, answer):\n"
+        "    while not pathlib.Path(__file__).with_name('go').exists():\n"
+        "        time.sleep(0.02)\n"
+        "    return True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(session, "PATIENCE", 0.0)
+    config.task.grader, config.task.grade_timeout = "slow_grader:grade", 600.0
+
+    class Impatient(Recorder):
+        """Presses Ctrl-C when nothing but grades is left."""
+
+        def update(self, live: LiveStats) -> None:
+            if live.phase == "grading" and live.to_grade == 6:
+                live.phase = ""
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=r"interrupted with 0 of 6 rows, 6 to grade"):
+        run(config, Impatient())
+    assert rows(config) == []
+    status = said(config, "status.json")
+    assert (status["state"], status["done"], status["to_grade"]) == ("interrupted", 0, 6)
+    assert (status["accuracy"], status["errors"]) == (None, 0), "nothing is wrong yet"
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing is to be decoded")
+
+    monkeypatch.setattr(driver_run, "connected", refuse)
+    (tmp_path / "go").touch()
+    summary = run(config, Recorder())
+    assert [row["token_ids"] for row in rows(config)] == [right_tokens(p, s) for p in "abc" for s in (0, 1)]
+    assert all(row["correct"] for row in rows(config))
+    assert (summary.rows, summary.metrics["accuracy/avg"], summary.metrics["rows/ungraded"]) == (6, 1.0, 0)
+    status = said(config, "status.json")
+    assert (status["all_new_tokens"], status["to_grade"]) == (180, 0)
 
 
 def test_ctrl_c_loses_nothing(config: RunConfig) -> None:

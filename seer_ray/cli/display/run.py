@@ -69,6 +69,8 @@ def facts(live: LiveStats) -> list[tuple[str, Text]]:
     if live.captured_share is not None and live.captured_share < 1:
         speed.append(f" · {percent(live.captured_share)} of steps captured", "yellow")
     chains = Text(f"{live.running:,} running · {live.queued:,} waiting")
+    if live.to_grade:
+        chains.append(f" · {live.to_grade:,} to grade")
     if live.saved:
         chains.append(f" · {live.saved:,} not needed")
     if live.errors:
@@ -102,6 +104,7 @@ def live_line(live: LiveStats) -> str:
         f"{percent(live.sparsity)} of KV skipped" if live.sparsity is not None else "",
         f"{percent(live.acceptance)} of drafts accepted" if live.acceptance is not None else "",
         f"{live.running} running, {live.queued} waiting" if live.running or live.queued else "",
+        f"{live.to_grade} to grade" if live.to_grade else "",
         f"{live.saved} not needed" if live.saved else "",
         f"{live.workers_ready}/{count(live.workers_wanted, 'worker')}" if live.workers_wanted else "",
         count(live.errors, "error") if live.errors else "",
