@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -15,6 +16,8 @@ from seer_ray.fidelity.figures import ALL
 
 if TYPE_CHECKING:
     from seer_ray.jobs.gates_prompts import PromptsSummary
+
+Row = dict[str, Any]
 
 EXPLAINED = (
     "In %. mass: attention probability inside the blocks read, of the rows that leave something out; of "
@@ -35,7 +38,9 @@ class PromptsView(MeasureView["PromptsSummary"]):
         documents = f"{count(summary.documents, 'document')}, {summary.tokens:,} tokens"
         documents += f", blocks of {summary.block_size}"
         console.print(Text(f"\n{summary.name}", "bold"), Text(f"{summary.model}: {documents}", "dim"))
-        console.print(_table(summary))
+        console.print(_table(summary.table, _kept))
+        if all(row["perplexity"] is not None for row in summary.table):
+            console.print(_table(summary.table, _outputs))
         console.print(Text(EXPLAINED, "dim"))
         if summary.needles:
             console.print(_needles(summary))
@@ -45,32 +50,42 @@ class PromptsView(MeasureView["PromptsSummary"]):
         console.print(Text.assemble((f"{'results':13}", "dim"), (summary.folder, "cyan")), soft_wrap=True)
 
 
-def _table(summary: PromptsSummary) -> Table:
+def _kept(row: Row) -> dict[str, str]:
+    """What of attention is read."""
+    return {
+        "mass": _percent(row["mass"]),
+        "of oracle": _percent(row["of_oracle"]),
+        "worst": f"{_percent(row['worst_of_oracle'])} ({row['worst_layer']})",
+        "recall": _percent(row["recall"]),
+    }
+
+
+def _outputs(row: Row) -> dict[str, str]:
+    """What comes of it."""
+    return {
+        "KL": f"{row['kl']:.4f}",
+        "top-1": _percent(row["top1"]),
+        "perplexity": f"{row['perplexity']:.3f}",
+        "more": _percent(row["more"]),
+    }
+
+
+def _table(rows: list[Row], cells_of: Callable[[Row], dict[str, str]]) -> Table:
+    """By length and density; two of them stand where one would not fit a terminal."""
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
-    several = any(row["positions"] != ALL for row in summary.table)
-    if several:
-        table.add_column("length", justify="right", no_wrap=True)
-    table.add_column("density", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for name in ("mass", "of oracle", "worst", "recall", "KL", "top-1", "perplexity", "more"):
-        table.add_column(name, justify="right", no_wrap=True)
-    before = None
-    for row in summary.table:
-        place = row["positions"], row["budget"]
-        first = place != before
-        if first and before is not None:
-            table.add_section()
-        before = place
-        known = row["perplexity"] is not None
-        outputs = (
-            [f"{row['kl']:.4f}", _percent(row["top1"]), f"{row['perplexity']:.3f}", _percent(row["more"])]
-            if known
-            else [""] * 4
-        )
-        worst = f"{_percent(row['worst_of_oracle'])} ({row['worst_layer']})"
-        cells = [_percent(row["mass"]), _percent(row["of_oracle"]), worst, _percent(row["recall"])]
-        length = ([f"{int(row['positions']):,}"] if first else [""]) if several else []
-        table.add_row(*length, row["budget"] if first else "", row["selector"], *cells, *outputs)
+    several = any(row["positions"] != ALL for row in rows)
+    for name in (*(["length"] if several else []), "density", "", *cells_of(rows[0])):
+        table.add_column(name, justify="left" if name in ("density", "") else "right", no_wrap=True)
+    places = list(dict.fromkeys((row["positions"], row["budget"]) for row in rows))
+    for place in places:
+        first = True
+        for row in rows:
+            if (row["positions"], row["budget"]) == place:
+                length = ([f"{int(place[0]):,}"] if first else [""]) if several else []
+                cells = cells_of(row).values()
+                table.add_row(*length, place[1] if first else "", row["selector"], *cells)
+                first = False
+        table.add_section()
     return table
 
 
