@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
+from functools import reduce
 from typing import Any
 
 from seer_ray.config.compose import choices, compose
@@ -23,13 +23,14 @@ def command_line(config: RunConfig, *changes: str) -> str:
 
     Args:
         config: of a run that has a folder
-        changes: choices of groups, such as ``selector=dense``, each in place of its whole section
+        changes: choices of groups, such as ``selector=dense``, each in place of its whole section, and single
+            options, such as ``engine.speculate=0``
     """
     replaced = {change.partition("=")[0] for change in changes}
     words = [word for word in _choices(config) if word.partition("=")[0] not in replaced]
     base = compose(words)
     for (name, value, _), (_, default, _) in zip(options(config), options(base), strict=True):
-        if value != default and name != "name" and name.partition(".")[0] not in replaced:
+        if value != default and name != "name" and not {name, name.partition(".")[0]} & replaced:
             words.append(f"{name}={show(value)}")
     line = redacted(shlex.join(["seer-ray", "run", *words, *changes]))
     if len(line) <= LONGEST and '"\'"' not in line and _makes(words, config, replaced):
@@ -97,5 +98,8 @@ def _makes(words: list[str], config: RunConfig, replaced: set[str]) -> bool:
         made = compose(words)
     except ConfigError:
         return False
-    same = {name: getattr(config, name) for name in ("name", *replaced)}
-    return dataclasses.replace(made, **same) == config
+    for name in ("name", *replaced):
+        *sections, last = name.split(".")
+        mine, own = (reduce(getattr, sections, each) for each in (made, config))
+        setattr(mine, last, getattr(own, last))
+    return bool(made == config)

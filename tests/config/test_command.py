@@ -34,6 +34,17 @@ def test_a_change_takes_the_place_of_its_section():
     assert command_line(config, "selector=dense") == "seer-ray run seed=3 selector=dense"
 
 
+def test_a_change_of_an_option_takes_its_place_alone():
+    config = compose(["engine.speculate=4", "engine.drafter=both", "selector.prefill.density=0.3"])
+    line = command_line(config, "engine.speculate=0")
+    assert line.endswith(" engine.speculate=0") and line.count("engine.speculate") == 1
+    assert "engine.drafter=both" in line and "selector.prefill.density=0.3" in line
+    line = command_line(
+        compose(["selector.prefill.density=0.3"]), "selector=dense", "selector.prefill.density=null"
+    )
+    assert line == "seer-ray run selector=dense selector.prefill.density=null"
+
+
 @pytest.mark.parametrize(
     "override", ["task.few_shot=[{question: hi, answer: 3}]", "sampling.stop=[a]", "task.system='a, b'"]
 )
