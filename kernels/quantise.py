@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from seer_ray.kernels.zeros import zeros
+
 TOP = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 """The formats, each with its largest number."""
 LEAST = 2.0**-100
@@ -28,8 +30,7 @@ class Quantised:
 
     @staticmethod
     def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Quantised:
-        numbers = torch.zeros(shape, dtype=dtype, device=device)
-        return Quantised(numbers, torch.zeros(shape[:-1], device=device))
+        return Quantised(zeros(shape, dtype, device), zeros(shape[:-1], torch.float32, device))
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """``index``: of all axes but the last."""

@@ -12,6 +12,7 @@ from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.states import StateSlots
 from seer_ray.kernels.quantise import KV, TOP, Quantised, tensors, vector_bytes
 from seer_ray.kernels.upload import upload
+from seer_ray.kernels.zeros import zeros
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.selectors.base import Selector
@@ -61,20 +62,19 @@ class PagedCache:
             for layer in range(shape.layers)
         ]
         # Zeros, not empty: the CPU maps them lazily, and no stray NaN can ever be read.
-        zeros = Quantised.zeros if kv_dtype in TOP else torch.zeros
+        make = Quantised.zeros if kv_dtype in TOP else zeros
         rest = (shape.kv_heads, 2, block, shape.head_dim)
         self.kv: list[KV | None] = [
-            None if g is None else zeros((pages[g], *rest), dtype=kv_dtype or dtype, device=device)
-            for g in self.group_of
+            None if g is None else make((pages[g], *rest), kv_dtype or dtype, device) for g in self.group_of
         ]
         self.summary = [
-            torch.zeros(pages[g], shape.kv_heads, s.summary_width, dtype=dtype, device=device)
+            zeros((pages[g], shape.kv_heads, s.summary_width), dtype, device)
             if s is not None and s.summary_width and g is not None
             else None
             for s, g in zip(selectors, self.group_of, strict=True)
         ]
         self.prefill_keys = [
-            torch.zeros(pages[g], shape.kv_heads, gate.key_width, dtype=dtype, device=device)
+            zeros((pages[g], shape.kv_heads, gate.key_width), dtype, device)
             if gate is not None and g is not None
             else None
             for gate, g in zip(prefill_gates or [None] * shape.layers, self.group_of, strict=True)
