@@ -12,7 +12,7 @@ from typing import Any
 
 from seer_ray.cli.terminal import FAILED, INTERRUPTED, SENT_TO, console, fail, kept_free, print_json, stop
 from seer_ray.cluster.connect import logs_folder
-from seer_ray.config.errors import ConfigError, Interrupted, JobError
+from seer_ray.config.errors import ConfigError, JobError
 from seer_ray.config.options import JobConfig
 from seer_ray.config.secrets import hidden
 from seer_ray.jobs.kinds import kind_of
@@ -93,7 +93,7 @@ def ending(close: Callable[[], None], again: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (KeyboardInterrupt, Interrupted):
+    except KeyboardInterrupt:
         close()
         stop(f"interrupted; nothing is lost, go on with: {again}", INTERRUPTED)
     except JobError as error:

@@ -31,8 +31,12 @@ class FolderGone(JobError):
     kept = None
 
 
-class Interrupted(JobError):
-    """Somebody stopped the job. What was finished and what was begun is on disk."""
+class Interrupted(KeyboardInterrupt):
+    """Somebody stopped the job. What was finished and what was begun is on disk.
+
+    As Ctrl-C is it, no ``Exception``: a signal comes anywhere, also where a library takes whatever goes wrong
+    for a failure of its own.
+    """
 
 
 def first_line(error: object) -> str:

@@ -154,7 +154,8 @@ def _point(
     elif alike or beside:
         basis = alike or [measured for _, measured in beside]
         kind = f"of {selector} " if alike else ""
-        text = f"{len(basis)} earlier runs {kind}with this model, task and sampling"
+        runs = "1 earlier run" if len(basis) == 1 else f"{len(basis)} earlier runs"
+        text = f"{runs} {kind}with this model, task and sampling"
     rows = sum(measured.rows for measured in basis)
     tokens = round(left * sum(measured.tokens for measured in basis) / rows) if rows else None
     rates = [measured.rate for measured in basis if measured.rate]

@@ -145,7 +145,7 @@ class Sweep:
             session.begin()
         try:
             self._decode(sessions)
-        except (Interrupted, ClusterLost):
+        except ClusterLost:
             raise
         except (ConfigError, JobError) as error:
             # A disk that is full or a model that is not there: what comes next may be elsewhere.

@@ -24,6 +24,15 @@ def test_a_signal_raises_or_is_noted(number: signal.Signals) -> None:
         assert patient.asked
 
 
+def test_no_library_takes_a_signal_for_its_own_failure() -> None:
+    """As transformers does, which tells whatever is raised in an import of its own as a missing module."""
+    with StopRequest().listening(), pytest.raises(Interrupted):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:
+            raise ModuleNotFoundError("a part of a library") from error
+
+
 @pytest.mark.parametrize(
     ("numbers", "raises"),
     [

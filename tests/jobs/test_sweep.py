@@ -198,4 +198,4 @@ def test_an_estimate_says_what_it_rests_on(base: SweepConfig) -> None:
     base.name, base.seed = "other", 1
     beside = {point.name: point for point in estimate(expand(overrides, base)).points}
     assert beside["quest-32"].tokens == 6 * 20
-    assert beside["quest-32"].basis == "1 earlier runs of quest with this model, task and sampling"
+    assert beside["quest-32"].basis == "1 earlier run of quest with this model, task and sampling"
