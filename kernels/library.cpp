@@ -91,7 +91,7 @@ void score_(Tensor features, Tensor summary, Tensor table, Tensor lengths, Tenso
 void select_(Tensor scores, Tensor table, Tensor lengths, Tensor limits, Tensor page_ids, Tensor counts, int64_t block,
              bool sink, int64_t rule) {
   select(at<float>(scores), at<int64_t>(table), table.stride(0), at<int64_t>(lengths), at<float>(limits),
-         at<int64_t>(page_ids), at<int64_t>(counts), scores.size(0), scores.size(1), scores.size(2), block,
+         limits.size(1), at<int64_t>(page_ids), at<int64_t>(counts), scores.size(0), scores.size(1), scores.size(2), block,
          page_ids.size(2), sink, static_cast<Rule>(rule));
 }
 

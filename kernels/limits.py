@@ -16,7 +16,7 @@ RULES: tuple[Rule, ...] = ("count", "threshold", "mass")
 @dataclass(frozen=True, eq=False)
 class Limits:
     """Of one layer. Whatever the rule, a head reads at most its budget: ``blocks``, or where that is more its
-    ``fraction`` of the blocks that there are.
+    ``fraction`` of the blocks that there are; of a head with ``early`` budgets, those come first.
 
     - count: the best ones, as many as the budget;
     - threshold: those whose share is above the level;
@@ -26,13 +26,17 @@ class Limits:
     """
 
     table: torch.Tensor
-    """``[kv_heads, 4]`` fp32: blocks, fraction, level, sharpness. Captured steps know where it lies."""
+    """``[kv_heads, 4 + early]`` fp32: blocks, fraction, level, sharpness, then the budgets where there are 1,
+    2, ... blocks. Captured steps know where it lies."""
     rule: Rule
     sink: bool
     """Force the first block."""
     least: int
-    """Blocks of the head that has fewest."""
+    """The smallest budget of a head, where there are that many blocks."""
+    whole: int
+    """So many blocks are all within everyone's budget."""
     most: int
+    """The largest budget but for fractions."""
     fraction: float
     """The largest."""
 
@@ -47,6 +51,7 @@ class Limits:
         mass: float | Sequence[float] | None = None,
         fraction: float | Sequence[float] = 0.0,
         sharpness: Sequence[float] | None = None,
+        early: Sequence[Sequence[int]] | None = None,
         device: torch.device | str = "cpu",
     ) -> Limits:
         """Each number for all heads, or one for each.
@@ -59,6 +64,8 @@ class Limits:
             mass: above 0, and below 1 but for all heads: 1 is the whole budget. One of the two at most.
             fraction: 0: the budget does not grow.
             sharpness: None: 1.
+            early: budgets of each head, equally many, where there are 1, 2, ... blocks; None: ``blocks`` from
+                the first on.
             device: of the table.
         """
         rule: Rule = "count"
@@ -69,9 +76,23 @@ class Limits:
             rule, level = "mass", mass
         asked = blocks, fraction, level, 1.0 if sharpness is None else sharpness
         columns = [list(each) if isinstance(each, Sequence) else [each] * heads for each in asked]
-        table = torch.tensor(columns, dtype=torch.float32).t().contiguous()
-        counts = [int(count) for count in columns[0]]
-        return cls(table.to(device), rule, sink, min(counts), max(counts), float(max(columns[1])))
+        first = [list(own) for own in early or [()] * heads]
+        rows = [[*row, *own] for row, own in zip(zip(*columns, strict=True), first, strict=True)]
+        # By how many blocks there are; the last one goes on.
+        budgets = [[int(count) for count in heads] for heads in zip(*map(list, first), strict=True)]
+        budgets.append([int(count) for count in columns[0]])
+        smallest = [min(own) for own in budgets]
+        short = {there: own for there, own in enumerate(smallest[:-1], 1) if own < there}
+        whole = min(short) - 1 if short else max(len(smallest) - 1, smallest[-1])
+        return cls(
+            torch.tensor(rows, dtype=torch.float32).to(device),
+            rule,
+            sink,
+            min([smallest[-1], *short.values()]),
+            whole,
+            max(map(max, budgets)),
+            float(max(columns[1])),
+        )
 
     def width(self, pages: int) -> int:
         """Most blocks that a head reads of so many."""
@@ -79,4 +100,4 @@ class Limits:
 
     def everything(self, pages: int) -> bool:
         """Whether all of so many blocks are read, whatever the scores."""
-        return self.rule == "count" and pages <= self.least
+        return self.rule == "count" and pages <= self.whole

@@ -33,10 +33,10 @@ void score(const float* features, const T* summary, const int64_t* table, int64_
 // What cuts a selection off before its budget, in the order of limits.py.
 enum class Rule : int64_t { kCount, kThreshold, kMass };
 
-// limits [heads, 4]: blocks, fraction, level, sharpness.
+// limits [heads, limits_stride]: blocks, fraction, level, sharpness, then the budgets where there are 1, 2, ... blocks.
 void select(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
-            const float* limits, int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages,
-            int64_t block, int64_t k, bool sink, Rule rule);
+            const float* limits, int64_t limits_stride, int64_t* page_ids, int64_t* counts, int64_t rows,
+            int64_t heads, int64_t pages, int64_t block, int64_t k, bool sink, Rule rule);
 
 template <typename T>
 void rms_norm(const T* x, const T* weight, T* out, int64_t rows, int64_t width, float eps);

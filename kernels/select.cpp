@@ -59,17 +59,18 @@ int64_t fewest(const float* scores, int64_t begin, int64_t last, int64_t complet
 
 // What each row and head reads, forced blocks among it, in order of position.
 void select(const float* scores, const int64_t* table, int64_t table_stride, const int64_t* lengths,
-            const float* limits, int64_t* page_ids, int64_t* counts, int64_t rows, int64_t heads, int64_t pages,
-            int64_t block, int64_t k, bool sink, Rule rule) {
+            const float* limits, int64_t limits_stride, int64_t* page_ids, int64_t* counts, int64_t rows,
+            int64_t heads, int64_t pages, int64_t block, int64_t k, bool sink, Rule rule) {
 #pragma omp parallel for collapse(2) schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t head = 0; head < heads; ++head) {
-      const float *limit = limits + head * 4, level = limit[2], sharpness = limit[3];
+      const float *limit = limits + head * limits_stride, level = limit[2], sharpness = limit[3];
       const int64_t last = (lengths[row] - 1) / block, complete = lengths[row] / block, begin = sink ? 1 : 0;
       const int64_t* physical = table + row * table_stride;
       int64_t* to = page_ids + (row * heads + head) * k;
       const float* own = scores + (row * heads + head) * pages;
-      const float budget = std::max(limit[0], limit[1] * static_cast<float>(last + 1));
+      const float budget = last < limits_stride - 4 ? limit[4 + last]
+                                                    : std::max(limit[0], limit[1] * static_cast<float>(last + 1));
       int64_t count = std::min({last + 1, k, static_cast<int64_t>(budget)});
       if (rule == Rule::kThreshold && last > 0) {
         count = std::min(begin + 1 + above(own, begin, last, complete, level, sharpness), count);

@@ -48,7 +48,7 @@ def reference(
     forced = index == last
     if limits.sink:
         forced = forced | (index == 0)
-    budget, fraction, level, sharpness = limits.table.unsqueeze(-1).unbind(1)  # [kv_heads, 1]
+    budget, fraction, level, sharpness = limits.table[:, :4].unsqueeze(-1).unbind(1)  # [kv_heads, 1]
 
     masked = torch.where(complete, scores, float("-inf"))
     # Nothing ranks with what is forced, NaN and inf neither.
@@ -57,7 +57,11 @@ def reference(
     order = torch.where(forced, float("inf"), free)
     by_rank = order.sort(dim=-1, descending=True, stable=True).indices
     k = limits.width(width)
-    counts = torch.minimum(last + 1, torch.maximum(budget, fraction * (last + 1)).long()).clamp(max=k)
+    most = torch.maximum(budget, fraction * (last + 1))
+    if (early := limits.table[:, 4:]).shape[1]:
+        at = last.view(rows).clamp(max=early.shape[1] - 1)
+        most = torch.where(last < early.shape[1], early[:, at].t().unsqueeze(-1), most)
+    counts = torch.minimum(last + 1, most.long()).clamp(max=k)
     if limits.rule == "threshold":
         share = torch.softmax(masked * sharpness, dim=-1).nan_to_num(0.0)  # no complete block: all -inf
         counts = torch.minimum(counts, ((share > level) | forced).sum(-1, keepdim=True))

@@ -20,7 +20,7 @@ NARROW = 2048
 WARPS = 8
 THRESHOLD, MASS = tl.constexpr(RULES.index("threshold")), tl.constexpr(RULES.index("mass"))
 # Whether one of these is a multiple of 16 is not worth a kernel of its own.
-VARYING = ["width", "k", "scores_row", "scores_head", "table_row", "lengths_row"]
+VARYING = ["width", "k", "early", "scores_row", "scores_head", "table_row", "lengths_row"]
 
 
 def select(
@@ -41,6 +41,7 @@ def select(
         counts,
         width,
         k,
+        limits.table.shape[1] - 4,
         scores.stride(0),
         scores.stride(1),
         page_table.stride(0),
@@ -91,10 +92,12 @@ def _wanted(terms, total, threshold, key):
 
 
 @triton.jit
-def _budget(limits_ptr, blocks, k):
+def _budget(limits_ptr, blocks, early, k):
     """Of a row with so many blocks."""
     most, fraction = tl.load(limits_ptr), tl.load(limits_ptr + 1)
-    return tl.minimum(tl.minimum(blocks, k), tl.maximum(most, fraction * blocks.to(tl.float32)).to(tl.int32))
+    most = tl.maximum(most, fraction * blocks.to(tl.float32))
+    most = tl.where(blocks <= early, tl.load(limits_ptr + 3 + tl.minimum(blocks, early)), most)
+    return tl.minimum(tl.minimum(blocks, k), most.to(tl.int32))
 
 
 @triton.jit
@@ -122,6 +125,7 @@ def select_narrow(
     counts_ptr,
     width,
     k,
+    early,
     scores_row,
     scores_head,
     table_row,
@@ -137,14 +141,14 @@ def select_narrow(
     scores_ptr += row * scores_row + head * scores_head
     table_ptr += row * table_row
     ids_ptr += out * k
-    limits_ptr += head * 4
+    limits_ptr += head * (4 + early)
     length = tl.load(lengths_ptr + row * lengths_row).to(tl.int32)
     complete = tl.minimum(length // BLOCK, width)
     last = tl.minimum((length - 1) // BLOCK, width - 1)
     index = tl.arange(0, TILE)
 
     key = _keys(scores_ptr, index, complete, last, SINK)
-    count = _budget(limits_ptr, last + 1, k)
+    count = _budget(limits_ptr, last + 1, early, k)
     if RULE != 0:
         level, sharpness = tl.load(limits_ptr + 2), tl.load(limits_ptr + 3)
         peak = _peak(scores_ptr, index, complete)
@@ -191,6 +195,7 @@ def select_wide(
     counts_ptr,
     width,
     k,
+    early,
     scores_row,
     scores_head,
     table_row,
@@ -206,14 +211,14 @@ def select_wide(
     scores_ptr += row * scores_row + head * scores_head
     table_ptr += row * table_row
     ids_ptr += out * k
-    limits_ptr += head * 4
+    limits_ptr += head * (4 + early)
     length = tl.load(lengths_ptr + row * lengths_row).to(tl.int32)
     complete = tl.minimum(length // BLOCK, width)
     last = tl.minimum((length - 1) // BLOCK, width - 1)
     blocks = last + 1
     index = tl.arange(0, TILE)
 
-    count = _budget(limits_ptr, blocks, k)
+    count = _budget(limits_ptr, blocks, early, k)
     if RULE != 0:
         level, sharpness = tl.load(limits_ptr + 2), tl.load(limits_ptr + 3)
         peak = tl.full([1], float("-inf"), tl.float32)

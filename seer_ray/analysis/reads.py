@@ -14,7 +14,7 @@ Array = NDArray[np.int64]
 
 _KIND = re.compile(
     r"(?P<count>\d+)?(?P<name>[a-z_]\w*?)"
-    r"(?:(?P<budget>\d+)(?:b\d+(?:[tm][\d.]+(?:e-\d+)?)?(?:f(?P<fraction>[\d.]+(?:e-\d+)?))?(?:-heads)?(?:-nosink)?(?:-prefill)?)?)?"
+    r"(?:(?P<budget>\d+)(?:b\d+(?:[tm][\d.]+(?:e-\d+)?)?(?:f(?P<fraction>[\d.]+(?:e-\d+)?))?(?:-heads|-allocated)?(?:-nosink)?(?:-prefill)?)?)?"
 )
 _STATELESS = ("linear", "none")
 """Layers of a plan's code that keep no KV, and so count neither as read nor as there to be read."""

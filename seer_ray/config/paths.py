@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seer_ray.config.options import options
-from seer_ray.config.selecting import PACKAGED
+from seer_ray.config.selecting import AUTO, PACKAGED, UNIFORM
 
 C = TypeVar("C")
+
+NAMED = {"model": PACKAGED, "selector": (AUTO, UNIFORM, *PACKAGED)}
+"""By section: what is no path, whatever files of these names are there."""
 
 
 def path_options(config: Any) -> set[str]:
@@ -37,7 +40,7 @@ def absolute_value(option: str, value: Any) -> Any:
         return {
             name: absolute_value(option, item) if name == "path" else item for name, item in value.items()
         }
-    if not isinstance(value, str) or (option.startswith("model.") and value in PACKAGED):
+    if not isinstance(value, str) or value in NAMED.get(option.partition(".")[0], ()):
         return value
     return absolute(value)
 

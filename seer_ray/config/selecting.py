@@ -10,6 +10,8 @@ from seer_ray.config.layouts import LAYOUTS
 from seer_ray.config.secrets import redacted
 from seer_ray.config.selectors import OWN, SELECTORS
 
+AUTO, UNIFORM = "auto", "uniform"
+"""Values of ``selector.allocation`` that name no file."""
 PACKAGED = ("reasoner", "smollm2")
 """Models and gates that are called so wherever a job runs, whatever files of these names are there."""
 
@@ -93,9 +95,19 @@ class SelectorConfig:
     )
     budget: int = option(
         2048,
-        "KV that attention may read per KV head and step, forced blocks included",
+        "KV that attention may read per KV head and step, forced blocks included; the mean over heads, where "
+        "there is an allocation",
         unit="tokens",
         minimum=1,
+    )
+    allocation: str = option(
+        AUTO,
+        "how layers and KV heads share the budget: auto (as the gates say, if they say it), uniform (all the "
+        "same), or a file or folder that says it, of seer-ray gates shares, or 'smollm2', 'reasoner'",
+        path=True,
+    )
+    cap: int | None = option(
+        None, "most that a KV head reads by an allocation; null: all there is", unit="tokens", minimum=1
     )
     threshold: float | None = option(
         None,
@@ -142,6 +154,15 @@ class SelectorConfig:
         False, "prompts too: the tokens of a block share the blocks that their mean score picks"
     )
     prefill: PrefillConfig = section(PrefillConfig)
+
+    @property
+    def amounts(self) -> tuple[str, ...]:
+        """Options that say in another way than an allocation how much is read."""
+        return tuple(
+            name
+            for name in ("threshold", "mass", "fraction", "shares", "head_shares")
+            if getattr(self, name) not in (None, 0.0, {})
+        )
 
     @property
     def amount(self) -> str:

@@ -225,6 +225,12 @@ class DistillEvalConfig:
     documents: int = option(8, "longest ones that are looked at, at intervals and at the end", minimum=0)
     budgets: list[str] = option(["1/8"], "recall and mass kept at these, in tokens or as share of the length")
     stride: int = option(7, "every so many rows count", unit="tokens", minimum=1)
+    allocation: int = option(
+        2,
+        "of gates of decoding: how heads share a budget (see seer-ray gates shares) is found at the end, on "
+        "so many of the longest documents that were trained on; 0: not at all",
+        minimum=0,
+    )
     densities: list[float] = option(
         [0.5, 0.3, 0.2, 0.1], "of prefill gates: mass kept where prompts read these shares of their blocks"
     )
@@ -360,15 +366,26 @@ class GatesPromptsConfig(HeldOutConfig):
 
 @dataclass
 class GatesSharesConfig(HeldOutConfig):
-    """Which layers and heads of a model should read more than others, at the same number of tokens in all."""
+    """How the layers and KV heads of a model should share a budget: more for those that need it, at the same
+    number of tokens in all."""
 
     command = "gates shares"
 
-    budget: int = option(
-        1024, "KV per KV head and step that is divided, mean over the layers", unit="tokens", minimum=1
+    budgets: list[str] = option(
+        ["1/32", "1/16", "1/8", "1/4", "1/2"],
+        "mean budgets that are shared, in tokens or as share of the length; those between are interpolated",
     )
-    cap: float = option(4.0, "that a threshold and a mass have, as a multiple of budget", minimum=1.0)
-    heads: bool = option(False, "beside layers, divide it over the KV heads of each layer too")
+    plain: str = option(
+        "1/8", "at this budget it is measured what a layer's errors cost, in tokens or as share of the length"
+    )
+    selectors: list[str] = option(
+        [],
+        "selectors that share it, each in its own way: seer (the gates), quest, window, oracle, random; "
+        "none: the gates, if there are any, else quest. An error is taken to cost what the first one's do",
+    )
+    block_size: int | None = option(
+        None, "without gates, which have their own; None: 64", unit="tokens", minimum=1
+    )
 
     def about(self) -> list[str]:
         """What the run folder's name is made of."""

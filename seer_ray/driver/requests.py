@@ -20,6 +20,7 @@ from seer_ray.driver.rendering import RenderPool, processes_for
 from seer_ray.engine.request import Request, SamplingParams, Structure
 from seer_ray.engine.sampling import end_tokens, own_sampling, resolve_sampling
 from seer_ray.engine.thinking import ThinkingRules
+from seer_ray.models.allocation import allocation_of
 from seer_ray.models.catalog import check_engine
 from seer_ray.models.load import load_config, load_tokenizer
 from seer_ray.models.mixers import layer_mixers
@@ -52,6 +53,7 @@ def check_model(config: RunConfig) -> None:
         config.engine.block_size,
         config.plan,
         kv_heads=getattr(hf_config, "num_key_value_heads", None),
+        allocation=allocation_of(config.selector, config.model.gates),
     )
 
 

@@ -20,12 +20,12 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import PlanConfig, RunConfig
 from seer_ray.config.paths import with_absolute_paths
 from seer_ray.config.speculating import OFF, SPECULATE, speculates
-from seer_ray.config.works import is_dense, needs_gates
+from seer_ray.config.works import is_dense
 from seer_ray.driver import told
 from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import look, note_sources, own_contents, refuse_other_sources
+from seer_ray.driver.sources import look, note_sources, own_contents, reads_gates, refuse_other_sources
 from seer_ray.models.identity import Contents
 from seer_ray.report.html import write_report
 from seer_ray.report.written import FILE as REPORT
@@ -86,7 +86,7 @@ def _checked(session: Session) -> tuple[RunConfig, Contents]:
     """The options with the model as it is to be read, and its files: there, the same as before, and able to
     do what is asked. Before Ray is started, and anything is told to MLflow."""
     config = session.config
-    gated, prefill = needs_gates(config.selector, config.plan), bool(config.selector.prefill.asked)
+    gated, prefill = reads_gates(config), bool(config.selector.prefill.asked)
     sources = look(config.model, session.folder, gated=gated, prefill=prefill)
     contents = sources.contents | own_contents(config)
     refuse_other_sources(session.folder, contents)

@@ -11,10 +11,12 @@ from typing import Any
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.modules import import_named
 from seer_ray.config.options import ModelConfig, RunConfig
+from seer_ray.config.selecting import AUTO
 from seer_ray.config.selectors import SELECTORS
-from seer_ray.config.works import selectors_of
+from seer_ray.config.works import is_dense, needs_gates, selectors_of
 from seer_ray.models.content import digest
 from seer_ray.models.identity import COMMIT, Content, Contents, contents, differences, find_tokenizer
+from seer_ray.models.source import find_allocation
 from seer_ray.models.tokenizer_files import check_tokenizer_files
 from seer_ray.results.base import RESTORE, Folder
 
@@ -63,12 +65,26 @@ def look(model: ModelConfig, *folders: Folder, gated: bool = True, prefill: bool
 
 
 def own_contents(config: RunConfig) -> Contents:
-    """The modules of selectors of the user's own: what they say decides what the rows are."""
+    """The modules of selectors of the user's own, and the allocation that is named: what they say decides
+    what the rows are."""
     own = sorted(name for name in selectors_of(config.selector, config.plan) if name not in SELECTORS)
     found: dict[str, str] = {}
     for name in own:
         found |= file_of(import_named(name, "selector.name", "class"))
-    return {"selector.name": found} if found else {}
+    shared = find_allocation(config.selector, None)
+    return ({"selector.name": found} if found else {}) | (
+        {"selector.allocation": {shared.name: digest(shared)}} if shared else {}
+    )
+
+
+def reads_gates(config: RunConfig) -> bool:
+    """Whether a run reads what is in the folder of gates: those, or only how a budget is shared."""
+    selector = config.selector
+    return needs_gates(selector, config.plan) or (
+        selector.allocation == AUTO
+        and not is_dense(selector, config.plan)
+        and find_allocation(selector, config.model.gates) is not None
+    )
 
 
 def file_of(thing: Any) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seer_ray.engine.pages import Keeps
-from seer_ray.models.limits import Limit
 from seer_ray.models.mixers import MIXERS
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.plan import LayerPlan
@@ -32,8 +31,8 @@ def page_groups(shape: AttentionShape, plan: LayerPlan) -> tuple[PageGroup, ...]
         spec, window = plan.layers[layer], None
         if MIXERS[spec.mixer].windowed:
             keeps, window = Keeps(shape.window), shape.window
-        elif spec.selector == "window" and spec.blocks is not None and spec.limit == Limit(spec.blocks):
-            recent = spec.blocks - spec.sink
+        elif spec.selector == "window" and spec.limit is not None and not spec.fraction:
+            recent = spec.limit.most - spec.sink
             reach = (recent - 1) * plan.block_size + 1
             keeps = Keeps(reach, int(spec.sink), whole_prompts=not plan.sparse_prefill)
         else:

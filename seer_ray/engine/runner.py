@@ -35,6 +35,7 @@ from seer_ray.engine.states import StateSlots
 from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.kernels import compiled
 from seer_ray.kernels.upload import upload
+from seer_ray.models.allocation import allocation_of
 from seer_ray.models.architecture import check_length
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.patch import (
@@ -90,7 +91,10 @@ class Runner:
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
         heads = shape.kv_heads * loaded.group.size
-        self.plan = resolve_plan(selector, shape.mixers, settings.block_size, plan, shape.window, heads)
+        shared = allocation_of(selector, loaded.gates)
+        self.plan = resolve_plan(
+            selector, shape.mixers, settings.block_size, plan, shape.window, heads, shared
+        )
         dense = self.plan.dense
         if speculates(settings) and settings.drafter == "ngram":
             self.plan = dense

@@ -66,20 +66,3 @@ def total(layers: Sequence[Mapping[Choice, Cost]], chosen: Sequence[Choice]) -> 
     """Sums over layers."""
     costs = [costs[choice] for costs, choice in zip(layers, chosen, strict=True)]
     return Cost(sum(cost.read for cost in costs), sum(cost.loss for cost in costs))
-
-
-def by_range(shares: Mapping[int, Sequence[float]]) -> dict[str, list[float]]:
-    """Of layers and what each has, as ``selector.head_shares`` has them: ``{'0': [0.5, 1.0], '3-5': ...}``;
-    three digits, and no layer where all are 1."""
-    runs: list[tuple[int, int, list[float]]] = []
-    for layer, exact in sorted(shares.items()):
-        own = [float(f"{share:.3g}") for share in exact]
-        if runs and runs[-1][1:] == (layer - 1, own):
-            runs[-1] = (runs[-1][0], layer, own)
-        else:
-            runs.append((layer, layer, own))
-    return {
-        f"{first}" if first == last else f"{first}-{last}": own
-        for first, last, own in runs
-        if set(own) != {1.0}
-    }

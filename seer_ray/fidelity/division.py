@@ -1,53 +1,70 @@
-"""From options to the division of a budget over the layers of a model."""
+"""From what each KV head costs to how the heads of a model share a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from statistics import median_low
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.selectors import SELECTORS
 from seer_ray.config.training import GatesSharesConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
-from seer_ray.fidelity.allotment import Cost, allot, by_range, total
-from seer_ray.fidelity.evaluate import OnPass, check_length, out_of_memory_explained
-from seer_ray.fidelity.quality import Rows
-from seer_ray.fidelity.sensitivity import ALIKE, Allowance, LayerCosts, measure_layers
+from seer_ray.fidelity.allotment import Cost, allot, total
+from seer_ray.fidelity.budget import Budget
+from seer_ray.fidelity.evaluate import (
+    BLOCK_SIZE,
+    GATES,
+    OnPass,
+    check_length,
+    check_names,
+    counted,
+    out_of_memory_explained,
+)
+from seer_ray.fidelity.quality import Rows, selectors_of
+from seer_ray.fidelity.sensitivity import LayerCosts, ladder, measure_layers
+from seer_ray.models.allocation import Allocation
 from seer_ray.models.gates import load_gates, read_settings
+from seer_ray.models.limits import LEAST
 from seer_ray.models.load import load_model
+from seer_ray.models.patch import attention_shape
+from seer_ray.selectors.base import Selector
 
-KINDS: tuple[Literal["share", "threshold", "mass"], ...] = ("share", "threshold", "mass")
+SHARING = tuple(name for name, traits in SELECTORS.items() if traits.sparse)
 
 
 @dataclass(frozen=True)
-class Allocation:
-    """One way to spend a budget."""
+class Spent:
+    """A mean budget of a selector, shared."""
 
-    name: str
-    """``alike``, ``shares``, ``threshold`` or ``mass``; the last three also as ``shares_heads``."""
-    selector: dict[str, Any]
-    """Options of ``selector`` that say it."""
+    selector: str
+    budget: int
+    """Tokens."""
     read: float
-    """KV tokens per KV head and step, mean over the layers that have gates."""
+    """KV tokens per KV head and step, on the documents that were measured."""
     kl: float
-    """Sum over layers, each alone: what to expect of the next token's KL, nats."""
-    layers: dict[int, Cost]
+    """Sum over heads, each alone: what to expect of the next token's KL, nats."""
+    uniform: float
+    """The same where every head has the budget."""
+    layers: dict[int, float]
+    """KV tokens read in each layer, mean over its heads."""
 
 
 @dataclass(frozen=True)
 class Division:
     """What was measured, on what, and what follows."""
 
-    gates: str
+    gates: str | None
     block_size: int
     documents: list[Document]
-    layers: dict[int, LayerCosts]
-    plans: list[Allocation]
+    costs: dict[str, dict[int, LayerCosts]]
+    """By selector and layer."""
+    allocations: dict[str, Allocation]
+    """By selector."""
+    spent: list[Spent]
 
     @property
     def tokens(self) -> int:
@@ -55,8 +72,9 @@ class Division:
 
     @property
     def ranking(self) -> list[int]:
-        """As ``plan.ranking``: layers with gates, those first that cost most where they alone are sparse."""
-        return sorted(self.layers, key=lambda layer: (-self.layers[layer].kl, layer))
+        """As ``plan.ranking``: layers that select, those first that cost most where they alone are sparse."""
+        costs = next(iter(self.costs.values()))
+        return sorted(costs, key=lambda layer: (-costs[layer].kl, layer))
 
 
 def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Division:
@@ -66,127 +84,127 @@ def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Div
         ConfigError: an option is wrong, or the model, the gates or the data cannot be had or do not fit
             together.
     """
-    source = check_shares(config)
-    block = read_settings(source).block_size
-    budget = config.budget // block
-    if budget < 2:
-        raise ConfigError(f"budget={config.budget}: must be at least two blocks, {2 * block} tokens")
+    names = check_shares(config)
+    source = config.model.gates
+    block = config.block_size or BLOCK_SIZE if source is None else read_settings(source).block_size
     loaded = load_model(config.model)
     check_length(config, loaded, block)
-    gates = load_gates(source, loaded.hf_config, block, torch.float32, loaded.device)
+    gates = None
+    if source is not None:
+        gates = load_gates(source, loaded.hf_config, block, torch.float32, loaded.device)
     documents = longest_documents(config, loaded, block, held_out=False)
-    rows = Rows(config.skip, config.stride)
-    for document in documents:
-        length = len(document.tokens)
-        if int(rows.of(length, torch.device("cpu"))[0]) < budget * block:
-            raise ConfigError(
-                f"budget={config.budget}: a document of {document.source} has {length} tokens, of which those"
-                f" from {int(config.skip * length)} on are looked at; the first read all there is anyway;"
-                " set a smaller budget, a larger length or skip, or join=true"
-            )
-    done, passes = 0, len(documents) * (1 + sum(gate is not None for gate in gates))
-
-    def count(text: str) -> None:
-        nonlocal done
-        progress(done, passes, text)
-        done += 1
-
+    shape = attention_shape(loaded.model)
+    selectors = {name: selectors_of(name, shape, gates) for name in names}
+    plain = Budget.parse(config.plain, "plain").blocks(config.length, block)
+    means = [Budget.parse(text).blocks(config.length, block) for text in config.budgets]
+    selecting = sum(one is not None for one in next(iter(selectors.values())))
     with out_of_memory_explained(config, documents, loaded.device):
-        layers = measure_layers(
+        costs, allocations = share(
             loaded.model,
             documents,
-            gates,
-            budget,
-            cap=config.cap,
+            selectors,
+            means,
+            plain=plain,
+            block=block,
             sink=config.sink,
-            rows=rows,
-            progress=count,
+            rows=Rows(config.skip, config.stride),
+            progress=counted(len(documents) * (1 + selecting), progress),
         )
-    others = {} if config.sink else {"sink": False}
-    plans = plans_of(layers, budget * block, config.cap, others, config.heads)
-    return Division(source, block, documents, layers, plans)
+    spent = [one for name in names for one in spending(name, costs[name], allocations[name], block)]
+    return Division(source, block, documents, costs, allocations, spent)
 
 
-def check_shares(config: GatesSharesConfig) -> str:
-    """What can be checked before anything is loaded; where the gates are.
+def check_shares(config: GatesSharesConfig) -> list[str]:
+    """What can be checked before anything is loaded; the selectors that share.
 
     Raises:
         ConfigError: names the option.
     """
     parse_sources(config.data)
-    if config.model.gates is None:
-        raise ConfigError("model.gates: not set; name the gates whose budget is to be divided")
-    return config.model.gates
+    names = list(config.selectors) or [GATES if config.model.gates is not None else "quest"]
+    check_names("selectors", names, SHARING)
+    if config.model.gates is None and (needy := [name for name in names if SELECTORS[name].gates]):
+        raise ConfigError(f"selectors: {needy[0]} needs gates, and model.gates is not set; name them")
+    if config.model.gates is not None and config.block_size is not None:
+        raise ConfigError(f"block_size={config.block_size}: the gates have their own; leave it out")
+    if not config.budgets:
+        raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
+    for option, texts in (("budgets", config.budgets), ("plain", [config.plain])):
+        for text in texts:
+            budget = Budget.parse(text, option)
+            if budget.blocks(config.length, 1) > int(config.skip * config.length):
+                raise ConfigError(
+                    f"{option}={text}: of a document of length={config.length} tokens those from "
+                    f"{int(config.skip * config.length)} on are looked at; the first read all there is "
+                    "anyway; set a smaller budget, a larger length or skip"
+                )
+    return names
 
 
-def plans_of(
-    layers: Mapping[int, LayerCosts], budget: int, cap: float, others: Mapping[str, Any], heads: bool = False
-) -> list[Allocation]:
-    """Every layer alike; shares of the budget; a threshold, and a mass, with shares that divide them.
-
-    The others read as much as the first, on the documents that were measured.
+def share(
+    model: Any,
+    documents: Sequence[Document],
+    selectors: Mapping[str, Sequence[Selector | None]],
+    means: Sequence[int],
+    *,
+    plain: int,
+    block: int,
+    sink: bool,
+    rows: Rows,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[dict[str, dict[int, LayerCosts]], dict[str, Allocation]]:
+    """What heads cost, and how they share mean budgets, by selector; see ``measure_layers``.
 
     Args:
-        layers: costs of those that have gates.
-        budget: tokens.
-        cap: see ``sensitivity.measure_layers``.
-        others: options of ``selector`` that were measured with, and that all plans have.
-        heads: the same three once more, divided over the KV heads of the layers too.
+        means: mean budgets, in blocks.
+        plain: the budget, in blocks, at which it is measured what a layer's errors cost.
     """
-    by_layer = {layer: [one.costs] for layer, one in layers.items()}
-    alike = [ALIKE] * len(by_layer)
-    read = total([costs for (costs,) in by_layer.values()], alike).read / len(by_layer)
-    plans = [_plan("alike", {"budget": budget, **others}, by_layer, alike)]
-    by_head = {layer: one.heads for layer, one in layers.items()}
-    for units, suffix in [(by_layer, ""), *([(by_head, "_heads")] if heads else [])]:
-        everyone = [costs for each in units.values() for costs in each]
-        for kind in KINDS:
-            chosen = allot([_only(costs, kind) for costs in everyone], read)
-            base = float(f"{median_low(setting.value for setting in chosen):.3g}")
-            options: dict[str, Any] = {"budget": budget if kind == "share" else round(budget * cap), **others}
-            if kind != "share":
-                options[kind] = base
-            shares = by_range(
-                {layer: [_share(one, base) for one in own] for layer, own in _by_layer(units, chosen)}
-            )
-            if units is by_head:
-                options["head_shares"] = shares
-            else:
-                options["shares"] = {layers: share for layers, (share,) in shares.items()}
-            plans.append(_plan(("shares" if kind == "share" else kind) + suffix, options, units, chosen))
-    return plans
+    longest = max(len(document.tokens) for document in documents)
+    means = sorted({max(LEAST + 1, mean) for mean in means})
+    blocks = sorted({*ladder(-(-longest // block)), *means, plain})
+    costs = measure_layers(
+        model,
+        documents,
+        selectors,
+        plain,
+        block=block,
+        blocks=blocks,
+        sink=sink,
+        rows=rows,
+        progress=progress,
+    )
+    return costs, {name: allocate(by_layer, means, block) for name, by_layer in costs.items()}
 
 
-def _share(setting: Allowance, base: float) -> float:
-    """What it is as a multiple of what others may read; see ``models.limits``."""
-    if setting.kind == "share":
-        return setting.value
-    return base / setting.value if setting.kind == "threshold" else (1 - base) / (1 - setting.value)
+def allocate(layers: Mapping[int, LayerCosts], means: Sequence[int], block: int) -> Allocation:
+    """The heads' parts of each mean budget, with the least loss at as many reads as if all had that.
+
+    Args:
+        layers: what their heads cost.
+        means: mean budgets in blocks, ascending, at each of which heads were measured.
+        block: tokens a block.
+    """
+    heads = [costs for one in layers.values() for costs in one.heads]
+    number = len(next(iter(layers.values())).heads)
+    tokens = []
+    for mean in means:
+        read = total(heads, [mean] * len(heads)).read / len(heads)
+        chosen = [blocks * float(block) for blocks in allot(heads, read)]
+        tokens.append(tuple(tuple(chosen[at : at + number]) for at in range(0, len(chosen), number)))
+    return Allocation(tuple(layers), tuple(mean * block for mean in means), tuple(tokens))
 
 
-def _only(costs: Mapping[Allowance, Cost], kind: str) -> dict[Allowance, Cost]:
-    """Of the settings of one kind."""
-    return {setting: cost for setting, cost in costs.items() if setting.kind == kind}
-
-
-def _by_layer(
-    units: Mapping[int, Sequence[Mapping[Allowance, Cost]]], chosen: Sequence[Allowance]
-) -> Iterator[tuple[int, list[Allowance]]]:
-    """The settings of each layer, of one after the other."""
-    left = iter(chosen)
-    for layer, each in units.items():
-        yield layer, list(islice(left, len(each)))
-
-
-def _plan(
-    name: str,
-    selector: dict[str, Any],
-    units: Mapping[int, Sequence[Mapping[Allowance, Cost]]],
-    chosen: Sequence[Allowance],
-) -> Allocation:
-    costs = {}
-    for layer, settings in _by_layer(units, chosen):
-        whole = total(units[layer], settings)
-        costs[layer] = Cost(whole.read / len(settings), whole.loss)
-    reads = [cost.read for cost in costs.values()]
-    return Allocation(name, selector, sum(reads) / len(reads), sum(c.loss for c in costs.values()), costs)
+def spending(name: str, layers: Mapping[int, LayerCosts], allocation: Allocation, block: int) -> list[Spent]:
+    """What an allocation's own budgets come to, on the documents that it was found on."""
+    found = []
+    for budget, tokens in zip(allocation.budgets, allocation.tokens, strict=True):
+        by_layer = {
+            layer: total(one.heads, [round(each / block) for each in own])
+            for (layer, one), own in zip(layers.items(), tokens, strict=True)
+        }
+        whole = Cost(sum(cost.read for cost in by_layer.values()), sum(c.loss for c in by_layer.values()))
+        alike = sum(head[budget // block].loss for one in layers.values() for head in one.heads)
+        heads = allocation.kv_heads
+        reads = {layer: cost.read / heads for layer, cost in by_layer.items()}
+        found.append(Spent(name, budget, whole.read / len(layers) / heads, whole.loss, alike, reads))
+    return found

@@ -228,11 +228,10 @@ class SparsePass(_Pass):
         seen = Layer(layer, pages, asked, pages.write(layer, asked))
         limit = self.limits[layer]
         dense = pages.length
-        if (
-            selector is not None
-        ):  # all of so many blocks are read, unless a threshold or a mass says otherwise
+        if selector is not None:
+            # All of so many blocks are read, unless a threshold or a mass says otherwise.
             limits = pages.limits(limit, selector.sharpness)
-            dense = min(pages.length, (limits.least if limits.rule == "count" else 1) * pages.block)
+            dense = min(pages.length, (limits.whole if limits.rule == "count" else 1) * pages.block)
         out = [pages.dense(seen.q[:dense], asked.scale, asked.sinks)]
         if selector is not None and dense < pages.length:
             summary = pages.summarise(selector)

@@ -29,6 +29,7 @@ from seer_ray.fidelity.settings import Setting
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.limits import Limit
 from seer_ray.models.patch import (
+    AttentionShape,
     attention_shape,
     forward_tokens,
     logits_of,
@@ -101,16 +102,8 @@ def measure(
     """
     patch_attention(model)
     shape = attention_shape(model)
-    selecting = shape.selecting()
-    contenders: dict[str, list[Selector | None]] = {
-        label: [None if gate is None else Seer(gate) for gate in gate_set]
-        for label, gate_set in gates.items()
-    }
-    for name in references:
-        contenders[name] = [
-            None if name == BEST or layer not in selecting else make_selector(name, layer, shape)
-            for layer in range(shape.layers)
-        ]
+    contenders = {label: selectors_of("seer", shape, gate_set) for label, gate_set in gates.items()}
+    contenders |= {name: selectors_of(name, shape) for name in references}
     figures, weight = Figures(), next(model.parameters())
 
     for number, document in enumerate(documents, 1):
@@ -151,6 +144,18 @@ def measure(
                         )
                     )
     return figures
+
+
+def selectors_of(
+    name: str, shape: AttentionShape, gates: Sequence[AttnGate | None] | None = None
+) -> list[Selector | None]:
+    """A selector in every layer that it can be in; of ``BEST``, which nothing decodes with, none."""
+    if gates is not None and SELECTORS[name].gates:
+        return [None if gate is None else Seer(gate) for gate in gates]
+    selecting = shape.selecting() if name != BEST else ()
+    return [
+        make_selector(name, layer, shape) if layer in selecting else None for layer in range(shape.layers)
+    ]
 
 
 class LayerQuality:

@@ -1,10 +1,11 @@
-"""What it costs the next token that one layer reads less, and what it would read instead.
+"""What it costs the next token that a KV head reads less.
 
 Small errors of several layers add up: the KL of the next token with all layers sparse is close to the sum of
 the KLs with each layer sparse alone (both are second-order in the errors of the layers' outputs). That sum
-is what a division of the budget should make small. A layer's own KL is measured at one budget and follows
-the squared error of its attention output at the others, which one dense pass gives for all of them. In the
-same way the KV heads of a layer add up, each with the error of its own group.
+is what an allocation should make small. A layer's own KL is measured at one budget and follows the squared
+error of its attention output at the others, which one dense pass gives for all of them, and for all
+selectors: what an error costs is the layer's, whoever made it. In the same way the KV heads of a layer add
+up, each with the error of its own group.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,7 @@ from seer_ray.fidelity.passes import DensePass, Layer, Pages, SparsePass
 from seer_ray.fidelity.quality import Rows, compare
 from seer_ray.kernels.attend import attend
 from seer_ray.models.families import family_of
-from seer_ray.models.gate import AttnGate
-from seer_ray.models.limits import Limit
+from seer_ray.models.limits import LEAST, Limit
 from seer_ray.models.patch import (
     attention_shape,
     embed,
@@ -36,74 +36,64 @@ from seer_ray.models.patch import (
     rope_tables,
     run_layers,
 )
-from seer_ray.selectors.seer import Seer
-
-SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
-THRESHOLDS = tuple(2 ** (-half / 2) for half in range(2, 29))
-"""1/2 to 1/16384, by factors of the square root of 2."""
-MASSES = tuple(1 - 2 ** (-half / 2) for half in range(1, 20))
-"""0.29 to 0.9986: what they leave out, by factors of the square root of 2."""
-
-
-class Allowance(NamedTuple):
-    """Of one layer, or one KV head."""
-
-    kind: Literal["share", "threshold", "mass"]
-    """A share of the budget, or a threshold or a mass under a cap."""
-    value: float
-
-
-ALIKE = Allowance("share", 1.0)
+from seer_ray.selectors.base import Selector
+from seer_ray.selectors.oracle import Oracle
 
 
 @dataclass
 class LayerCosts:
-    """Of one layer, means over documents."""
+    """Of one layer and selector, means over documents."""
 
     kl: float = 0.0
-    """With this layer sparse alone at the plain budget, nats a row."""
-    costs: dict[Allowance, Cost] = field(default_factory=dict)
-    """KV tokens read, and the KL that follows from the error of the attention output."""
-    heads: list[dict[Allowance, Cost]] = field(default_factory=list)
-    """The same of each KV head; the losses of all at the plain budget sum to ``kl``."""
+    """With this layer sparse alone at the plain budget, nats a row: the first selector's measured, the
+    others' by their errors."""
+    heads: list[dict[int, Cost]] = field(default_factory=list)
+    """Of each KV head, by how many blocks it may read: KV tokens read, and the KL that follows from the error
+    of the attention output. At the plain budget the losses sum to ``kl``."""
+
+
+def ladder(most: int, rungs: int = 2) -> list[int]:
+    """Numbers of blocks from the least that can be read to ``most``, each 2^(1/rungs) times the last."""
+    found, exact = {LEAST, most}, float(LEAST)
+    while exact < most:
+        found.add(round(exact))
+        exact *= 2 ** (1 / rungs)
+    return sorted(found)
 
 
 @torch.inference_mode()
 def measure_layers(
     model: Any,
     documents: Sequence[Document],
-    gates: Sequence[AttnGate | None],
+    selectors: Mapping[str, Sequence[Selector | None]],
     budget: int,
     *,
-    cap: float,
+    block: int,
+    blocks: Sequence[int],
     sink: bool,
     rows: Rows,
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[int, LayerCosts]:
-    """What each layer that has a gate costs, for every setting.
+) -> dict[str, dict[int, LayerCosts]]:
+    """What each layer costs that selects, by selector.
 
     Half a pass of the model for each layer and document.
 
     Args:
         model: a causal language model; its attention is patched (idempotent).
         documents: one at a time is in memory; their rows lie beyond the budget.
-        gates: one per layer; layers without one stay dense and are left out.
-        budget: blocks.
-        cap: most blocks that a threshold or a mass lets through, as a multiple of the budget.
+        selectors: by name, one per layer; the first one's errors are those whose KL is measured. Layers that
+            it does not select in stay dense and are left out.
+        budget: the plain one, in blocks.
+        block: tokens a block.
+        blocks: what a head may read, ascending, ``budget`` among it.
         sink: force the first block, inside the budget.
         rows: which tokens count.
         progress: told what is being computed.
     """
     patch_attention(model)
     shape, weight = attention_shape(model), next(model.parameters())
-    selectors = {layer: Seer(gate) for layer, gate in enumerate(gates) if gate is not None}
-    block = next(gate.block_size for gate in gates if gate is not None)
-    # A run takes no share of less than two blocks.
-    settings = [Allowance("share", value) for value in SHARES if budget * value >= 2]
-    settings += [Allowance("threshold", value) for value in THRESHOLDS]
-    settings += [Allowance("mass", value) for value in MASSES]
-    limits = {setting: limit_of(setting, budget, cap) for setting in settings}
-    found = {layer: LayerCosts() for layer in selectors}
+    first = next(iter(selectors.values()))
+    found: dict[str, dict[int, LayerCosts]] = {name: {} for name in selectors}
     for number, document in enumerate(documents, 1):
         length, tokens = len(document.tokens), document.tokens.to(weight.device)
         pages = Pages(shape, rope_tables(model, length), length, block, weight, sink)
@@ -111,33 +101,27 @@ def measure_layers(
         progress(f"document {number}: dense")
         dense = forward_tokens(model, tokens, DensePass(pages))[chosen]
         hidden = embed(model, tokens)
-        for index in range(shape.layers):
+        for index, sparse in enumerate(first):
             this = range(index, index + 1)
             before = hidden
-            if index not in selectors:
+            if sparse is None:
                 hidden = run_layers(model, hidden, DensePass(pages), this)
                 continue
-            errors = OutputErrors(selectors[index], chosen, limits)
+            errors = OutputErrors({name: each[index] for name, each in selectors.items()}, chosen, blocks)
             with Taken(model, index) as taken:
                 hidden = run_layers(model, hidden, DensePass(pages, errors.look), this)
             errors.measure(taken)
             progress(f"document {number}: layer {index} alone")
-            alone = [selectors[index] if one == index else None for one in range(shape.layers)]
-            step = SparsePass(pages, alone, [limits[ALIKE]] * shape.layers)
-            after = run_layers(model, before, step, range(index, shape.layers))
-            sparse = normalise(model, after)[chosen]
-            kl = float(compare(partial(logits_of, model), dense, sparse)[0].mean())
-            _add(found[index], kl, errors, len(documents))
+            alone = [sparse if one == index else None for one in range(shape.layers)]
+            step = SparsePass(pages, alone, [Limit(budget)] * shape.layers)
+            after = normalise(model, run_layers(model, before, step, range(index, shape.layers)))
+            kl = float(compare(partial(logits_of, model), dense, after[chosen])[0].mean())
+            plain = next(iter(errors.sums.values()))[budget][:, 1].sum()
+            worth = kl / float(plain) if plain else 0.0
+            for name, by_blocks in errors.sums.items():
+                costs = found[name].setdefault(index, LayerCosts())
+                _add(costs, by_blocks, budget, worth, 1 / len(documents), len(chosen))
     return found
-
-
-def limit_of(setting: Allowance, budget: int, cap: float) -> Limit:
-    """Of a layer with this setting, where the plain budget is ``budget`` blocks."""
-    if setting.kind == "share":
-        return Limit(round(budget * setting.value))
-    if setting.kind == "threshold":
-        return Limit(round(budget * cap), threshold=setting.value)
-    return Limit(round(budget * cap), mass=setting.value)
 
 
 class Taken:
@@ -169,13 +153,15 @@ class Taken:
 
 
 class OutputErrors:
-    """The squared error that each limit makes in a layer's attention output, and what it reads."""
+    """The squared error that each budget of each selector makes in a layer's attention output, and what it
+    reads."""
 
-    def __init__(self, selector: Seer, rows: Tensor, limits: Mapping[Allowance, Limit]) -> None:
-        self.selector, self.rows, self.limits = selector, rows, limits
+    def __init__(self, selectors: Mapping[str, Selector | None], rows: Tensor, blocks: Sequence[int]) -> None:
+        self.selectors = {name: one for name, one in selectors.items() if one is not None}
+        self.rows, self.blocks = rows, blocks
         self.layer: Layer | None = None
-        self.sums: dict[Allowance, Tensor] = {}
-        """KV tokens read and squared error: of the layer, then of each KV head, ``[1 + kv_heads, 2]``."""
+        self.sums: dict[str, dict[int, Tensor]] = {name: {} for name in self.selectors}
+        """By selector and blocks: KV tokens read and squared error of each KV head, ``[kv_heads, 2]``."""
 
     def look(self, layer: Layer) -> None:
         """Keeps the layer, for ``measure``."""
@@ -183,66 +169,41 @@ class OutputErrors:
 
     def measure(self, taken: Taken) -> None:
         """Of the layer that has just run, as long as the pages hold its keys."""
-        layer, selector = self.layer, self.selector
+        layer = self.layer
         assert layer is not None
-        pages, summary, dense = layer.pages, layer.pages.summarise(selector), layer.dense()
+        pages, dense = layer.pages, layer.dense()
+        summaries = {name: pages.summarise(one) for name, one in self.selectors.items()}
         # A gate of the output multiplies it: the quotient is what an error is multiplied by as well.
         gains = None if taken.given is None else (taken.given / dense.flatten(1)).nan_to_num(0.0, 0.0, 0.0)
         heads = pages.shape.kv_heads
-        for rows in layer.chunks(self.rows, logits=False):
-            scores, tails = layer.scores(selector, rows, summary), rows % pages.block + 1
-            for setting, limit in self.limits.items():
-                page_ids, counts = layer.select(scores, rows, limit, selector)
-                sparse = attend(
-                    layer.q[rows],
-                    pages.kv,
-                    page_ids,
-                    counts,
-                    tails,
-                    layer.asked.scale,
-                    sinks=layer.asked.sinks,
-                )
-                difference = (sparse - dense[rows]).flatten(1)
-                if gains is not None:
-                    difference = difference * gains[rows]
-                # Without the bias: it is in both.
-                parts = torch.einsum(
-                    "rhi,ohi->hro",
-                    difference.unflatten(1, (heads, -1)),
-                    taken.weight.unflatten(1, (heads, -1)),
-                )
-                errors = torch.stack([x.double().square().sum() for x in (parts.sum(0), *parts)])
-                read = ((counts - 1) * pages.block + tails.unsqueeze(1)).double().sum(0)  # [kv_heads]
-                sums = torch.stack([torch.cat([read.mean(0, keepdim=True), read]), errors], dim=1)
-                self.sums[setting] = self.sums.get(setting, 0) + sums
-
-    def means(self, place: int = 0) -> dict[Allowance, tuple[float, float]]:
-        """KV tokens read and squared error, a row; ``place``: 0 the layer, from 1 on its KV heads."""
-        return {
-            setting: tuple((sums[place] / len(self.rows)).tolist()) for setting, sums in self.sums.items()
-        }
+        weight = taken.weight.unflatten(1, (heads, -1))
+        knows = any(isinstance(one, Oracle) for one in self.selectors.values())
+        for rows in layer.chunks(self.rows, logits=knows):
+            tails = rows % pages.block + 1
+            for name, selector in self.selectors.items():
+                scores = layer.scores(selector, rows, summaries[name])
+                for blocks in self.blocks:
+                    page_ids, counts = layer.select(scores, rows, Limit(blocks), selector)
+                    scale, sinks = layer.asked.scale, layer.asked.sinks
+                    sparse = attend(layer.q[rows], pages.kv, page_ids, counts, tails, scale, sinks=sinks)
+                    difference = (sparse - dense[rows]).flatten(1)
+                    if gains is not None:
+                        difference = difference * gains[rows]
+                    # Without the bias: it is in both.
+                    parts = torch.einsum("rhi,ohi->hro", difference.unflatten(1, (heads, -1)), weight)
+                    errors = parts.flatten(1).double().square().sum(1)
+                    read = ((counts - 1) * pages.block + tails.unsqueeze(1)).double().sum(0)
+                    sums = torch.stack([read, errors], dim=1)
+                    self.sums[name][blocks] = self.sums[name].get(blocks, 0) + sums
 
 
-def _add(costs: LayerCosts, kl: float, errors: OutputErrors, documents: int) -> None:
-    """One document's; its KL at the plain budget says what its errors weigh."""
-    whole, *heads = (errors.means(place) for place in range(len(errors.sums[ALIKE])))
-    costs.kl += kl / documents
-    _weigh(costs.costs, kl, whole[ALIKE][1], whole, documents)
-    costs.heads = costs.heads or [{} for _ in heads]
-    plain = sum(means[ALIKE][1] for means in heads)
-    for own, means in zip(costs.heads, heads, strict=True):
-        _weigh(own, kl, plain, means, documents)
-
-
-def _weigh(
-    costs: dict[Allowance, Cost],
-    kl: float,
-    plain: float,
-    means: Mapping[Allowance, tuple[float, float]],
-    documents: int,
+def _add(
+    costs: LayerCosts, sums: Mapping[int, Tensor], budget: int, worth: float, part: float, rows: int
 ) -> None:
-    """Adds one document's, of which an error of ``plain`` comes to ``kl``."""
-    weight = kl / plain if plain else 0.0
-    for setting, (read, error) in means.items():
-        before = costs.get(setting, Cost(0.0, 0.0))
-        costs[setting] = Cost(before.read + read / documents, before.loss + weight * error / documents)
+    """One document's, which counts as ``part``; ``worth``: KL of a squared error."""
+    costs.kl += worth * float(sums[budget][:, 1].sum()) * part
+    costs.heads = costs.heads or [{} for _ in sums[budget]]
+    for blocks, by_head in sums.items():
+        for own, (read, error) in zip(costs.heads, by_head.tolist(), strict=True):
+            before = own.get(blocks, Cost(0.0, 0.0))
+            own[blocks] = Cost(before.read + read / rows * part, before.loss + worth * error * part)

@@ -12,7 +12,7 @@ from pathlib import Path
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig
 from seer_ray.models.content import INDEX, digest, weight_files
-from seer_ray.models.source import PREFILL_GATES, find, find_gates
+from seer_ray.models.source import ALLOCATION, PREFILL_GATES, find, find_gates
 
 Content = dict[str, str]
 """Name of a file -> digest of what it holds; of the hub ``{"commit": ...}``."""
@@ -97,7 +97,10 @@ def _contents(model: ModelConfig) -> Iterator[tuple[str, Content]]:
         yield "model.tokenizer", _commit(path) or _files(path, TOKENIZER_FILES)
     if model.gates is not None:
         gates = find_gates(model.gates, f"model.gates={model.gates}")
-        yield "model.gates", _commit(gates.parent) or _files(gates.parent, ("config.json", gates.name))
+        yield (
+            "model.gates",
+            _commit(gates.parent) or _files(gates.parent, ("config.json", gates.name, ALLOCATION)),
+        )
     if model.prefill_gates is not None:
         gates = find_gates(model.prefill_gates, f"model.prefill_gates={model.prefill_gates}", PREFILL_GATES)
         yield (

@@ -28,6 +28,15 @@ class Limit(NamedTuple):
     """Or so large a share of the blocks that there are, where that is more."""
     heads: tuple[Limit, ...] = ()
     """Of each KV head, where they differ."""
+    early: tuple[int, ...] = ()
+    """Of a head with an allocation: instead of ``blocks``, where there are 1, 2, ... blocks."""
+    allotted: int = 0
+    """Mean over the heads of all layers that share a budget by an allocation; 0: there is none."""
+
+    @property
+    def most(self) -> int:
+        """Of any head, but for ``fraction``."""
+        return max((self.blocks, *self.early, *(head.most for head in self.heads)))
 
     def told(
         self,
@@ -56,6 +65,7 @@ class Limit(NamedTuple):
             mass=None if self.mass in (None, 1.0) else [float(head.mass or 0.0) for head in each],
             fraction=[head.fraction for head in each],
             sharpness=sharpness,
+            early=[head.early for head in each] if self.allotted else None,
             device=device,
         )
 

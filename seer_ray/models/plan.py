@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from seer_ray.config.errors import ConfigError
@@ -12,6 +12,7 @@ from seer_ray.config.options import PlanConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits, short_name, traits_of
 from seer_ray.config.works import Work
 from seer_ray.kernels.blocks import Amount
+from seer_ray.models.allocation import Allocation, allotted
 from seer_ray.models.layers import layer_range
 from seer_ray.models.layout import lay_out, paid_budget
 from seer_ray.models.limits import Limit, layer_limits
@@ -38,13 +39,16 @@ class LayerSpec:
     mass: float | None = field(default=None, repr=False)
     fraction: float = field(default=0.0, repr=False)
     heads: tuple[Limit, ...] = field(default=(), repr=False)
+    early: tuple[int, ...] = field(default=(), repr=False)
+    allotted: int = field(default=0, repr=False)
 
     @property
     def limit(self) -> Limit | None:
         """What a step may read; None: everything."""
         if self.blocks is None:
             return None
-        return Limit(self.blocks, self.threshold, self.mass, self.fraction, self.heads)
+        adaptive = self.threshold, self.mass, self.fraction, self.heads, self.early, self.allotted
+        return Limit(self.blocks, *adaptive)
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,12 @@ class LayerPlan:
         kinds = Counter(
             others.get(spec.mixer, "dense")
             if spec.blocks is None
-            else f"{short_name(spec.selector)}{spec.blocks * self.block_size}b{self.block_size}"
+            else f"{short_name(spec.selector)}{(spec.allotted or spec.blocks) * self.block_size}"
+            + f"b{self.block_size}"
             + (f"t{spec.threshold:g}" if spec.threshold is not None else "")
             + (f"m{spec.mass:g}" if spec.mass is not None else "")
             + (f"f{spec.fraction:g}" if spec.fraction else "")
-            + ("-heads" if spec.heads else "")
+            + ("-allocated" if spec.allotted else "-heads" if spec.heads else "")
             + ("" if spec.sink else "-nosink")
             + ("-prefill" if self.sparse_prefill else "")
             for spec in self.layers
@@ -161,6 +166,7 @@ def resolve_plan(
     plan: PlanConfig | None = None,
     window: int | None = None,
     kv_heads: int | None = None,
+    allocation: Mapping[str, Allocation] | None = None,
 ) -> LayerPlan:
     """What the options mean for the layers of a checkpoint. Their mixers stay, and only those with full
     attention are planned.
@@ -175,6 +181,7 @@ def resolve_plan(
         plan: None: no layout, the selector for all layers.
         window: of the checkpoint's layers that have one, in tokens.
         kv_heads: of each layer, all ranks together; None: not known.
+        allocation: by selector: how the layers without a budget of their own share ``selector.budget``.
 
     Raises:
         ConfigError: a layer that is not there, a selector that is not known, or a plan that the layers cannot
@@ -207,6 +214,9 @@ def resolve_plan(
         selector,
         kv_heads=kv_heads,
     )
+    shared = allotted(allocation or {}, chosen, budget, block_size, selector.cap, kv_heads)
+    for layer, limit in shared.items():
+        limits[layer] = limit
     return LayerPlan(
         tuple(
             LayerSpec(layer, mixer, work.selector, sink=selector.sink, **limits[layer]._asdict())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.selecting import PACKAGED
+from seer_ray.config.selecting import AUTO, PACKAGED, UNIFORM, SelectorConfig
+from seer_ray.config.selectors import traits_of
 from seer_ray.models.smollm import smollm
 
 REASONER = "reasoner"
@@ -16,6 +17,8 @@ REASONER = "reasoner"
 ASSETS = Path(__file__).parents[1] / "assets"
 """What the package has of these models, a folder each: all of the reasoner; gates."""
 
+ALLOCATION = "allocation.json"
+"""In a folder of gates, or alone in one of its own: see ``models.allocation``."""
 GATES, PREFILL_GATES = "gates", "prefill_gates"
 """Of decoding, and of prompts: their folders there."""
 
@@ -113,11 +116,37 @@ def find_gates(source: str, option: str, kind: str = GATES) -> Path:
     if not path.is_dir():
         if not is_hub_id(source):
             raise ConfigError(f"{option}: no such file or folder")
-        path = _download(source, ["config.json", *GATE_WEIGHTS], option)
+        path = _download(source, ["config.json", ALLOCATION, *GATE_WEIGHTS], option)
     for name in GATE_WEIGHTS:
         if (path / name).is_file():
             return path / name
     raise ConfigError(f"{option}: has none of {', '.join(GATE_WEIGHTS)}")
+
+
+def find_allocation(selector: SelectorConfig, gates: str | None) -> Path | None:
+    """The file that says how the budget of these options is shared; None: every head has the same.
+
+    Args:
+        selector: the options.
+        gates: ``model.gates``.
+
+    Raises:
+        ConfigError: ``selector.allocation`` names none.
+    """
+    if selector.allocation == UNIFORM:
+        return None
+    if selector.allocation == AUTO:
+        if gates is None or selector.amounts:
+            return None
+        return _beside(gates, f"model.gates={gates}", traits_of(selector.name).gates)
+    option = f"selector.allocation={selector.allocation}"
+    file = _beside(selector.allocation, option, fetch=False)
+    if file is None:
+        raise ConfigError(
+            f"{option}: must be {AUTO}, {UNIFORM}, or a folder with {ALLOCATION}, as seer-ray gates shares "
+            "writes it"
+        )
+    return file
 
 
 def is_hub_id(name: str) -> bool:
@@ -134,3 +163,26 @@ def _download(name: str, patterns: list[str], option: str, revision: str | None 
     from seer_ray.models.hub import download
 
     return download(name, patterns, option, revision)
+
+
+def _beside(source: str, option: str, fetch: bool) -> Path | None:
+    """The file that says how heads share a budget, of gates or of a folder of its own; None: there is none.
+
+    Args:
+        source: as in ``find_gates``, or the file itself.
+        option: that names it, for errors.
+        fetch: also of gates that are not here yet; else of those none is known.
+
+    Raises:
+        ConfigError: no such gates.
+    """
+    path = packaged_gates(source) or Path(source).expanduser()
+    if not path.exists():
+        if not fetch:
+            return None
+        path = find_gates(source, option)
+    if path.is_file():
+        if path.suffix == ".json":
+            return path
+        path = path.parent
+    return file if (file := path / ALLOCATION).is_file() else None

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import PlanConfig, SelectorConfig
+from seer_ray.models.allocation import allocation_of
 from seer_ray.models.catalog import check_engine
 from seer_ray.models.load import load_config
 from seer_ray.models.mixers import layer_mixers
@@ -61,7 +62,14 @@ class Plans:
         check_engine(hf_config, point.config.engine)
         config = point.config
         mixers, window = layer_mixers(hf_config), getattr(hf_config, "sliding_window", None)
-        return resolve_plan(config.selector, mixers, config.engine.block_size, config.plan, window)
+        return resolve_plan(
+            config.selector,
+            mixers,
+            config.engine.block_size,
+            config.plan,
+            window,
+            allocation=allocation_of(config.selector, config.model.gates),
+        )
 
 
 def _rest(point: Point) -> str:

@@ -17,14 +17,20 @@ from seer_ray.cluster.worker_pool import WorkerPool
 from seer_ray.config.errors import ConfigError, Interrupted, JobError
 from seer_ray.config.options import ModelConfig, PlanConfig, RunConfig, SelectorConfig, SweepConfig
 from seer_ray.config.paths import with_absolute_paths
-from seer_ray.config.works import needs_gates
 from seer_ray.driver import told
 from seer_ray.driver.dataset import asked_key, describe, read_problems
 from seer_ray.driver.decode import decode
 from seer_ray.driver.frame import Frame, params_of
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import Sources, look, note_sources, own_contents, refuse_other_sources
+from seer_ray.driver.sources import (
+    Sources,
+    look,
+    note_sources,
+    own_contents,
+    reads_gates,
+    refuse_other_sources,
+)
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
 from seer_ray.results.store import join
@@ -215,7 +221,7 @@ class Sweep:
             ConfigError: They are not there, or a point was begun with others.
         """
         model, selectors = sessions[0].config.model, [s.config.selector for s in sessions]
-        gated = any(needs_gates(s.config.selector, s.config.plan) for s in sessions)
+        gated = any(reads_gates(s.config) for s in sessions)
         prefill = any(selector.prefill.asked for selector in selectors)
         alike = [s for s in self.sessions.values() if s.config.model == model]
         sources = look(model, *(s.folder for s in alike), gated=gated, prefill=prefill)

@@ -185,7 +185,7 @@ def silu_product(arch: int, dtype: torch.dtype, inner: int) -> dict[str, Any]:
 
 
 def select(arch: int, width: int, rule: str) -> dict[str, Any]:
-    limits = Limits(empty(8, 4, dtype=torch.float32), rule, True, 64, 64, 0.0)  # type: ignore[arg-type]
+    limits = Limits(empty(8, 4, dtype=torch.float32), rule, True, 64, 64, 64, 0.0)  # type: ignore[arg-type]
     arguments = (
         empty(16, 8, width, dtype=torch.float32),
         empty(16, width, dtype=torch.int64),

@@ -26,9 +26,9 @@ EXPLAINED = (
     "as dense: every token sparse in every layer. ±: standard error over documents."
 )
 SHARES_EXPLAINED = (
-    "By layer: KL of the next token in nats with that layer sparse alone, at the plain budget; KV tokens "
-    "read per head and step, in the ways to spend the same mean. KL: the sum that is expected; seer-ray "
-    "gates eval measures it, on held-out text, with settings=[these files]."
+    "KL of the next token in nats, expected: the sum over heads, each sparse alone; seer-ray gates eval "
+    "measures it, on held-out text. KV: tokens read per head and step. By layer: KL with that layer sparse "
+    "alone, and KV where the mean is as the column says."
 )
 
 
@@ -75,42 +75,33 @@ def print_gates(console: Console, report: GatesSummary) -> None:
 
 
 def print_shares(console: Console, report: SharesSummary) -> None:
-    """What to set, and what it is expected to bring."""
+    """What is expected of it, and what to set."""
     documents = (
         f"{count(report.documents, 'document')}, {report.tokens:,} tokens, blocks of {report.block_size}"
     )
     console.print(Text(f"\n{report.name}", "bold"), Text(f"{report.model}: {documents}", "dim"))
-    by_layer = [plan for plan in report.plans if "head_shares" not in plan["selector"]]  # others are too many
-    names = [plan["name"] for plan in by_layer]
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
-    for name in ("layer", "KL alone", *names):
+    table.add_column("")
+    for name in ("budget", "KV", "KL shared", "KL uniform"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = None
+    for one in report.spent:
+        name = one["selector"] if one["selector"] != before else ""
+        before = one["selector"]
+        losses = (f"{one[key]:.5f}" for key in ("kl", "uniform"))
+        table.add_row(name, f"{one['budget']:,}", f"{one['read']:,.0f}", *losses)
+    console.print(table)
+    own = [one for one in report.spent if one["selector"] == report.spent[0]["selector"]]
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    for name in ("layer", "KL alone", *(f"{one['budget']:,}" for one in own)):
         table.add_column(name, justify="right", no_wrap=True)
     for row in report.layers:
-        read = [f"{row[name]['read']:,.0f}" for name in names]
+        read = (f"{one['layers'][row['layer']]:,.0f}" for one in own)
         table.add_row(str(row["layer"]), f"{row['kl']:.5f}", *read)
-    table.add_section()
-    table.add_row("mean", "", *(f"{plan['read']:,.0f}" for plan in by_layer))
-    table.add_row("KL", "", *(f"{plan['kl']:.5f}" for plan in by_layer))
     console.print(table)
-    for plan in report.plans:
-        words = [f"selector.{key}={_word(value)}" for key, value in plan["selector"].items()]
-        console.print(Text.assemble((f"{plan['name']:15} ", "dim"), " ".join(words)), soft_wrap=True)
-        if plan not in by_layer:
-            console.print(Text(f"{'':16}KL {plan['kl']:.5f}, {plan['read']:,.0f} tokens read", "dim"))
     console.print(Text(SHARES_EXPLAINED, "dim"))
-    files = ", ".join(name for name in report.files if name.endswith(".yaml"))
-    console.print(
-        Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan"), f" ({files}: for --config)")
-    )
-
-
-def _word(value: Any) -> str:
-    """A value as it is written on a command line."""
-    if isinstance(value, dict):
-        return "'{" + ", ".join(f"{key}: {_word(one)}" for key, one in value.items()) + "}'"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_word, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    console.print(Text(f"selector.allocation={report.folder}"), soft_wrap=True)
+    console.print(Text.assemble((f"{'results':13}", "dim"), (report.folder, "cyan")), soft_wrap=True)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
