@@ -15,6 +15,7 @@ from seer_ray.driver.measure import (
     write_figures,
 )
 from seer_ray.fidelity.evaluate import Evaluation, check_evaluation, evaluate, flat, gate_sources
+from seer_ray.fidelity.quality import FLAT, SHARP
 from seer_ray.status.live import MeasureLive, Reporter
 
 VALUES = ("recall", "mass", "of_oracle", "worst_of_oracle", "kl", "top1")
@@ -30,6 +31,8 @@ class GatesSummary(MeasureSummary):
     """By positions, budget and selector."""
     sources: list[dict[str, Any]] = field(default_factory=list)
     """The same by source, where there are several."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """``kl`` and ``top1`` of sharp and of flat rows: see ``fidelity.quality.LayerQuality.sharp``."""
     layers: list[dict[str, Any]] = field(default_factory=list)
     """By layer too."""
     calibration: list[dict[str, Any]] = field(default_factory=list)
@@ -66,6 +69,7 @@ def _summary(
         gates=found.gates,
         table=figures.table(),
         sources=figures.table("source") if several else [],
+        rows=[row for row in figures.output_table() if row["positions"] in (SHARP, FLAT)],
         layers=figures.layer_table("layer"),
         calibration=figures.calibration_table(),
         calibration_layers=figures.calibration_table("layer"),

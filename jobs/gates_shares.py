@@ -29,7 +29,7 @@ class SharesSummary(MeasureSummary):
     spent: list[dict[str, Any]] = field(default_factory=list)
     """See ``fidelity.division.Spent``: by selector and mean budget."""
     layers: list[dict[str, Any]] = field(default_factory=list)
-    """``layer``, and ``kl`` with it sparse alone at the plain budget."""
+    """``layer``, and ``kl`` with it sparse alone, see ``price_layers``."""
 
 
 def main(
@@ -53,12 +53,11 @@ def plan(config: GatesSharesConfig) -> MeasurePlan:
 def _summary(
     frame: Measuring, found: Division, facts: dict[str, Any]
 ) -> tuple[SharesSummary, dict[str, float]]:
-    costs = next(iter(found.costs.values()))
     summary = SharesSummary(
         **facts,
         gates=found.gates,
         spent=[asdict(one) for one in found.spent],
-        layers=[{"layer": layer, "kl": one.kl} for layer, one in costs.items()],
+        layers=[{"layer": layer, "kl": price.kl} for layer, price in found.prices.items()],
     )
     sources = sorted({document.source for document in found.documents})
     about = {"model": summary.model, "block_size": found.block_size, "documents": sources}

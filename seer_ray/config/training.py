@@ -7,7 +7,7 @@ from typing import Any
 
 from seer_ray.config.fields import option, section
 from seer_ray.config.options import ClusterConfig, JobConfig
-from seer_ray.config.selecting import ModelConfig
+from seer_ray.config.selecting import AUTO, ModelConfig
 
 
 @dataclass
@@ -303,6 +303,12 @@ class GatesEvalConfig(HeldOutConfig):
     block_size: int | None = option(
         None, "without gates, which have their own; None: 64", unit="tokens", minimum=1
     )
+    allocation: str = option(
+        AUTO,
+        "each budget once more, shared as a file or folder of seer-ray gates shares says it; auto: as the "
+        "gates say, if they say it; uniform: not at all",
+        path=True,
+    )
     dense_layers: int = option(
         0, "the first k layers of the sparse models stay dense (next-token distributions)", minimum=0
     )
@@ -375,8 +381,12 @@ class GatesSharesConfig(HeldOutConfig):
         ["1/32", "1/16", "1/8", "1/4", "1/2"],
         "mean budgets that are shared, in tokens or as share of the length; those between are interpolated",
     )
-    plain: str = option(
-        "1/8", "at this budget it is measured what a layer's errors cost, in tokens or as share of the length"
+    price_length: int = option(
+        1024,
+        "what a layer's errors cost is measured with it sparse alone, at an eighth of this length: documents "
+        "are cut here for it",
+        unit="tokens",
+        minimum=2,
     )
     selectors: list[str] = option(
         [],

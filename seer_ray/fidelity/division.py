@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from seer_ray.config.selectors import SELECTORS
 from seer_ray.config.training import GatesSharesConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
-from seer_ray.fidelity.allotment import Cost, allot, total
+from seer_ray.fidelity.allotment import allot, total
 from seer_ray.fidelity.budget import Budget
 from seer_ray.fidelity.evaluate import (
     BLOCK_SIZE,
@@ -25,7 +25,7 @@ from seer_ray.fidelity.evaluate import (
     out_of_memory_explained,
 )
 from seer_ray.fidelity.quality import Rows, selectors_of
-from seer_ray.fidelity.sensitivity import LayerCosts, ladder, measure_layers
+from seer_ray.fidelity.sensitivity import LayerCosts, Price, ladder, measure_layers, price_layers
 from seer_ray.models.allocation import Allocation
 from seer_ray.models.gates import load_gates, read_settings
 from seer_ray.models.limits import LEAST
@@ -49,8 +49,8 @@ class Spent:
     """Sum over heads, each alone: what to expect of the next token's KL, nats."""
     uniform: float
     """The same where every head has the budget."""
-    layers: dict[int, float]
-    """KV tokens read in each layer, mean over its heads."""
+    layers: list[float]
+    """KV tokens read in each layer that has a price, mean over its heads."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Division:
     gates: str | None
     block_size: int
     documents: list[Document]
-    costs: dict[str, dict[int, LayerCosts]]
-    """By selector and layer."""
+    prices: dict[int, Price]
+    """By layer."""
     allocations: dict[str, Allocation]
     """By selector."""
     spent: list[Spent]
@@ -73,8 +73,7 @@ class Division:
     @property
     def ranking(self) -> list[int]:
         """As ``plan.ranking``: layers that select, those first that cost most where they alone are sparse."""
-        costs = next(iter(self.costs.values()))
-        return sorted(costs, key=lambda layer: (-costs[layer].kl, layer))
+        return sorted(self.prices, key=lambda layer: (-self.prices[layer].kl, layer))
 
 
 def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Division:
@@ -95,23 +94,23 @@ def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Div
     documents = longest_documents(config, loaded, block, held_out=False)
     shape = attention_shape(loaded.model)
     selectors = {name: selectors_of(name, shape, gates) for name in names}
-    plain = Budget.parse(config.plain, "plain").blocks(config.length, block)
     means = [Budget.parse(text).blocks(config.length, block) for text in config.budgets]
-    selecting = sum(one is not None for one in next(iter(selectors.values())))
+    layers = next(iter(selectors.values()))
+    passes = len(documents) * (1 + sum(one is not None for one in layers) + len(layers))
     with out_of_memory_explained(config, documents, loaded.device):
-        costs, allocations = share(
+        prices, costs, allocations = share(
             loaded.model,
             documents,
             selectors,
             means,
-            plain=plain,
+            price_length=config.price_length,
             block=block,
             sink=config.sink,
             rows=Rows(config.skip, config.stride),
-            progress=counted(len(documents) * (1 + selecting), progress),
+            progress=counted(passes, progress),
         )
     spent = [one for name in names for one in spending(name, costs[name], allocations[name], block)]
-    return Division(source, block, documents, costs, allocations, spent)
+    return Division(source, block, documents, prices, allocations, spent)
 
 
 def check_shares(config: GatesSharesConfig) -> list[str]:
@@ -129,15 +128,9 @@ def check_shares(config: GatesSharesConfig) -> list[str]:
         raise ConfigError(f"block_size={config.block_size}: the gates have their own; leave it out")
     if not config.budgets:
         raise ConfigError("budgets=[]: name at least one, such as 1/8 or 1024")
-    for option, texts in (("budgets", config.budgets), ("plain", [config.plain])):
-        for text in texts:
-            budget = Budget.parse(text, option)
-            if budget.blocks(config.length, 1) > int(config.skip * config.length):
-                raise ConfigError(
-                    f"{option}={text}: of a document of length={config.length} tokens those from "
-                    f"{int(config.skip * config.length)} on are looked at; the first read all there is "
-                    "anyway; set a smaller budget, a larger length or skip"
-                )
+    for text in config.budgets:
+        if Budget.parse(text).blocks(config.length, 1) >= config.length:
+            raise ConfigError(f"budgets={text}: length={config.length} is no longer; set a larger length")
     return names
 
 
@@ -147,33 +140,28 @@ def share(
     selectors: Mapping[str, Sequence[Selector | None]],
     means: Sequence[int],
     *,
-    plain: int,
+    price_length: int,
     block: int,
     sink: bool,
     rows: Rows,
     progress: Callable[[str], None] = lambda _: None,
-) -> tuple[dict[str, dict[int, LayerCosts]], dict[str, Allocation]]:
-    """What heads cost, and how they share mean budgets, by selector; see ``measure_layers``.
+) -> tuple[dict[int, Price], dict[str, dict[int, LayerCosts]], dict[str, Allocation]]:
+    """What layers' errors and heads cost, and how these share mean budgets; see ``measure_layers``.
 
     Args:
+        selectors: by name; the first one's errors are those whose KL is measured.
         means: mean budgets, in blocks.
-        plain: the budget, in blocks, at which it is measured what a layer's errors cost.
+        price_length: see ``GatesSharesConfig``.
     """
+    short = [replace(document, tokens=document.tokens[:price_length]) for document in documents]
+    alike: dict[str, Any] = {"block": block, "sink": sink, "rows": rows, "progress": progress}
+    plain = max(LEAST, min(len(document.tokens) for document in short) // 8 // block)
+    prices = price_layers(model, short, next(iter(selectors.values())), plain, **alike)
     longest = max(len(document.tokens) for document in documents)
     means = sorted({max(LEAST + 1, mean) for mean in means})
-    blocks = sorted({*ladder(-(-longest // block)), *means, plain})
-    costs = measure_layers(
-        model,
-        documents,
-        selectors,
-        plain,
-        block=block,
-        blocks=blocks,
-        sink=sink,
-        rows=rows,
-        progress=progress,
-    )
-    return costs, {name: allocate(by_layer, means, block) for name, by_layer in costs.items()}
+    blocks = sorted({*ladder(-(-longest // block)), *means})
+    costs = measure_layers(model, documents, selectors, prices, blocks=blocks, **alike)
+    return prices, costs, {name: allocate(by_layer, means, block) for name, by_layer in costs.items()}
 
 
 def allocate(layers: Mapping[int, LayerCosts], means: Sequence[int], block: int) -> Allocation:
@@ -198,13 +186,12 @@ def spending(name: str, layers: Mapping[int, LayerCosts], allocation: Allocation
     """What an allocation's own budgets come to, on the documents that it was found on."""
     found = []
     for budget, tokens in zip(allocation.budgets, allocation.tokens, strict=True):
-        by_layer = {
-            layer: total(one.heads, [round(each / block) for each in own])
-            for (layer, one), own in zip(layers.items(), tokens, strict=True)
-        }
-        whole = Cost(sum(cost.read for cost in by_layer.values()), sum(c.loss for c in by_layer.values()))
+        costs = [
+            total(one.heads, [round(each / block) for each in own])
+            for one, own in zip(layers.values(), tokens, strict=True)
+        ]
         alike = sum(head[budget // block].loss for one in layers.values() for head in one.heads)
-        heads = allocation.kv_heads
-        reads = {layer: cost.read / heads for layer, cost in by_layer.items()}
-        found.append(Spent(name, budget, whole.read / len(layers) / heads, whole.loss, alike, reads))
+        reads = [cost.read / allocation.kv_heads for cost in costs]
+        kl = sum(cost.loss for cost in costs)
+        found.append(Spent(name, budget, sum(reads) / len(reads), kl, alike, reads))
     return found

@@ -6,19 +6,21 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import torch
 
 from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.selecting import SelectorConfig
 from seer_ray.config.training import GatesEvalConfig, HeldOutConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
 from seer_ray.fidelity.figures import Figures
 from seer_ray.fidelity.quality import BEST, REFERENCES, SHARING, Rows, measure
 from seer_ray.fidelity.settings import Setting, settings_of
+from seer_ray.models.allocation import allocation_of
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import gated_layers
 from seer_ray.models.gates import load_gates, read_settings
@@ -26,6 +28,8 @@ from seer_ray.models.load import LoadedModel, load_model
 
 GATES = "seer"
 """Label of the only gate set."""
+SHARED = "shared"
+"""Behind the label of a budget that an allocation shares."""
 BLOCK_SIZE = 64
 
 OnPass = Callable[[int, int, str], None]
@@ -56,6 +60,7 @@ def evaluate(config: GatesEvalConfig, progress: OnPass = lambda *_: None) -> Eva
     """
     settings = check_evaluation(config)
     sources = gate_sources(config)
+    settings = [one for setting in settings for one in (setting, *_shared(config, setting, sources))]
     block = block_size(config, sources)
     loaded = load_model(config.model)
     check_model(config, loaded, block, settings)
@@ -64,7 +69,12 @@ def evaluate(config: GatesEvalConfig, progress: OnPass = lambda *_: None) -> Eva
         for label, source in sources.items()
     }
     documents = longest_documents(config, loaded, block)
-    runs = len({*gates, *config.selectors} - {BEST}) * len(settings) if config.outputs else 0
+    runs = sum(
+        setting.allocation is None or label in setting.allocation
+        for label in {*gates, *config.selectors} - {BEST}
+        for setting in settings
+        if config.outputs
+    )
     with out_of_memory_explained(config, documents, loaded.device):
         figures = measure(
             loaded.model,
@@ -160,6 +170,18 @@ def gate_sources(config: GatesEvalConfig) -> dict[str, str]:
         if label in REFERENCES:
             raise ConfigError(f"sets.{label}: is the name of a selector; call the set something else")
     return named
+
+
+def _shared(config: GatesEvalConfig, setting: Setting, sources: Mapping[str, str]) -> list[Setting]:
+    """A plain budget once more, shared as the allocation of each contender says."""
+    if setting.option != "selector":
+        return []
+    asked = SelectorConfig(name=GATES, allocation=config.allocation)
+    by_set = {label: allocation_of(asked, source) for label, source in sources.items()}
+    found = {label: own[GATES] for label, own in by_set.items() if GATES in own}
+    others = next(iter(by_set.values())) if by_set else allocation_of(asked, None)
+    found |= {name: others[name] for name in config.selectors if name in others}
+    return [replace(setting, label=f"{setting.label} {SHARED}", allocation=found)] if found else []
 
 
 def _short(source: str) -> str:

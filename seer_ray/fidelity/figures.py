@@ -44,6 +44,7 @@ class OutputFigure:
     selector: str
     budget: str
     positions: str
+    """As of a layer, or ``sharp`` and ``flat``: see ``quality.LayerQuality.sharp``."""
     rows: int
     kl: float
     """KL(dense || sparse), nats, mean over rows."""

@@ -45,6 +45,10 @@ REFERENCES = (BEST, *(name for name, traits in SELECTORS.items() if traits.spars
 """Selectors that need no gates. ``best`` has layer figures only: nothing decodes with it."""
 SHARING = tuple(name for name in REFERENCES if name == BEST or SELECTORS[name].threshold)
 """Those whose scores are shares after a softmax, which a threshold can be compared with."""
+SHARP, FLAT = "sharp", "flat"
+"""Rows by what attention does in them: see ``LayerQuality.sharp``."""
+NEAR = 64
+"""Tokens."""
 LOGIT_ROWS = 64
 """Rows of next-token logits that are held at a time."""
 
@@ -112,7 +116,7 @@ def measure(
         pages = Pages(shape, rope_tables(model, length), length, block_size, weight, sink)
         chosen = rows.of(length, weight.device)
         limits = {
-            setting.label: setting.limits(length, shape.layers, block_size, shape.kv_heads)
+            setting.label: setting.limits_of(contenders, length, shape.layers, block_size, shape.kv_heads)
             for setting in settings
         }
         groups = rows.groups(chosen)
@@ -121,13 +125,14 @@ def measure(
         dense = forward_tokens(model, tokens, DensePass(pages, look))[chosen]
         if not outputs:
             continue
+        groups |= look.sharp()
         for label, selectors in contenders.items():
             if label == BEST:
                 continue
             sparse_layers = [None] * dense_layers + selectors[dense_layers:]
-            for budget, each in limits.items():
+            for budget in (setting for setting, by_label in limits.items() if label in by_label):
                 progress(f"document {number}: {label} at {budget}")
-                step = SparsePass(pages, sparse_layers, each)
+                step = SparsePass(pages, sparse_layers, limits[budget][label])
                 sparse = forward_tokens(model, tokens, step)[chosen]
                 kl, same = compare(partial(logits_of, model), dense, sparse)
                 for positions, members in groups.items():
@@ -166,12 +171,14 @@ class LayerQuality:
         document: Document,
         rows: Tensor,
         groups: Mapping[str, Tensor],
-        limits: Mapping[str, Sequence[Limit]],
+        limits: Mapping[str, Mapping[str, Sequence[Limit]]],
         contenders: Mapping[str, Sequence[Selector | None]],
         figures: Figures,
     ) -> None:
         self.document, self.rows, self.groups, self.limits = document, rows, groups, limits
         self.contenders, self.figures = contenders, figures
+        self.places = torch.zeros(len(rows), device=rows.device)
+        """Of each row: query heads of all layers that look at one place."""
         self.sharing = {label for label in contenders if label not in REFERENCES or label in SHARING} - {BEST}
 
     def __call__(self, layer: Layer) -> None:
@@ -182,10 +189,16 @@ class LayerQuality:
         summaries = {label: layer.pages.summarise(s) for label, s in asked.items() if s is not None}
         found: dict[tuple[str, Limit], list[Tensor]] = {}
         calibrated: dict[str, list[Tensor]] = {}
-        limits = {budget: each[layer.index] for budget, each in self.limits.items()}
-        distinct = set(limits.values())
+        limits = {
+            budget: {label: each[layer.index] for label, each in by_label.items()}
+            for budget, by_label in self.limits.items()
+        }
+        distinct = {one for by_label in limits.values() for one in by_label.values()}
+        done = 0
         for rows in layer.chunks(self.rows, logits=True):
             shares = layer.shares(rows)
+            self.places[done : done + len(rows)] += _places(shares.mass, rows, layer.pages.block)
+            done += len(rows)
             mass = shares.mass.mean(2)  # [rows, kv_heads, blocks]
             oracle = {one: chosen(*layer.select(shares.log_max, rows, one), mass) for one in distinct}
             for label, selector in asked.items():
@@ -194,7 +207,7 @@ class LayerQuality:
                     calibrated.setdefault(label, []).append(
                         self._calibrate(layer, rows, scores, mass, selector)
                     )
-                for limit in distinct:
+                for limit in {by_label[label] for by_label in limits.values() if label in by_label}:
                     page_ids, counts = layer.select(scores, rows, limit, selector)
                     mask = chosen(page_ids, counts, mass)
                     recall = (mask & oracle[limit]).sum(-1).double() / oracle[limit].sum(-1)
@@ -204,10 +217,23 @@ class LayerQuality:
                     means = torch.stack([x.double().mean(1) for x in (recall, kept, read)])  # [3, rows]
                     found.setdefault((label, limit), []).append(means)
         for label in asked:
-            for budget, limit in limits.items():
-                self._add(layer.index, label, budget, torch.cat(found[label, limit], dim=1))
+            for budget, by_label in limits.items():
+                if label in by_label:
+                    self._add(layer.index, label, budget, torch.cat(found[label, by_label[label]], dim=1))
         for label, parts in calibrated.items():
             self._add_calibration(layer.index, label, torch.cat(parts, dim=2))
+
+    def sharp(self) -> dict[str, Tensor]:
+        """The quarter of the rows in which most query heads look at one place (``SHARP``), and the others.
+
+        A head looks at one place where it gives half of its attention to one block that is neither the first
+        nor among the ``NEAR`` last tokens: where it copies, or answers from what stood there.
+        """
+        order = self.places.argsort(descending=True, stable=True)
+        sharp = torch.zeros_like(order, dtype=torch.bool)
+        sharp[order[: len(order) // 4]] = True
+        both = {SHARP: sharp, FLAT: ~sharp}
+        return {name: members for name, members in both.items() if bool(members.any())}
 
     def _calibrate(
         self, layer: Layer, rows: Tensor, scores: Tensor, mass: Tensor, selector: Selector | None
@@ -238,6 +264,13 @@ class LayerQuality:
                     document.id, document.source, layer, selector, budget, positions, rows, recall, mass, read
                 )
             )
+
+
+def _places(mass: Tensor, rows: Tensor, block: int) -> Tensor:
+    """Query heads that look at one place: see ``LayerQuality.sharp``; ``mass`` as in ``Shares``."""
+    index = torch.arange(mass.shape[-1], device=mass.device)
+    far = (index > 0) & ((index + 1) * block <= (rows + 1 - NEAR).unsqueeze(1))
+    return (mass.masked_fill(~far[:, None, None], 0.0).amax(-1) > 0.5).sum((1, 2)).float()
 
 
 def chosen(page_ids: Tensor, counts: Tensor, like: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 Small errors of several layers add up: the KL of the next token with all layers sparse is close to the sum of
 the KLs with each layer sparse alone (both are second-order in the errors of the layers' outputs). That sum
-is what an allocation should make small. A layer's own KL is measured at one budget and follows the squared
-error of its attention output at the others, which one dense pass gives for all of them, and for all
-selectors: what an error costs is the layer's, whoever made it. In the same way the KV heads of a layer add
-up, each with the error of its own group.
+is what an allocation should make small. A layer's own KL is measured at one budget, on short documents, and
+follows the squared error of its attention output at other budgets and lengths and with other selectors: what
+an error costs is the layer's. One dense pass gives those errors for all layers. In the same way the KV heads
+of a layer add up, each with the error of its own group.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +44,18 @@ from seer_ray.selectors.oracle import Oracle
 class LayerCosts:
     """Of one layer and selector, means over documents."""
 
-    kl: float = 0.0
-    """With this layer sparse alone at the plain budget, nats a row: the first selector's measured, the
-    others' by their errors."""
     heads: list[dict[int, Cost]] = field(default_factory=list)
     """Of each KV head, by how many blocks it may read: KV tokens read, and the KL that follows from the error
-    of the attention output. At the plain budget the losses sum to ``kl``."""
+    of the attention output, nats a row."""
+
+
+class Price(NamedTuple):
+    """Of the errors of a layer."""
+
+    kl: float
+    """With this layer sparse alone at the plain budget, nats a row, mean over documents."""
+    each: float
+    """KL of a squared error of 1."""
 
 
 def ladder(most: int, rungs: int = 2) -> list[int]:
@@ -62,38 +68,32 @@ def ladder(most: int, rungs: int = 2) -> list[int]:
 
 
 @torch.inference_mode()
-def measure_layers(
+def price_layers(
     model: Any,
     documents: Sequence[Document],
-    selectors: Mapping[str, Sequence[Selector | None]],
+    selectors: Sequence[Selector | None],
     budget: int,
     *,
     block: int,
-    blocks: Sequence[int],
     sink: bool,
     rows: Rows,
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[str, dict[int, LayerCosts]]:
-    """What each layer costs that selects, by selector.
-
-    Half a pass of the model for each layer and document.
+) -> dict[int, Price]:
+    """What errors of each layer cost that selects: half a pass of the model for each of them and document.
 
     Args:
         model: a causal language model; its attention is patched (idempotent).
         documents: one at a time is in memory; their rows lie beyond the budget.
-        selectors: by name, one per layer; the first one's errors are those whose KL is measured. Layers that
-            it does not select in stay dense and are left out.
-        budget: the plain one, in blocks.
+        selectors: whose errors they are, one per layer; None: a layer that stays dense and is left out.
+        budget: in blocks.
         block: tokens a block.
-        blocks: what a head may read, ascending, ``budget`` among it.
         sink: force the first block, inside the budget.
         rows: which tokens count.
         progress: told what is being computed.
     """
     patch_attention(model)
     shape, weight = attention_shape(model), next(model.parameters())
-    first = next(iter(selectors.values()))
-    found: dict[str, dict[int, LayerCosts]] = {name: {} for name in selectors}
+    sums = {layer: [0.0, 0.0] for layer, sparse in enumerate(selectors) if sparse is not None}
     for number, document in enumerate(documents, 1):
         length, tokens = len(document.tokens), document.tokens.to(weight.device)
         pages = Pages(shape, rope_tables(model, length), length, block, weight, sink)
@@ -101,27 +101,79 @@ def measure_layers(
         progress(f"document {number}: dense")
         dense = forward_tokens(model, tokens, DensePass(pages))[chosen]
         hidden = embed(model, tokens)
-        for index, sparse in enumerate(first):
-            this = range(index, index + 1)
+        for index, sparse in enumerate(selectors):
             before = hidden
             if sparse is None:
-                hidden = run_layers(model, hidden, DensePass(pages), this)
+                hidden = run_layers(model, hidden, DensePass(pages), range(index, index + 1))
                 continue
-            errors = OutputErrors({name: each[index] for name, each in selectors.items()}, chosen, blocks)
-            with Taken(model, index) as taken:
-                hidden = run_layers(model, hidden, DensePass(pages, errors.look), this)
-            errors.measure(taken)
+            hidden, errors = _errors(model, hidden, pages, index, {"": sparse}, chosen, [budget])
             progress(f"document {number}: layer {index} alone")
             alone = [sparse if one == index else None for one in range(shape.layers)]
             step = SparsePass(pages, alone, [Limit(budget)] * shape.layers)
             after = normalise(model, run_layers(model, before, step, range(index, shape.layers)))
-            kl = float(compare(partial(logits_of, model), dense, after[chosen])[0].mean())
-            plain = next(iter(errors.sums.values()))[budget][:, 1].sum()
-            worth = kl / float(plain) if plain else 0.0
-            for name, by_blocks in errors.sums.items():
-                costs = found[name].setdefault(index, LayerCosts())
-                _add(costs, by_blocks, budget, worth, 1 / len(documents), len(chosen))
+            kl = compare(partial(logits_of, model), dense, after[chosen])[0].mean()
+            sums[index][0] += float(kl) / len(documents)
+            sums[index][1] += float(errors[""][budget][:, 1].sum()) / len(chosen) / len(documents)
+    return {layer: Price(kl, kl / error if error else 0.0) for layer, (kl, error) in sums.items()}
+
+
+@torch.inference_mode()
+def measure_layers(
+    model: Any,
+    documents: Sequence[Document],
+    selectors: Mapping[str, Sequence[Selector | None]],
+    prices: Mapping[int, Price],
+    *,
+    block: int,
+    blocks: Sequence[int],
+    sink: bool,
+    rows: Rows,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, dict[int, LayerCosts]]:
+    """What the heads of each layer cost that has a price, by selector: one pass of the model a document.
+
+    Args:
+        model, documents, block, sink, rows, progress: see ``price_layers``.
+        selectors: by name, one per layer.
+        prices: of layers.
+        blocks: what a head may read.
+    """
+    patch_attention(model)
+    shape, weight = attention_shape(model), next(model.parameters())
+    found: dict[str, dict[int, LayerCosts]] = {name: {} for name in selectors}
+    for number, document in enumerate(documents, 1):
+        length, tokens = len(document.tokens), document.tokens.to(weight.device)
+        pages = Pages(shape, rope_tables(model, length), length, block, weight, sink)
+        chosen = rows.of(length, weight.device)
+        hidden = embed(model, tokens)
+        for index in range(shape.layers):
+            progress(f"document {number}: errors of layer {index}")
+            if index not in prices:
+                hidden = run_layers(model, hidden, DensePass(pages), range(index, index + 1))
+                continue
+            own = {name: sparse for name, each in selectors.items() if (sparse := each[index]) is not None}
+            hidden, errors = _errors(model, hidden, pages, index, own, chosen, blocks)
+            part = 1 / len(chosen) / len(documents)
+            for name, by_blocks in errors.items():
+                _add(found[name].setdefault(index, LayerCosts()), by_blocks, prices[index].each, part)
     return found
+
+
+def _errors(
+    model: Any,
+    hidden: Tensor,
+    pages: Pages,
+    index: int,
+    selectors: Mapping[str, Selector],
+    chosen: Tensor,
+    blocks: Sequence[int],
+) -> tuple[Tensor, dict[str, dict[int, Tensor]]]:
+    """One layer, run densely: hidden states behind it, and ``OutputErrors.sums``."""
+    errors = OutputErrors(selectors, chosen, blocks)
+    with Taken(model, index) as taken:
+        hidden = run_layers(model, hidden, DensePass(pages, errors.look), range(index, index + 1))
+    errors.measure(taken)
+    return hidden, errors.sums
 
 
 class Taken:
@@ -160,7 +212,7 @@ class OutputErrors:
         self.selectors = {name: one for name, one in selectors.items() if one is not None}
         self.rows, self.blocks = rows, blocks
         self.layer: Layer | None = None
-        self.sums: dict[str, dict[int, Tensor]] = {name: {} for name in self.selectors}
+        self.sums: dict[str, dict[int, Tensor]] = {name: {} for name in selectors}
         """By selector and blocks: KV tokens read and squared error of each KV head, ``[kv_heads, 2]``."""
 
     def look(self, layer: Layer) -> None:
@@ -197,13 +249,10 @@ class OutputErrors:
                     self.sums[name][blocks] = self.sums[name].get(blocks, 0) + sums
 
 
-def _add(
-    costs: LayerCosts, sums: Mapping[int, Tensor], budget: int, worth: float, part: float, rows: int
-) -> None:
-    """One document's, which counts as ``part``; ``worth``: KL of a squared error."""
-    costs.kl += worth * float(sums[budget][:, 1].sum()) * part
-    costs.heads = costs.heads or [{} for _ in sums[budget]]
+def _add(costs: LayerCosts, sums: Mapping[int, Tensor], price: float, part: float) -> None:
+    """One document's, a row of which counts as ``part``."""
     for blocks, by_head in sums.items():
+        costs.heads = costs.heads or [{} for _ in by_head]
         for own, (read, error) in zip(costs.heads, by_head.tolist(), strict=True):
             before = own.get(blocks, Cost(0.0, 0.0))
-            own[blocks] = Cost(before.read + read / rows * part, before.loss + worth * error * part)
+            own[blocks] = Cost(before.read + read * part, before.loss + price * error * part)

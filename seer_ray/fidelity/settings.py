@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from seer_ray.config.checks import check, check_amount
 from seer_ray.config.errors import ConfigError, did_you_mean, first_line
 from seer_ray.config.selecting import SelectorConfig
 from seer_ray.fidelity.budget import Budget
+from seer_ray.models.allocation import Allocation
 from seer_ray.models.limits import Limit, layer_limits
 
 SAID = ("budget", "threshold", "mass", "fraction", "shares", "head_shares", "sink")
@@ -30,12 +31,15 @@ class Setting:
         budget: of every layer without a share.
         selector: the rest.
         option: that says it.
+        allocation: of each contender by its label; those without one have no figures of this setting. None:
+            all have the budget, in every head.
     """
 
     label: str
     budget: Budget
     selector: SelectorConfig
     option: str = "selector"
+    allocation: Mapping[str, Allocation] | None = None
 
     @classmethod
     def of(cls, budget: str | int | float, option: str = "budgets") -> Setting:
@@ -48,13 +52,27 @@ class Setting:
         return cls(parsed.label, parsed, SelectorConfig())
 
     def limits(self, length: int, layers: int, block: int, kv_heads: int | None = None) -> list[Limit]:
-        """Of each layer, for a document of ``length`` tokens.
+        """Of each layer, for a document of ``length`` tokens, but for an allocation.
 
         Raises:
             ConfigError: shares of layers or heads that are not there.
         """
         budgets = [self.budget.blocks(length, block) * block] * layers
         return layer_limits(budgets, block, self.selector, self.option, kv_heads)
+
+    def limits_of(
+        self, contenders: Iterable[str], length: int, layers: int, block: int, kv_heads: int
+    ) -> dict[str, list[Limit]]:
+        """Of each layer, by contender, of those that have figures of this setting."""
+        plain = self.limits(length, layers, block, kv_heads)
+        if self.allocation is None:
+            return dict.fromkeys(contenders, plain)
+        found = {}
+        for label in contenders:
+            if (shared := self.allocation.get(label)) is not None:
+                own = shared.limits(plain[0].blocks * block, block, shared.layers)
+                found[label] = [own.get(layer, limit) for layer, limit in enumerate(plain)]
+        return found
 
     @property
     def shares(self) -> bool:

@@ -41,12 +41,12 @@ def draw_gates(layers: Sequence[Row], table: Sequence[Row], gates: Sequence[str]
     return plots
 
 
-def draw_shares(layers: Sequence[Row], plans: Sequence[str]) -> list[Plot]:
-    """What each layer loses when it is sparse alone, and what every plan lets it read.
+def draw_shares(layers: Sequence[Row], spent: Sequence[Row]) -> list[Plot]:
+    """What each layer loses when it is sparse alone, and what it reads of every mean budget.
 
     Args:
-        layers: ``layer``, ``kl``, and of each plan a mapping with ``read``
-        plans: their names
+        layers: ``layer`` and ``kl``
+        spent: of one selector, ``budget`` and ``layers``: what each of these reads
     """
     if not layers:
         return []
@@ -58,16 +58,16 @@ def draw_shares(layers: Sequence[Row], plans: Sequence[str]) -> list[Plot]:
         caption = "KL of the next token to that of dense attention, this layer alone reading a selection."
         alone = Plot("kl-alone", "What each layer loses", caption, style.svg(made), style.png(made))
     with style.figure() as (made, axes):
-        for name, (colour, _, marker) in zip(plans, [*style.LOOKS.values(), *style.OTHERS], strict=False):
-            reads = [row[name]["read"] for row in layers]
-            axes.plot(places, reads, color=colour, marker=marker, markersize=4, label=name)
+        for one, (colour, _, marker) in zip(spent, [*style.LOOKS.values(), *style.OTHERS], strict=False):
+            label = f"{one['budget']:,}"
+            axes.plot(places, one["layers"], color=colour, marker=marker, markersize=4, label=label)
         axes.set(xlabel="layer", ylabel="KV tokens read")
         axes.set_ylim(bottom=0)
         style.whole_ticks(axes)
         made.legend(loc="outside upper left", ncols=3)
-        caption = "Per head and step. All plans read the same on average."
-        spent = Plot("reads-by-layer", "What each layer reads", caption, style.svg(made), style.png(made))
-    return [alone, spent]
+        caption = "Per head and step, mean over the heads of a layer, by the mean over all."
+        reads = Plot("reads-by-layer", "What each layer reads", caption, style.svg(made), style.png(made))
+    return [alone, reads]
 
 
 def draw_calibration(rows: Sequence[Row], layers: Sequence[Row], gates: Sequence[str]) -> list[Plot]:

@@ -160,13 +160,13 @@ def _gates(folder: JobFolder) -> Content:
     best = max((row for row in gates if row["read"] <= 1.05 * least), key=lambda row: row["mass"])
     figures = [
         (
-            _share(best["mass"]),
-            f"of the attention mass kept by {best['selector']} at a budget of {best['budget']}",
+            _share(best["top1"]),
+            f"of the next tokens of {best['selector']} at a budget of {best['budget']} as with dense attention",
         ),
+        (_share(best["mass"]), "of the attention mass kept"),
         (_share(best["of_oracle"]), "of what the oracle keeps"),
-        (_share(best["top1"]), "of the next tokens as with dense attention"),
     ]
-    heads = ("budget, selector", "KV", "mass", "of oracle", "worst", "recall", "KL", "top-1")
+    heads = ("budget, selector", "KV", "KL", "top-1", "mass", "of oracle", "worst", "recall")
     tables = []
     for kind in dict.fromkeys(row["positions"] for row in said["table"]):
         some = [row for row in said["table"] if row["positions"] == kind]
@@ -188,11 +188,10 @@ def _gate_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{row['budget']}, {row['selector']}",
         f"{row['read']:,.0f}",
-        *(_share(row[name]) for name in ("mass", "of_oracle")),
+        "" if row["kl"] is None else f"{row['kl']:.4f}",
+        *(_share(row[name]) for name in ("top1", "mass", "of_oracle")),
         f"{worst} (layer {row['worst_layer']})" if worst else "",
         _share(row["recall"]),
-        "" if row["kl"] is None else f"{row['kl']:.4f}",
-        _share(row["top1"]),
     )
 
 
@@ -230,7 +229,7 @@ def _prompts(folder: JobFolder) -> Content:
             figures.append(
                 (_share(row["mass"]), f"of the attention mass kept at a density of {row['budget']}")
             )
-    heads = ("density, selector", "KV", "mass", "of oracle", "worst", "recall", "KL", "top-1")
+    heads = ("density, selector", "KV", "KL", "top-1", "mass", "of oracle", "worst", "recall")
     tables = [Table("What prompts keep", heads, [_gate_row(row) for row in rows])]
     known = [row for row in rows if row["perplexity"] is not None]
     if known:
@@ -255,22 +254,34 @@ def _prompts(folder: JobFolder) -> Content:
 
 def _shares(folder: JobFolder) -> Content:
     said = _figures(folder)
-    plans, names = said["plans"], [plan["name"] for plan in said["plans"]]
-    best = min(plans, key=lambda plan: plan["kl"])
+    spent: list[dict[str, Any]] = said["spent"]
+    own = [one for one in spent if one["selector"] == spent[0]["selector"]]
+    middle = own[len(own) // 2]
     figures = [
-        (f"{best['kl']:.4f}", f"KL expected of {best['name']}, nats"),
-        (f"{plans[0]['kl']:.4f}", f"KL expected of {plans[0]['name']}, nats"),
-        (f"{best['read']:,.0f}", "KV tokens read per head and step, on average"),
+        (f"{middle['kl']:.4f}", f"KL expected at a mean of {middle['budget']:,} tokens, nats"),
+        (f"{middle['uniform']:.4f}", "where every head has as much"),
+        (f"{middle['read']:,.0f}", "KV tokens read per head and step, on average"),
     ]
-    rows = [
-        (f"layer {row['layer']}", f"{row['kl']:.5f}", *(f"{row[name]['read']:,.0f}" for name in names))
-        for row in said["layers"]
+    lines: list[tuple[str, ...]] = [
+        (
+            f"{one['selector']}, {one['budget']:,}",
+            f"{one['read']:,.0f}",
+            f"{one['kl']:.5f}",
+            f"{one['uniform']:.5f}",
+        )
+        for one in spent
     ]
-    total = [("mean", "", *(f"{plan['read']:,.0f}" for plan in plans))]
-    total.append(("KL", "", *(f"{plan['kl']:.5f}" for plan in plans)))
-    tables = [Table("KV tokens read by layer", ("", "KL with it sparse alone", *names), [*rows, *total])]
-    notes = ["KL of the next token in nats; that of a plan is the sum of its layers', which is expected."]
-    return Content(_measured(said), figures, draw_shares(said["layers"], names), tables, notes)
+    by_layer = [
+        (f"layer {row['layer']}", f"{row['kl']:.5f}", *(f"{one['layers'][place]:,.0f}" for one in own))
+        for place, row in enumerate(said["layers"])
+    ]
+    budgets = [f"{one['budget']:,}" for one in own]
+    tables = [
+        Table("A mean budget, shared", ("selector, budget", "KV", "KL, shared", "KL, uniform"), lines),
+        Table("KV tokens read by layer", ("", "KL with it sparse alone", *budgets), by_layer),
+    ]
+    notes = ["KL of the next token in nats: the sum over heads, each sparse alone, which is expected."]
+    return Content(_measured(said), figures, draw_shares(said["layers"], own), tables, notes)
 
 
 def _figures(folder: JobFolder) -> dict[str, Any]:

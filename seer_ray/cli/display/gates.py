@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.clustered import quantile
 from seer_ray.analysis.words import count
 from seer_ray.cli.display.calibration import EXPLAINED as CALIBRATION
 from seer_ray.cli.display.calibration import calibration_table
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
     from seer_ray.jobs.gates_shares import SharesSummary
 
 EXPLAINED = (
-    "In %. KV: tokens read per head and step. mass: attention probability inside the blocks read. "
-    "of oracle: as a share of what the oracle keeps, which ranks blocks by their largest probability (best: "
-    "by the sum); worst (layer). recall: of the oracle's blocks. KL in nats and top-1, the same next token "
-    "as dense: every token sparse in every layer. ±: standard error over documents."
+    "KV: tokens read per head and step. KL in nats and top-1, the same next token as dense, in %: every "
+    "token sparse in every layer; ±: half of a 95 % interval, documents being the independent draws. mass: "
+    "attention probability inside the blocks read, %; of oracle: of what the oracle keeps, which ranks "
+    "blocks by their largest probability (best: by the sum); worst (layer). recall: of the oracle's blocks. "
+    "shared: the budget as the mean over heads, by an allocation."
+)
+ROWS_EXPLAINED = (
+    "sharp: the quarter of a document's rows in which most query heads give half of their attention to one "
+    "block that is neither the first nor among the last 64 tokens; flat: the others."
 )
 SHARES_EXPLAINED = (
     "KL of the next token in nats, expected: the sum over heads, each sparse alone; seer-ray gates eval "
@@ -63,6 +69,9 @@ def print_gates(console: Console, report: GatesSummary) -> None:
     for label, rows in parts:
         title = "all positions" if label == "all" else label.replace(" · all", "")
         console.print(Text(f"\n{title}", "bold"), _table(rows))
+    if report.rows:
+        console.print(Text("\nsharp and flat rows", "bold"), _rows(report.rows))
+        console.print(Text(ROWS_EXPLAINED, "dim"))
     for budget in dict.fromkeys(row["budget"] for row in report.table):
         console.print(Text(f"\nmass at {budget} by layer, %", "bold"), _layers(report, budget))
     console.print(Text(EXPLAINED, "dim"))
@@ -95,8 +104,8 @@ def print_shares(console: Console, report: SharesSummary) -> None:
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     for name in ("layer", "KL alone", *(f"{one['budget']:,}" for one in own)):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in report.layers:
-        read = (f"{one['layers'][row['layer']]:,.0f}" for one in own)
+    for place, row in enumerate(report.layers):
+        read = (f"{one['layers'][place]:,.0f}" for one in own)
         table.add_row(str(row["layer"]), f"{row['kl']:.5f}", *read)
     console.print(table)
     console.print(Text(SHARES_EXPLAINED, "dim"))
@@ -108,7 +117,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     table.add_column("budget", no_wrap=True)
     table.add_column("", overflow="fold")
-    for name in ("KV", "mass", "of oracle", "worst", "recall", "KL", "top-1"):
+    for name in ("KV", "KL", "top-1", "mass", "of oracle", "worst", "recall"):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
     for row in rows:
@@ -119,10 +128,24 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         worst = _share(row["worst_of_oracle"])
         if worst:
             worst += f" ({row['worst_layer']})"
-        read = f"{row['read']:,.0f}"
-        cells = [read, _share(row["mass"]), _share(row["of_oracle"]), worst, _share(row["recall"])]
-        kl = "" if row["kl"] is None else f"{row['kl']:.4f}"
-        table.add_row(row["budget"] if first else "", row["selector"], *cells, kl, _agreement(row))
+        kept = [_share(row["mass"]), _share(row["of_oracle"]), worst, _share(row["recall"])]
+        cells = [f"{row['read']:,.0f}", _kl(row), _agreement(row), *kept]
+        table.add_row(row["budget"] if first else "", row["selector"], *cells)
+    return table
+
+
+def _rows(rows: list[dict[str, Any]]) -> Table:
+    """KL and top-1 of sharp and of flat rows."""
+    kinds = list(dict.fromkeys(row["positions"] for row in rows))
+    by = {(row["budget"], row["selector"], row["positions"]): row for row in rows}
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    table.add_column("budget", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for name in (f"{value}, {kind}" for kind in kinds for value in ("KL", "top-1")):
+        table.add_column(name, justify="right", no_wrap=True)
+    for budget, selector in dict.fromkeys((row["budget"], row["selector"]) for row in rows):
+        own = [by[budget, selector, kind] for kind in kinds]
+        table.add_row(budget, selector, *(cell for row in own for cell in (_kl(row), _agreement(row))))
     return table
 
 
@@ -147,6 +170,20 @@ def _share(value: float | None) -> str:
 
 
 def _agreement(row: dict[str, Any]) -> str:
-    """Top-1 with its standard error, where there are documents enough for one."""
-    error = _share(row["top1_se"])
+    """Top-1 with half of its interval, where there are documents enough for one."""
+    error = _share(_half(row, "top1"))
     return _share(row["top1"]) + (f"±{error}" if error else "")
+
+
+def _kl(row: dict[str, Any]) -> str:
+    if row["kl"] is None:
+        return ""
+    half = _half(row, "kl")
+    return f"{row['kl']:.4f}" + (f"±{half:.4f}" if math.isfinite(half) else "")
+
+
+def _half(row: dict[str, Any], value: str) -> float:
+    """Of the 95 % interval, by Student's quantile of so many documents."""
+    if row[f"{value}_se"] is None or row["documents"] < 2:
+        return math.nan
+    return float(quantile(0.975, [1] * row["documents"])) * float(row[f"{value}_se"])
