@@ -19,6 +19,7 @@ from seer_ray.config.options import (
     SweepConfig,
     options,
 )
+from seer_ray.config.selecting import AUTO, UNIFORM
 from seer_ray.config.selectors import SELECTORS, traits_of
 from seer_ray.config.speculating import check_speculation
 from seer_ray.config.works import anchor_at, layout_of, ratio_of, works
@@ -94,6 +95,11 @@ def check_selector(selector: SelectorConfig, engine: EngineConfig, plan: PlanCon
             raise ConfigError(f"{option}={work.selector}:{work.budget}: {needed}")
     if sparse:
         check_amount(selector, least, needed)
+    if selector.allocation not in (AUTO, UNIFORM) and selector.amounts:
+        raise ConfigError(
+            f"selector.allocation={selector.allocation}: selector.{selector.amounts[0]} decides already what "
+            "heads read; leave one of them out"
+        )
     without = [name for name, traits in sparse.items() if not traits.threshold]
     for name in ("threshold", "mass"):
         if getattr(selector, name) is not None and without:

@@ -9,6 +9,11 @@ from seer_ray.config.fields import option, section
 from seer_ray.config.options import ClusterConfig, JobConfig
 from seer_ray.config.selecting import AUTO, ModelConfig
 
+MEANS = ["1/32", "1/16", "1/8", "1/4", "1/2"]
+"""Budgets that heads share, as shares of the length of the documents that they are measured on."""
+PRICE_LENGTH = 1024
+"""See ``GatesSharesConfig``."""
+
 
 @dataclass
 class ArchitectureConfig:
@@ -378,11 +383,11 @@ class GatesSharesConfig(HeldOutConfig):
     command = "gates shares"
 
     budgets: list[str] = option(
-        ["1/32", "1/16", "1/8", "1/4", "1/2"],
+        MEANS,
         "mean budgets that are shared, in tokens or as share of the length; those between are interpolated",
     )
     price_length: int = option(
-        1024,
+        PRICE_LENGTH,
         "what a layer's errors cost is measured with it sparse alone, at an eighth of this length: documents "
         "are cut here for it",
         unit="tokens",

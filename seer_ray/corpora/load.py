@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.training import DistillConfig, HeldOutConfig
@@ -48,9 +48,9 @@ def joined(corpus: Corpus, length: int, block: int, option: str) -> Corpus:
     return Corpus(train, held_out, corpus.too_short)
 
 
-def longest(corpora: Sequence[Corpus], count: int) -> list[Document]:
-    """Held-out documents, the longest ones, of all sources in turn."""
-    queues = [sorted(corpus.held_out, key=lambda d: (-len(d.tokens), d.rank()))[:count] for corpus in corpora]
+def longest(sources: Iterable[Iterable[Document]], count: int) -> list[Document]:
+    """The longest documents, of all sources in turn."""
+    queues = [sorted(source, key=lambda d: (-len(d.tokens), d.rank()))[:count] for source in sources]
     found: list[Document] = []
     for place in range(count):
         found += [queue[place] for queue in queues if place < len(queue)]

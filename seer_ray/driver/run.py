@@ -25,7 +25,14 @@ from seer_ray.driver import told
 from seer_ray.driver.decode import decode
 from seer_ray.driver.rendered import clock_of
 from seer_ray.driver.session import Session
-from seer_ray.driver.sources import look, note_sources, own_contents, reads_gates, refuse_other_sources
+from seer_ray.driver.sources import (
+    look,
+    note_sources,
+    own_contents,
+    reads_gates,
+    refuse_other_sources,
+    uniform_note,
+)
 from seer_ray.models.identity import Contents
 from seer_ray.report.html import write_report
 from seer_ray.report.written import FILE as REPORT
@@ -95,6 +102,8 @@ def _checked(session: Session) -> tuple[RunConfig, Contents]:
     from seer_ray.driver.requests import check_model
 
     check_model(reading)
+    if note := uniform_note(reading):
+        session.frame.reporter.note(note)
     return reading, contents
 
 

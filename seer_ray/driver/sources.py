@@ -87,6 +87,18 @@ def reads_gates(config: RunConfig) -> bool:
     )
 
 
+def uniform_note(config: RunConfig) -> str | None:
+    """What a person is told of gates without an allocation; None: there is nothing to tell."""
+    selector = config.selector
+    asked = selector.allocation == AUTO and not selector.amounts
+    if not asked or not needs_gates(selector, config.plan) or find_allocation(selector, config.model.gates):
+        return None
+    return (
+        f"model.gates={config.model.gates} do not say how heads share a budget: each reads {selector.budget} "
+        "tokens; seer-ray gates shares finds out which need more"
+    )
+
+
 def file_of(thing: Any) -> dict[str, str]:
     """Name and digest of the file that a class or function is from, if it is from one."""
     file = sys.modules[thing.__module__].__file__

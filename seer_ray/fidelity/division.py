@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -76,6 +76,17 @@ class Division:
         return sorted(self.prices, key=lambda layer: (-self.prices[layer].kl, layer))
 
 
+class Shared(NamedTuple):
+    """What ``share`` finds."""
+
+    prices: dict[int, Price]
+    """By layer."""
+    costs: dict[str, dict[int, LayerCosts]]
+    """By selector and layer."""
+    allocations: dict[str, Allocation]
+    """By selector."""
+
+
 def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Division:
     """All that ``seer-ray gates shares`` finds out.
 
@@ -98,7 +109,7 @@ def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Div
     layers = next(iter(selectors.values()))
     passes = len(documents) * (1 + sum(one is not None for one in layers) + len(layers))
     with out_of_memory_explained(config, documents, loaded.device):
-        prices, costs, allocations = share(
+        found = share(
             loaded.model,
             documents,
             selectors,
@@ -109,8 +120,10 @@ def divide(config: GatesSharesConfig, progress: OnPass = lambda *_: None) -> Div
             rows=Rows(config.skip, config.stride),
             progress=counted(passes, progress),
         )
-    spent = [one for name in names for one in spending(name, costs[name], allocations[name], block)]
-    return Division(source, block, documents, prices, allocations, spent)
+    spent = [
+        one for name in names for one in spending(name, found.costs[name], found.allocations[name], block)
+    ]
+    return Division(source, block, documents, found.prices, found.allocations, spent)
 
 
 def check_shares(config: GatesSharesConfig) -> list[str]:
@@ -145,7 +158,7 @@ def share(
     sink: bool,
     rows: Rows,
     progress: Callable[[str], None] = lambda _: None,
-) -> tuple[dict[int, Price], dict[str, dict[int, LayerCosts]], dict[str, Allocation]]:
+) -> Shared:
     """What layers' errors and heads cost, and how these share mean budgets; see ``measure_layers``.
 
     Args:
@@ -161,7 +174,8 @@ def share(
     means = sorted({max(LEAST + 1, mean) for mean in means})
     blocks = sorted({*ladder(-(-longest // block)), *means})
     costs = measure_layers(model, documents, selectors, prices, blocks=blocks, **alike)
-    return prices, costs, {name: allocate(by_layer, means, block) for name, by_layer in costs.items()}
+    shared = {name: allocate(by_layer, means, block) for name, by_layer in costs.items()}
+    return Shared(prices, costs, shared)
 
 
 def allocate(layers: Mapping[int, LayerCosts], means: Sequence[int], block: int) -> Allocation:

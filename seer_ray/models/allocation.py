@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seer_ray.config.errors import ConfigError, first_line
-from seer_ray.config.selecting import SelectorConfig
+from seer_ray.config.selecting import AUTO, UNIFORM, SelectorConfig
+from seer_ray.config.selectors import traits_of
 from seer_ray.config.works import Work
 from seer_ray.models.limits import LEAST, Limit
 from seer_ray.models.source import find_allocation
@@ -83,7 +84,7 @@ def allotted(
     works: Sequence[Work],
     budget: int,
     block: int,
-    cap: int | None,
+    asked: SelectorConfig,
     kv_heads: int | None,
 ) -> dict[int, Limit]:
     """What layers read that share a budget: of each selector those without a budget of their own.
@@ -93,25 +94,37 @@ def allotted(
         works: of the layers.
         budget: tokens, mean over the heads of each selector's layers.
         block: tokens a block.
-        cap: ``selector.cap``.
+        asked: the options.
         kv_heads: of a layer; None: not known yet.
 
     Raises:
-        ConfigError: the allocation is another model's, or ``selector.cap`` is too small.
+        ConfigError: the allocation is another model's or of no selector that is used, or ``selector.cap`` is
+            too small or has nothing to bound.
     """
     found: dict[int, Limit] = {}
     for name, one in shared.items():
         layers = tuple(layer for layer, work in enumerate(works) if work == Work(name))
         if not layers:
             continue
-        if cap is not None and cap < budget:
-            raise ConfigError(f"selector.cap={cap}: must not be below the mean budget, {budget} tokens")
-        other = f"the allocation of {name} is of another model; set selector.allocation=uniform"
+        if asked.cap is not None and asked.cap < budget:
+            raise ConfigError(f"selector.cap={asked.cap}: must not be below the mean budget, {budget} tokens")
+        other = f"the allocation of {name} is of another model; set selector.allocation={UNIFORM}"
         if kv_heads not in (None, one.kv_heads):
             raise ConfigError(f"{other}: it has {one.kv_heads} KV heads a layer, the model {kv_heads}")
         if missing := [layer for layer in layers if layer not in one.layers]:
             raise ConfigError(f"{other}: it has no layer {missing[0]}")
-        found |= one.limits(budget, block, layers, cap)
+        found |= one.limits(budget, block, layers, asked.cap)
+    if not found and any(traits_of(work.selector).sparse for work in works):
+        if asked.allocation not in (AUTO, UNIFORM):
+            raise ConfigError(
+                f"selector.allocation={asked.allocation}: is for {', '.join(shared)}, which no layer has; "
+                "find one with seer-ray gates shares, or set uniform"
+            )
+        if asked.cap is not None:
+            raise ConfigError(
+                f"selector.cap={asked.cap}: bounds what an allocation gives a head, and there is none; leave "
+                "it out, or set selector.allocation"
+            )
     return found
 
 

@@ -20,7 +20,7 @@ from seer_ray.models.gate_config import (
     tempered,
     write_gate_config,
 )
-from seer_ray.models.source import GATE_WEIGHTS, find_gates
+from seer_ray.models.source import ALLOCATION, GATE_WEIGHTS, find_gates
 
 RELEASED = {
     name.lower(): f"SeerAttention/SeerAttention-Decode-{release}-AttnGates"
@@ -115,6 +115,7 @@ def temper_gates(source: str, folder: Path | str, temperature: Sequence[Sequence
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights_file, folder / weights_file.name)
     tempered(weights_file.parent / "config.json", folder / "config.json", temperature)
+    _copy_allocation(weights_file.parent, folder)
     return folder
 
 
@@ -144,7 +145,14 @@ def convert_gates(source: str, folder: Path | str, pth: bool, dtype: torch.dtype
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / GATE_WEIGHTS[pth], {key: w.to(dtype or w.dtype) for key, w in weights.items()})
     shutil.copyfile(config_file, folder / "config.json")
+    _copy_allocation(config_file.parent, folder)
     return sum(weight.numel() for weight in weights.values())
+
+
+def _copy_allocation(source: Path, folder: Path) -> None:
+    """It is of the order of blocks, which neither temperatures nor containers change."""
+    if (source / ALLOCATION).is_file():
+        shutil.copyfile(source / ALLOCATION, folder / ALLOCATION)
 
 
 def seer_without_gates(model: str) -> ConfigError:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import PlanConfig, SelectorConfig
@@ -124,7 +125,7 @@ class LayerPlan:
             + (f"~{self.prefill.code}" if self.prefill is not None else "")
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Content hash: two plans that decode alike have the same."""
         content = (self.layers, self.block_size, *(["sparse prefill"] if self.sparse_prefill else []))
@@ -138,7 +139,7 @@ class LayerPlan:
             content += (adaptive,)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Tells it from all other plans: the code, and the digest where layers or heads differ, as the code
         does not say which is where, or where a selector is not of ours, whose module the code does not name.
@@ -214,7 +215,7 @@ def resolve_plan(
         selector,
         kv_heads=kv_heads,
     )
-    shared = allotted(allocation or {}, chosen, budget, block_size, selector.cap, kv_heads)
+    shared = allotted(allocation or {}, chosen, budget, block_size, selector, kv_heads)
     for layer, limit in shared.items():
         limits[layer] = limit
     return LayerPlan(

@@ -157,11 +157,15 @@ def _gates(folder: JobFolder) -> Content:
     rows = [row for row in said["table"] if row["positions"] == "all"]
     gates = [row for row in rows if row["selector"] in said["gates"]] or rows
     least = min(row["read"] for row in gates)  # the smallest budget tells gates apart
-    best = max((row for row in gates if row["read"] <= 1.05 * least), key=lambda row: row["mass"])
+    best = max(
+        (row for row in gates if row["read"] <= 1.05 * least),
+        key=lambda row: (-(row["kl"] or 0), row["mass"]),
+    )
     figures = [
         (
             _share(best["top1"]),
-            f"of the next tokens of {best['selector']} at a budget of {best['budget']} as with dense attention",
+            f"of the next tokens of {best['selector']} at a budget of {best['budget']} as with dense "
+            "attention",
         ),
         (_share(best["mass"]), "of the attention mass kept"),
         (_share(best["of_oracle"]), "of what the oracle keeps"),

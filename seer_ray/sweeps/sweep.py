@@ -30,6 +30,7 @@ from seer_ray.driver.sources import (
     own_contents,
     reads_gates,
     refuse_other_sources,
+    uniform_note,
 )
 from seer_ray.results.base import CONFIG
 from seer_ray.results.folder import RunFolder
@@ -227,6 +228,8 @@ class Sweep:
         sources = look(model, *(s.folder for s in alike), gated=gated, prefill=prefill)
         for session in alike:
             refuse_other_sources(session.folder, sources.contents | own_contents(session.config))
+        for note in dict.fromkeys(filter(None, (uniform_note(s.config) for s in sessions))):
+            self.reporter.note(note)
         return sources
 
     def _prepare(

@@ -14,27 +14,34 @@ from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import ModelConfig
-from seer_ray.config.training import DistillConfig
+from seer_ray.config.training import MEANS, PRICE_LENGTH, DistillConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.load import load_corpora, longest
 from seer_ray.corpora.mixture import Mixture
 from seer_ray.corpora.pack import Pack, Share
+from seer_ray.fidelity.budget import Budget
+from seer_ray.fidelity.division import share
 from seer_ray.fidelity.figures import ALL
 from seer_ray.fidelity.prompts import measure_prompts
-from seer_ray.fidelity.quality import Rows, measure
+from seer_ray.fidelity.quality import Rows, measure, selectors_of
 from seer_ray.fidelity.settings import Setting
+from seer_ray.models.allocation import allocation_text
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.gate_config import gated_layers
 from seer_ray.models.gates import save_gates
 from seer_ray.models.load import DTYPES, LoadedModel, load_model
+from seer_ray.models.patch import attention_shape
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.prefill_gates import save_prefill_gates
+from seer_ray.models.source import ALLOCATION
 from seer_ray.training.gates.card import write_card
 from seer_ray.training.gates.losses import GateTraining
 from seer_ray.training.gates.memory import MemoryPlan, is_out_of_memory, out_of_memory, plan_memory
 from seer_ray.training.gates.shapes import Shape, begun_with, initial_gates
 
 SEER = "seer"
+SHORTEST = 16
+"""Blocks of a document that heads can share a budget of."""
 
 
 class Batch(NamedTuple):
@@ -72,7 +79,7 @@ class Distillation:
         self.module: nn.Module = self.training.module
         parts = [(c.train, s.weight) for c, s in zip(self.corpora, parse_sources(config.data), strict=True)]
         self.mixture = Mixture(parts, config.train.length, self.shape.block_size, config.train.seed)
-        self.held_out = longest(self.corpora, config.evaluation.documents)
+        self.held_out = longest((c.held_out for c in self.corpora), config.evaluation.documents)
 
     def batch(self, step: int, rank: int, world: int) -> Batch:
         """This rank's packs, and the share of their rows that the step learns from."""
@@ -160,7 +167,32 @@ class Distillation:
             save_prefill_gates(folder, [g if isinstance(g, PrefillGate) else None for g in gates], *about)
         else:
             save_gates(folder, [g if isinstance(g, AttnGate) else None for g in gates], *about)
+            self._allocate(folder)
         write_card(folder, self.config, report, self.corpora, gates)
+
+    def _allocate(self, folder: Path) -> None:
+        """How heads share a budget, beside the gates, as far as there are documents long enough to see it."""
+        count, block = self.config.evaluation.allocation, self.shape.block_size
+        long = [[d for d in c.train if len(d.tokens) >= SHORTEST * block] for c in self.corpora]
+        documents = longest(long, count)
+        if not documents:
+            return
+        gates = [gate if isinstance(gate, AttnGate) else None for gate in self.gates]
+        whole = max(len(document.tokens) for document in documents)
+        with torch.autocast(self.training.device.type, enabled=False), self._out_of_memory_explained():
+            found = share(
+                self.loaded.model,
+                documents,
+                {SEER: selectors_of(SEER, attention_shape(self.loaded.model), gates)},
+                [Budget.parse(text).blocks(whole, block) for text in MEANS],
+                price_length=min(whole, PRICE_LENGTH),
+                block=block,
+                sink=True,
+                rows=Rows(first=self.config.objective.skip, stride=self.config.evaluation.stride),
+            )
+        sources = sorted({document.source for document in documents})
+        about = {"model": self.loaded.name, "block_size": block, "documents": sources}
+        (folder / ALLOCATION).write_text(allocation_text(found.allocations, about), encoding="utf-8")
 
     def plan(self, length: int | None = None) -> MemoryPlan:
         """See ``plan_of``; with the weights that are there."""
