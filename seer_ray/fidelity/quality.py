@@ -65,7 +65,8 @@ class Rows:
     """Positions from here on are averaged apart as well."""
 
     def of(self, length: int, device: torch.device) -> Tensor:
-        return torch.arange(int(self.first * length), length, self.stride, device=device)
+        # Not the last one: what comes after a document is in none.
+        return torch.arange(int(self.first * length), length - 1, self.stride, device=device)
 
     def groups(self, rows: Tensor) -> dict[str, Tensor]:
         """Label -> which of ``rows``; never an empty group."""

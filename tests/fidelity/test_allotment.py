@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from seer_ray.fidelity.allotment import Cost, allot, by_range, total
+from seer_ray.fidelity.allotment import Cost, allot, total
 
 
 def curve(*points: tuple[float, float]) -> dict[str, Cost]:
@@ -53,11 +53,3 @@ def test_no_division_that_reads_as_little_loses_less(seed: int) -> None:
         )
         assert chosen.read <= read
         assert chosen.loss == pytest.approx(best)
-
-
-def test_layers_of_one_share_are_a_range() -> None:
-    shares = {0: 1.0, 1: 0.5, 2: 0.5, 3: 2**0.5, 5: 2**0.5, 6: 1.41421, 7: 1.0}
-    found = by_range({layer: [share] for layer, share in shares.items()})
-    assert found == {"1-2": [0.5], "3": [1.41], "5-6": [1.41]}
-    assert by_range({0: [1.0, 1.0], 1: [0.5, 1.0], 2: [0.5, 1.0]}) == {"1-2": [0.5, 1.0]}
-    assert by_range({}) == {}

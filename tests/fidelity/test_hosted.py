@@ -15,8 +15,8 @@ from seer_ray.config.options import EngineConfig, SelectorConfig
 from seer_ray.corpora.documents import Document
 from seer_ray.engine import Engine
 from seer_ray.fidelity.passes import DensePass, Pages, SparsePass
-from seer_ray.fidelity.quality import REFERENCES, Rows, measure
-from seer_ray.fidelity.sensitivity import ALIKE, SHARES, Allowance, limit_of, measure_layers
+from seer_ray.fidelity.quality import REFERENCES, Rows, measure, selectors_of
+from seer_ray.fidelity.sensitivity import measure_layers, price_layers
 from seer_ray.fidelity.settings import Setting
 from seer_ray.models.limits import Limit
 from seer_ray.models.patch import attention_shape, embed, forward_tokens, logits_of, rope_tables, run_layers
@@ -73,11 +73,13 @@ def test_layer_costs_follow_the_error_of_the_layers_output(family: str) -> None:
     """KL as ``gates eval`` has it with that layer sparse alone; errors after the output's own gate."""
     model, gates = loaded(family).model, loaded(family).load_gates(BLOCK)
     rows = Rows(first=0.5, stride=3)
-    found = measure_layers(model, [DOCUMENT], gates, BUDGET, cap=2.0, sink=True, rows=rows)
     shape, chosen = attention_shape(model), rows.of(200, torch.device("cpu"))
-    assert list(found) == shape.selecting()
-    halved = Allowance("share", SHARES[2])
-    for layer, costs in found.items():
+    how: Any = {"block": BLOCK, "sink": True, "rows": rows}
+    ranked = selectors_of("seer", shape, gates)
+    prices = price_layers(model, [DOCUMENT], ranked, BUDGET, **how)
+    assert list(prices) == shape.selecting()
+    found = measure_layers(model, [DOCUMENT], {"seer": ranked}, prices, blocks=(2, BUDGET), **how)["seer"]
+    for layer, price in prices.items():
         alone = [gate if index == layer else None for index, gate in enumerate(gates)]
         (row,) = measure(
             model,
@@ -88,19 +90,16 @@ def test_layer_costs_follow_the_error_of_the_layers_output(family: str) -> None:
             block_size=BLOCK,
             rows=rows,
         ).output_table()
-        assert costs.kl == pytest.approx(row["kl"], rel=1e-3)
-        selectors = [None if gate is None else Seer(gate) for gate in alone]
+        assert price.kl == pytest.approx(row["kl"], rel=1e-3)
+        head = tuple(Limit(10**6 if other else 2) for other in range(shape.kv_heads))
         with torch.inference_mode():
             pages = pages_of(family, 200)
             before = run_layers(model, embed(model, DOCUMENT.tokens), DensePass(pages), range(layer))
-            outputs = []
-            for setting in (None, ALIKE, halved):
-                limits = [limit_of(setting or ALIKE, BUDGET, 2.0)] * shape.layers
-                step = DensePass(pages) if setting is None else SparsePass(pages, selectors, limits)
-                outputs.append(attention_output(model, layer, before, step)[chosen].double())
-        dense, alike, half = outputs
-        ratio = float((half - dense).square().sum() / (alike - dense).square().sum())
-        assert costs.costs[halved].loss / costs.costs[ALIKE].loss == pytest.approx(ratio, rel=1e-3)
+            one = [ranked[layer] if index == layer else None for index in range(shape.layers)]
+            steps = DensePass(pages), SparsePass(pages, one, [Limit(2, heads=head)] * shape.layers)
+            dense, sparse = (attention_output(model, layer, before, step)[chosen].double() for step in steps)
+        error = float((sparse - dense).square().sum()) / len(chosen)
+        assert found[layer].heads[0][2].loss == pytest.approx(price.each * error, rel=1e-3)
 
 
 def attention_output(model: Any, layer: int, hidden: torch.Tensor, step: Any) -> torch.Tensor:

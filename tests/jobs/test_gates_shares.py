@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -13,13 +14,15 @@ from tiny import make_tiny, save_tiny
 from typer.testing import CliRunner, Result
 
 from seer_ray.cli.app import app
-from seer_ray.config.compose import compose, from_yaml
-from seer_ray.config.options import RunConfig
+from seer_ray.config.compose import from_yaml
+from seer_ray.config.options import RunConfig, SelectorConfig
+from seer_ray.models.allocation import allocation_of, read_allocation
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
+from seer_ray.models.plan import resolve_plan
 
 QUICK = ("model.name=model", "data=[{path: prose.jsonl, join: true}]", "tracking.enabled=false")
-SIZES = ("length=320", "budget=96", "documents=2", "held_out=0.2")
+SIZES = ("length=320", "budgets=[96,160]", "documents=2", "held_out=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -45,80 +48,59 @@ def shares(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
     return CliRunner().invoke(app, ["gates", "shares", *QUICK, *words])
 
 
-def test_ways_to_spend_a_budget(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They read as much, the later ones cost less, and their files are options of a run."""
-    result = shares(place, monkeypatch, "gates", *SIZES, "name=one", "--json")
+def test_what_is_found_is_what_runs_and_evaluations_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("selectors=[seer,quest,window]", "name=one", "--json")
+    result = shares(place, monkeypatch, "gates", *SIZES, *words)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert (report["documents"], report["block_size"], report["gates"]) == (2, 16, "gates")
-    alike, shared, threshold, mass = report["plans"]
-    assert alike["selector"] == {"budget": 96}
-    assert shared["selector"]["budget"] == 96
-    assert threshold["selector"]["budget"] == mass["selector"]["budget"] == 4 * 96
-    assert 0 < shared["kl"] <= alike["kl"] and threshold["kl"] > 0
-    assert shared["read"] <= alike["read"] >= threshold["read"] > 48
-    for plan in report["plans"]:
-        rows = [row[plan["name"]] for row in report["layers"]]
-        assert sum(row["read"] for row in rows) / 2 == pytest.approx(plan["read"])
-        assert sum(row["loss"] for row in rows) == pytest.approx(plan["kl"])
-    for row in report["layers"]:
-        assert row["kl"] == pytest.approx(row["alike"]["loss"])
-
+    spent = {(one["selector"], one["budget"]): one for one in report["spent"]}
+    assert list(spent) == list(itertools.product(("seer", "quest", "window"), (96, 160)))
+    for (_, budget), one in spent.items():
+        assert budget / 2 < one["read"] <= budget and 0 < one["kl"] <= one["uniform"] * (1 + 1e-9)
+        assert sum(one["layers"]) / 2 == pytest.approx(one["read"])
     folder = place / "runs" / "one"
-    assert json.loads((folder / "metrics.json").read_text())["kl/alike"] == alike["kl"]
-    for plan in (shared, threshold, mass):
-        text = (folder / f"{plan['name']}.yaml").read_text()
-        run = compose(["model.gates=gates"], base=from_yaml(text, job=RunConfig, defaults=True))
-        assert (run.selector.name, run.selector.budget) == ("seer", plan["selector"]["budget"])
-        assert run.selector.threshold == plan["selector"].get("threshold")
-        assert run.selector.mass == plan["selector"].get("mass")
-        assert run.selector.shares == plan["selector"]["shares"]
+    assert json.loads((folder / "metrics.json").read_text())["kl/seer/96"] == spent["seer", 96]["kl"]
     ranking = from_yaml((folder / "ranking.yaml").read_text(), job=RunConfig, defaults=True)
     alone = {row["layer"]: row["kl"] for row in report["layers"]}
     assert ranking.plan.ranking == sorted(alone, key=lambda layer: -alone[layer])
-    run = compose(["model.gates=gates", "plan.anchors=1"], base=ranking)
-    assert (run.plan.anchors, run.plan.ranking) == (1, ranking.plan.ranking)
 
+    found = read_allocation(folder / "allocation.json")
+    assert list(found) == ["seer", "quest", "window"] and found["seer"].budgets == (96, 160)
+    for name, allocation in found.items():
+        asked = SelectorConfig(name=name, budget=128, allocation=str(folder))
+        plan = resolve_plan(asked, ["attention"] * 2, 16, allocation=allocation_of(asked, None))
+        assert plan.code == f"2L:{name}128b16-allocated"
+        heads = [head for spec in plan.layers for head in spec.heads]
+        assert sum(head.blocks for head in heads) == 8 * len(heads) and allocation.kv_heads == 2
 
-def test_heads_of_a_layer_have_shares_of_their_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their files are options of a run, and an evaluation reads what was expected."""
-    result = shares(place, monkeypatch, "gates", *SIZES, "heads=true", "name=heads", "--json")
-    assert result.exit_code == 0, result.output
-    plans = {plan["name"]: plan for plan in json.loads(result.stdout)["plans"]}
-    kinds = ("shares", "threshold", "mass")
-    assert list(plans) == ["alike", *kinds, *(f"{kind}_heads" for kind in kinds)]
-    files = []
-    for kind in kinds:
-        own = plans[f"{kind}_heads"]
-        assert own["kl"] > 0 and own["read"] <= plans["alike"]["read"]
-        files.append(str(place / "runs/heads" / f"{kind}_heads.yaml"))
-        said = from_yaml(Path(files[-1]).read_text(), job=RunConfig, defaults=True)
-        run = compose(["model.gates=gates"], base=said)
-        assert run.selector.shares == {} and run.selector.head_shares == own["selector"]["head_shares"]
-        assert all(len(heads) == 2 for heads in run.selector.head_shares.values())
     monkeypatch.chdir(place)
-    words = (f"settings=[{','.join(files)}]", "budgets=[]", "selectors=[oracle]", "outputs=false", "--json")
-    sizes = ("held_out=0.8", "documents=2", "length=320", "name=seen")
-    seen = CliRunner().invoke(app, ["gates", "eval", "gates", *QUICK, *sizes, *words])
+    how = ("budgets=[96]", "selectors=[oracle,quest]", "allocation=runs/one", "held_out=1", "--json")
+    seen = CliRunner().invoke(app, ["gates", "eval", "gates", *QUICK, *SIZES[:1], "name=seen", *how])
     assert seen.exit_code == 0, seen.output
-    table = json.loads(seen.stdout)["table"]
-    assert {row["budget"] for row in table} == {f"{kind}_heads" for kind in kinds}
-    for row in table:
-        if row["selector"] == "seer" and row["positions"] == "all":
-            assert row["read"] == pytest.approx(plans[row["budget"]]["read"], rel=0.3)
+    report = json.loads(seen.stdout)
+    rows = {(row["budget"], row["selector"]): row for row in report["table"]}
+    assert list(rows) == [
+        *(("96", name) for name in ("seer", "oracle", "quest")),
+        *(("96 shared", name) for name in ("seer", "quest")),
+    ]
+    for name in ("seer", "quest"):
+        assert rows["96 shared", name]["read"] == pytest.approx(rows["96", name]["read"], abs=8)
+    apart = {(row["budget"], row["selector"], row["positions"]): row for row in report["rows"]}
+    assert len(apart) == 10
+    for (budget, name), row in rows.items():
+        sharp, flat = (apart[budget, name, kind] for kind in ("sharp", "flat"))
+        assert sharp["rows"] * 3 == pytest.approx(flat["rows"], abs=4)
+        both = sharp["rows"] * sharp["kl"] + flat["rows"] * flat["kl"]
+        assert both / row["rows"] == pytest.approx(row["kl"])
 
 
-def test_what_is_printed_is_what_a_run_is_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = shares(place, monkeypatch, "gates", *SIZES, "name=printed")
+def test_it_is_printed_with_the_option_that_names_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = shares(place, monkeypatch, "selectors=[quest]", "block_size=16", *SIZES, "name=printed")
     assert result.exit_code == 0, result.output
-    report = json.loads((place / "runs" / "printed" / "figures.json").read_text())
-    for plan in report["plans"]:
-        (line,) = re.findall(rf"^{plan['name']} +(selector\..*)$", result.stdout, re.MULTILINE)
-        words = [word.strip("'") for word in re.findall(r"selector\.\w+=(?:'[^']*'|\S+)", line)]
-        found = compose([word.replace("='", "=") for word in words]).selector
-        for name, value in plan["selector"].items():
-            assert getattr(found, name) == pytest.approx(value)
-    for text in ("KL alone", "mean", "results", "threshold.yaml"):
+    for text in ("KL alone", "KL uniform", "selector.allocation=runs/printed"):
         assert text in result.stdout
 
 
@@ -139,7 +121,7 @@ def test_the_documents_that_are_held_out_are_not_looked_at(
     for held_out, job in ids.items():
         monkeypatch.chdir(place)
         sizes = ("length=320", "held_out=0.2", "documents=1", "name=" + job.split()[1])
-        more = ("budgets=[96]", "selectors=[oracle]") if held_out else ("budget=96",)
+        more = ("budgets=[96]", "selectors=[oracle]") if held_out else ("budgets=[96]",)
         result = CliRunner().invoke(app, [*job.split(), "gates", *QUICK, *sizes, *more])
         assert result.exit_code == 0, result.output
     assert seen[True] and seen[False] and not seen[True] & seen[False]
@@ -148,15 +130,13 @@ def test_the_documents_that_are_held_out_are_not_looked_at(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "model.gates: not set; name the gates"),
+        (("selectors=[seer]",), "selectors: seer needs gates, and model.gates is not set"),
+        (("selectors=[best]",), "selectors: 'best' must be one of seer, "),
         (("gates", "gates"), "gates gates: gates shares takes one set of gates"),
-        (("gates", "budget=16"), "budget=16: must be at least two blocks, 32 tokens"),
-        (
-            ("gates", "budget=320", "length=320"),
-            "budget=320: a document of prose.jsonl has 320 .* 160 on",
-        ),
+        (("gates", "budgets=[320]", "length=320"), "budgets=320: length=320 is no longer"),
+        (("gates", "budgets=[]"), r"budgets=\[\]: name at least one"),
+        (("gates", "block_size=8"), "block_size=8: the gates have their own"),
         (("gates", "length=4096"), "length=4096: the model's context is 1024 tokens"),
-        (("gates", "cap=0.5"), "cap=0.5: must be at least 1"),
         (("nowhere",), "nowhere: no such file or folder"),
     ],
 )
