@@ -15,7 +15,6 @@ from seer_ray.driver.measure import (
     write_figures,
 )
 from seer_ray.fidelity.evaluate import Evaluation, check_evaluation, evaluate, flat, gate_sources
-from seer_ray.fidelity.quality import FLAT, SHARP
 from seer_ray.status.live import MeasureLive, Reporter
 
 VALUES = ("recall", "mass", "of_oracle", "worst_of_oracle", "kl", "top1")
@@ -69,7 +68,7 @@ def _summary(
         gates=found.gates,
         table=figures.table(),
         sources=figures.table("source") if several else [],
-        rows=[row for row in figures.output_table() if row["positions"] in (SHARP, FLAT)],
+        rows=figures.kinds_table(),
         layers=figures.layer_table("layer"),
         calibration=figures.calibration_table(),
         calibration_layers=figures.calibration_table("layer"),

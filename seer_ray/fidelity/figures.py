@@ -79,6 +79,8 @@ class Figures:
     layers: list[LayerFigure] = field(default_factory=list)
     outputs: list[OutputFigure] = field(default_factory=list)
     calibration: list[CalibrationFigure] = field(default_factory=list)
+    kinds: list[OutputFigure] = field(default_factory=list)
+    """Of sharp and of flat rows."""
 
     def layer_table(self, *by: str) -> list[dict[str, Any]]:
         """Means of ``recall``, ``mass``, ``read`` by the named fields, and by positions, budget and selector.
@@ -107,6 +109,10 @@ class Figures:
         """Means of ``kl`` and ``top1`` by the named fields, and by positions, budget and selector."""
         keys = tuple(dict.fromkeys((*by, "positions", "budget", "selector")))
         return _average(self.outputs, keys, ("kl", "top1"))
+
+    def kinds_table(self) -> list[dict[str, Any]]:
+        """The same of sharp and of flat rows."""
+        return _average(self.kinds, ("positions", "budget", "selector"), ("kl", "top1"))
 
     def calibration_table(self, *by: str) -> list[dict[str, Any]]:
         """Means of ``predicted`` and ``kept`` by the named fields, and by selector and level."""

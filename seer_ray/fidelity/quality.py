@@ -126,7 +126,7 @@ def measure(
         dense = forward_tokens(model, tokens, DensePass(pages, look))[chosen]
         if not outputs:
             continue
-        groups |= look.sharp()
+        groups, kinds = rows.groups(chosen), look.sharp()
         for label, selectors in contenders.items():
             if label == BEST:
                 continue
@@ -136,8 +136,9 @@ def measure(
                 step = SparsePass(pages, sparse_layers, limits[budget][label])
                 sparse = forward_tokens(model, tokens, step)[chosen]
                 kl, same = compare(partial(logits_of, model), dense, sparse)
-                for positions, members in groups.items():
-                    figures.outputs.append(
+                for positions, members in (groups | kinds).items():
+                    own = figures.kinds if positions in kinds else figures.outputs
+                    own.append(
                         OutputFigure(
                             document.id,
                             document.source,

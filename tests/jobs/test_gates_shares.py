@@ -82,17 +82,17 @@ def test_what_is_found_is_what_runs_and_evaluations_read(
     assert seen.exit_code == 0, seen.output
     report = json.loads(seen.stdout)
     rows = {(row["budget"], row["selector"]): row for row in report["table"]}
-    assert list(rows) == [
+    assert set(rows) == {
         *(("96", name) for name in ("seer", "oracle", "quest")),
         *(("96 shared", name) for name in ("seer", "quest")),
-    ]
+    }
     for name in ("seer", "quest"):
         assert rows["96 shared", name]["read"] == pytest.approx(rows["96", name]["read"], abs=8)
     apart = {(row["budget"], row["selector"], row["positions"]): row for row in report["rows"]}
     assert len(apart) == 10
     for (budget, name), row in rows.items():
         sharp, flat = (apart[budget, name, kind] for kind in ("sharp", "flat"))
-        assert sharp["rows"] * 3 == pytest.approx(flat["rows"], abs=4)
+        assert sharp["rows"] * 3 == pytest.approx(flat["rows"], abs=3 * 4)
         both = sharp["rows"] * sharp["kl"] + flat["rows"] * flat["kl"]
         assert both / row["rows"] == pytest.approx(row["kl"])
 

@@ -167,13 +167,20 @@ def test_the_page_of_an_evaluation_of_gates(tmp_path: Path) -> None:
 
 
 def test_the_page_of_shares(tmp_path: Path) -> None:
-    plans = [{"name": "equal", "selector": {}, "read": 512.0, "kl": 0.3}]
-    plans.append({"name": "shares", "selector": {}, "read": 512.0, "kl": 0.1})
-    layers = [
-        {"layer": layer, "kl": 0.1 * layer, **{plan["name"]: {"read": 500.0, "loss": 0.1} for plan in plans}}
-        for layer in range(3)
+    spent = [
+        {
+            "selector": name,
+            "budget": budget,
+            "read": 500.0,
+            "kl": 0.1,
+            "uniform": 0.3,
+            "layers": [1.0, 2.0, 3.0],
+        }
+        for name in ("seer", "quest")
+        for budget in (256, 512)
     ]
-    content = {"model": "m", "documents": 1, "tokens": 9, "block_size": 8, "plans": plans, "layers": layers}
+    layers = [{"layer": layer, "kl": 0.1 * layer} for layer in range(3)]
+    content = {"model": "m", "documents": 1, "tokens": 9, "block_size": 8, "spent": spent, "layers": layers}
     page = make_page([made(tmp_path, GatesSharesConfig(), {"figures.json": content})])
-    check(page, "KL expected of shares, nats", "KV tokens read by layer")
+    check(page, "KL expected at a mean of 512 tokens, nats", "quest, 256", "KV tokens read by layer")
     assert [plot.name for plot in page.plots] == ["kl-alone", "reads-by-layer"]

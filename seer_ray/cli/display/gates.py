@@ -120,7 +120,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for name in ("KV", "KL", "top-1", "mass", "of oracle", "worst", "recall"):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
-    for row in rows:
+    budgets = list(dict.fromkeys(row["budget"] for row in rows))
+    for row in sorted(rows, key=lambda row: budgets.index(row["budget"])):
         first = row["budget"] != before
         if first and before is not None:
             table.add_section()
@@ -143,7 +144,9 @@ def _rows(rows: list[dict[str, Any]]) -> Table:
     table.add_column("", overflow="fold")
     for name in (f"{value}, {kind}" for kind in kinds for value in ("KL", "top-1")):
         table.add_column(name, justify="right", no_wrap=True)
-    for budget, selector in dict.fromkeys((row["budget"], row["selector"]) for row in rows):
+    budgets = list(dict.fromkeys(row["budget"] for row in rows))
+    lines = dict.fromkeys((row["budget"], row["selector"]) for row in rows)
+    for budget, selector in sorted(lines, key=lambda line: budgets.index(line[0])):
         own = [by[budget, selector, kind] for kind in kinds]
         table.add_row(budget, selector, *(cell for row in own for cell in (_kl(row), _agreement(row))))
     return table
