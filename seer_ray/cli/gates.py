@@ -67,9 +67,9 @@ def share_budget(
     print_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Divide a budget over the layers: which should read more than others, at the same tokens in all.
+    """How KV heads should share a budget: more for those that lose most without it, at the same mean.
 
-    Examples: seer-ray gates shares runs/NAME/gates data=texts.jsonl budget=2048
+    Examples: seer-ray gates shares runs/NAME/gates data=texts.jsonl 'selectors=[seer,quest]'
     """
     begin(_loaded("gates shares", config, words), as_json, dry_run, print_config)
 
