@@ -193,7 +193,10 @@ def select_is_its_definition(device: str, seed: int, width: int, trials: int = 1
         )
         rule = rules[(trial + seed) % len(rules)]
         incomplete = torch.arange(wide) >= (lengths // block).view(-1, 1, 1)
-        limits = Limits.of(heads, k, sink, fraction=grown, sharpness=sharp, **rule)  # type: ignore[arg-type]
+        early = (
+            [[min(there, number(2, 9)) for there in range(1, 8)] for _ in range(heads)] if trial % 2 else None
+        )
+        limits = Limits.of(heads, k, sink, fraction=grown, sharpness=sharp, early=early, **rule)  # type: ignore[arg-type]
         select_agrees(device, scores, incomplete, table, lengths, block, limits)
 
 

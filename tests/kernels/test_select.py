@@ -188,6 +188,20 @@ def test_heads_have_limits_of_their_own() -> None:
             )
 
 
+@pytest.mark.parametrize("rule", [{}, {"threshold": 0.02}, {"mass": 0.9}])
+def test_early_budgets_hold_where_there_are_so_many_blocks(rule: dict[str, float]) -> None:
+    limits = Limits.of(2, [5, 9], True, early=[[1, 2, 3, 2, 4], [1, 2, 3, 4, 6]], **rule)  # type: ignore[arg-type]
+    assert (limits.whole, limits.least, limits.most, limits.width(4), limits.width(20)) == (3, 2, 9, 4, 9)
+    length = torch.arange(1, 12) * BLOCK
+    scores = torch.randn(11, 2, 11, generator=torch.Generator().manual_seed(2))
+    ids, counts = select(scores, table(11, 11), length, BLOCK, limits)
+    expected, number = reference(scores, table(11, 11), length, BLOCK, limits)
+    assert torch.equal(ids, expected) and torch.equal(counts, number)
+    budgets = [[1, 1], [2, 2], [3, 3], [2, 4], [4, 5], *([5, each] for each in (6, 7, 8, 9, 9, 9))]
+    assert (counts <= torch.tensor(budgets)).all()
+    assert rule or counts.tolist() == budgets
+
+
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("rule", ["threshold", "mass"])
 def test_scores_without_a_share_leave_what_is_forced(odd: float, rule: str) -> None:
