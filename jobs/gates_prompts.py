@@ -17,9 +17,20 @@ from seer_ray.driver.measure import (
 )
 from seer_ray.fidelity.evaluate import flat
 from seer_ray.fidelity.needles import needle_table
-from seer_ray.fidelity.prompt_gates import PromptEvaluation, check_prompts, evaluate_prompts, prompt_sets
+from seer_ray.fidelity.prompt_gates import (
+    PREFILL,
+    PromptEvaluation,
+    check_prompts,
+    evaluate_prompts,
+    prompt_sets,
+)
+from seer_ray.models.allocation import PROMPTS, allocation_text
+from seer_ray.models.prefill_gates import allocate_prefill_gates
 from seer_ray.status.live import MeasureLive, Reporter
+from seer_ray.training.product import write_product
 
+PRODUCT = "gates"
+"""Folder of the set whose heads share a density, where that was asked for."""
 VALUES = ("mass", "of_oracle", "recall", "kl", "top1", "perplexity", "more")
 
 
@@ -74,6 +85,13 @@ def _summary(
         "needles": found.needles,
     }
     summary.files += write_figures(frame, parts)
+    if found.allocation is not None:
+        about = {"model": summary.model, "block_size": found.block_size}
+        text = allocation_text({PROMPTS: found.allocation}, about)
+        source = found.gates[PREFILL]
+        write_product(
+            frame.folder.store, PRODUCT, lambda folder: allocate_prefill_gates(source, folder, text)
+        )
     metrics = flat(summary.table, VALUES)
     for row in summary.needles:
         metrics |= flat([{**row, "positions": row["task"]}], ("kept",))

@@ -20,13 +20,21 @@ class Amount:
     """Least share of the scores of a block."""
     mass: float | None = None
     """Shares of the blocks together."""
+    heads: tuple[float, ...] = ()
+    """Densities of heads, where they differ; ``density`` is their mean then."""
 
     def count(self, blocks: int, sink: bool = True) -> int:
-        """Blocks of keys that each block of queries reads of a prompt of so many: those that a density means
-        (rows with fewer read all of theirs), never below what is forced. Without a density, all."""
+        """Blocks of keys that a block of queries reads of a prompt of so many, in the head with the fewest:
+        those that a density means (rows with fewer read all of theirs), never below what is forced. Without
+        a density, all."""
+        return min(self.counts(blocks, sink))
+
+    def counts(self, blocks: int, sink: bool = True) -> list[int]:
+        """The same of each head; one number, if all have the same."""
         if self.density is None:
-            return blocks
-        return min(blocks, max(1 + sink, round(share_of(self.density) * blocks)))
+            return [blocks]
+        densities = self.heads or (self.density,)
+        return [min(blocks, max(1 + sink, round(share_of(each) * blocks))) for each in densities]
 
     @property
     def everything(self) -> bool:
@@ -47,7 +55,7 @@ def select_blocks(
 
     Forced blocks are inside the amount. Exact and deterministic: of equal scores the earlier block.
 
-    - density: the best ``amount.count(blocks)`` blocks;
+    - density: the best ``amount.counts(blocks)`` blocks;
     - threshold: blocks whose share in the softmax of the row's scores is above it;
     - mass: the fewest blocks, best ones first, whose shares sum to it.
 
@@ -78,7 +86,8 @@ def select_blocks(
     if amount.mass is not None:
         chosen = needed(terms(masked).gather(2, order), amount.mass)
     else:
-        chosen = (index < amount.count(blocks, sink)).expand(logits.shape)
+        counts = torch.tensor(amount.counts(blocks, sink), device=logits.device)
+        chosen = (index < counts.view(-1, 1, 1)).expand(logits.shape)
     return (torch.zeros_like(chosen).scatter(2, order, chosen) | forced) & there
 
 

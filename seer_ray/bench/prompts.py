@@ -138,7 +138,7 @@ class LayerCase:
 
     @torch.inference_mode()
     def sparse(self, plan: PrefillPlan) -> None:
-        sparse = SparsePrefill(self.gate, plan, self.keys)
+        sparse = SparsePrefill(self.gate, plan, plan.amount, self.keys)
         rows: SparseRows | None = sparse_rows(plan, self.length, None, self.block)
         for start, end, chunks in self._chunks():
             full = torch.arange(start // self.block, end // self.block, device=self.q.device)

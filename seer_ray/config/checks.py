@@ -157,6 +157,10 @@ def check_amount(selector: SelectorConfig, least: int, needed: str, option: str 
 def check_prefill(selector: SelectorConfig, engine: EngineConfig) -> None:
     """One amount at a time, by whole blocks, and beside no other sparse prefill."""
     prefill = selector.prefill
+    if prefill.allocation not in (AUTO, UNIFORM) and prefill.density is None:
+        raise ConfigError(
+            f"selector.prefill.allocation={prefill.allocation}: shares selector.prefill.density; set that"
+        )
     if not prefill.asked:
         return
     said = [f"selector.prefill.{name}={getattr(prefill, name):g}" for name in prefill.asked]

@@ -69,6 +69,12 @@ class PrefillConfig:
     mass: float | None = option(
         None, "the fewest blocks whose shares of the gate's scores sum to this", above=0.0, maximum=1.0
     )
+    allocation: str = option(
+        AUTO,
+        "how layers and query heads share a density: auto (as the gates say, if they say it), uniform (all "
+        "the same), or a file or folder that says it, of seer-ray gates prompts",
+        path=True,
+    )
     last_blocks: int = option(2, "so many blocks of rows at a prompt's end are dense", minimum=0)
     sink: bool = option(True, "always read the first block")
     shared: bool = option(

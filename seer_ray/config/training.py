@@ -357,6 +357,12 @@ class GatesPromptsConfig(HeldOutConfig):
     outputs: bool = option(
         True, "next-token distributions too: one pass of the model for each selector and density"
     )
+    allocate: int = option(
+        0,
+        "how layers and query heads share a density is found, on so many of the longest documents that are "
+        "not held out, and written as gates that have it; it is measured beside the same density everywhere",
+        minimum=0,
+    )
     lengths: list[int] = option(
         [], "documents are measured cut to each of these, if they are so long; none: at length", unit="tokens"
     )

@@ -53,7 +53,7 @@ def check_model(config: RunConfig) -> None:
         config.engine.block_size,
         config.plan,
         kv_heads=getattr(hf_config, "num_key_value_heads", None),
-        allocation=allocation_of(config.selector, config.model.gates),
+        allocation=allocation_of(config.selector, config.model.gates, config.model.prefill_gates),
     )
 
 

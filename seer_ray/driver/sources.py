@@ -16,7 +16,7 @@ from seer_ray.config.selectors import SELECTORS
 from seer_ray.config.works import is_dense, needs_gates, selectors_of
 from seer_ray.models.content import digest
 from seer_ray.models.identity import COMMIT, Content, Contents, contents, differences, find_tokenizer
-from seer_ray.models.source import find_allocation
+from seer_ray.models.source import find_allocation, find_prompt_allocation
 from seer_ray.models.tokenizer_files import check_tokenizer_files
 from seer_ray.results.base import RESTORE, Folder
 
@@ -71,10 +71,13 @@ def own_contents(config: RunConfig) -> Contents:
     found: dict[str, str] = {}
     for name in own:
         found |= file_of(import_named(name, "selector.name", "class"))
-    shared = find_allocation(config.selector, None)
-    return ({"selector.name": found} if found else {}) | (
-        {"selector.allocation": {shared.name: digest(shared)}} if shared else {}
-    )
+    shared = {
+        "selector.allocation": find_allocation(config.selector, None),
+        "selector.prefill.allocation": find_prompt_allocation(config.selector.prefill, None),
+    }
+    return ({"selector.name": found} if found else {}) | {
+        option: {file.name: digest(file)} for option, file in shared.items() if file
+    }
 
 
 def reads_gates(config: RunConfig) -> bool:

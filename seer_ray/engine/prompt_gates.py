@@ -29,6 +29,14 @@ def prompt_gates(loaded: LoadedModel, plan: LayerPlan, block: int) -> tuple[Pref
             f"selector.dense_layers={plan.prefill.first}: no later layer has a gate in model.prefill_gates="
             f"{loaded.prefill_gates}, so selector.prefill would change nothing"
         )
+    for layer, gate in enumerate(chosen):
+        if gate is not None and plan.prefill.heads:
+            own, heads = plan.prefill.amounts.get(layer), gate.num_query_heads * loaded.group.size
+            if own is None or len(own.heads) != heads:
+                has = f"no layer {layer}" if own is None else f"{len(own.heads)} query heads, not {heads}"
+                raise ConfigError(
+                    f"selector.prefill.allocation: that of another model, it has {has}; set it to uniform"
+                )
     return chosen
 
 

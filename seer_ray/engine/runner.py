@@ -91,7 +91,7 @@ class Runner:
         shape = attention_shape(loaded.model, loaded.group)
         self.kv_dtype = self._kv_dtype()
         heads = shape.kv_heads * loaded.group.size
-        shared = allocation_of(selector, loaded.gates)
+        shared = allocation_of(selector, loaded.gates, loaded.prefill_gates)
         self.plan = resolve_plan(
             selector, shape.mixers, settings.block_size, plan, shape.window, heads, shared
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
 
+from seer_ray.kernels.blocks import Amount
 from seer_ray.kernels.chunks import Chunks, Tile
 from seer_ray.kernels.limits import Limits
 from seer_ray.kernels.prefill import prefill
@@ -33,7 +35,7 @@ def sparse_rows(
     """What is sparse of a prompt of so many tokens, whatever chunks it is computed in; None: nothing.
 
     Rows are dense that hold a token outside of the document, those of the last blocks, and those that have no
-    more blocks before them than a density has them read.
+    more blocks before them than a density has every head read.
 
     Args:
         plan: of the engine; None: prompts are dense.
@@ -44,12 +46,30 @@ def sparse_rows(
     if plan is None or plan.amount.everything:
         return None
     blocks = -(-prompt // block)
-    first = 0 if plan.amount.density is None else plan.amount.count(blocks, plan.sink)
+    first = 0 if plan.amount.density is None else plan.count(blocks)
     # The last token is a decode step's, so its block is not whole.
     end = min(blocks - plan.last_blocks, (prompt - 1) // block)
     if document is not None:
         first, end = max(first, -(-document[0] // block)), min(end, document[1] // block)
     return SparseRows(first, end, blocks) if first < end else None
+
+
+def amount_here(plan: PrefillPlan, layer: int, gate: PrefillGate, rank: int) -> Amount:
+    """What the heads that decide in a layer read on this rank.
+
+    Args:
+        plan: of the engine.
+        layer: that has the gate.
+        gate: with the query heads of this rank.
+        rank: of tensor parallelism.
+    """
+    if layer not in plan.amounts:
+        return plan.amount
+    heads = plan.amounts[layer].heads[rank * gate.num_query_heads :][: gate.num_query_heads]
+    if plan.shared:
+        starts = range(0, len(heads), gate.group)
+        heads = tuple(sum(heads[at : at + gate.group]) / gate.group for at in starts)
+    return replace(plan.amount, heads=heads)
 
 
 class SparsePrefill:
@@ -58,11 +78,12 @@ class SparsePrefill:
     Args:
         gate: of the layer.
         plan: how much is read.
+        amount: of this layer and its query heads here.
         keys: what the gate keeps of each full page, ``[pages, kv_heads, key_width]``.
     """
 
-    def __init__(self, gate: PrefillGate, plan: PrefillPlan, keys: torch.Tensor) -> None:
-        self.gate, self.plan, self.keys = gate, plan, keys
+    def __init__(self, gate: PrefillGate, plan: PrefillPlan, amount: Amount, keys: torch.Tensor) -> None:
+        self.gate, self.plan, self.amount, self.keys = gate, plan, amount, keys
         self._known: dict[int, Limits] = {}
 
     def summarise(self, pages: torch.Tensor, full: FullKeys) -> None:
@@ -119,22 +140,23 @@ class SparsePrefill:
         if self.plan.shared:
             logits = logits.unflatten(0, (gate.num_kv_heads, gate.group)).amax(1)
         table, lengths = pages.expand(len(tiles), -1), (own + 1) * block
-        limits = self._limits(len(logits), self.plan.amount.count(blocks, self.plan.sink))
+        limits = self._limits(len(logits), blocks)
         return select(logits.transpose(0, 1), table, lengths, block, limits)
 
-    def _limits(self, heads: int, most: int) -> Limits:
-        """Of ``most`` blocks for each head; made once."""
-        if most not in self._known:
-            amount = self.plan.amount
-            self._known[most] = Limits.of(
+    def _limits(self, heads: int, blocks: int) -> Limits:
+        """Of a prompt of so many blocks; made once."""
+        if blocks not in self._known:
+            amount = self.amount
+            counts = amount.counts(blocks, self.plan.sink)
+            self._known[blocks] = Limits.of(
                 heads,
-                most,
+                counts if amount.heads else counts[0],
                 self.plan.sink,
                 threshold=amount.threshold,
                 mass=amount.mass,
                 device=self.keys.device,
             )
-        return self._known[most]
+        return self._known[blocks]
 
 
 def attend_sparsely(

@@ -199,7 +199,7 @@ def allocate(layers: Mapping[int, LayerCosts], means: Sequence[int], block: int)
 def spending(name: str, layers: Mapping[int, LayerCosts], allocation: Allocation, block: int) -> list[Spent]:
     """What an allocation's own budgets come to, on the documents that it was found on."""
     found = []
-    for budget, tokens in zip(allocation.budgets, allocation.tokens, strict=True):
+    for budget, tokens in zip(map(int, allocation.budgets), allocation.tokens, strict=True):
         costs = [
             total(one.heads, [round(each / block) for each in own])
             for one, own in zip(layers.values(), tokens, strict=True)

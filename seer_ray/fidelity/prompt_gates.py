@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.selecting import ModelConfig, PrefillConfig, SelectorConfig
 from seer_ray.config.training import GatesPromptsConfig
-from seer_ray.corpora.documents import parse_sources
+from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
 from seer_ray.fidelity.evaluate import (
     Evaluation,
@@ -21,11 +22,14 @@ from seer_ray.fidelity.evaluate import (
     out_of_memory_explained,
 )
 from seer_ray.fidelity.needles import TASKS, NeedleFigure, measure_needles, needle_prompts
-from seer_ray.fidelity.prompt_passes import REFERENCES, SHARED, Gate
+from seer_ray.fidelity.prompt_costs import share_density
+from seer_ray.fidelity.prompt_passes import ALLOCATED, REFERENCES, SHARED, Gate, contenders_of
 from seer_ray.fidelity.prompts import PromptFigures, measure_prompts, prompts_of
+from seer_ray.models.allocation import PROMPTS, Allocation, allocation_of
 from seer_ray.models.gate_config import gated_layers
 from seer_ray.models.gates import load_gates
 from seer_ray.models.load import load_model
+from seer_ray.models.patch import attention_shape
 from seer_ray.models.prefill_gates import load_prefill_gates, read_prefill_settings
 
 PREFILL, DECODE = "prefill", "decode"
@@ -39,6 +43,8 @@ class PromptEvaluation(Evaluation):
 
     figures: PromptFigures
     needles: list[NeedleFigure]
+    allocation: Allocation | None
+    """How query heads share a density, where that was found."""
 
     def table(self) -> list[dict[str, Any]]:
         """All figures by length, density and selector."""
@@ -67,6 +73,8 @@ def check_prompts(config: GatesPromptsConfig) -> None:
     parse_sources(config.data)
     check_names("selectors", config.selectors, (*REFERENCES, SHARED))
     check_names("needles", config.needles, TASKS)
+    if config.allocate and config.model.prefill_gates is None:
+        raise ConfigError(f"allocate={config.allocate}: prefill gates share a density; name some")
     if SHARED in config.selectors and config.model.prefill_gates is None:
         raise ConfigError(f"selectors: {SHARED} is a way to read prefill gates; name some")
     if config.lengths and max(config.lengths) > config.length:
@@ -109,6 +117,12 @@ def evaluate_prompts(config: GatesPromptsConfig, progress: OnPass = lambda *_: N
         gates[SHARED] = gates[PREFILL]
     references = [name for name in config.selectors if name != SHARED]
     documents = longest_documents(config, loaded, block)
+    training: list[Document] = []
+    if config.allocate:
+        training = longest_documents(replace(config, documents=config.allocate), loaded, block, False)
+    allocation = _of_gates(config.model)
+    if training or allocation is not None:
+        gates[ALLOCATED] = gates[PREFILL]
     prompts = [
         prompt
         for task in config.needles
@@ -116,10 +130,16 @@ def evaluate_prompts(config: GatesPromptsConfig, progress: OnPass = lambda *_: N
     ]
     runs = (len(gates) + len(references)) * len(config.densities) if config.outputs else 0
     cut = sum(1 for _ in prompts_of(documents, config.lengths))
-    count = counted(cut * (1 + runs) + len(prompts), progress)
+    sharing = len(training) * (1 + sum(gate is not None for gate in gates.get(PREFILL, ())))
+    count = counted(sharing + cut * (1 + runs) + len(prompts), progress)
     what: Any = (config.densities, gates, references)
     how: Any = {"block": block, "sink": config.sink, "progress": count}
-    with out_of_memory_explained(config, documents, loaded.device):
+    with out_of_memory_explained(config, [*documents, *training], loaded.device):
+        if training:
+            of_layers = contenders_of({PREFILL: gates[PREFILL]}, (), attention_shape(loaded.model), block)
+            allocation = share_density(
+                loaded.model, training, of_layers[PREFILL], last_blocks=config.last_blocks, **how
+            )
         figures = measure_prompts(
             loaded.model,
             documents,
@@ -127,6 +147,7 @@ def evaluate_prompts(config: GatesPromptsConfig, progress: OnPass = lambda *_: N
             last_blocks=config.last_blocks,
             outputs=config.outputs,
             lengths=config.lengths,
+            allocation=allocation,
             **how,
         )
         needles = measure_needles(loaded.model, prompts, *what, **how)
@@ -135,4 +156,10 @@ def evaluate_prompts(config: GatesPromptsConfig, progress: OnPass = lambda *_: N
             f"length={config.length}: no document has rows that would leave something out at densities="
             f"{config.densities}; set a larger length, or smaller densities"
         )
-    return PromptEvaluation(figures, sources, block, documents, needles)
+    return PromptEvaluation(figures, sources, block, documents, needles, allocation if training else None)
+
+
+def _of_gates(model: ModelConfig) -> Allocation | None:
+    """How query heads share a density as the prefill gates say it."""
+    asked = SelectorConfig(prefill=PrefillConfig(density=1.0))
+    return allocation_of(asked, None, model.prefill_gates).get(PROMPTS)

@@ -25,6 +25,8 @@ REFERENCES = (ORACLE, BEST, WINDOW)
 first: A-shape)."""
 SHARED = "shared"
 """The prefill gates, with one decision for the query heads of a KV head (``selector.prefill.shared``)."""
+ALLOCATED = "allocated"
+"""The prefill gates, whose layers and query heads share a density (``selector.prefill.allocation``)."""
 LAST_BLOCKS = 2
 
 Gate = PrefillGate | AttnGate
@@ -84,9 +86,11 @@ class PromptPass:
         contenders: Sequence[Contender | None] = (),
         amount: Amount | None = None,
         last_blocks: int = LAST_BLOCKS,
+        amounts: Mapping[int, Amount] = {},
     ) -> None:
         self.pages, self.position = pages, pages.positions
         self.look, self.contenders, self.amount, self.last_blocks = look, contenders, amount, last_blocks
+        self.amounts = amounts
 
     def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
         """See ``models.step``."""
@@ -110,10 +114,22 @@ class PromptPass:
             return out
         assert contender is not None and self.amount is not None
         scores = contender.scores(asked, maps)
-        keep = chosen(scores, self.amount, pages.sink, self.last_blocks)
-        chunk = Chunks(((0, pages.length),), pages.table.unsqueeze(0), pages.block)
-        selection = listed(keep, pages.table)
-        return prefill(rotated, pages.kv, chunk, asked.scale, *selection, sinks=asked.sinks)
+        amount = self.amounts.get(layer, self.amount)
+        return read_chosen(pages, rotated, chosen(scores, amount, pages.sink, self.last_blocks), asked)
+
+
+def read_chosen(pages: Pages, rotated: Tensor, keep: Tensor, asked: Attention) -> Tensor:
+    """Attention of a whole prompt to chosen blocks, ``[tokens, q_heads, head_dim]``.
+
+    Args:
+        pages: with the layer's keys.
+        rotated: queries, ``[tokens, q_heads, head_dim]``.
+        keep: see ``chosen``.
+        asked: what the layer asked for.
+    """
+    chunk = Chunks(((0, pages.length),), pages.table.unsqueeze(0), pages.block)
+    selection = listed(keep, pages.table)
+    return prefill(rotated, pages.kv, chunk, asked.scale, *selection, sinks=asked.sinks)
 
 
 def chosen(scores: Tensor, amount: Amount, sink: bool, last_blocks: int) -> Tensor:

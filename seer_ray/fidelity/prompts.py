@@ -21,16 +21,17 @@ from seer_ray.corpora.documents import Document
 from seer_ray.fidelity.figures import ALL, Figures, LayerFigure, OutputFigure
 from seer_ray.fidelity.passes import Pages
 from seer_ray.fidelity.prompt_passes import (
+    ALLOCATED,
     LAST_BLOCKS,
     Gate,
     PromptPass,
     chosen,
     contenders_of,
-    sparse_blocks,
 )
 from seer_ray.fidelity.quality import ORACLE, compare
 from seer_ray.kernels.block_target import BlockMaps
 from seer_ray.kernels.blocks import Amount
+from seer_ray.models.allocation import Allocation
 from seer_ray.models.patch import attention_shape, forward_tokens, logits_of, patch_attention, rope_tables
 from seer_ray.models.step import Attention
 
@@ -92,6 +93,7 @@ def measure_prompts(
     last_blocks: int = LAST_BLOCKS,
     outputs: bool = False,
     lengths: Sequence[int] = (),
+    allocation: Allocation | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> PromptFigures:
     """All figures of prefill gates and of others beside them.
@@ -109,11 +111,22 @@ def measure_prompts(
         last_blocks: blocks of rows at the end that are dense.
         outputs: run the model on what is chosen, too.
         lengths: documents are measured cut to each of these, if they are so long; none: as they are.
+        allocation: how the gates of ``ALLOCATED`` share each density; figures are then of all rows of which
+            one of their heads leaves something out, those of others as well.
         progress: told what is being computed.
     """
     patch_attention(model)
     shape, weight, figures = attention_shape(model), next(model.parameters()), PromptFigures()
     contenders = contenders_of(gates, references, shape, block)
+    shared = {density: _shared(density, allocation) for density in densities}
+
+    def sparse(blocks: int, density: float) -> range:
+        counts = [Amount(density=density), *shared[density].values()]
+        return range(min(amount.count(blocks, sink) for amount in counts), blocks - last_blocks)
+
+    def amounts(name: str, density: float) -> Mapping[int, Amount]:
+        return shared[density] if name == ALLOCATED else {}
+
     for number, (document, positions) in enumerate(prompts_of(documents, lengths), 1):
         length = len(document.tokens)
         tokens = document.tokens.to(weight.device)
@@ -127,11 +140,12 @@ def measure_prompts(
                     continue
                 scores = contender.scores(asked, maps).float()
                 for density in densities:
-                    rows = sparse_blocks(n, density, sink, last_blocks)
+                    rows = sparse(n, density)
                     if not len(rows):
                         continue
                     amount = Amount(density=density)
-                    keep = chosen(scores, amount, sink, last_blocks)[:, rows]
+                    own = amounts(name, density).get(layer, amount)
+                    keep = chosen(scores, own, sink, last_blocks)[:, rows]
                     best = chosen(maps.largest.float(), amount, sink, last_blocks)[:, rows]
                     figures.layers.append(
                         LayerFigure(
@@ -153,12 +167,12 @@ def measure_prompts(
         dense_loss = losses(model, dense, tokens)
         for name, of_layers in contenders.items():
             for density in densities:
-                rows = sparse_blocks(blocks, density, sink, last_blocks)
+                rows = sparse(blocks, density)
                 if not len(rows):
                     continue
                 progress(f"document {number}: {name}, density {density:g}")
                 amount = Amount(density=density)
-                step = PromptPass(pages, None, of_layers, amount, last_blocks)
+                step = PromptPass(pages, None, of_layers, amount, last_blocks, amounts(name, density))
                 hidden = forward_tokens(model, tokens, step)
                 span = slice(rows.start * block, min(rows.stop * block, length - 1))
                 said: dict[str, Any] = about | {"selector": name, "budget": f"{density:g}"}
@@ -170,6 +184,12 @@ def measure_prompts(
                     LossFigure(**said, loss=float(loss.mean()), dense=float(dense_loss[span].mean()))
                 )
     return figures
+
+
+def _shared(density: float, allocation: Allocation | None) -> dict[int, Amount]:
+    """Of layers whose heads share a density."""
+    own = {} if allocation is None else allocation.densities(density)
+    return {layer: Amount(density=density, heads=heads) for layer, heads in own.items()}
 
 
 def prompts_of(documents: Iterable[Document], lengths: Sequence[int]) -> Iterator[tuple[Document, str]]:

@@ -18,7 +18,10 @@ from seer_ray.config.selecting import AUTO, UNIFORM, SelectorConfig
 from seer_ray.config.selectors import traits_of
 from seer_ray.config.works import Work
 from seer_ray.models.limits import LEAST, Limit
-from seer_ray.models.source import find_allocation
+from seer_ray.models.source import find_allocation, find_prompt_allocation
+
+PROMPTS = "prefill"
+"""Stands for a selector where it is prompts whose query heads share a density."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Allocation:
 
     layers: tuple[int, ...]
     """Those that it is for, ascending."""
-    budgets: tuple[int, ...]
-    """Tokens, ascending."""
+    budgets: tuple[float, ...]
+    """Ascending; tokens, or of ``PROMPTS`` densities."""
     tokens: tuple[tuple[tuple[float, ...], ...], ...]
-    """``[budgets, layers, kv_heads]``."""
+    """``[budgets, layers, kv_heads]``, or of ``PROMPTS`` densities ``[budgets, layers, q_heads]``."""
 
     @property
     def kv_heads(self) -> int:
@@ -65,7 +68,18 @@ class Allocation:
             found[layer] = Limit(round(sum(head.blocks for head in own) / count), heads=own, allotted=mean)
         return found
 
-    def _wanted(self, budget: int) -> Sequence[Sequence[float]]:
+    def densities(self, density: float) -> dict[int, tuple[float, ...]]:
+        """Of ``PROMPTS``: of each layer's query heads, ``density`` on average and 1 at most."""
+        wanted = np.array(self._wanted(density), dtype=np.float64)
+        low, high = 0.0, 1 / float(wanted.min())
+        for _ in range(80):
+            factor = (low + high) / 2
+            enough = np.minimum(factor * wanted, 1).mean() >= density
+            low, high = (low, factor) if enough else (factor, high)
+        rows = np.minimum(high * wanted, 1).tolist()
+        return {layer: tuple(heads) for layer, heads in zip(self.layers, rows, strict=True)}
+
+    def _wanted(self, budget: float) -> Sequence[Sequence[float]]:
         """``[layers, kv_heads]``, up to a factor: between two budgets along a power of the budget, outside of
         them as at the nearest."""
         after = bisect_left(self.budgets, budget)
@@ -166,7 +180,7 @@ def read_allocation(file: Path) -> dict[str, Allocation]:
         read = {
             name: Allocation(
                 tuple(map(int, one["layers"])),
-                tuple(map(int, one["budgets"])),
+                tuple(map(float, one["budgets"])),
                 tuple(tuple(tuple(map(float, heads)) for heads in layers) for layers in one["tokens"]),
             )
             for name, one in found.items()
@@ -197,11 +211,24 @@ def allocation_text(found: Mapping[str, Allocation], about: Mapping[str, object]
     return json.dumps({**about, "selectors": selectors}) + "\n"
 
 
-def allocation_of(selector: SelectorConfig, gates: str | None) -> dict[str, Allocation]:
-    """By selector, as the options say; empty: every head has the same.
+def allocation_of(
+    selector: SelectorConfig, gates: str | None, prefill_gates: str | None = None
+) -> dict[str, Allocation]:
+    """By selector, that of prompts as ``PROMPTS``, as the options say; empty: every head has the same.
+
+    Args:
+        selector: the options.
+        gates: ``model.gates``.
+        prefill_gates: ``model.prefill_gates``.
 
     Raises:
         ConfigError: see ``find_allocation`` and ``read_allocation``.
     """
-    file = find_allocation(selector, gates)
-    return {} if file is None else read_allocation(file)
+    file, prompts = find_allocation(selector, gates), find_prompt_allocation(selector.prefill, prefill_gates)
+    found = {} if file is None else read_allocation(file)
+    if prompts is not None:
+        read = read_allocation(prompts)
+        if PROMPTS not in read:
+            raise ConfigError(f"{prompts}: says nothing of prompts; seer-ray gates prompts finds that")
+        found = {**found, PROMPTS: read[PROMPTS]}
+    return found

@@ -105,7 +105,7 @@ def _contents(model: ModelConfig) -> Iterator[tuple[str, Content]]:
         gates = find_gates(model.prefill_gates, f"model.prefill_gates={model.prefill_gates}", PREFILL_GATES)
         yield (
             "model.prefill_gates",
-            _commit(gates.parent) or _files(gates.parent, ("config.json", gates.name)),
+            _commit(gates.parent) or _files(gates.parent, ("config.json", gates.name, ALLOCATION)),
         )
 
 

@@ -13,7 +13,7 @@ from seer_ray.config.options import PlanConfig, SelectorConfig
 from seer_ray.config.selectors import SELECTORS, Traits, short_name, traits_of
 from seer_ray.config.works import Work
 from seer_ray.kernels.blocks import Amount
-from seer_ray.models.allocation import Allocation, allotted
+from seer_ray.models.allocation import PROMPTS, Allocation, allotted
 from seer_ray.models.layers import layer_range
 from seer_ray.models.layout import lay_out, paid_budget
 from seer_ray.models.limits import Limit, layer_limits
@@ -64,6 +64,18 @@ class PrefillPlan:
     """The query heads of a KV head share a decision."""
     first: int = 0
     """Layers before this one are dense."""
+    heads: tuple[tuple[int, tuple[float, ...]], ...] = field(default=(), repr=False)
+    """Layers, and the densities of their query heads, where they share one by an allocation."""
+
+    @cached_property
+    def amounts(self) -> dict[int, Amount]:
+        """Of layers whose heads have densities of their own."""
+        return {layer: replace(self.amount, heads=own) for layer, own in self.heads}
+
+    def count(self, blocks: int) -> int:
+        """Blocks that the head with the fewest reads of a prompt of so many; see ``Amount.count``."""
+        layers = [self.amounts[layer] for layer in self.amounts if layer >= self.first] or [self.amount]
+        return min(amount.count(blocks, self.sink) for amount in layers)
 
     @property
     def code(self) -> str:
@@ -72,6 +84,7 @@ class PrefillPlan:
         amount = "".join(f"{name}{value:g}" for name, value in said.items() if value is not None)
         return (
             amount
+            + ("-allocated" if self.heads else "")
             + (f"-last{self.last_blocks}" if self.last_blocks != 2 else "")
             + ("" if self.sink else "-nosink")
             + ("-shared" if self.shared else "")
@@ -79,13 +92,21 @@ class PrefillPlan:
         )
 
     @classmethod
-    def of(cls, selector: SelectorConfig) -> PrefillPlan | None:
-        """What the options say; None: prompts read everything."""
+    def of(cls, selector: SelectorConfig, allocation: Allocation | None = None) -> PrefillPlan | None:
+        """What the options say; None: prompts read everything.
+
+        Args:
+            selector: the options.
+            allocation: how query heads share a density; None: all have the same.
+        """
         asked = selector.prefill
         if not asked.asked:
             return None
         amount = Amount(asked.density, asked.threshold, asked.mass)
-        return cls(amount, asked.last_blocks, asked.sink, asked.shared, selector.dense_layers)
+        heads: tuple[tuple[int, tuple[float, ...]], ...] = ()
+        if allocation is not None and asked.density is not None:
+            heads = tuple(allocation.densities(asked.density).items())
+        return cls(amount, asked.last_blocks, asked.sink, asked.shared, selector.dense_layers, heads)
 
 
 @dataclass(frozen=True)
@@ -132,7 +153,7 @@ class LayerPlan:
         if any(spec.mixer == "sliding" for spec in self.layers):
             content += (self.window,)
         if self.prefill is not None:
-            content += (self.prefill,)
+            content += (self.prefill, *([self.prefill.heads] if self.prefill.heads else []))
         # Not told by a layer's repr, so that plans without them are called as they always were.
         adaptive = [(spec.mass, spec.fraction, spec.heads) for spec in self.layers]
         if any(map(any, adaptive)):
@@ -228,5 +249,5 @@ def resolve_plan(
         block_size,
         selector.sparse_prefill and any(traits_of(work.selector).sparse for work in chosen),
         window,
-        PrefillPlan.of(selector),
+        PrefillPlan.of(selector, (allocation or {}).get(PROMPTS)),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from seer_ray.models.gate_config import (
 )
 from seer_ray.models.prefill_gate import PrefillGate
 from seer_ray.models.rope import head_dim
-from seer_ray.models.source import PREFILL_GATES, find_gates
+from seer_ray.models.source import ALLOCATION, PREFILL_GATES, find_gates
 
 TYPE, SIZE, WIDTH, DOUBLE, LAYERS = (
     "seerattn_gate_type",
@@ -181,6 +182,25 @@ def init_prefill_gates(
 ) -> tuple[PrefillGate | None, ...]:
     """Random gates; see ``checkpoints.drawn``."""
     return drawn(config, model_config, seed, device)
+
+
+def allocate_prefill_gates(source: str, folder: Path | str, allocation: str) -> Path:
+    """The same gates, and how their heads share a density.
+
+    Args:
+        source: as in ``load_prefill_gates``.
+        folder: made if it is not there.
+        allocation: see ``allocation.allocation_text``.
+
+    Returns:
+        The folder.
+    """
+    weights, folder = find_gates(source, f"model.prefill_gates={source}", PREFILL_GATES), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (weights, weights.parent / "config.json"):
+        shutil.copyfile(file, folder / file.name)
+    (folder / ALLOCATION).write_text(allocation, encoding="utf-8")
+    return folder
 
 
 def save_prefill_gates(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.selecting import AUTO, PACKAGED, UNIFORM, SelectorConfig
+from seer_ray.config.selecting import AUTO, PACKAGED, UNIFORM, PrefillConfig, SelectorConfig
 from seer_ray.config.selectors import traits_of
 from seer_ray.models.smollm import smollm
 
@@ -139,12 +139,34 @@ def find_allocation(selector: SelectorConfig, gates: str | None) -> Path | None:
         if gates is None or selector.amounts:
             return None
         return _beside(gates, f"model.gates={gates}", traits_of(selector.name).gates)
-    option = f"selector.allocation={selector.allocation}"
-    file = _beside(selector.allocation, option, fetch=False)
+    return _named(selector.allocation, "selector", GATES, "seer-ray gates shares")
+
+
+def find_prompt_allocation(prefill: PrefillConfig, gates: str | None) -> Path | None:
+    """The same of prompts, whose query heads share a density.
+
+    Args:
+        prefill: the options.
+        gates: ``model.prefill_gates``.
+
+    Raises:
+        ConfigError: ``selector.prefill.allocation`` names none.
+    """
+    if prefill.density is None or prefill.allocation == UNIFORM:
+        return None
+    if prefill.allocation == AUTO:
+        if gates is None:
+            return None
+        return _beside(gates, f"model.prefill_gates={gates}", fetch=True, kind=PREFILL_GATES)
+    return _named(prefill.allocation, "selector.prefill", PREFILL_GATES, "seer-ray gates prompts")
+
+
+def _named(source: str, section: str, kind: str, writer: str) -> Path:
+    option = f"{section}.allocation={source}"
+    file = _beside(source, option, fetch=False, kind=kind)
     if file is None:
         raise ConfigError(
-            f"{option}: must be {AUTO}, {UNIFORM}, or a folder with {ALLOCATION}, as seer-ray gates shares "
-            "writes it"
+            f"{option}: must be {AUTO}, {UNIFORM}, or a folder with {ALLOCATION}, as {writer} writes it"
         )
     return file
 
@@ -165,22 +187,23 @@ def _download(name: str, patterns: list[str], option: str, revision: str | None 
     return download(name, patterns, option, revision)
 
 
-def _beside(source: str, option: str, fetch: bool) -> Path | None:
+def _beside(source: str, option: str, fetch: bool, kind: str = GATES) -> Path | None:
     """The file that says how heads share a budget, of gates or of a folder of its own; None: there is none.
 
     Args:
         source: as in ``find_gates``, or the file itself.
         option: that names it, for errors.
         fetch: also of gates that are not here yet; else of those none is known.
+        kind: of the gates.
 
     Raises:
         ConfigError: no such gates.
     """
-    path = packaged_gates(source) or Path(source).expanduser()
+    path = packaged_gates(source, kind) or Path(source).expanduser()
     if not path.exists():
         if not fetch:
             return None
-        path = find_gates(source, option)
+        path = find_gates(source, option, kind)
     if path.is_file():
         if path.suffix == ".json":
             return path

@@ -68,7 +68,7 @@ class Plans:
             config.engine.block_size,
             config.plan,
             window,
-            allocation=allocation_of(config.selector, config.model.gates),
+            allocation=allocation_of(config.selector, config.model.gates, config.model.prefill_gates),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from seer_ray.engine import Engine, Request
 from seer_ray.engine.mixers import attention
 from seer_ray.engine.sparse_prefill import SparseRows, causal_pairs, sparse_rows
 from seer_ray.kernels.blocks import Amount
+from seer_ray.models.allocation import PROMPTS, Allocation, allocation_text
 from seer_ray.models.load import LoadedModel
 from seer_ray.models.plan import PrefillPlan
+from seer_ray.models.source import ALLOCATION
 
 BLOCK = 16
 WAYS = [
@@ -122,6 +125,74 @@ def test_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stats["prefill_available"] == 4 * causal_pairs(((0, 319),))
 
 
+# -- heads that share a density ----------------------------------------------------------------------
+
+HEADS = [[0.1, 0.2, 0.3, 0.6], [0.9, 0.1, 0.1, 0.1]]
+"""Of two layers; 0.3 on average."""
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> str:
+    one = Allocation((0, 1), (0.3,), (tuple(map(tuple, HEADS)),))
+    (tmp_path / ALLOCATION).write_text(allocation_text({PROMPTS: one}, {}))
+    return str(tmp_path)
+
+
+def test_each_head_reads_its_own_density(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both layers, whatever chunks a prompt is computed in; by KV head the mean of its query heads."""
+    seen: list[torch.Tensor] = []
+    from seer_ray.engine import sparse_prefill
+
+    prefill = sparse_prefill.prefill
+
+    def note(q: Any, kv: Any, chunks: Any, scale: float, ids: Any, counts: Any, **more: Any) -> Any:
+        seen.extend(n for tile, n in zip(chunks.tiles, counts, strict=True) if tile.block == 17)
+        return prefill(q, kv, chunks, scale, ids, counts, **more)
+
+    monkeypatch.setattr(sparse_prefill, "prefill", note)
+    for together in (False, True):
+        way = PrefillConfig(density=0.3, allocation=shared, shared=together)
+        made = engine(way, prefill_chunk=64)
+        run(made, [request("a/0", tokens(320), 1)])
+        own = [[sum(heads[at : at + 2]) / 2 for at in (0, 2)] if together else heads for heads in HEADS]
+        expected = [[min(18, Amount(density=each).count(20)) for each in heads] for heads in own]
+        assert [counts.tolist() for counts in seen] == expected
+        seen.clear()
+
+
+def test_heads_that_share_know_neither_chunks_nor_mates(shared: str) -> None:
+    way = PrefillConfig(density=0.3, allocation=shared)
+    expected = outcomes(engine(way, exact=True, prefill_chunk=256))
+    assert expected != outcomes(engine(PrefillConfig(density=0.3), exact=True, prefill_chunk=256))
+    for chunk, batch in ((16, 4), (48, 1)):
+        assert outcomes(engine(way, exact=True, prefill_chunk=chunk, max_batch=batch)) == expected
+    assert outcomes(engine(PrefillConfig(density=1.0, allocation=shared))) == outcomes(make_engine())
+
+
+def test_plans_of_heads_that_share(shared: str) -> None:
+    plan = engine(PrefillConfig(density=0.3, allocation=shared)).plan
+    assert plan.code == "2L:dense~d0.3-allocated"
+    assert plan.digest != engine(PrefillConfig(density=0.3)).plan.digest
+    assert plan.prefill is not None and plan.prefill.count(20) == Amount(density=0.1).count(20)
+
+
+@pytest.mark.parametrize(
+    ("layers", "heads", "message"),
+    [
+        ((0,), HEADS[:1], "that of another model, it has no layer 1; set it to uniform"),
+        ((0, 1), [[0.3] * 3] * 2, "that of another model, it has 3 query heads, not 4; set it to uniform"),
+    ],
+)
+def test_an_allocation_of_another_model(
+    tmp_path: Path, layers: tuple[int, ...], heads: list[list[float]], message: str
+) -> None:
+    one = Allocation(layers, (0.3,), (tuple(map(tuple, heads)),))
+    (tmp_path / ALLOCATION).write_text(allocation_text({PROMPTS: one}, {}))
+    with pytest.raises(ConfigError) as error:
+        engine(PrefillConfig(density=0.3, allocation=str(tmp_path)))
+    assert str(error.value) == f"selector.prefill.allocation: {message}"
+
+
 def test_unselected_pages_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from seer_ray.engine import sparse_prefill
 
@@ -207,6 +278,16 @@ def test_no_rows_at_the_end_need_be_dense() -> None:
             {"prefill_chunk": 100},
             "engine.prefill_chunk=100: must be a multiple of engine.block_size=16 with selector.prefill.d",
         ),
+        (
+            {"mass": 0.5, "allocation": "runs"},
+            {},
+            "selector.prefill.allocation=runs: shares sel",
+        ),
+        (
+            {"density": 0.5, "allocation": "nowhere"},
+            {},
+            "selector.prefill.allocation=nowhere: must be auto, uniform, or a folder with allocation.json",
+        ),
         ({"density": 0.5}, {"dense_layers": 2}, "selector.dense_layers=2: no later layer has a gate in"),
         (
             {"density": 0.5},
@@ -215,7 +296,7 @@ def test_no_rows_at_the_end_need_be_dense() -> None:
         ),
     ],
 )
-def test_refused(prefill: dict[str, float], settings: dict[str, Any], message: str) -> None:
+def test_refused(prefill: dict[str, Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         engine(PrefillConfig(**prefill), **settings)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)

@@ -65,6 +65,24 @@ def test_a_set_beside_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "perplexity/0.4/prefill" in (folder / "metrics.json").read_text()
 
 
+def test_heads_share_a_density(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found on what is not held out, measured on what is, and written with the gates, which then say it."""
+    words = ("length=480", "documents=1", "densities=[0.3]", "selectors=[]")
+    result = prompts(place, monkeypatch, "gates", *words, "allocate=1", "name=found", "--json")
+    assert result.exit_code == 0, result.output
+    rows = {row["selector"]: row for row in json.loads(result.stdout)["table"]}
+    assert set(rows) == {"prefill", "allocated"} and rows["allocated"]["rows"] == rows["prefill"]["rows"]
+    made = place / "runs" / "found" / "gates"
+    weights = "attn_gate_weights.safetensors"
+    assert (made / weights).read_bytes() == (place / "gates" / weights).read_bytes()
+    result = prompts(place, monkeypatch, str(made), *words, "name=again", "--json")
+    again = {row["selector"]: row for row in json.loads(result.stdout)["table"]}
+    assert again == rows
+    engine = ("engine.block_size=16", "selector.prefill.density=0.3", f"model.prefill_gates={made}")
+    planned = CliRunner().invoke(app, ["run", "model.name=model", *engine, "--dry-run"])
+    assert "~d0.3-allocated" in planned.output
+
+
 def test_lengths_needles_and_shared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("gates", "length=480", "lengths=[320,480]", "documents=1", "densities=[0.2]", "name=more")
     words += ("outputs=false", "selectors=[shared]", "needles=[needle]", "needle_prompts=2")

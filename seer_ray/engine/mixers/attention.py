@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from seer_ray.engine.passes import DecodePass, Decoder, FullPages, PrefillPass
-from seer_ray.engine.sparse_prefill import SparsePrefill, attend_sparsely
+from seer_ray.engine.sparse_prefill import SparsePrefill, amount_here, attend_sparsely
 from seer_ray.kernels.append import normalise_rotate_append
 from seer_ray.kernels.attend import attend
 from seer_ray.kernels.limits import Limits
@@ -40,7 +40,8 @@ class PagedAttention:
         keys = decoder.cache.prefill_keys[layer]
         if gate is not None and keys is not None:
             assert decoder.plan.prefill is not None
-            self.prompts = SparsePrefill(gate, decoder.plan.prefill, keys)
+            plan = decoder.plan.prefill
+            self.prompts = SparsePrefill(gate, plan, amount_here(plan, layer, gate, decoder.group.rank), keys)
 
     def prefill(self, step: PrefillPass, asked: Attention) -> torch.Tensor:
         kv, selector, limits, own = self.kv, self.selector, self.limits, step.groups[self.group]
