@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 EXPLAINED = (
     "Zero-shot: nothing was trained after layers were relaxed, so this is what the weights rely on, not what "
     "a model needs. Δ: loss more than dense, nats a token, with its 95 % interval over documents. index: Δ "
-    "of a set less the sum of its layers' Δ alone; above 0, they back each other up. Beside it: random sets of "
-    "the same size, mean and range."
+    "of a set less the sum of its layers' Δ alone; above 0, they back each other up. Beside it: random sets "
+    "of the same size, mean and range."
 )
 CHOSEN = (
     "The same number of layers stays dense, all others are {cheap}: equal reads. On documents that no choice "
