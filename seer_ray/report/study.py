@@ -175,7 +175,8 @@ def _lines(rows: Iterable[Row], value: str, label: str, name: str, title: str) -
             own = sorted((row for row in some if row["relaxation"] == kind), key=lambda row: row["layer"])
             colour, _, marker = looks[place % len(looks)]
             xs, ys = [row["layer"] for row in own], [row[value] for row in own]
-            axes.plot(xs, ys, color=colour, marker=marker, markersize=4, label=kind)
+            dash = "--" if place >= len(looks) else "-"  # there are more relaxations than colours
+            axes.plot(xs, ys, color=colour, marker=marker, linestyle=dash, markersize=4, label=kind)
         axes.set(xlabel="layer", ylabel=label)
         if value == "delta":
             axes.set_yscale("symlog", linthresh=HARMLESS)
