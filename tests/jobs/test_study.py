@@ -6,6 +6,9 @@ import json
 import random
 import re
 import string
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,3 +259,19 @@ def test_cells_in_workers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["study", "probe", *words, "name=ray"])
     assert result.exit_code == 0, result.output
     assert tables(place / "runs" / "ray") == tables(place / "runs" / "whole")
+
+
+@pytest.mark.long
+def test_killed_with_its_workers(place: Path) -> None:
+    """The driver, by SIGKILL, in the middle of its cells; what is left of its Ray ends by itself."""
+    words = (*QUICK, "name=killed", "cluster.workers=1", "cluster.num_cpus=1", "results.report=false")
+    command = [sys.executable, "-m", "seer_ray.cli.app", "study", "probe", *words]
+    cells = place / "runs" / "killed" / "cells"
+    for least in (1, 12):
+        process = subprocess.Popen(command, cwd=place)
+        while process.poll() is None and len(list(cells.glob("*.parquet"))) < least:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    subprocess.run(command, cwd=place, check=True)
+    assert tables(place / "runs" / "killed") == tables(place / "runs" / "whole")
