@@ -96,6 +96,18 @@ def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: parquet.read_table(folder / f"{name}.parquet").to_pylist() for name in names}
 
 
+def assert_alike(found: Any, wanted: Any) -> None:
+    """The same up to rounding: workers have their own number of threads."""
+    if isinstance(wanted, (dict, list)):
+        assert len(found) == len(wanted)
+        for key in wanted if isinstance(wanted, dict) else range(len(wanted)):
+            assert_alike(found[key], wanted[key])
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+    else:
+        assert found == wanted
+
+
 def test_a_probe(place: Path, type_: Callable[..., Result]) -> None:
     """Its tables hang together, and its choice is options of a run and of a sweep."""
     result = type_("study", "probe", *QUICK, "name=one", "--json")
@@ -258,7 +270,7 @@ def test_cells_in_workers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (*QUICK, "cluster.workers=2", "cluster.num_cpus=0.5")
     result = CliRunner().invoke(app, ["study", "probe", *words, "name=ray"])
     assert result.exit_code == 0, result.output
-    assert tables(place / "runs" / "ray") == tables(place / "runs" / "whole")
+    assert_alike(tables(place / "runs" / "ray"), tables(place / "runs" / "whole"))
 
 
 @pytest.mark.long
@@ -274,4 +286,4 @@ def test_killed_with_its_workers(place: Path) -> None:
         process.kill()
         process.wait()
     subprocess.run(command, cwd=place, check=True)
-    assert tables(place / "runs" / "killed") == tables(place / "runs" / "whole")
+    assert_alike(tables(place / "runs" / "killed"), tables(place / "runs" / "whole"))
