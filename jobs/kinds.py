@@ -11,6 +11,7 @@ from seer_ray.config.compose import top_file
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
 from seer_ray.config.overrides import near_miss
+from seer_ray.config.study import StudyPlanConfig, StudyProbeConfig
 from seer_ray.config.training import (
     DistillConfig,
     GatesCalibrateConfig,
@@ -84,6 +85,8 @@ KINDS = (
     JobKind(GatesSharesConfig, "training.json", resumable=False),
     JobKind(GatesCalibrateConfig, "training.json", resumable=False),
     JobKind(GatesPromptsConfig, "training.json", resumable=False),
+    JobKind(StudyProbeConfig, "training.json"),
+    JobKind(StudyPlanConfig, "sweep.json"),
 )
 
 

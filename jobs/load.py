@@ -53,10 +53,11 @@ def load_config(
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"--config {file}: cannot be read ({reason})") from None
         base = from_yaml(text, source=file, job=job, defaults=True)
-    if job is SweepConfig:
+    if issubclass(job, SweepConfig):
         from seer_ray.sweeps.points import expand
 
-        config: JobConfig = expand(overrides, cast("SweepConfig | None", base), points)
+        swept = expand(overrides, cast("SweepConfig | None", base), points, named=job.usual)
+        config: JobConfig = job(**vars(swept))
     else:
         config = compose(overrides, job, base)
     config.name = run_name(config)

@@ -13,6 +13,7 @@ from seer_ray.cli.command import Commands, Resume
 from seer_ray.cli.gates import gates
 from seer_ray.cli.selectors import selectors
 from seer_ray.cli.streams import install
+from seer_ray.cli.study import study
 from seer_ray.cli.terminal import WithoutSecrets
 
 Command = Callable[..., None]
@@ -34,6 +35,7 @@ ABOUT: tuple[Command, ...] = (about.options, about.models)
 for command in JOBS:
     app.command(cls=Resume if command is jobs.resume else None)(command)
 app.add_typer(gates, name="gates")
+app.add_typer(study, name="study")
 app.command("list")(look.list_jobs)
 for command in (*LOOKS, *ABOUT):
     app.command()(command)

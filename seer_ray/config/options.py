@@ -425,6 +425,8 @@ class SweepConfig(RunConfig):
     """Several runs that differ in some options. The options of a run are those of the first point."""
 
     command = "sweep"
+    usual: ClassVar[str | None] = None
+    """The choice of ``sweep`` where nothing says what is swept."""
 
     sweep: SweepOptions = section(SweepOptions)
 

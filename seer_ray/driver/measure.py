@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-import pyarrow as pa
-from pyarrow import parquet
-
 from seer_ray.config.compose import run_name
 from seer_ray.config.training import HeldOutConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.driver import told
 from seer_ray.driver.frame import Frame, framed
-from seer_ray.report.job import FIGURES_FILE, write_job_report
+from seer_ray.report.content import FIGURES_FILE
+from seer_ray.report.job import write_job_report
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.job import JobFolder
+from seer_ray.results.tables import write_table
 from seer_ray.status.live import JobSummary, MeasureLive, Reporter
 from seer_ray.tracking.tracker import Dataset
 
@@ -170,15 +168,12 @@ def write_figures(frame: Measuring, parts: Mapping[str, Sequence[Any]]) -> list[
     Returns:
         The names of the files.
     """
-    files = []
-    for name, rows in parts.items():
-        if rows:
-            out = io.BytesIO()
-            table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows])
-            parquet.write_table(table, out, compression="zstd")
-            frame.folder.store.write(f"{name}.parquet", out.getvalue())
-            files.append(f"{name}.parquet")
-    return files
+    store = frame.folder.store
+    return [
+        file
+        for name, rows in parts.items()
+        for file in write_table(store, name, [dataclasses.asdict(row) for row in rows])
+    ]
 
 
 def conclude(frame: Measuring, summary: MeasureSummary, metrics: dict[str, float]) -> None:

@@ -8,14 +8,17 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity
 from seer_ray.config.options import JobConfig
 from seer_ray.results.base import METRICS, Folder
-from seer_ray.results.store import Store
+from seer_ray.results.store import Store, is_temporary
 
 ABOUT = "training.json"
 CHECKPOINTS = "checkpoints"
+CELLS = "cells"
+"""Of a study: see ``results.cells``."""
 
 
 class JobFolder(Folder):
-    """One that trains keeps checkpoints; one that measures has nothing to lose, and measures anew."""
+    """One that trains keeps checkpoints, a study its cells; one that measures has nothing to lose, and
+    measures anew."""
 
     mark = ABOUT
     keys = frozenset({"version", "run_id", "config", "job"})
@@ -38,7 +41,10 @@ class JobFolder(Folder):
 
     @classmethod
     def _unused(cls, store: Store) -> bool:
-        return not store.list(CHECKPOINTS)
+        return not store.list(CHECKPOINTS) and not store.list(CELLS)
+
+    def _clean(self) -> None:
+        self.store.delete(f"{CELLS}/{name}" for name in self.store.list(CELLS) if is_temporary(name))
 
     def conclude(self, metrics: dict[str, float]) -> None:
         """The job is done."""

@@ -174,10 +174,12 @@ class MeasureLive:
 
     done: int = 0
     total: int = 0
-    """Passes of the model."""
+    """Of ``unit``."""
     eta_s: float | None = None
     phase: str = ""
     """What is computed."""
+    unit: str = "pass"
+    """What is counted: a pass of the model, a cell of a study."""
 
 
 L = TypeVar("L", contravariant=True)

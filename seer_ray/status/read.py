@@ -12,7 +12,7 @@ from seer_ray.config.errors import ConfigError
 from seer_ray.results.base import MARKS, Folder
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.history import read_history
-from seer_ray.results.job import ABOUT, JobFolder
+from seer_ray.results.job import ABOUT, CELLS, JobFolder
 from seer_ray.results.speed import Speed
 from seer_ray.results.store import join, open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
@@ -111,9 +111,9 @@ def _point(sweep: JobStatus, entry: Mapping[str, Any]) -> PointLive:
 
 
 def _job(status: JobStatus, folder: JobFolder, said: Mapping[str, Any]) -> None:
-    """Of a job that trains, or one that measures, which has no steps."""
+    """Of a job that trains, or of a study or one that measures, which have no steps."""
     status.command, steps = folder.job, folder.config.get("train", {}).get("steps")
-    status.resumable = steps is not None
+    status.resumable = steps is not None or bool(folder.store.list(CELLS))
     history = read_history(folder.store)
     for record in history:
         status.metrics |= {name: value for name, value in record.items() if name != "step"}

@@ -59,7 +59,10 @@ class Point:
 
 
 def expand(
-    overrides: Sequence[str], base: SweepConfig | None = None, points: Sequence[str] = ()
+    overrides: Sequence[str],
+    base: SweepConfig | None = None,
+    points: Sequence[str] = (),
+    named: str | None = None,
 ) -> SweepConfig:
     """A sweep with its points spelled out: ``points_of`` lists them.
 
@@ -68,15 +71,20 @@ def expand(
             ``selector=quest,window``, ``selector.budget=512,1024``, ``seed=range(3)``
         base: start from these options instead of the top file
         points: beside those of the options, each as overrides in one text
+        named: the choice of ``sweep`` where nothing says what is swept; its values give way to options
 
     Raises:
         ConfigError: a bad option, or nothing that has several values.
     """
     fixed, swept = _read(overrides)
+    if named is not None and base is None and not points and not any(_section(i) == "sweep" for i in fixed):
+        fixed.insert(0, parse(f"sweep={named}", SweepConfig))
     sweep = compose([item for item in fixed if _section(item) in SHARED], SweepConfig, base)
+    said = {item.key_or_group for item in fixed}  # one value in place of those of a named sweep
     grid = {
         name: [assignment(name, value) for value in (values if isinstance(values, list) else [values])]
         for name, values in sweep.sweep.grid.items()
+        if name not in said
     } | swept
     wanted = [_point(point, index) for index, point in enumerate([*sweep.sweep.points, *points])]
     if grid:
@@ -238,6 +246,8 @@ def _canonical(config: RunConfig) -> RunConfig:
         config.engine.drafter = EngineConfig.drafter
     elif config.engine.drafter == "ngram":
         config.selector, config.plan = SelectorConfig("dense", prefill=config.selector.prefill), PlanConfig()
+    if config.plan.ratio == "inf":  # no anchor, and so no place of one
+        config.plan.phase = PlanConfig.phase
     return _made_dense(config) if _reads_all(config) else config
 
 

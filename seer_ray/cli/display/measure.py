@@ -20,11 +20,12 @@ class MeasureView(View[MeasureLive, S]):
     def panel(self, title: str, live: MeasureLive, state: str = "") -> RenderableType:
         left = f" · about {duration(live.eta_s)} left" if live.eta_s is not None else ""
         head = Text.assemble((f"{title}  ", "bold"), state or live.phase)
-        return Group(head, bar(live.done, live.total, f"{live.done} of {live.total} passes{left}"))
+        units = f"{live.unit}es" if live.unit.endswith("s") else f"{live.unit}s"
+        return Group(head, bar(live.done, live.total, f"{live.done} of {live.total} {units}{left}"))
 
     def lines(self, live: MeasureLive) -> Iterable[str]:
         if live.total:
-            yield f"pass {live.done + 1}/{live.total} · {live.phase}"
+            yield f"{live.unit} {live.done + 1}/{live.total} · {live.phase}"
         elif live.phase:
             yield live.phase
 

@@ -8,6 +8,7 @@ from seer_ray.cli.display.calibration import CalibrateView
 from seer_ray.cli.display.follow import View
 from seer_ray.cli.display.gates import GatesView, SharesView
 from seer_ray.cli.display.measure import MeasureView
+from seer_ray.cli.display.probe import ProbeView
 from seer_ray.cli.display.prompts import PromptsView
 from seer_ray.cli.display.run import RunView
 from seer_ray.cli.display.sweep import SweepView
@@ -22,6 +23,8 @@ VIEWS: dict[str, type[View[Any, Any]]] = {
     "gates shares": SharesView,
     "gates calibrate": CalibrateView,
     "gates prompts": PromptsView,
+    "study probe": ProbeView,
+    "study plan": SweepView,
 }
 """By command; other jobs are looked at as what measures."""
 

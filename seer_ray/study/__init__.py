@@ -1,0 +1,1 @@
+"""What layers of other kinds cost and bring."""
