@@ -22,7 +22,7 @@ from transformers import AttentionInterface
 
 from seer_ray.kernels.projection import projections
 from seer_ray.models.families import MIXED, family_of
-from seer_ray.models.mixed.hosting import MixedHosting
+from seer_ray.models.mixed.hosting import MixedHosting, mixed_states
 from seer_ray.models.recurrence import Nothing, Run, States, advance, prepare
 from seer_ray.models.rope import RopeTable, still
 from seer_ray.models.rotation import Rotation, Table, angles
