@@ -9,7 +9,7 @@ from seer_ray.kernels.quantise import KV, tensors
 from seer_ray.kernels.spans import Spans
 
 SPLIT = 8
-"""Pages that are folded into one partial result: 512 tokens at the default block size."""
+"""Pages that the torch path folds into one partial result: 512 tokens at the default block size."""
 
 
 def attend(
@@ -26,7 +26,7 @@ def attend(
 ) -> torch.Tensor:
     """Softmax attention over the selection; an identity list makes it dense paged attention.
 
-    Split-KV with an in-order combine: partial results of ``SPLIT`` pages each are folded from left to
+    Split-KV with an in-order combine: partial results of so many tokens each are folded from left to
     right. The split is fixed and every product has a fixed shape, so a row's bits do not depend on how
     long its batch mates are: folding in an empty split changes none.
 
@@ -54,7 +54,7 @@ def attend(
 
         return triton_attend.attend(q, kv, page_ids, counts, tails, scale, skips, sinks, spans, window)
     if cpu.takes(kv, q.shape[1] // kv.shape[1], kv.shape[3], kv.shape[4]):
-        return cpu.attend(q, kv, page_ids, counts, tails, scale, SPLIT, skips, sinks, spans, window)
+        return cpu.attend(q, kv, page_ids, counts, tails, scale, skips, sinks, spans, window)
     return reference(q, kv, page_ids, counts, tails, scale, skips, sinks, spans, window)
 
 

@@ -27,7 +27,7 @@ from seer_ray.config.cache import cache_folder, digest_of, sync
 log = logging.getLogger(__name__)
 
 NAMES = (
-    *("scalar.h", "vectors.h", "operations.h"),
+    *("scalar.h", "vectors.h", "chunk.h", "operations.h"),
     *("library.cpp", "paged.cpp", "select.cpp", "rows.cpp", "projection.cpp", "delta.cpp", "target.cpp"),
 )
 SOURCES = [Path(__file__).with_name(name) for name in NAMES]

@@ -19,6 +19,8 @@ from seer_ray.kernels.spans import Spans
 MAX_GROUP, MAX_BLOCK, MAX_DIM = 16, 256, 256
 FEW = 32
 """Rows up to which our products of bfloat16 are the faster ones where torch's have instructions for it."""
+SPLIT_TOKENS = 512
+"""Of the pages that are folded into one partial result of ``attend``."""
 LANES = 16
 """Keys whose products with a query are computed together."""
 DTYPES = (torch.float32, torch.bfloat16)
@@ -79,7 +81,6 @@ def attend(
     counts: torch.Tensor,
     tails: torch.Tensor,
     scale: float,
-    split: int,
     skips: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     spans: Spans | None = None,
@@ -95,6 +96,7 @@ def attend(
     starts, lives, most = (None, None, 1) if spans is None else (spans.starts, spans.lives, spans.most)
     # Queries of no row give zeros.
     out = torch.empty_like(q) if spans is None else torch.zeros_like(q)
+    split = max(1, SPLIT_TOKENS // kv.shape[3])
     last = (out, split, -1 if window is None else window, most, scale)
     compiled.operation("attend")(
         q, numbers, scales, page_ids, counts, tails, skips, starts, lives, sinks, *last

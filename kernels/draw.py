@@ -15,9 +15,9 @@ import torch
 
 from seer_ray.kernels import gpu
 
-NUCLEUS = 1024
-"""Candidates looked at first for top-k and top-p on a CPU; the whole vocabulary is sorted where they do not
-do."""
+NUCLEUS = 64, 1024
+"""Candidates looked at for top-k and top-p on a CPU, more where the fewer do not do; the whole vocabulary is
+sorted for what is left."""
 MASS = float(1 << 30)
 """Of the best token. Of a vocabulary of 2^22 the sum is still exact as a double."""
 
@@ -71,13 +71,15 @@ def draw(
     if ranked and not waits:
         tokens = torch.where(params.ranked, reference(logits, params), tokens)
     elif ranked:
-        some = params.ranked.nonzero().squeeze(1)
-        few, rows = logits[some], params.at(some)
-        values, ids, short = candidates(few, rows, NUCLEUS)
-        found = _best(values, ids, rows)
-        if short.any():
-            found[short] = reference(few[short], rows.at(short.nonzero().squeeze(1)))
-        tokens[some] = found
+        left = params.ranked.nonzero().squeeze(1)
+        for width in NUCLEUS:
+            rows = params.at(left)
+            values, ids, short = candidates(logits[left], rows, width)
+            tokens[left] = _best(values, ids, rows)
+            left = left[short]
+            if not len(left):
+                return tokens
+        tokens[left] = reference(logits[left], params.at(left))
     return tokens
 
 

@@ -36,15 +36,6 @@ constexpr int64_t kStretch = 4096;  // bytes of the inner dimension: those of a 
 constexpr int64_t kBand = 128;      // rows of which a stretch stays in the second cache
 constexpr int64_t kChunk = 16;      // tiles that a band passes over before the next stretch
 
-// What numbers of type T are multiplied as.
-#if defined(__AVX512BF16__)
-template <typename T>
-using Factor = T;
-#else
-template <typename T>
-using Factor = float;
-#endif
-
 // A vector of factors for each `part` of a vector of T: 16 bits are widened into the even and the odd ones.
 template <typename T>
 constexpr int kParts = sizeof(Factor<T>) / sizeof(T);
@@ -56,18 +47,6 @@ inline Words part_of(Words both, int part) {
   if constexpr (kParts<T> == 1) return both;
   return part ? both & 0xFFFF0000u : both << 16;
 }
-
-inline void multiply_add(Floats& sum, Words a, Words b, float) {
-  sum += reinterpret_cast<Floats>(a) * reinterpret_cast<Floats>(b);
-}
-
-#if defined(__AVX512BF16__)
-// Two numbers to a word. The instruction takes denormal numbers for zero.
-inline void multiply_add(Floats& sum, Words a, Words b, bf16) {
-  sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(
-      reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
-}
-#endif
 
 // run(Words) for every vector of `count` numbers, the last one filled up with zeros.
 template <typename T, typename Run>

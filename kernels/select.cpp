@@ -25,9 +25,24 @@ int64_t above(const float* scores, int64_t begin, int64_t last, int64_t complete
   return number;
 }
 
-using Ranked = std::pair<float, int64_t>;  // score, block
+// A block by its score, the best first, equals by position: one number, which is quick to compare. NaN is the best.
+using Ranked = uint64_t;
 
-bool before(const Ranked& a, const Ranked& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); }
+inline Ranked ranked(float score, int64_t block) {
+  uint32_t bits;
+  std::memcpy(&bits, &score, sizeof bits);
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) bits = 0x7F800000;
+  if (bits == 0x80000000) bits = 0;
+  const uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000;
+  return static_cast<uint64_t>(~rising) << 32 | static_cast<uint32_t>(block);
+}
+
+inline float score_of(Ranked rank) {
+  const uint32_t rising = ~static_cast<uint32_t>(rank >> 32), bits = rising >> 31 ? rising ^ 0x80000000 : ~rising;
+  float score;
+  std::memcpy(&score, &bits, sizeof score);
+  return score;
+}
 
 // Of `free` blocks the best ones, `room` at most, that it takes until the terms of the softmax of the complete blocks'
 // scores, those of forced ones first, sum to the mass; see mass.py. They end at the back of `free`.
@@ -45,11 +60,11 @@ int64_t fewest(const float* scores, int64_t begin, int64_t last, int64_t complet
   const int64_t target = static_cast<int64_t>(static_cast<float>(total) * mass);
   if (begin > 0) sum += term(scores[0]);
   if (last < complete) sum += term(scores[last]);
-  const auto worse = [](const Ranked& a, const Ranked& b) { return before(b, a); };
+  const std::greater<Ranked> worse;
   std::make_heap(free.begin(), free.end(), worse);
   int64_t number = 0;
   for (auto end = free.end(); sum < target && number < room; ++number, --end) {
-    sum += term(free.front().first);
+    sum += term(score_of(free.front()));
     std::pop_heap(free.begin(), end, worse);
   }
   return number;
@@ -75,12 +90,10 @@ void select(const float* scores, const int64_t* table, int64_t table_stride, con
       if (rule == Rule::kThreshold && last > 0) {
         count = std::min(begin + 1 + above(own, begin, last, complete, level, sharpness), count);
       }
-      std::vector<Ranked> free;  // blocks that compete for what the forced ones leave
+      static thread_local std::vector<Ranked> free;  // blocks that compete for what the forced ones leave
       const auto compete = [&] {
-        free.reserve(last);
-        for (int64_t i = begin; i < last; ++i) {
-          free.emplace_back(std::isnan(own[i]) ? std::numeric_limits<float>::infinity() : own[i], i);
-        }
+        free.resize(last - begin);
+        for (int64_t i = begin; i < last; ++i) free[i - begin] = ranked(own[i], i);
       };
       if (rule == Rule::kMass && last > 0) {
         compete();
@@ -93,14 +106,18 @@ void select(const float* scores, const int64_t* table, int64_t table_stride, con
         continue;
       }
       const int64_t room = count - begin - 1;
-      if (rule != Rule::kMass) {
+      Ranked worst = 0;  // of those that are chosen
+      if (rule == Rule::kMass) {
+        if (room > 0) worst = free[free.size() - room];
+      } else if (room > 0) {
         compete();
-        std::nth_element(free.begin(), free.begin() + room, free.end(), before);
+        std::nth_element(free.begin(), free.begin() + room - 1, free.end());
+        worst = free[room - 1];
       }
-      const auto best = rule == Rule::kMass ? free.end() - room : free.begin();
-      std::sort(best, best + room, [](const Ranked& a, const Ranked& b) { return a.second < b.second; });
       if (sink) *to++ = physical[0];
-      for (int64_t i = 0; i < room; ++i) *to++ = physical[best[i].second];
+      for (int64_t i = begin; i < last && room > 0; ++i) {
+        if (ranked(own[i], i) <= worst) *to++ = physical[i];
+      }
       *to = physical[last];
     }
   }

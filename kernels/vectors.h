@@ -71,6 +71,49 @@ inline Floats floats(const T* from, int64_t count) {
   return floats(rest);
 }
 
+// So many numbers, the last vector filled up with zeros.
+template <typename T>
+inline Words words(const T* from, int64_t count) {
+  if (count * static_cast<int64_t>(sizeof(T)) >= kBytes) return words(from);
+  Words to = {};
+  if (count > 0) std::memcpy(&to, from, count * sizeof(T));
+  return to;
+}
+
+inline Floats whole_numbers(Floats x) {  // the nearest ones
+#if defined(__AVX512F__)
+  return reinterpret_cast<Floats>(_mm512_roundscale_ps(reinterpret_cast<__m512>(x), 0));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Floats>(_mm256_round_ps(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  for (int i = 0; i < kLanes; ++i) x[i] = std::nearbyint(x[i]);
+  return x;
+#endif
+}
+
+inline bool any_above(Floats x, Floats limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(limit), _CMP_GT_OQ);
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(x), reinterpret_cast<__m256>(limit), _CMP_GT_OQ));
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    if (x[i] > limit[i]) return true;
+  }
+  return false;
+#endif
+}
+
+// See fast_exp2.
+inline Floats powers_of_two(Floats x) {
+  typedef int32_t Ints __attribute__((vector_size(kBytes)));
+  const Floats t = x < -127.0f ? Floats{} - 127.0f : x;  // NaN stays
+  const Floats n = whole_numbers(t), f = t - n;
+  Floats p = Floats{} + kExp2[0];
+  for (int i = 1; i < 7; ++i) p = p * f + kExp2[i];
+  return p * reinterpret_cast<Floats>(__builtin_convertvector(n + 127.0f, Ints) << 23);
+}
+
 // Stays in a register: read as an operand of each multiplication, it would be loaded once for each.
 template <typename Vector>
 inline void keep(Vector& x) {
@@ -78,6 +121,27 @@ inline void keep(Vector& x) {
   asm("" : "+v"(x));
 #endif
 }
+
+// What numbers of type T are multiplied as.
+#if defined(__AVX512BF16__)
+template <typename T>
+using Factor = std::conditional_t<std::is_same_v<T, bf16>, bf16, float>;
+#else
+template <typename T>
+using Factor = float;
+#endif
+
+inline void multiply_add(Floats& sum, Words a, Words b, float) {
+  sum += reinterpret_cast<Floats>(a) * reinterpret_cast<Floats>(b);
+}
+
+#if defined(__AVX512BF16__)
+// Two numbers to a word. The instruction takes denormal numbers for zero.
+inline void multiply_add(Floats& sum, Words a, Words b, bf16) {
+  sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(
+      reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+}
+#endif
 
 // The sums of four vectors, each by halves: upper and lower one together, then those of that, and so on.
 #if defined(__AVX512F__)
@@ -122,6 +186,27 @@ template <int N, typename Run>
   if constexpr (N > 0) {
     each<N - 1>(run);
     run(std::integral_constant<int, N - 1>());
+  }
+}
+
+// run(constant) of a number from 1 to MOST.
+template <int MOST, typename Run>
+inline void with_constant(int64_t number, Run run) {
+  if (number == MOST) {
+    run(std::integral_constant<int, MOST>());
+  } else if constexpr (MOST > 1) {
+    with_constant<MOST - 1>(number, run);
+  }
+}
+
+// run(first, constant number) for all of `count`, MOST at a time at most, shared out evenly.
+template <int MOST, typename Run>
+inline void by_tiles(int64_t count, Run run) {
+  const int64_t tiles = (count + MOST - 1) / MOST;
+  for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
+    const int64_t next = count * (tile + 1) / tiles;
+    with_constant<MOST>(next - first, [&](auto number) { run(first, number); });
+    first = next;
   }
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seer_ray.kernels import cpu
-from seer_ray.kernels.attend import SPLIT, reference
+from seer_ray.kernels.attend import reference
 from seer_ray.kernels.compiled import binary
 
 Attend = Callable[..., torch.Tensor]
@@ -17,7 +17,7 @@ Attend = Callable[..., torch.Tensor]
 def compiled(*arguments: object) -> torch.Tensor:
     if binary() is None:
         pytest.skip("no C++ compiler")
-    return cpu.attend(*arguments[:6], SPLIT, *arguments[6:])  # type: ignore[arg-type]
+    return cpu.attend(*arguments)  # type: ignore[arg-type]
 
 
 PATHS = pytest.mark.parametrize("path", [compiled, reference], ids=["compiled", "torch"])

@@ -22,7 +22,7 @@ from seer_ray.engine.sampler import Parameters, sample
 from seer_ray.engine.sequence import Sequence, noise_key
 from seer_ray.kernels.draw import NUCLEUS, SamplingTensors, candidates, everything, gumbel, uniform
 
-VOCABULARY = 3 * NUCLEUS
+VOCABULARY = 3 * NUCLEUS[-1]
 GREEDY = SamplingParams(max_new_tokens=1000)
 
 
@@ -45,13 +45,13 @@ def distribution(x: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     if not sampling.ranked.any():
         values, ids = everything(x, sampling)
         return torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1))
-    found = []
-    for width in (NUCLEUS, VOCABULARY):
+    found, needed = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool)
+    for width in (*NUCLEUS, VOCABULARY):
         values, ids, short = candidates(x, sampling, width)
-        found.append(torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1)))
-        if width == NUCLEUS:
-            needed = short
-    return torch.where(needed.unsqueeze(1), found[1], found[0])
+        of_width = torch.zeros_like(x).scatter_add(1, ids, torch.softmax(values, dim=-1))
+        found, needed = torch.where(needed.unsqueeze(1), of_width, found), needed & short
+    assert not needed.any()
+    return found
 
 
 @pytest.mark.parametrize("spread", [0.5, 2.0, 6.0])

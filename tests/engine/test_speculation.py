@@ -21,6 +21,7 @@ from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.speculation.drafting import Drafts, DraftSteps
 from seer_ray.engine.speculation.policy import Lengths, Row
 from seer_ray.engine.speculation.verifier import Form as VerifyForm
+from seer_ray.engine.tapes import DecodeTapes
 from seer_ray.engine.tapes import Form as DecodeForm
 
 EXACT = pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
@@ -114,6 +115,27 @@ def test_captured_as_on_a_gpu() -> None:
     assert capture.captures == 2 * len(runner.captured.all_sizes()) + len(runner.captured.buckets)
     assert results(engine, requests) == expected
     assert engine.slow is None and capture.replays > 100
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["tapes", "graphs"])
+def test_a_capture_that_fails_in_the_midst_of_drafts(graphs: bool) -> None:
+    """Of a draft step, the first or a later one, or of the pass that verifies: all go on uncaptured."""
+    requests = around_pages(*WAYS)
+    expected = results(make_engine(), requests)
+    for fails in (1, 2, 3, 4):
+        engine, capture = make_engine(selector="seer", budget=64, speculate="3"), Capture()
+
+        def capture_or_fail(step: Any, capture: Capture = capture, fails: int = fails) -> Any:
+            if capture.captures + 1 >= fails:
+                raise RuntimeError("no room for a graph")
+            return capture(step)
+
+        runner = engine.runner
+        kind = DecodeGraphs if graphs else DecodeTapes
+        runner.captured = kind(runner.loaded, runner.decoder, runner.max_batch, capture_or_fail)
+        runner.speculator = runner._speculator()
+        assert results(engine, requests) == expected
+        assert runner.captured.failure == "no room for a graph"
 
 
 class AnyLengths(Lengths):

@@ -1,4 +1,5 @@
-"""A job that is killed again and again, and goes on with other drafts each time. Real Ray and engine."""
+"""Jobs that speculate, with real Ray and engine: killed again and again with other drafts each time, and from
+the command line to the summary."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from cluster.test_faults import SAME
 from jobs.conftest import MakeConfig
+from typer.testing import CliRunner
 
+from seer_ray.cli.app import app
 from seer_ray.cluster.worker import build_engine
 from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import RunConfig
@@ -75,3 +78,30 @@ def test_rows_are_those_of_an_undisturbed_dense_run(letters: MakeConfig, tmp_pat
     summary = run_job.main(config)
     assert rows(config) == expected
     assert summary.metrics["rows/total"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_the_command_line_to_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reasoner with its gates: rows are those of dense decoding, and the summary tells of the drafts."""
+    monkeypatch.chdir(tmp_path)
+    usual = (
+        "run",
+        "cluster={workers: 1, num_cpus: 1}",
+        "task.limit=3",
+        "task.generator.steps=8",
+        "samples=1",
+    )
+    found, said = {}, {}
+    for name, words in (
+        ("dense", ("selector=dense",)),
+        ("4", ("engine.speculate=4",)),
+        ("auto", ("engine.speculate=auto", "engine.drafter=both")),
+    ):
+        result = CliRunner().invoke(app, [*usual, "tracking.enabled=false", f"name={name}", *words])
+        assert result.exit_code == 0, result.output
+        table = RunFolder.view(f"runs/{name}").read().select(["problem_id", "sample", "token_ids", "error"])
+        found[name], said[name] = sorted(table.to_pylist(), key=lambda row: row["problem_id"]), result.stdout
+    assert found["4"] == found["auto"] == found["dense"] and len(found["dense"]) == 3
+    assert all(row["error"] is None for row in found["dense"])
+    assert "draft" in said["4"] and "draft" not in said["dense"]

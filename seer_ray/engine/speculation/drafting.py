@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -16,9 +17,6 @@ from seer_ray.engine.needs import Needs
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.speculation.ngram import NGrams
 from seer_ray.engine.speculation.policy import Chance
-
-NEAR = 0.9
-"""N-grams that are right so many times as often as sparse steps, which take time, are taken before them."""
 
 
 class Drafts(NamedTuple):
@@ -56,8 +54,8 @@ class Drafter:
         assert chosen is not None
         return chosen
 
-    def look(self, sequence: Sequence, most: int) -> list[int]:
-        """Draft by n-grams, where that is as good as steps; none: by steps, if at all."""
+    def look(self, sequence: Sequence, most: int, prefers: Callable[[float, float, int], bool]) -> list[int]:
+        """Draft by n-grams, where ``prefers`` (``Lengths.prefers_found``) does; none: by steps, if at all."""
         self.proposed = False
         if self.ngrams is None or most < 1:
             return []
@@ -67,7 +65,11 @@ class Drafter:
         self._judge(tokens, self.found)
         draft = self.ngrams.propose(most)
         self._idle = len(tokens), draft
-        if self.stepped is not None and self.found.value < NEAR * self.stepped.value:
+        if (
+            draft
+            and self.stepped is not None
+            and not prefers(self.found.value, self.stepped.value, len(draft))
+        ):
             return []
         self.proposed = bool(draft)
         return draft

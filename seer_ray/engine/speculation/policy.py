@@ -6,12 +6,12 @@ What is chosen here makes rows come sooner or later. It changes none of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seer_ray.engine.speculation.times import EARLY, EVERY, StepTime
+from seer_ray.engine.speculation.times import EARLY, StepTime
 
 Array = NDArray[np.int64]
 
@@ -25,8 +25,14 @@ GAIN = 1.015
 """Another length must be so many times as fast before it is taken."""
 SHARE = 0.008
 """Of the time, that trying other lengths may cost."""
-HELD, RESTED = 4, 16
-"""Passes for which a decision holds, and for which one to draft nothing does: those look at nothing."""
+HELD, RESTED, LONGEST_REST = 4, 16, 128
+"""Passes for which a decision holds, and for which one to draft nothing does: those look at nothing. Each
+such decision after another holds twice as long, up to the last of these."""
+SELDOM = 16
+"""Of so many plain steps one is measured."""
+NEAR = 0.9
+"""N-grams that are right so many times as often as sparse steps are taken before them, while it is not known
+what either takes."""
 FRESH = 16
 """Rounds for which a length that was tried is not tried again."""
 TRIED = (0, 2, 4, 7)
@@ -96,7 +102,9 @@ class Lengths:
         self._chosen = self._asked = 0
         self._held: list[int] = []
         """Lengths of the rows for so many more passes: deciding takes the host longer."""
-        self._left, self._known, self._rest = 0, False, 0
+        self._left, self._known, self._rest, self._rested = 0, False, 0, 0
+        self._took: tuple[float, float] | None = None
+        """By a draft step and a verifying pass, lately."""
         self._trial: tuple[float, float] | None = None
         """Of a length that is being tried: seconds a token of the best one, and tokens expected."""
 
@@ -123,15 +131,30 @@ class Lengths:
         # What is tried is tried once, and what is not known yet is looked at again.
         self._left = HELD if self._known and self._trial is None else 0
         if self._left and not self._asked:
-            self._rest = RESTED
+            self._rest = self._rested = min(max(RESTED, 2 * self._rested), LONGEST_REST)
+            self._left = 0
+        elif self._trial is None:
+            self._rested = 0
         return lengths
+
+    def prefers_found(self, found: float, stepped: float, length: int) -> bool:
+        """Whether drafts of n-grams bring more tokens a second than those of steps.
+
+        Args:
+            found, stepped: chance of a draft token of either to be right.
+            length: of the drafts.
+        """
+        if self._took is None:
+            return found >= NEAR * stepped
+        draft, verify = self._took
+        return expected(found, length) * (verify + length * draft) >= expected(stepped, length) * verify
 
     def stepped(self, contexts: Sequence[int], seconds: float) -> None:
         """What a plain step took, of rows with so many tokens in the cache."""
         if not self._auto or not contexts:
             return
         self._round += 1
-        if self._plain.measured <= EARLY or self._round % EVERY == 0:
+        if self._plain.measured <= EARLY or self._round % SELDOM == 0:
             self._plain.take(seconds, len(contexts), sum(contexts))
         self._tell(0, seconds)
 
@@ -146,17 +169,23 @@ class Lengths:
         """
         if not any(lengths):
             self.stepped([row.context for row in rows], verify_s)
-        if not self._auto or not any(lengths):
+        if not any(lengths):
             return
-        self._round += 1
         batch, drafted = _Batch(rows), np.array(lengths)
         if steps := batch.steps(drafted):
+            now = draft_s / steps, verify_s
+            before = self._took or now
+            self._took = before[0] + KEEN * (now[0] - before[0]), before[1] + KEEN * (now[1] - before[1])
+        if not self._auto:
+            return
+        self._round += 1
+        if steps:
             self._draft.take(draft_s / steps, *batch.drafting)
         size, longest = batch.verified(drafted), int(drafted.max())
         self._verify.take(verify_s, *size)
-        before = self._beside.get(longest, 1.0)
-        off = verify_s / self._verify.expected(*size) - before
-        self._beside[longest] = before + KEEN * min(max(off, -FARTHEST_OFF), FARTHEST_OFF)
+        known = self._beside.get(longest, 1.0)
+        off = verify_s / self._verify.expected(*size) - known
+        self._beside[longest] = known + KEEN * min(max(off, -FARTHEST_OFF), FARTHEST_OFF)
         self._tell(longest, draft_s + verify_s)
 
     def _tell(self, longest: int, seconds: float) -> None:
@@ -216,6 +245,12 @@ class Lengths:
         return (kept if kept.any() else lengths).tolist()  # type: ignore[no-any-return]
 
 
+def expected(chance: Any, length: Any) -> Any:
+    """Tokens that a draft brings whose tokens are right with a chance below 1, if those before them are:
+    these, and the one behind them."""
+    return (1 - chance ** (length + 1)) / (1 - chance)
+
+
 class _Rate(NamedTuple):
     """Of a length."""
 
@@ -254,4 +289,4 @@ class _Batch:
 
     def expected(self, lengths: Array) -> float:
         """Tokens of a pass: those drafts that are right, and in each row the one behind them."""
-        return float(((1 - self.chance ** (lengths + 1)) / (1 - self.chance)).sum())
+        return float(expected(self.chance, lengths).sum())

@@ -21,7 +21,7 @@ from seer_ray.engine.needs import GUIDED
 from seer_ray.engine.sequence import Sequence
 from seer_ray.engine.speculation.drafting import Drafter, Drafts, DraftSteps
 from seer_ray.engine.speculation.ngram import NGrams
-from seer_ray.engine.speculation.policy import Chance, Lengths
+from seer_ray.engine.speculation.policy import NEAR, Chance, Lengths
 from seer_ray.engine.speculation.policy import Row as Choice
 from seer_ray.engine.speculation.verifier import Given, Said, Verifier
 
@@ -244,9 +244,14 @@ class Speculator:
         if not sequence.ready or forced or sequence.needs & GUIDED or most < 1:
             most = 0
         drafter = self._drafter(sequence)
-        draft = drafter.look(sequence, most)
+        draft = drafter.look(sequence, most, self._prefers_found)
         most = len(draft) if draft or not self._steps else most
         return Choice(sequence.cached + 1, most, drafter.chance.value, bool(draft)), draft
+
+    def _prefers_found(self, found: float, stepped: float, length: int) -> bool:
+        if self._group.size > 1:  # each rank has times of its own
+            return found >= NEAR * stepped
+        return self._lengths.prefers_found(found, stepped, length)
 
     def _drafter(self, sequence: Sequence) -> Drafter:
         drafter = self._drafters.get(sequence)

@@ -56,12 +56,18 @@ def run(machine: Machine, policy: Lengths, context: int, chances: list[float], t
         factor = math.exp(draw.gauss(0, machine.noise)) * (5 if draw.random() < machine.disturbed else 1)
         return time * factor
 
-    total = 0
+    total = resting = 0
     while total < wanted:
         contexts = [context + count for count in made]
+        if resting:  # as engines do: nothing is looked at
+            seconds = machine.plain(contexts)
+            policy.stepped(contexts, noisy(seconds))
+            clock, total, resting = clock + seconds, total + len(made), resting - 1
+            made = [count + 1 for count in made]
+            continue
         rows = [Row(c, 7, chance.value) for c, chance in zip(contexts, known, strict=True)]
         lengths = policy.choose(rows)
-        steps = max(lengths)
+        steps, resting = max(lengths), policy.rest
         drafted = [c for c, length in zip(contexts, lengths, strict=True) if length]
         draft_s = steps * machine.draft(drafted)
         verify_s = machine.verify(contexts, lengths) if steps else machine.plain(contexts)
@@ -187,3 +193,24 @@ def test_a_row_is_known_by_its_own_passes_in_time() -> None:
     assert good.value > 0.9 > pool.value > 0.3 > bad.value
     assert new.value == pytest.approx(pool.value)
     assert 0 <= bad.value <= 1
+
+
+def test_ngrams_are_taken_before_steps_where_they_bring_more_tokens_a_second() -> None:
+    policy, rows = Lengths(4, False), [Row(100, 4, 0.9)]
+    assert policy.prefers_found(0.9, 0.95, 4) and not policy.prefers_found(0.5, 0.95, 4)  # nothing is known
+    policy.took(rows, [4], 4 * 30.0, 60.0)  # 1.94 tokens in 60 against 4.52 in 180
+    assert policy.prefers_found(0.5, 0.95, 4) and not policy.prefers_found(0.3, 0.95, 4)
+    for _ in range(60):
+        policy.took(rows, [4], 4 * 1.0, 60.0)
+    assert not policy.prefers_found(0.5, 0.95, 4)
+
+
+def test_it_looks_less_and_less_often_where_nothing_is_to_be_drafted() -> None:
+    policy, rows, rests = Lengths(7, True), [Row(200, 7, 0.3)], []
+    for _ in range(60):
+        lengths = policy.choose(rows)
+        policy.took(rows, lengths, 9.0 * max(lengths), 10.0)
+        rests.append(policy.rest)
+        for _ in range(policy.rest):
+            policy.stepped([200], 10.0)
+    assert max(rests) == 128 and sum(rests) > 1000
