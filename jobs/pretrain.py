@@ -32,15 +32,18 @@ def main(config: PretrainConfig, reporter: Reporter[TrainLive, TrainSummary] | N
     check_pretraining(config)
     data = config.data
     content = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
-    if data.text is None:
+    commands: tuple[str, ...] = ("seer-ray run model.name={product} selector=dense",)
+    if data.text is None and data.generator == "mqar":
+        source, commands = f"associative recall: {data.start} to {data.end} pairs", ()
+        dataset = Dataset(data.generator, content, source, 0)
+    elif data.text is None:
         source = f"built-in problems: {data.generator}, {data.start} to {data.end} steps"
         dataset = Dataset(data.generator, content, source, 0)
-        then = f"seer-ray run model.name={{product}} task={data.generator} selector=dense"
+        commands = (f"seer-ray run model.name={{product}} task={data.generator} selector=dense",)
     else:
         paths = [source.path for source in parse_sources(data.text, "data.text")]
         dataset = Dataset("text", content, ", ".join(paths), 0)
-        then = "seer-ray run model.name={product} selector=dense"
-    return train(config, _launch, "model", reporter, dataset, (then,))
+    return train(config, _launch, "model", reporter, dataset, commands)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def plan(config: PretrainConfig) -> PretrainPlan:
 
     check(config)
     check_pretraining(config)
-    weights, steps = weights_of(config.architecture, tokenizer_of(config)), config.train.steps
+    weights, steps = weights_of(config.architecture, config.plan, tokenizer_of(config)), config.train.steps
     return PretrainPlan(run_name(config), weights, steps, steps * config.train.batch_tokens)
 
 

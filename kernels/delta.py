@@ -98,6 +98,30 @@ def step(
     return out.squeeze(1)
 
 
+def convolve(
+    x: torch.Tensor, before: torch.Tensor | None, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``silu`` of a causal convolution of each channel, tokens of a sequence at once.
+
+    Args:
+        x: ``[batch, tokens, channels]``.
+        before: the last inputs that came before, ``[batch, channels, kernel]``; None: none did.
+        weight: ``[channels, kernel]``.
+
+    Returns:
+        Like x, and the last inputs after it, as ``before``.
+    """
+    channels, kernel = weight.shape
+    if before is None:
+        before = x.new_zeros(len(x), channels, kernel)
+    inputs = torch.cat((before[..., 1:].mT.to(x.dtype), x), dim=1)
+    # Some products are faster than torch's convolution.
+    made = inputs[:, : x.shape[1]].float() * weight[:, 0].float()
+    for tap in range(1, kernel):
+        made = made + inputs[:, tap : tap + x.shape[1]].float() * weight[:, tap].float()
+    return silu(made.to(x.dtype)), inputs[:, -kernel:].mT
+
+
 def convolve_step(
     x: torch.Tensor,
     states: torch.Tensor,

@@ -152,11 +152,8 @@ class SelectorConfig:
 
 
 @dataclass
-class PlanConfig:
-    """What each layer does, counted over those with full attention: some are anchors, the others cheap.
-
-    ``selector.dense_layers`` and ``selector.layers`` come after it, for single layers.
-    """
+class LayoutConfig:
+    """Which layers are anchors and which are cheap."""
 
     ratio: str | None = option(
         None, "so many cheap layers for each anchor: a whole number, 0: anchors only, inf: no anchor"
@@ -166,6 +163,15 @@ class PlanConfig:
     )
     repeat: list[str] = option([], "what layers do, over and over, e.g. [gated, gated, dense]")
     named: str | None = option(None, "which layers are anchors, by the name of a set", choices=tuple(LAYOUTS))
+
+
+@dataclass
+class PlanConfig(LayoutConfig):
+    """What each layer does, counted over those with full attention: some are anchors, the others cheap.
+
+    ``selector.dense_layers`` and ``selector.layers`` come after it, for single layers.
+    """
+
     anchors: int | None = option(None, "so many anchors: the first of plan.ranking", minimum=1)
     ranking: list[int] = option(
         [], "layers, those first that lose most where they are sparse: see seer-ray gates shares"

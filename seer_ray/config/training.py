@@ -7,12 +7,12 @@ from typing import Any
 
 from seer_ray.config.fields import option, section
 from seer_ray.config.options import ClusterConfig, JobConfig
-from seer_ray.config.selecting import ModelConfig
+from seer_ray.config.selecting import LayoutConfig, ModelConfig
 
 
 @dataclass
 class ArchitectureConfig:
-    """A decoder of the Qwen3 kind, to be trained from scratch."""
+    """A decoder to be trained from scratch: of the Qwen3 kind, with mixers as ``plan`` and ``mixers`` say."""
 
     hidden_size: int = option(256, "width of the residual stream", minimum=8)
     layers: int = option(4, "decoder layers", minimum=1)
@@ -25,7 +25,8 @@ class ArchitectureConfig:
     initial: str = option(
         "lookup",
         "weights at the beginning: random; or with heads that look back by a fixed distance and queries like "
-        "keys, from which a small model learns to look things up in minutes",
+        "keys, from which a small model learns to look things up in minutes, where all layers are attention "
+        "without a convolution, else random",
         choices=("random", "lookup"),
     )
     window: int = option(1024, "reach of sliding layers", unit="tokens", minimum=1)
@@ -36,8 +37,28 @@ class ArchitectureConfig:
         "bfloat16", "of the weights in the folder that is written", choices=("float32", "bfloat16")
     )
     mixers: dict[str, str] = option(
-        {}, "token mixer of single layers, by index or range, e.g. {'0-1': sliding}; the others: attention"
+        {}, "token mixer of single layers, by index or range, e.g. {'0-1': sliding}; the others: as plan says"
     )
+    conv: int = option(
+        0,
+        "span of a short convolution of every mixer's inputs; 0: none",
+        unit="tokens",
+        minimum=0,
+        maximum=16,
+    )
+    qk_norm: bool = option(True, "RMSNorm of each head's queries and keys")
+    state_dim: int | None = option(
+        None, "of a key in the recurrences; even; None: half of head_dim", minimum=2
+    )
+
+
+@dataclass
+class MixerPlanConfig(LayoutConfig):
+    """How layers mix tokens: some are anchors, the others cheap. ``architecture.mixers`` comes after it, for
+    single layers. Without a layout all layers are anchors."""
+
+    cheap: str | None = option(None, "mixer of cheap layers, such as gated_deltanet")
+    anchor: str = option("attention", "mixer of anchors")
 
 
 @dataclass
@@ -51,12 +72,20 @@ class ProblemsConfig:
     )
     held_out: float = option(0.02, "share of the documents of a text", minimum=0.0, maximum=0.5)
     generator: str = option(
-        "program", "kind of problem, see task.generator", choices=("registers", "program", "lookup")
+        "program",
+        "kind of problem, see task.generator; mqar: pairs of a key and a value, each key asked for once, and "
+        "a loss where it is",
+        choices=("registers", "program", "lookup", "mqar"),
     )
+    vocabulary: int = option(128, "of mqar, half of it keys", unit="tokens", minimum=8)
     difficulty: int = option(1, "of the problems, see task.generator", minimum=1, maximum=5)
     targets: str = option("solution", "tokens that have a loss", choices=("solution", "all"))
-    start: int = option(8, "longest problems at the beginning", unit="generator steps", minimum=2)
-    end: int = option(110, "longest problems once they have grown", unit="generator steps", minimum=2)
+    start: int = option(
+        8, "longest problems at the beginning; of mqar its pairs", unit="generator steps", minimum=2
+    )
+    end: int = option(
+        110, "longest problems once they have grown; of mqar its pairs", unit="generator steps", minimum=2
+    )
     rest: float = option(
         0.0,
         "share of the training before they grow: reading back is learned among few lines",
@@ -115,9 +144,14 @@ class TrainConfig:
 class PretrainEvalConfig:
     """Held-out problems: the same ones that ``seer-ray run`` asks."""
 
-    lengths: list[int] = option([20, 60, 110, 160], "of the problems, in generator steps")
+    lengths: list[int] = option([20, 60, 110, 160], "of the problems, in generator steps; of mqar in pairs")
     problems: int = option(16, "of each length, at intervals, all tokens known but the next", minimum=1)
     answers: int = option(64, "of each length, at the end, decoded greedily by the engine", minimum=0)
+    contexts: list[int] = option(
+        [],
+        "loss at the end once more, of documents cut into pieces so long: none sees another",
+        unit="tokens",
+    )
 
 
 @dataclass
@@ -127,6 +161,7 @@ class PretrainConfig(JobConfig):
     command = "pretrain"
 
     architecture: ArchitectureConfig = section(ArchitectureConfig)
+    plan: MixerPlanConfig = section(MixerPlanConfig)
     data: ProblemsConfig = section(ProblemsConfig)
     train: TrainConfig = section(TrainConfig)
     evaluation: PretrainEvalConfig = section(PretrainEvalConfig)

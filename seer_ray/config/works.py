@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import PlanConfig, SelectorConfig
-from seer_ray.config.selecting import PrefillConfig
+from seer_ray.config.selecting import LayoutConfig, PrefillConfig
 from seer_ray.config.selectors import SELECTORS, traits_of
 
 GATED = "gated"
@@ -50,7 +50,7 @@ def read_work(text: str, option: str, selector: SelectorConfig) -> Work:
     return Work(chosen, int(budget) if budget and chosen != "dense" else None)
 
 
-def layout_of(plan: PlanConfig) -> str | None:
+def layout_of(plan: LayoutConfig) -> str | None:
     """The option that says which layers are anchors; None: there is no layout.
 
     Raises:
@@ -62,7 +62,7 @@ def layout_of(plan: PlanConfig) -> str | None:
             ("ratio", plan.ratio is not None),
             ("repeat", bool(plan.repeat)),
             ("named", plan.named is not None),
-            ("anchors", plan.anchors is not None),
+            ("anchors", getattr(plan, "anchors", None) is not None),
         )
         if given
     ]
@@ -73,7 +73,7 @@ def layout_of(plan: PlanConfig) -> str | None:
     return said[0] if said else None
 
 
-def ratio_of(plan: PlanConfig) -> int | None:
+def ratio_of(plan: LayoutConfig) -> int | None:
     """``plan.ratio``, of a plan that has one; None: no anchors at all.
 
     Raises:
@@ -86,7 +86,7 @@ def ratio_of(plan: PlanConfig) -> int | None:
     return int(str(plan.ratio))
 
 
-def anchor_at(plan: PlanConfig, ratio: int) -> int:
+def anchor_at(plan: LayoutConfig, ratio: int) -> int:
     """Where in a block of ``ratio + 1`` layers the anchor is.
 
     Raises:

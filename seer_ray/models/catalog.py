@@ -12,6 +12,7 @@ from seer_ray.config.options import EngineConfig, ModelConfig
 from seer_ray.models.architecture import check_length, is_mixture, max_context
 from seer_ray.models.families import family_of, lacking
 from seer_ray.models.load import load_config, stored_dtype
+from seer_ray.models.mixed.config import know_model
 from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.quiet import quiet
 from seer_ray.models.rope import head_dim
@@ -104,12 +105,13 @@ def check_engine(hf_config: Any, engine: EngineConfig) -> None:
 
 def _state_bytes(hf_config: Any, dtype: torch.dtype) -> int:
     """Of one sequence, by running the modules that keep states without numbers."""
-    if not any(MIXERS[name].state for name in layer_mixers(hf_config)):
+    if not (getattr(hf_config, "conv", 0) or any(MIXERS[name].state for name in layer_mixers(hf_config))):
         return 0
     from transformers import AutoModelForCausalLM
 
     from seer_ray.models.hosted import kept_states
 
+    know_model(hf_config)
     with quiet(), torch.device("meta"):
         states = kept_states(AutoModelForCausalLM.from_config(hf_config, dtype=dtype))
     parts = [part for one in states if one is not None for part in one if part is not None]

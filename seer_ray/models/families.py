@@ -5,7 +5,8 @@ q and k, rotate-half RoPE over the whole head, gated MLP, final norm, head; ``pa
 norms and products of our own. Many relatives differ in one of these without a trace in their module names:
 so a list, and a test of each against transformers.
 
-All others are ``hosted``: their own layers run as they are, and hand over what mixes tokens.
+All others are ``hosted``: their own layers run as they are, and hand over what mixes tokens. The mixed
+model, which is trained here, does so by itself (``models.mixed``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.models.mixed.config import MODEL_TYPE as MIXED
+from seer_ray.models.mixers import MIXERS
 from seer_ray.models.plan import SELECTING
 
 
@@ -70,6 +73,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "lfm2": Family(layers=_LINEAR, state="conv"),
     "nemotron_h": Family(layers=(*_LINEAR, "none"), experts=True, state="mixer"),
+    MIXED: Family(layers=tuple(name for name, traits in MIXERS.items() if traits.trained)),
 }
 """By ``model_type``."""
 OURS = tuple(name for name, family in FAMILIES.items() if not family.hosted)

@@ -14,15 +14,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 from transformers import AttentionInterface
 
 from seer_ray.kernels.projection import projections
-from seer_ray.models.families import family_of
+from seer_ray.models.families import MIXED, family_of
+from seer_ray.models.mixed.hosting import MixedHosting
 from seer_ray.models.recurrence import Nothing, Run, States, advance, prepare
+from seer_ray.models.rope import RopeTable, still
 from seer_ray.models.rotation import Rotation, Table, angles
 from seer_ray.models.step import Attention, HostedStep
 
@@ -42,7 +44,7 @@ class _Part:
 class _Asked(NamedTuple):
     """The model, the pass that goes through it, and of which layers, where it is not all."""
 
-    hosting: Hosting
+    hosting: ModuleHosting
     step: Any
     part: _Part | None
 
@@ -54,18 +56,47 @@ def host(model: Any) -> Hosting:
     """Give the modules of ``model`` the forwards that ask a step. Idempotent; weights and names stay."""
     hosting: Hosting | None = vars(model).get("_seer_ray")
     if hosting is None:
-        hosting = model._seer_ray = Hosting(model)
+        kind = MixedHosting if model.config.model_type == MIXED else ModuleHosting
+        hosting = model._seer_ray = kind(model)
     return hosting
 
 
-class Hosting:
-    """What is known of a hosted model: see ``host``.
+class Hosting(Protocol):
+    """What is known of a hosted model: see ``host``."""
+
+    states: list[States | None]
+    """Of each layer, of one sequence; None: it keeps none."""
+    heads: tuple[int, int, int]
+    """Of q, of K and V, and their width."""
+    outputs: list[nn.Module | None]
+    """The projection of each layer's attention to its hidden size; None: it has no attention."""
+
+    def hidden(self, tokens: torch.Tensor, step: HostedStep) -> torch.Tensor:
+        """Packed tokens ``[tokens]`` through the decoder: normalised hidden states ``[tokens, hidden]``."""
+        ...
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What enters the first layer, ``[1, tokens, hidden]``."""
+        ...
+
+    def layers(self, hidden: torch.Tensor, step: HostedStep, some: range) -> torch.Tensor:
+        """Hidden states ``[1, tokens, hidden]`` through some of the layers."""
+        ...
+
+    def normalise(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What leaves the last layer, ``[1, tokens, hidden]``, normalised."""
+        ...
+
+    def ropes(self, positions: int) -> list[RopeTable]:
+        """How each layer turns q and k, on the model's device; layers that are turned alike share one."""
+        ...
+
+
+class ModuleHosting:
+    """``Hosting`` of transformers' own modules.
 
     Attributes:
         rotations: of each layer's q and k; None: they are not turned, or there are none.
-        states: of each layer, of one sequence; None: it keeps none.
-        heads: of q, of K and V, and their width.
-        outputs: the projection of each layer's attention to its hidden size; None: it has no attention.
     """
 
     def __init__(self, model: Any) -> None:
@@ -99,11 +130,10 @@ class Hosting:
         self.heads = probe.heads
 
     def hidden(self, tokens: torch.Tensor, step: HostedStep) -> torch.Tensor:
-        """Packed tokens ``[tokens]`` through the decoder: normalised hidden states ``[tokens, hidden]``."""
+        """See ``Hosting``, and of what follows."""
         return self._through(step, step.position, input_ids=tokens.unsqueeze(0)).squeeze(0)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What enters the first layer, ``[1, tokens, hidden]``."""
         part = _Part(range(0), None)
         position = torch.arange(len(tokens), device=tokens.device)
         self._through(None, position, part, input_ids=tokens.unsqueeze(0))
@@ -111,16 +141,23 @@ class Hosting:
         return part.hidden
 
     def layers(self, hidden: torch.Tensor, step: HostedStep, some: range) -> torch.Tensor:
-        """Hidden states ``[1, tokens, hidden]`` through some of the layers."""
         part = _Part(some, hidden)
         self._through(step, step.position, part, inputs_embeds=hidden)
         assert part.hidden is not None
         return part.hidden
 
     def normalise(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What leaves the last layer, ``[1, tokens, hidden]``, normalised."""
         position = torch.arange(hidden.shape[1], device=hidden.device)
         return self._through(None, position, _Part(range(0), hidden), inputs_embeds=hidden)
+
+    def ropes(self, positions: int) -> list[RopeTable]:
+        device = next(self._body.parameters()).device
+        made: dict[Any, RopeTable] = {}
+        for rotation in self.rotations:
+            if rotation not in made:
+                table = rotation.table(positions) if rotation is not None else still(positions, self.heads[2])
+                made[rotation] = table.to(device)
+        return [made[rotation] for rotation in self.rotations]
 
     def _through(
         self,
@@ -241,7 +278,7 @@ def kept_states(model: Any) -> list[States | None]:
     weight, found = next(model.parameters()), []
     hidden = torch.zeros(1, _Probe.TOKENS, model.config.hidden_size, dtype=weight.dtype, device=weight.device)
     for module in _state_modules(model):
-        nothing = Nothing()
+        nothing = Nothing(keeps=True)
         if module is not None:
             advance(module, module.forward, hidden, nothing)
         found.append(nothing.after)

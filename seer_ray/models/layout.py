@@ -1,12 +1,15 @@
-"""What a plan's layout has each layer with full attention do."""
+"""What a plan's layout has each layer do: which blocks those of a checkpoint with full attention read, how
+those of a model to be trained mix tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.layouts import anchors_of
+from seer_ray.config.layouts import LAYOUTS, anchors_of
 from seer_ray.config.options import PlanConfig, SelectorConfig
+from seer_ray.config.selecting import LayoutConfig
+from seer_ray.config.training import MixerPlanConfig
 from seer_ray.config.works import Work, anchor_at, layout_of, ratio_of, read_work
 
 
@@ -42,7 +45,41 @@ def lay_out(selector: SelectorConfig, plan: PlanConfig, layers: Sequence[int]) -
     return {layer: anchor if layer in anchors else cheap for layer in layers}
 
 
-def _spaced(plan: PlanConfig, count: int) -> set[int]:
+def lay_mixers(plan: MixerPlanConfig, layers: int) -> list[str]:
+    """The mixer of each layer of a model to be trained, by name; names are not looked at.
+
+    Raises:
+        ConfigError: so many layers cannot have the layout, or it is malformed.
+    """
+    kind = layout_of(plan)
+    if kind in (None, "repeat") and plan.cheap is not None:
+        raise ConfigError(f"plan.cheap={plan.cheap}: means nothing without plan.ratio or plan.named")
+    if kind is None:
+        return [plan.anchor] * layers
+    option = f"plan.{kind}={getattr(plan, kind)}"
+    if kind == "repeat":
+        if len(plan.repeat) > layers:
+            raise ConfigError(f"{option}: is for {len(plan.repeat)} layers; architecture.layers={layers}")
+        return [plan.repeat[layer % len(plan.repeat)] for layer in range(layers)]
+    if plan.cheap is None:
+        raise ConfigError(f"{option}: needs plan.cheap, the mixer of the layers that are no anchors")
+    if kind == "named":
+        assert plan.named is not None
+        if plan.named != "all_cheap" and not list(LAYOUTS[plan.named](layers)):
+            raise ConfigError(f"{option}: leaves no anchor in architecture.layers={layers}; take more layers")
+        anchors = anchors_of(plan.named, layers)
+    else:
+        ratio = ratio_of(plan)
+        if ratio is not None and ratio >= layers:
+            raise ConfigError(
+                f"{option}: needs {ratio + 1} layers, architecture.layers={layers}; lower it, or say inf for "
+                "no anchor"
+            )
+        anchors = frozenset(_spaced(plan, layers))
+    return [plan.anchor if layer in anchors else plan.cheap for layer in range(layers)]
+
+
+def _spaced(plan: LayoutConfig, count: int) -> set[int]:
     """Places of anchors: one in each whole block of it and ``plan.ratio`` cheap layers, none in what is left
     over, and at least one in all unless none are meant."""
     ratio = ratio_of(plan)

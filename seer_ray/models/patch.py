@@ -19,7 +19,7 @@ from seer_ray.models.mixers import MIXERS, layer_mixers
 from seer_ray.models.plan import SELECTING
 from seer_ray.models.projection import feed_forward, join_products, project
 from seer_ray.models.recurrence import States
-from seer_ray.models.rope import RopeTable, still
+from seer_ray.models.rope import RopeTable
 from seer_ray.models.step import Attention, HostedStep, Step
 
 
@@ -139,16 +139,10 @@ def logits_of(model: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 def rope_tables(model: Any, positions: int) -> list[RopeTable]:
     """Of each layer of a patched model, on its device; layers that are turned alike share one."""
-    device = next(model.parameters()).device
     if not family_of(model.config).hosted:
+        device = next(model.parameters()).device
         return [RopeTable.from_config(model.config, positions).to(device)] * model.config.num_hidden_layers
-    hosting = host(model)
-    made: dict[Any, RopeTable] = {}
-    for rotation in hosting.rotations:
-        if rotation not in made:
-            table = rotation.table(positions) if rotation is not None else still(positions, hosting.heads[2])
-            made[rotation] = table.to(device)
-    return [made[rotation] for rotation in hosting.rotations]
+    return host(model).ropes(positions)
 
 
 def _add_norm(module: Any, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,11 +15,10 @@ from seer_ray.kernels.blocks import Amount
 from seer_ray.models.layers import layer_range
 from seer_ray.models.layout import lay_out, paid_budget
 from seer_ray.models.limits import Limit, layer_limits
+from seer_ray.models.mixers import MIXERS
 
-SELECTING = ("attention", "parallel")
+SELECTING = ("attention", "parallel", "rndemb", "fixedseq", "static")
 """Mixers with attention to all of a sequence, of which a selector may pick the blocks."""
-_STATELESS = {"linear": "linear", "none": "none"}
-"""In a plan's code, what layers are that keep no KV."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,8 @@ class LayerPlan:
     def code(self) -> str:
         """Readable, e.g. ``36L:27seer2048b64+9dense``, ``34L:28sliding1024+6dense``, ``24L:dense~d0.3``; what
         follows ``~`` is of prompts."""
-        others = _STATELESS | {"sliding": f"sliding{self.window}"}
+        others = {name: name for name in MIXERS if name not in ("attention", "parallel")}
+        others["sliding"] = f"sliding{self.window}"
         kinds = Counter(
             others.get(spec.mixer, "dense")
             if spec.blocks is None

@@ -27,6 +27,11 @@ States = tuple[torch.Tensor | None, torch.Tensor | None]
 class Held(Protocol):
     """What a layer keeps of the sequences that are computed."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anybody wants the states after this pass."""
+        ...
+
     def take(self) -> States:
         """A copy; (None, None): nothing came before."""
         ...
@@ -49,6 +54,10 @@ class Slots(NamedTuple):
     slots: torch.Tensor
     """Of the sequences, ``[sequences]``."""
 
+    @property
+    def keeps(self) -> bool:
+        return True
+
     def take(self) -> States:
         conv, recurrent = (part[self.slots] if part is not None else None for part in self.kept)
         return conv, recurrent
@@ -60,16 +69,18 @@ class Slots(NamedTuple):
 
 
 class Nothing:
-    """``Held`` of a sequence that begins; ``after``: what there is of it then."""
+    """``Held`` of sequences that begin; ``after``: what there is of them then, where ``keeps``."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: bool = False) -> None:
+        self.keeps = keeps
         self.after: States | None = None
 
     def take(self) -> States:
         return None, None
 
     def put(self, states: States) -> None:
-        self.after = states
+        if self.keeps:
+            self.after = states
 
 
 def advance(module: Any, forward: Any, hidden: torch.Tensor, held: Held) -> torch.Tensor:

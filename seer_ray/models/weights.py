@@ -16,6 +16,7 @@ from seer_ray.config.errors import ConfigError, first_line
 from seer_ray.models.architecture import check_architecture
 from seer_ray.models.content import weight_files
 from seer_ray.models.group import ALONE, Group
+from seer_ray.models.mixed.config import know_model
 from seer_ray.models.quantised import dequantised
 from seer_ray.models.quiet import quiet
 from seer_ray.models.shard import join_ranks, part_config, read_parts, shard_model
@@ -63,6 +64,7 @@ def load_weights(
         ConfigError: weights are missing, of other shapes, stored in an unknown way, or more than the model
             has.
     """
+    know_model(config)
     said = None
     try:
         plain = "gguf_file" not in arguments

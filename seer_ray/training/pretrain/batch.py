@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from seer_ray.training.pretrain.mixers import Documents
+from seer_ray.models.packed import Documents
 
 NO_TARGET = -100
 

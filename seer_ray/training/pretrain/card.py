@@ -16,6 +16,7 @@ from seer_ray.training import card
 PACKAGES = ("seer-ray", "torch", "transformers", "tokenizers")
 MEASURES = {
     "loss": ("loss a token", "{:.4f}"),
+    "perplexity": ("perplexity", "{:,.3f}"),
     "token_accuracy": ("next token right", "{:.2%}"),
     "solved": ("every token right, each given the true ones before it", "{:.2%}"),
     "answers": ("answer right, decoded greedily by the engine", "{:.2%}"),

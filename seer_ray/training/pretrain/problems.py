@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import GeneratorConfig
 from seer_ray.config.training import PretrainConfig, ProblemsConfig
+from seer_ray.models.packed import Documents
 from seer_ray.tasks.generators import Generated, generate
 from seer_ray.training.pretrain.batch import NO_TARGET, Batch
-from seer_ray.training.pretrain.mixers import Documents
 from seer_ray.training.pretrain.tokenizer import answer_text, prompt_text
 
 TRAINING_SEEDS = 2**32

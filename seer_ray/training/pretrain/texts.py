@@ -13,8 +13,8 @@ from seer_ray.config.training import PretrainConfig
 from seer_ray.corpora.documents import parse_sources, read_documents
 from seer_ray.corpora.mixture import Mixture
 from seer_ray.corpora.split import split_documents
+from seer_ray.models.packed import Documents
 from seer_ray.training.pretrain.batch import NO_TARGET, Batch
-from seer_ray.training.pretrain.mixers import Documents
 
 OPTION = "data.text"
 EVAL_TOKENS = 65536

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from seer_ray.config.training import ArchitectureConfig
+from seer_ray.config.training import ArchitectureConfig, MixerPlanConfig
 from seer_ray.training.pretrain.model import make_model
 from seer_ray.training.pretrain.tokenizer import make_tokenizer
 
 
 def made(initial: str, **sizes: int) -> Qwen3ForCausalLM:
     config = ArchitectureConfig(initial=initial, layers=2, hidden_size=128, **sizes)
-    return make_model(config, make_tokenizer(512), seed=3)
+    return make_model(config, MixerPlanConfig(), make_tokenizer(512), seed=3)
 
 
 def attention_of(model: Qwen3ForCausalLM, layer: int, tokens: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How tokens of a sequence see each other while a model is trained: one named mixer a layer.
+"""A pass over whole documents that keeps nothing for later: training, and a forward of transformers.
 
 Documents stand one after the other in a row, with positions that restart, and no mixer reaches from one
 into another.
@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.mixers import MIXERS, layer_mixers
+from seer_ray.models.recurrence import Nothing, Run, recur_apart
 from seer_ray.models.rope import RopeTable
 from seer_ray.models.step import Attention
 
@@ -62,14 +63,26 @@ def mixers_of(config: Any) -> list[Mixer]:
 
 
 class PackedStep:
-    """One training pass over packed documents: a ``models.step.Step``."""
+    """One pass over packed documents: a ``models.step.HostedStep``."""
 
     def __init__(self, documents: Documents, rope: RopeTable, mixers: Sequence[Mixer]) -> None:
         self.documents, self.mixers = documents, mixers
-        self.cos, self.sin = rope.at(documents.positions.to(rope.inv_freq.device))
+        self.position = documents.positions.to(rope.inv_freq.device)
+        self.cos, self.sin = rope.at(self.position)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(self.documents.lengths)
+
+    def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
+        """See ``models.step``."""
+        if not self.documents.uniform:
+            return recur_apart(hidden, self.documents.lengths, run)
+        return run(hidden.view(len(self.documents.lengths), -1, hidden.shape[-1]), Nothing()).flatten(0, 1)
 
     def attend(self, layer: int, asked: Attention) -> Tensor:
-        """See ``models.step``; models that are trained here have no sinks."""
+        """See ``models.step``; models of this kind have no sinks."""
         q, k = (rotate(x, self.cos, self.sin) for x in (asked.q, asked.k))
         return self.mixers[layer](q, k, asked.v, self.documents, asked.scale)
 
