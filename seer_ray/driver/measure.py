@@ -16,7 +16,8 @@ from seer_ray.config.training import HeldOutConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.driver import told
 from seer_ray.driver.frame import Frame, framed
-from seer_ray.report.job import FIGURES_FILE, write_job_report
+from seer_ray.report.content import FIGURES_FILE
+from seer_ray.report.job import write_job_report
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.job import JobFolder
 from seer_ray.results.tables import write_table

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from seer_ray.analysis.words import count
 from seer_ray.config.errors import ConfigError, one_line
+from seer_ray.config.study import StudyProbeConfig
 from seer_ray.config.training import (
     DistillConfig,
     GatesCalibrateConfig,
@@ -17,24 +17,25 @@ from seer_ray.config.training import (
     GatesSharesConfig,
     PretrainConfig,
 )
+from seer_ray.report.content import Content, Table, figures_of, share
 from seer_ray.report.gate_plots import draw_calibration, draw_gates, draw_shares
-from seer_ray.report.headline import FIGURES, Figure
+from seer_ray.report.headline import FIGURES
 from seer_ray.report.origin import origin
 from seer_ray.report.pages import render
 from seer_ray.report.plots import Plot
+from seer_ray.report.study import probe_content
 from seer_ray.report.training_plots import LAYER, draw_training
 from seer_ray.report.written import FILE, write_page
 from seer_ray.results.history import read_history
 from seer_ray.results.job import JobFolder
 from seer_ray.results.store import Store
 
-FIGURES_FILE = "figures.json"
-"""Of a job that measures: its summary."""
 CONFIGS = {
     kind.command: kind
     for kind in (
         *(PretrainConfig, DistillConfig),
         *(GatesEvalConfig, GatesSharesConfig, GatesCalibrateConfig, GatesPromptsConfig),
+        StudyProbeConfig,
     )
 }
 EXPLAINED = (
@@ -42,26 +43,6 @@ EXPLAINED = (
     "share of what the oracle keeps; worst: of its worst layer. Recall: of the oracle's blocks. KL in nats "
     "and top-1, the same next token as dense: every token sparse in every layer."
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a page: the first column names the row."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a page shows of a job."""
-
-    about: str
-    figures: list[Figure] = field(default_factory=list)
-    plots: list[Plot] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -153,18 +134,18 @@ def _plain(title: str, values: Mapping[str, float]) -> Table:
 
 
 def _gates(folder: JobFolder) -> Content:
-    said = _figures(folder)
+    said = figures_of(folder)
     rows = [row for row in said["table"] if row["positions"] == "all"]
     gates = [row for row in rows if row["selector"] in said["gates"]] or rows
     least = min(row["read"] for row in gates)  # the smallest budget tells gates apart
     best = max((row for row in gates if row["read"] <= 1.05 * least), key=lambda row: row["mass"])
     figures = [
         (
-            _share(best["mass"]),
+            share(best["mass"]),
             f"of the attention mass kept by {best['selector']} at a budget of {best['budget']}",
         ),
-        (_share(best["of_oracle"]), "of what the oracle keeps"),
-        (_share(best["top1"]), "of the next tokens as with dense attention"),
+        (share(best["of_oracle"]), "of what the oracle keeps"),
+        (share(best["top1"]), "of the next tokens as with dense attention"),
     ]
     heads = ("budget, selector", "KV", "mass", "of oracle", "worst", "recall", "KL", "top-1")
     tables = []
@@ -184,30 +165,30 @@ def _gates(folder: JobFolder) -> Content:
 
 
 def _gate_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    worst = _share(row["worst_of_oracle"])
+    worst = share(row["worst_of_oracle"])
     return (
         f"{row['budget']}, {row['selector']}",
         f"{row['read']:,.0f}",
-        *(_share(row[name]) for name in ("mass", "of_oracle")),
+        *(share(row[name]) for name in ("mass", "of_oracle")),
         f"{worst} (layer {row['worst_layer']})" if worst else "",
-        _share(row["recall"]),
+        share(row["recall"]),
         "" if row["kl"] is None else f"{row['kl']:.4f}",
-        _share(row["top1"]),
+        share(row["top1"]),
     )
 
 
 def _calibrated(rows: Sequence[Mapping[str, Any]]) -> Table:
     lines: list[tuple[str, ...]] = [
-        (f"{row['selector']}, {_share(row['level'])}", _share(row["predicted"]), _share(row["kept"]))
+        (f"{row['selector']}, {share(row['level'])}", share(row["predicted"]), share(row["kept"]))
         for row in rows
     ]
     return Table("Mass of the shares, and what is kept", ("selector, mass", "predicted", "kept"), lines)
 
 
 def _calibration(folder: JobFolder) -> Content:
-    said = _figures(folder)
+    said = figures_of(folder)
     last = said["calibration"][-1]
-    figures = [(_share(last["kept"]), f"of the attention kept at a mass of {last['level']:g}, fitted")]
+    figures = [(share(last["kept"]), f"of the attention kept at a mass of {last['level']:g}, fitted")]
     plots = draw_calibration(said["calibration"], said["layers"], [])
     layers = sorted({row["layer"] for row in said["layers"]})
     lines: list[tuple[str, ...]] = [
@@ -222,13 +203,13 @@ def _calibration(folder: JobFolder) -> Content:
 
 def _prompts(folder: JobFolder) -> Content:
     """Budgets are densities."""
-    said = _figures(folder)
+    said = figures_of(folder)
     rows, gates = said["table"], list(said["gates"])
     figures = []
     for row in rows:
         if row["selector"] == (gates or [row["selector"]])[0]:
             figures.append(
-                (_share(row["mass"]), f"of the attention mass kept at a density of {row['budget']}")
+                (share(row["mass"]), f"of the attention mass kept at a density of {row['budget']}")
             )
     heads = ("density, selector", "KV", "mass", "of oracle", "worst", "recall", "KL", "top-1")
     tables = [Table("What prompts keep", heads, [_gate_row(row) for row in rows])]
@@ -239,7 +220,7 @@ def _prompts(folder: JobFolder) -> Content:
                 f"{r['budget']}, {r['selector']}",
                 f"{r['perplexity']:.3f}",
                 f"{r['dense']:.3f}",
-                _share(r["more"]),
+                share(r["more"]),
             )
             for r in known
         ]
@@ -254,7 +235,7 @@ def _prompts(folder: JobFolder) -> Content:
 
 
 def _shares(folder: JobFolder) -> Content:
-    said = _figures(folder)
+    said = figures_of(folder)
     plans, names = said["plans"], [plan["name"] for plan in said["plans"]]
     best = min(plans, key=lambda plan: plan["kl"])
     figures = [
@@ -273,21 +254,9 @@ def _shares(folder: JobFolder) -> Content:
     return Content(_measured(said), figures, draw_shares(said["layers"], names), tables, notes)
 
 
-def _figures(folder: JobFolder) -> dict[str, Any]:
-    found = folder.store.read_json(FIGURES_FILE, "measure again")
-    if found is None:
-        raise ConfigError(f"{folder.uri}: nothing is measured yet; give the job's command again")
-    return found
-
-
 def _measured(said: Mapping[str, Any]) -> str:
     documents = f"{count(said['documents'], 'document')}, {said['tokens']:,} tokens"
     return f"{said['model']} · {documents} · blocks of {said['block_size']}"
-
-
-def _share(value: float | None) -> str:
-    """In percent; empty: not known."""
-    return "" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
 
 
 MAKERS: dict[str, Callable[[JobFolder], Content]] = {
@@ -297,4 +266,5 @@ MAKERS: dict[str, Callable[[JobFolder], Content]] = {
     GatesSharesConfig.command: _shares,
     GatesCalibrateConfig.command: _calibration,
     GatesPromptsConfig.command: _prompts,
+    StudyProbeConfig.command: probe_content,
 }

@@ -29,7 +29,8 @@ from seer_ray.driver import told
 from seer_ray.driver.frame import Frame, framed
 from seer_ray.driver.sources import look, note_sources, refuse_other_sources
 from seer_ray.models.identity import Contents, verify
-from seer_ray.report.job import FIGURES_FILE, write_job_report
+from seer_ray.report.content import FIGURES_FILE
+from seer_ray.report.job import write_job_report
 from seer_ray.results.base import CONFIG, METRICS
 from seer_ray.results.cells import Cells
 from seer_ray.results.job import JobFolder

@@ -67,7 +67,7 @@ class Found:
     compared: dict[str, list[Row]] = field(default_factory=dict)
     """By the same, and ``all relaxed``, on documents that no choice has seen."""
     ranking: list[int] = field(default_factory=list)
-    """Probed layers, those first that greedy keeps dense, then by what they cost alone."""
+    """Probed layers, those first that greedy keeps dense, then by what they cost alone; empty: not known."""
 
 
 NONE = "all relaxed"
@@ -166,6 +166,8 @@ def stages(config: StudyProbeConfig) -> Stages[Found]:
     found.attention = first
     found.alone = dict(zip(alone, rest, strict=False))
     found.together = dict(zip(together, rest[len(alone) :], strict=True))
+    if cheap not in kinds:
+        return found
     by_cost = sorted(scope.probed, key=lambda layer: (-nll_of(found.alone[cheap, layer]), layer))
     if scope.kept:
         yield from _choose(config, found, by_cost)
