@@ -12,6 +12,9 @@ from seer_ray.config.selecting import PACKAGED
 
 C = TypeVar("C")
 
+ENTRIES = ("path", "data.text", "architecture.tokenizer")
+"""Keys that name files, of options that are mappings."""
+
 
 def path_options(config: Any) -> set[str]:
     """Options that may name files of this machine."""
@@ -30,12 +33,14 @@ def with_absolute_paths(config: C) -> C:
 
 
 def absolute_value(option: str, value: Any) -> Any:
-    """What an option that names files says, with absolute paths: one, several, or ``{path: ...}``."""
+    """What an option that names files says, with absolute paths: one, several, ``{path: ...}``, or options of
+    other jobs by name."""
     if isinstance(value, (list, tuple)):
         return [absolute_value(option, item) for item in value]
     if isinstance(value, dict):
         return {
-            name: absolute_value(option, item) if name == "path" else item for name, item in value.items()
+            name: absolute_value(option, item) if name in ENTRIES or isinstance(item, dict) else item
+            for name, item in value.items()
         }
     if not isinstance(value, str) or (option.startswith("model.") and value in PACKAGED):
         return value
