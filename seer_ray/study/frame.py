@@ -21,7 +21,7 @@ from seer_ray.cluster.placement import place_workers
 from seer_ray.cluster.tasks import Do, TaskPool
 from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.config.compose import run_name
-from seer_ray.config.errors import ConfigError
+from seer_ray.config.errors import ConfigError, Interrupted
 from seer_ray.config.options import ClusterConfig
 from seer_ray.config.paths import with_absolute_paths
 from seer_ray.config.study import StudyConfig
@@ -87,14 +87,12 @@ def studied(config: C, kind: Kind[C, T, S], reporter: Reporter[MeasureLive, S] |
         Interrupted: SIGINT, SIGTERM or SIGHUP. Likewise.
     """
     with framed(config, JobFolder, reporter) as frame:
-        if frame.folder.metrics() is None:
+        said = frame.folder.store.read_json(FIGURES_FILE, "delete it, and give the command again")
+        if said is None or frame.folder.metrics() is None:
             with frame.working():
                 summary = _Session(frame, kind).run()
         else:
-            said = frame.folder.store.read_json(
-                FIGURES_FILE, "delete metrics.json, and give the command again"
-            )
-            summary = kind.summary(**{**(said or {}), **frame.facts()})
+            summary = kind.summary(**{**said, **frame.facts()})
             catch_up(frame.folder, to=config.tracking)
         frame.finish(summary)
         return summary
@@ -167,7 +165,10 @@ class _Session(Generic[C, T, S]):
         self._show("starting workers" if not self.made else cells[0].label)
         stop = self.frame.stop
         with stop.listening():
+            # Not in the middle of whatever is called then: libraries swallow exceptions.
+            stop.patient = True
             pool.run(cells, [cell.label for cell in cells], done, self._tick)
+            stop.patient = False
 
     def _start(self, most: int) -> TaskPool:
         cluster: ClusterConfig = self._config.cluster
@@ -183,6 +184,8 @@ class _Session(Generic[C, T, S]):
         return self._pool
 
     def _tick(self) -> None:
+        if self.frame.stop.asked:
+            raise Interrupted(f"interrupted with {self.done} of {self.live.total} cells")
         self.frame.reporter.update(self.live)
 
     def _show(self, phase: str) -> None:
