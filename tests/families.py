@@ -10,6 +10,8 @@ from tiny import VOCABULARY, tiny_tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from seer_ray.models.families import FAMILIES, OURS
+from seer_ray.models.mixed.config import know_model
+from seer_ray.models.mixers import MIXERS
 
 FAMILY_NAMES = tuple(FAMILIES)
 KINDS = ("qwen3_next", "falcon_h1", "gpt_oss", "gemma3_text", "glm4", "nemotron_h", "lfm2")
@@ -72,6 +74,13 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "olmo3": {"layer_types": _MIXED},
     "olmo_hybrid": {"layer_types": _LINEAR},
+    "seer_mixed": {
+        "mixers": [name for name, traits in MIXERS.items() if traits.trained],
+        "num_hidden_layers": 14,
+        "conv": 3,
+        "state_dim": 8,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
     **{name: {"layer_types": _LINEAR} for name in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")},
     "smollm3": {"no_rope_layer_interval": 2},
 }
@@ -83,6 +92,7 @@ def make_family(name: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     known = kind().to_dict()
     settings = {key: value for key, value in _BASE.items() if key in known or key == "num_hidden_layers"}
     config = kind(**settings | _OWN.get(name, {}) | overrides)
+    know_model(config)
     state = torch.random.get_rng_state()
     try:
         torch.manual_seed(seed)
@@ -93,8 +103,13 @@ def make_family(name: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
                     weight.add_(torch.empty_like(weight).uniform_(-0.3, 0.4))
                 elif "sinks" in key:
                     weight.uniform_(-1, 3)
+                elif key.endswith("conv.weight") and name == "seer_mixed":
+                    weight.normal_(0.0, 0.5)
                 else:
                     weight.normal_(0.0, 0.3 if weight.dim() > 1 else 0.5)
+            for key, held in model.named_buffers():
+                if key.endswith("fixedseq"):
+                    held.random_(0, 256)
     finally:
         torch.random.set_rng_state(state)
     return model.eval().requires_grad_(False)

@@ -22,7 +22,7 @@ from transformers import AttentionInterface
 
 from seer_ray.kernels.projection import projections
 from seer_ray.models.families import MIXED, family_of
-from seer_ray.models.mixed.hosting import MixedHosting
+from seer_ray.models.mixed.hosting import MixedHosting, mixed_states
 from seer_ray.models.recurrence import Nothing, Run, States, advance, prepare
 from seer_ray.models.rope import RopeTable, still
 from seer_ray.models.rotation import Rotation, Table, angles
@@ -275,6 +275,8 @@ def _state_modules(model: Any) -> list[Any]:
 def kept_states(model: Any) -> list[States | None]:
     """What each layer keeps of one sequence; None: nothing beside K and V. On the model's device, which may
     be ``meta``: shapes and dtypes need no weights."""
+    if model.config.model_type == MIXED:
+        return mixed_states(model)
     weight, found = next(model.parameters()), []
     hidden = torch.zeros(1, _Probe.TOKENS, model.config.hidden_size, dtype=weight.dtype, device=weight.device)
     for module in _state_modules(model):

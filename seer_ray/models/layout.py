@@ -11,6 +11,7 @@ from seer_ray.config.options import PlanConfig, SelectorConfig
 from seer_ray.config.selecting import LayoutConfig
 from seer_ray.config.training import MixerPlanConfig
 from seer_ray.config.works import Work, anchor_at, layout_of, ratio_of, read_work
+from seer_ray.models.mixers import check_trained
 
 
 def lay_out(selector: SelectorConfig, plan: PlanConfig, layers: Sequence[int]) -> dict[int, Work]:
@@ -46,12 +47,16 @@ def lay_out(selector: SelectorConfig, plan: PlanConfig, layers: Sequence[int]) -
 
 
 def lay_mixers(plan: MixerPlanConfig, layers: int) -> list[str]:
-    """The mixer of each layer of a model to be trained, by name; names are not looked at.
+    """The mixer of each layer of a model to be trained, by name.
 
     Raises:
-        ConfigError: so many layers cannot have the layout, or it is malformed.
+        ConfigError: a mixer that is not known, so many layers cannot have the layout, or it is malformed.
     """
     kind = layout_of(plan)
+    said = [("anchor", plan.anchor), ("cheap", plan.cheap), *(("repeat", name) for name in plan.repeat)]
+    for field, name in said:
+        if name is not None:
+            check_trained(name, f"plan.{field}={name}")
     if kind in (None, "repeat") and plan.cheap is not None:
         raise ConfigError(f"plan.cheap={plan.cheap}: means nothing without plan.ratio or plan.named")
     if kind is None:

@@ -118,13 +118,17 @@ def layer_mixers(config: Any) -> list[str]:
 def _checked(mixers: Sequence[str], layers: int) -> list[str]:
     """Of a mixed model."""
     for name in mixers:
-        _check_trained(name, f"mixer {name}")
+        check_trained(name, f"mixer {name}")
     if len(mixers) != layers:
         raise ConfigError(f"mixers: names {len(mixers)}, the model has {layers} layers")
     return list(mixers)
 
 
-def _check_trained(name: str, option: str) -> None:
+def check_trained(name: str, option: str) -> None:
+    """
+    Raises:
+        ConfigError: no mixer that ``pretrain`` makes models with; begins with ``option``.
+    """
     known = [name for name, traits in MIXERS.items() if traits.trained]
     if name not in known:
         raise ConfigError(f"{option}: must be one of {', '.join(known)}{did_you_mean(name, known)}")
@@ -144,9 +148,7 @@ def resolve_mixers(named: Mapping[str, str], layers: int, laid: Sequence[str] | 
     names = list(laid or ["attention"] * layers)
     for key, name in named.items():
         option = f"architecture.mixers.{key}={name}"
-        _check_trained(name, option)
+        check_trained(name, option)
         chosen = layer_range(key, layers, option)
         names[chosen.start : chosen.stop] = [name] * len(chosen)
-    for name in names:
-        _check_trained(name, f"plan: mixer {name}")
     return names

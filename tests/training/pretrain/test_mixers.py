@@ -85,7 +85,7 @@ def test_mixers_by_index_and_range():
     [
         (
             {"0": "slidng"},
-            r"^architecture\.mixers\.0=slidng: must be one of attention, sliding, .*; did you mean sliding",
+            r"^architecture\.mixers\.0=slidng: must be one of attention, .* \(did you mean 'sliding'",
         ),
         ({"4": "sliding"}, r"^architecture\.mixers\.4=sliding: must name layers 0 to 3"),
         ({"x": "sliding"}, r"must name layers 0 to 3"),
