@@ -12,7 +12,6 @@ from seer_ray.study.grid import ALL, Model, Trained
 
 RECALLED = re.compile(r"(\d+)_(?:pairs/token_accuracy|steps/answers)")
 """Measures of recall, by how much is asked for."""
-LOSS = re.compile(r"\w+/(?:loss|perplexity)")
 
 
 def cell_table(found: Trained) -> list[Row]:
@@ -42,8 +41,8 @@ def model_table(found: Trained) -> list[Row]:
 
 
 def pareto_table(found: Trained, lengths: Sequence[int]) -> list[Row]:
-    """Recall beside what a sequence keeps at the longest length, of models that learn to recall; with the loss
-    of the text that models with the same layers learn.
+    """Recall beside what a sequence keeps at the longest length, of models that learn to recall; with the
+    loss of the text that models with the same layers learn.
 
     ``best``: no model recalls more with as few bytes, by the means.
     """

@@ -72,7 +72,8 @@ def _cell(
 
 
 def _memory(about: Description, lengths: list[int]) -> dict[str, float]:
-    """Bytes of a sequence in fp32, states alone and all, and tokens that a step reads in a layer on average."""
+    """Bytes of a sequence, states alone and all, and tokens that a step reads in a layer on average; K and V
+    are of the dtype of the weights that were saved, states in fp32."""
     found: dict[str, float] = {"memory/state": about.state_bytes}
     for length in lengths:
         found[f"memory/at_{length}"] = about.sequence_bytes(length)

@@ -12,12 +12,12 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
+from cells_here import Here
 from tiny import make_tiny, save_tiny
 from typer.testing import CliRunner, Result
 
 from seer_ray.cli.app import app
 from seer_ray.config.compose import compose, from_yaml
-from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import RunConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
@@ -47,31 +47,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
     return folder
-
-
-class Here:
-    """In place of Ray: cells are done in this process, until somebody stops the job."""
-
-    def __init__(self, stop: int | None = None) -> None:
-        self.done, self.stop = [], stop  # type: ignore[var-annotated]
-
-    def start(self, session: Any, most: int) -> Here:
-        kind, config, contents = session.kind, session._config, session._contents
-        self._do = frame._build(kind, config, "runs", contents, "cpu")
-        return self
-
-    def run(
-        self,
-        tasks: list[Any],
-        labels: list[str],
-        done: Callable[..., None],
-        tick: Callable[[], None],
-    ) -> None:
-        for number, task in enumerate(reversed(tasks)):  # in any order
-            if len(self.done) == self.stop:
-                raise Interrupted("by the test")
-            self.done.append(task.id)
-            done(len(tasks) - 1 - number, self._do(task), 1.0)
 
 
 @pytest.fixture
