@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +93,7 @@ def _summarise(
     for row in summary.profile:
         if row["source"] == TEXT:
             frame.tracker.log({f"by_layer/delta/{row['relaxation']}": row["delta"]}, step=row["layer"])
-    return summary, {name.replace(", ", "_").replace(" ", "_"): value for name, value in metrics.items()}
+    return summary, {re.sub(r"[^\w./-]+", "_", name): value for name, value in metrics.items()}
 
 
 def _write_plan(frame: Frame[StudyProbeConfig, JobFolder], found: probe.Found, summary: ProbeSummary) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def percent(fraction: float) -> str:
@@ -55,3 +57,17 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def signed_interval(row: Mapping[str, Any], name: str) -> str:
+    """A figure of a table with the ends of its interval, ``NAME_low`` and ``NAME_high``, if they are known:
+    +0.120 [+0.100, +0.140]"""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
+
+
+def signed_range(row: Mapping[str, Any], name: str) -> str:
+    """A mean of a table with the range that it is of, ``NAME_least`` and ``NAME_most``: +0.120 (+0.100 to
+    +0.150); empty: there is none."""
+    mean, least, most = (row[f"{name}{end}"] for end in ("", "_least", "_most"))
+    return "" if mean is None else f"{mean:+.3f} ({least:+.3f} to {most:+.3f})"

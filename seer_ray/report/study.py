@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from seer_ray.analysis.words import signed_interval, signed_range
 from seer_ray.report import style
 from seer_ray.report.content import Content, Table, figures_of
 from seer_ray.report.drawing import Plot
@@ -66,11 +67,13 @@ def _headline(said: Row, text: Sequence[Row]) -> list[tuple[str, str]]:
     found.append((f"{middle[least]:+.3f}", f"nats of a layer that is {least} alone, median; the least"))
     if indices := [row for row in said["cooperation"] if row["index_low"] is not None]:
         most = max(indices, key=lambda row: row["index"])
-        found.append((_ends(most, "index"), f"index of {most['set']} as {most['relaxation']}; the largest"))
+        found.append(
+            (signed_interval(most, "index"), f"index of {most['set']} as {most['relaxation']}; the largest")
+        )
     for row in said["choices"]:
         if row["choice"] == "greedy" and row["source"] == TEXT and row.get("than_spaced") is not None:
             what = f"nats less or more than equal spacing, {len(row['dense'])} chosen layers dense"
-            found.append((_ends(row, "than_spaced"), what))
+            found.append((signed_interval(row, "than_spaced"), what))
     return found
 
 
@@ -85,7 +88,7 @@ def _alone(text: Sequence[Row], where: str = "") -> Table:
                 kind,
                 f"{median(row['delta'] for row in own):+.4f}",
                 f"{without} of {len(own)}",
-                f"{_ends(worst, 'delta')} (layer {worst['layer']})",
+                f"{signed_interval(worst, 'delta')} (layer {worst['layer']})",
                 f"{worst['kl']:.3f}",
                 f"{100 * worst['top1']:.1f} %",
             )
@@ -99,9 +102,9 @@ def _company(rows: Sequence[Row]) -> Table:
         (
             f"{row['relaxation']}, {row['set']}",
             str(row["size"]),
-            _ends(row, "delta"),
-            _ends(row, "index"),
-            *(_spread(row, name) for name in ("delta", "index")),
+            signed_interval(row, "delta"),
+            signed_interval(row, "index"),
+            *(signed_range(row, f"random_{name}") for name in ("delta", "index")),
         )
         for row in rows
     ]
@@ -115,10 +118,10 @@ def _broken(rows: Sequence[Row], sets: Sequence[Row]) -> Table:
         own = [row for row in rows if row["relaxation"] == kind]
         for row in sorted(own, key=lambda row: -row["delta"])[:MOST]:
             agree = f"{row['kl']:.3f}", f"{100 * row['top1']:.1f} %"
-            lines.append((f"{kind}, layer {row['layer']}", _ends(row, "delta"), *agree))
+            lines.append((f"{kind}, layer {row['layer']}", signed_interval(row, "delta"), *agree))
         for row in sets:
             if row["relaxation"] == kind:
-                lines.append((f"{kind}, {row['set']}", _ends(row, "delta"), "", ""))
+                lines.append((f"{kind}, {row['set']}", signed_interval(row, "delta"), "", ""))
     return Table("What skipping breaks", ("zero-shot", "Δ", "KL", "top-1"), lines)
 
 
@@ -136,12 +139,12 @@ def _recall(rows: Sequence[Row]) -> Table:
 def _choices(rows: Sequence[Row], cheap: str) -> Table:
     lines = []
     for row in rows:
-        than = _ends(row, "than_spaced") if row.get("than_spaced") is not None else ""
+        than = signed_interval(row, "than_spaced") if row.get("than_spaced") is not None else ""
         lines.append(
             (
                 f"{row['choice']}, {row['source']}",
                 ", ".join(map(str, row["dense"])),
-                _ends(row, "delta"),
+                signed_interval(row, "delta"),
                 than,
                 f"{row['kl']:.3f}",
                 f"{100 * row['right']:.1f} %",
@@ -184,14 +187,3 @@ def _lines(rows: Iterable[Row], value: str, label: str, name: str, title: str) -
         made.legend(loc="outside upper left", ncols=4)
         caption = "Zero-shot: nothing was trained afterwards."
         return Plot(name, title, caption, style.svg(made), style.png(made))
-
-
-def _ends(row: Row, name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    ends = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
-    return f"{row[name]:+.3f}{ends}"
-
-
-def _spread(row: Row, name: str) -> str:
-    mean, least, most = (row[f"random_{name}{end}"] for end in ("", "_least", "_most"))
-    return "" if mean is None else f"{mean:+.3f} ({least:+.3f} to {most:+.3f})"

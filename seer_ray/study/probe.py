@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -228,4 +229,5 @@ def probe_contents(config: StudyProbeConfig) -> Contents:
 def dataset(config: StudyProbeConfig) -> Dataset:
     """For the tracking."""
     sources = [source.path for source in parse_sources(config.data)]
-    return Dataset("documents", "", ", ".join(sources), config.documents * len(sources))
+    content = hashlib.sha256(repr(config.data).encode()).hexdigest()[:16]
+    return Dataset("documents", content, ", ".join(sources), config.documents * len(sources))

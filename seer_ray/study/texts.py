@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -14,11 +14,13 @@ from torch import Tensor
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import GeneratorConfig
 from seer_ray.config.study import StudyProbeConfig
+from seer_ray.config.training import SourceConfig
 from seer_ray.corpora.documents import Document, parse_sources, read_documents
 from seer_ray.corpora.load import joined
 from seer_ray.corpora.split import split_documents
 from seer_ray.fidelity.needles import TASKS
 from seer_ray.models.load import LoadedModel
+from seer_ray.results.store import shown
 from seer_ray.tasks.generators import generate
 from seer_ray.tasks.retrieval import Texts
 
@@ -34,7 +36,7 @@ class Text:
 
     Attributes:
         id: of the document: all of one source and id count as one independent draw.
-        source: where it is from, or the retrieval task.
+        source: what its source is called (``source_names``), or the retrieval task.
         tokens: ids, ``[tokens]``.
         rows: positions, ascending, ``[rows]``; none is the last.
         recall: whether it is a retrieval task, whose rows are those of the answer.
@@ -55,7 +57,8 @@ def read_texts(config: StudyProbeConfig, loaded: LoadedModel) -> tuple[dict[str,
     """
     found: dict[str, list[Text]] = {side: [] for side in SIDES}
     left: list[Tensor] = []
-    for number, source in enumerate(parse_sources(config.data)):
+    sources = parse_sources(config.data)
+    for number, (source, name) in enumerate(zip(sources, source_names(sources), strict=True)):
         option, joins = f"data={source.path}", config.join or source.join
         read = read_documents(source, loaded.tokenizer, loaded.name)
         corpus = split_documents(read, config.length, 1 if joins else LEAST, config.held_out, option)
@@ -67,7 +70,7 @@ def read_texts(config: StudyProbeConfig, loaded: LoadedModel) -> tuple[dict[str,
                 raise ConfigError(
                     f"{option}: has no document to be {side}; give more, or held_out=0 for no comparison"
                 )
-            found[side] += [_text(document, config) for document in documents[: config.documents]]
+            found[side] += [_text(document, name, config) for document in documents[: config.documents]]
             if not number:
                 left += [document.tokens for document in documents[config.documents :]]
     for place, side in enumerate(SIDES if config.held_out else SIDES[:1]):
@@ -77,6 +80,13 @@ def read_texts(config: StudyProbeConfig, loaded: LoadedModel) -> tuple[dict[str,
     if not config.held_out:
         found[SIDES[1]] = []
     return found, torch.cat(left) if left else torch.empty(0, dtype=torch.int32)
+
+
+def source_names(sources: Sequence[SourceConfig]) -> list[str]:
+    """What sources are called in rows, wherever a worker finds them: the last part of their paths, with their
+    number where two are called alike."""
+    names = [PurePosixPath(shown(source.path)).name for source in sources]
+    return [f"{number} {name}" if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 
 
 def fixed_text(config: StudyProbeConfig, tokenizer: Any, length: int, left: Tensor) -> Tensor:
@@ -148,7 +158,7 @@ def _distinct(pieces: Sequence[Document]) -> list[Document]:
     return list({piece.id: piece for piece in reversed(ordered)}.values())[::-1]
 
 
-def _text(document: Document, config: StudyProbeConfig) -> Text:
+def _text(document: Document, source: str, config: StudyProbeConfig) -> Text:
     length = len(document.tokens)
     rows = torch.arange(int(config.skip * length), length - 1, config.stride)
-    return Text(document.id, document.source, document.tokens, rows)
+    return Text(document.id, source, document.tokens, rows)

@@ -6,6 +6,9 @@ import json
 import random
 import re
 import string
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,18 @@ def type_(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
 def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
     names = ("attention", "profile", "sets", "cooperation", "choices")
     return {name: parquet.read_table(folder / f"{name}.parquet").to_pylist() for name in names}
+
+
+def assert_alike(found: Any, wanted: Any) -> None:
+    """The same up to rounding: workers have their own number of threads."""
+    if isinstance(wanted, (dict, list)):
+        assert len(found) == len(wanted)
+        for key in wanted if isinstance(wanted, dict) else range(len(wanted)):
+            assert_alike(found[key], wanted[key])
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+    else:
+        assert found == wanted
 
 
 def test_a_probe(place: Path, type_: Callable[..., Result]) -> None:
@@ -230,4 +245,20 @@ def test_cells_in_workers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (*QUICK, "cluster.workers=2", "cluster.num_cpus=0.5")
     result = CliRunner().invoke(app, ["study", "probe", *words, "name=ray"])
     assert result.exit_code == 0, result.output
-    assert tables(place / "runs" / "ray") == tables(place / "runs" / "whole")
+    assert_alike(tables(place / "runs" / "ray"), tables(place / "runs" / "whole"))
+
+
+@pytest.mark.long
+def test_killed_with_its_workers(place: Path) -> None:
+    """The driver, by SIGKILL, in the middle of its cells; what is left of its Ray ends by itself."""
+    words = (*QUICK, "name=killed", "cluster.workers=1", "cluster.num_cpus=1", "results.report=false")
+    command = [sys.executable, "-m", "seer_ray.cli.app", "study", "probe", *words]
+    cells = place / "runs" / "killed" / "cells"
+    for least in (1, 12):
+        process = subprocess.Popen(command, cwd=place)
+        while process.poll() is None and len(list(cells.glob("*.parquet"))) < least:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    subprocess.run(command, cwd=place, check=True)
+    assert_alike(tables(place / "runs" / "killed"), tables(place / "runs" / "whole"))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seer_ray.analysis.words import signed_interval, signed_range
 from seer_ray.cli.display.follow import print_places
 from seer_ray.cli.display.measure import MeasureView
 
@@ -64,7 +65,7 @@ def _alone(rows: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             kind,
             f"{own[len(own) // 2]['delta']:+.3f}",
-            _interval(own[-1], "delta"),
+            signed_interval(own[-1], "delta"),
             str(own[-1]["layer"]),
             f"{own[0]['delta']:+.3f}",
             str(own[0]["layer"]),
@@ -79,9 +80,9 @@ def _company(rows: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             f"{row['relaxation']}, {row['set']}",
             str(row["size"]),
-            _interval(row, "delta"),
-            _interval(row, "index"),
-            *(_range(row, name) for name in ("delta", "index")),
+            signed_interval(row, "delta"),
+            signed_interval(row, "index"),
+            *(signed_range(row, f"random_{name}") for name in ("delta", "index")),
         )
     return table
 
@@ -90,22 +91,11 @@ def _choices(rows: Sequence[dict[str, Any]]) -> Table:
     table = _table("stay dense", "layers", "Δ", "− spaced", "KL", "top-1, %")
     for row in rows:
         if row["source"] == TEXT:
-            than = _interval(row, "than_spaced") if row.get("than_spaced") is not None else ""
+            than = signed_interval(row, "than_spaced") if row.get("than_spaced") is not None else ""
             layers = ",".join(map(str, row["dense"]))
             figures = f"{row['delta']:+.3f}", than, f"{row['kl']:.3f}", f"{100 * row['top1']:.1f}"
             table.add_row(row["choice"], layers, *figures)
     return table
-
-
-def _interval(row: dict[str, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    ends = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
-    return f"{row[name]:+.3f}{ends}"
-
-
-def _range(row: dict[str, Any], name: str) -> str:
-    mean, least, most = (row[f"random_{name}{end}"] for end in ("", "_least", "_most"))
-    return "" if mean is None else f"{mean:+.3f} ({least:+.3f} to {most:+.3f})"
 
 
 def _table(*heads: str) -> Table:
