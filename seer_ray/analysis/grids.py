@@ -78,12 +78,12 @@ def claim_lines(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
 
 
 EXPLAINED = (
-    "Trained from scratch: all models of a seed saw the same data in the same order and have as many weights. "
-    "Means over seeds with their 95 % interval (Student's). Skipped: perplexity once the layers that are no "
-    "anchors are left out, with nothing trained afterwards. Bytes: what a sequence keeps. Reads: tokens that a "
-    "step reads, mean over layers."
+    "Trained from scratch: all models of a seed saw the same data in the same order, with as many weights "
+    "(a layer within 1 %). Means over seeds with their 95 % interval (Student's). Skipped: perplexity once the "
+    "layers that are no anchors are left out, with nothing trained afterwards. Bytes: what a sequence keeps. "
+    "Reads: tokens that a step reads, mean over layers."
 )
 UNTIMED = (
-    "Milliseconds a step are of this machine and of one sequence; on a CPU those of recurrent layers are of code "
-    "in torch, and say nothing of what kernels would take."
+    "Milliseconds a step are of this machine and of one sequence; on a CPU those of recurrent layers are of "
+    "code in torch, and say nothing of what kernels would take."
 )

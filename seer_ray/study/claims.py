@@ -66,8 +66,8 @@ def _claims(found: Trained) -> Iterator[Claim]:
 
 def _recall(found: Trained, mixer: str) -> Claim:
     says = (
-        f"one layer of attention before three of {mixer} recalls 0.95 at least; {mixer} alone 0.7 at most, and "
-        "0.3 less"
+        f"attention before three layers of {mixer} recalls 0.95 at least; {mixer} alone 0.7 at most, and 0.3 "
+        "less"
     )
     for learn in dict.fromkeys(model.learn for model in found.cells):
         pure, mixed = (_of(found, learn, mixer, layouts) for layouts in ((UNIFORM,), FIRST))
