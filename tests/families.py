@@ -11,10 +11,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from seer_ray.models.families import FAMILIES, OURS
 from seer_ray.models.mixed.config import know_model
-from seer_ray.models.mixers import MIXERS
 
 FAMILY_NAMES = tuple(FAMILIES)
-KINDS = ("qwen3_next", "falcon_h1", "gpt_oss", "gemma3_text", "glm4", "nemotron_h", "lfm2")
+KINDS = ("qwen3_next", "falcon_h1", "gpt_oss", "gemma3_text", "glm4", "nemotron_h", "lfm2", "seer_mixed")
 """Of each kind of layer, state, rotation and output one."""
 
 _BASE: dict[str, Any] = {
@@ -75,8 +74,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "olmo3": {"layer_types": _MIXED},
     "olmo_hybrid": {"layer_types": _LINEAR},
     "seer_mixed": {
-        "mixers": [name for name, traits in MIXERS.items() if traits.trained],
-        "num_hidden_layers": 14,
+        "mixers": ["approximate", "static", "gated_deltanet", "attention", "rndemb", "hgrn2"],
+        "num_hidden_layers": 6,
         "conv": 3,
         "state_dim": 8,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from families import save_family
@@ -27,9 +28,15 @@ def seer_ray(*words: str) -> str:
     return result.stdout
 
 
-def test_from_a_dense_run_to_a_sparse_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OWN = {"mixers": ["gla", "static", "retnet", "attention"], "num_hidden_layers": 4}
+
+
+@pytest.mark.parametrize(("family", "sizes"), [("qwen3_next", {}), ("seer_mixed", OWN)])
+def test_from_a_dense_run_to_a_sparse_one(
+    family: str, sizes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Layers 1 and 3 attend. The others are linear: they have neither gates nor shares."""
-    usual = (f"model.name={save_family(tmp_path / 'model', 'qwen3_next')}", "tracking.enabled=false")
+    usual = (f"model.name={save_family(tmp_path / 'model', family, **sizes)}", "tracking.enabled=false")
     monkeypatch.chdir(tmp_path)
     seer_ray(*RUN, *usual, "selector=dense", "name=dense")
     train = "train={steps: 4, batch_tokens: 400, length: 400, dtype: float32, lr: 0.01}"

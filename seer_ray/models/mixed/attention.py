@@ -20,7 +20,7 @@ from torch.nn.functional import silu
 
 from seer_ray.kernels import pooling, taylor
 from seer_ray.kernels.rotary import rotate
-from seer_ray.models.mixed.flow import Config, Flow, RMSNorm, ShortConv, heads, in_slots
+from seer_ray.models.mixed.flow import Config, Flow, RMSNorm, ShortConv, heads, in_float32, in_slots
 from seer_ray.models.projection import project
 from seer_ray.models.recurrence import Held
 from seer_ray.models.step import Attention
@@ -108,6 +108,7 @@ class AttentionMixer(nn.Module):
         packed = torch.cat((scores, v), dim=-1)
         return flow.step.recur(self.layer, packed.flatten(1), self._pool).unflatten(-1, (-1, self.dim))
 
+    @in_float32
     def _approximate(self, x: Tensor, held: Held) -> Tensor:
         q, k, v = x.unflatten(-1, (-1, 3 * self.dim)).chunk(3, dim=-1)
         if x.shape[1] == 1 and (slots := in_slots(held)) is not None:
@@ -122,6 +123,7 @@ class AttentionMixer(nn.Module):
         held.put((None, state))
         return out.flatten(2)
 
+    @in_float32
     def _pool(self, x: Tensor, held: Held) -> Tensor:
         scores, v = x.unflatten(-1, (-1, 1 + self.dim)).split((1, self.dim), dim=-1)
         if x.shape[1] == 1 and (slots := in_slots(held)) is not None:

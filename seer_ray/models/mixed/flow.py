@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -80,6 +81,17 @@ class ShortConv(nn.Module):
         out, after = convolve(x, held.take()[0], weight)
         held.put((after, None))
         return out
+
+
+def in_float32(run: Callable[[Any, Tensor, Held], Tensor]) -> Callable[[Any, Tensor, Held], Tensor]:
+    """A method that goes on from states, whatever autocast says of products: states would lose digits."""
+
+    @wraps(run)
+    def wide(self: Any, x: Tensor, held: Held) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return run(self, x, held)
+
+    return wide
 
 
 def heads(x: Tensor, dim: int) -> Tensor:

@@ -26,7 +26,7 @@ from torch.nn.functional import logsigmoid, silu, softplus
 
 from seer_ray.kernels import decay, delta, vector
 from seer_ray.kernels.rotary import rotate
-from seer_ray.models.mixed.flow import Config, Flow, RMSNorm, ShortConv, heads, in_slots
+from seer_ray.models.mixed.flow import Config, Flow, RMSNorm, ShortConv, heads, in_float32, in_slots
 from seer_ray.models.mixed.sizes import GLA_RANK, value_dim, vector_width
 from seer_ray.models.projection import project
 from seer_ray.models.recurrence import Held
@@ -141,6 +141,7 @@ class OuterMixer(nn.Module):
             return -self.A_log.float().exp() * time
         return None
 
+    @in_float32
     def _run(self, x: Tensor, held: Held) -> Tensor:
         """``x [sequences, tokens, ...]``: q, k, v, log decays, strengths."""
         widths = [self.keys, self.keys, self.values]
@@ -204,6 +205,7 @@ class VectorMixer(nn.Module):
         """See ``AttentionMixer``."""
         return _conv_state(self, like), like.new_zeros(1, self.inner, dtype=torch.float32)
 
+    @in_float32
     def _run(self, x: Tensor, held: Held) -> Tensor:
         f, v = x.chunk(2, dim=-1)
         if x.shape[1] == 1 and (slots := in_slots(held)) is not None:
