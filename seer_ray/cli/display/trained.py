@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
@@ -39,7 +40,7 @@ class TrainedView(MeasureView["TrainedSummary"]):
         print_places(console, summary, [("results", summary.folder)])
 
 
-def _table(heads: list[str], lines: list[tuple[str, ...]], left: int = 1) -> Table:
+def _table(heads: Sequence[str], lines: Sequence[tuple[str, ...]], left: int = 1) -> Table:
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
     for place, head in enumerate(heads):
         table.add_column(head, justify="left" if place < left else "right")
