@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 
 from seer_ray.kernels.rotary import rotate
 from seer_ray.models.mixers import MIXERS, layer_mixers
-from seer_ray.models.recurrence import Nothing, Run, recur_apart
+from seer_ray.models.recurrence import Nothing, Run
 from seer_ray.models.rope import RopeTable
 from seer_ray.models.step import Attention
 
@@ -77,9 +78,18 @@ class PackedStep:
 
     def recur(self, layer: int, hidden: Tensor, run: Run) -> Tensor:
         """See ``models.step``."""
-        if not self.documents.uniform:
-            return recur_apart(hidden, self.documents.lengths, run)
-        return run(hidden.view(len(self.documents.lengths), -1, hidden.shape[-1]), Nothing()).flatten(0, 1)
+        lengths = self.documents.lengths
+        if self.documents.uniform:
+            return run(hidden.view(len(lengths), -1, hidden.shape[-1]), Nothing()).flatten(0, 1)
+        # Documents of about one length together: what stands behind a shorter one does not reach it.
+        parts = hidden.split(lengths)
+        out = list(parts)
+        for size in sorted({length.bit_length() for length in lengths}):
+            alike = [index for index, length in enumerate(lengths) if length.bit_length() == size]
+            made = run(pad_sequence([parts[index] for index in alike], batch_first=True), Nothing())
+            for row, index in enumerate(alike):
+                out[index] = made[row, : lengths[index]]
+        return torch.cat(out)
 
     def attend(self, layer: int, asked: Attention) -> Tensor:
         """See ``models.step``; models of this kind have no sinks."""

@@ -134,6 +134,15 @@ def test_a_folder_is_an_ordinary_one(conv: int, tmp_path: Path) -> None:
     assert said.kv_bytes_per_token == 4 * 4 * 2 * 2 * 16  # layers, bytes, K and V, heads, head_dim
 
 
+@pytest.mark.parametrize("conv", [0, 3])
+def test_documents_of_any_lengths_are_as_each_alone(conv: int) -> None:
+    model, lengths = make_mixed(*TRAINED, conv=conv).model, (7, 1, 13, 2, 20)
+    tokens = torch.randint(0, 256, (sum(lengths),), generator=torch.Generator().manual_seed(6))
+    together = model.model.hidden(tokens, model.model.packed(lengths))
+    alone = [model.model.hidden(part, model.model.packed((len(part),))) for part in tokens.split(lengths)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-3, rtol=1e-3)
+
+
 def test_padding_is_refused() -> None:
     model = make_mixed("gla", "attention").model
     with pytest.raises(ValueError, match=r"^attention_mask: this model takes no padding"):

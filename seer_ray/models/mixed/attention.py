@@ -113,12 +113,12 @@ class AttentionMixer(nn.Module):
         q, k, v = x.unflatten(-1, (-1, 3 * self.dim)).chunk(3, dim=-1)
         if x.shape[1] == 1 and (slots := in_slots(held)) is not None:
             return taylor.step(q[:, 0], k[:, 0], v[:, 0], *slots).flatten(1).unsqueeze(1)
-        if not held.keeps:
+        if not held.keeps and x.shape[1] <= taylor.feature_count(self.dim):  # less work than by states
             return taylor.parallel(q, k, v).flatten(2)
         state = held.take()[1]
         if state is None:
-            state = self.states(x)[1]
-        assert state is not None
+            shape = q.shape[2], taylor.feature_count(self.dim), self.dim + 1
+            state = x.new_zeros(len(x), *shape, dtype=torch.float32)
         out, state = taylor.chunked(q, k, v, state)
         held.put((None, state))
         return out.flatten(2)

@@ -8,7 +8,7 @@ token.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -158,8 +158,8 @@ class MixedForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     config_class = MixedConfig
     base_model_prefix = "model"
-    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
-    _no_split_modules: ClassVar = ["MixedLayer"]
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012, as the base has it
+    _no_split_modules = ["MixedLayer"]  # noqa: RUF012
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

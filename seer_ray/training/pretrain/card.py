@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from seer_ray.config.command import training_command
 from seer_ray.config.compose import to_yaml
 from seer_ray.config.overrides import show
 from seer_ray.config.training import PretrainConfig
+from seer_ray.models.mixed.config import MODEL_TYPE
+from seer_ray.models.mixers import layer_mixers
 from seer_ray.training import card
 
 PACKAGES = ("seer-ray", "torch", "transformers", "tokenizers")
@@ -25,7 +25,7 @@ MEASURES = {
 """Of the evaluation: in words, and how a value is written."""
 
 
-def write_card(folder: Path, config: PretrainConfig, report: dict[str, Any], module: nn.Module) -> None:
+def write_card(folder: Path, config: PretrainConfig, report: dict[str, Any], module: Any) -> None:
     """``README.md`` in the model's folder.
 
     Args:
@@ -43,6 +43,8 @@ def write_card(folder: Path, config: PretrainConfig, report: dict[str, Any], mod
         options=to_yaml(config).strip(),
         size=sum(parameter.numel() for parameter in module.parameters()),
         text=show(config.data.text),
+        layers=layer_mixers(module.config),
+        own=module.config.model_type == MODEL_TYPE,
         heads=[MEASURES[name][0] for name in names],
         rows=[
             (what, [MEASURES[name][1].format(row[name]) if name in row else "" for name in names])

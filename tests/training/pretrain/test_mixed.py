@@ -189,6 +189,9 @@ def test_a_model_of_recall_is_a_folder_that_decodes(tmp_path: Path) -> None:
     )
     found = fit(Pretraining(config, "cpu"), config.train, tmp_path).metrics
     assert 0 <= found["eval/4_pairs/token_accuracy"] <= 1 and "eval/4_pairs_skip/token_accuracy" in found
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "# A small model of associative recall" in card and "| 4 pairs skip |" in card
+    assert "Layers mix tokens by: attention, gated_deltanet. transformers knows" in card
     model = load_model(ModelConfig(name=str(tmp_path / "model")))
     prompt = model.tokenizer("k1 v2 k3 v4 k1")["input_ids"]
     assert prompt == [1, 10, 3, 12, 1] and len(recall_tokenizer(16, 32)) == 20
