@@ -83,7 +83,7 @@ class TaskPool:
     config: ClusterConfig
     watch: ClusterWatch
     note: Callable[[str], None] = lambda message: None
-    _slots: list[_Slot] = field(default_factory=list)
+    _slots: list[_Slot] = field(default_factory=list, init=False)
 
     def run(
         self,
@@ -110,7 +110,7 @@ class TaskPool:
         while waiting or calls:
             self.watch.check()
             tick()
-            while waiting and (slot := self._free(len(waiting))) is not None:
+            while waiting and (slot := self._free()) is not None:
                 slot.task = waiting.popleft()
                 calls[slot.actor.work.remote(tasks[slot.task])] = slot
             ended, _ = ray.wait(list(calls), timeout=POLL)
@@ -146,7 +146,7 @@ class TaskPool:
                     ray.kill(slot.actor, no_restart=True)
         self._slots = []
 
-    def _free(self, wanted: int) -> _Slot | None:
+    def _free(self) -> _Slot | None:
         """A worker without a task, made if there is room; None: all have one."""
         import ray
 
@@ -154,7 +154,7 @@ class TaskPool:
             if slot.task is None:
                 break
         else:
-            if len(self._slots) >= self.placement.workers or not wanted:
+            if len(self._slots) >= self.placement.workers:
                 return None
             slot = _Slot()
             self._slots.append(slot)

@@ -19,7 +19,6 @@ from seer_ray.cluster.connect import connected
 from seer_ray.cluster.nodes import first_nodes
 from seer_ray.cluster.placement import place_workers
 from seer_ray.cluster.tasks import Do, TaskPool
-from seer_ray.cluster.watch import ClusterWatch
 from seer_ray.config.compose import run_name
 from seer_ray.config.errors import ConfigError, Interrupted
 from seer_ray.config.options import ClusterConfig
@@ -107,7 +106,6 @@ class _Session(Generic[C, T, S]):
         self.asked = self.done = self.made = 0
         self._began, self._expected = time.monotonic(), 0
         self._stack = contextlib.ExitStack()
-        self._watch: ClusterWatch | None = None
         self._pool: TaskPool | None = None
         self._config, self._contents = frame.config, Contents()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from seer_ray.config.errors import ConfigError, did_you_mean
@@ -13,6 +14,7 @@ from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.identity import data_contents
 from seer_ray.fidelity.evaluate import check_names
 from seer_ray.fidelity.needles import TASKS
+from seer_ray.models.content import digest
 from seer_ray.models.gates import read_settings
 from seer_ray.models.identity import Contents, contents
 from seer_ray.models.load import load_config
@@ -223,7 +225,10 @@ def nll_of(rows: Sequence[Row]) -> float:
 
 def probe_contents(config: StudyProbeConfig) -> Contents:
     """What is behind the options; see ``models.identity``."""
-    return contents(config.model) | data_contents(config.data)
+    found = contents(config.model) | data_contents(config.data)
+    if (fixed := config.probe.fixed) is not None and Path(fixed).is_file():
+        found["probe.fixed"] = {Path(fixed).name: digest(Path(fixed))}
+    return found
 
 
 def dataset(config: StudyProbeConfig) -> Dataset:
