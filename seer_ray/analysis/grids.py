@@ -78,8 +78,8 @@ def claim_lines(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
 
 
 EXPLAINED = (
-    "Trained from scratch: all models of a seed saw the same data in the same order, with as many weights "
-    "(a layer within 1 %). Means over seeds with their 95 % interval (Student's). Skipped: perplexity once the "
+    "Trained from scratch: all models of a seed saw the same data in the same order, with as many weights (a "
+    "layer within 1 %). Means over seeds with their 95 % interval (Student's). Skipped: perplexity once the "
     "layers that are no anchors are left out, with nothing trained afterwards. Bytes: what a sequence keeps. "
     "Reads: tokens that a step reads, mean over layers."
 )

@@ -141,8 +141,8 @@ class GridConfig:
     seeds: int = option(2, "of each model: train.seed and the numbers after it", minimum=1)
     learn: dict[str, Any] = option(
         {},
-        "what is learned, by name, each by a model of its own, and the options of pretrain that differ for it: "
-        "{text: {}, recall: {data.text: null, data.generator: mqar}}; {}: one thing, as the options say",
+        "what is learned, by name, each by a model of its own, and the options of pretrain that differ for "
+        "it: {text: {}, recall: {data.text: null, data.generator: mqar}}; {}: one thing, as the options say",
         path=True,
     )
     lengths: list[int] = option(
