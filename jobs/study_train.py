@@ -64,9 +64,6 @@ def _summarise(
         ("claims", summary.claims),
     ):
         summary.files += write_table(frame.folder.store, name, rows)
-    if study.keep_models:
-        kept = f"{frame.folder.uri}/{trainer.MODELS}/{next(iter(found.ids.values()))[0]}/{trainer.MODEL}"
-        summary.next_commands.append(f"seer-ray run model.name={kept} selector=dense")
     named = {*outcomes.headline_names(found)}
     metrics = {
         f"{row['learn'] or 'learned'}/{row['name']}/{row['mixer']}/{row['layout']}": row["mean"]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+from typer.testing import CliRunner, Result
+
+from seer_ray.cli.app import app
 from seer_ray.config.errors import Interrupted
 from seer_ray.study import frame
 
@@ -36,3 +41,16 @@ class Here:
                 raise Interrupted("by the test")
             self.done.append(task.id)
             done(len(tasks) - 1 - number, self._do(task), 1.0)
+
+
+def typist(folder: Path, monkeypatch: pytest.MonkeyPatch, *first: str) -> Callable[..., Result]:
+    """Types commands in a folder, that begin with some words; ``here``: does their cells."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "170")
+
+    def typed(*words: str, here: Here | None = None) -> Result:
+        pool = here or Here()
+        monkeypatch.setattr(frame._Session, "_start", lambda session, most: pool.start(session, most))
+        return CliRunner().invoke(app, [*first, *words])
+
+    return typed

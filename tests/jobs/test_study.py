@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
-from cells_here import Here
+from cells_here import Here, typist
 from tiny import make_tiny, save_tiny
 from typer.testing import CliRunner, Result
 
@@ -24,7 +24,6 @@ from seer_ray.config.compose import compose, from_yaml
 from seer_ray.config.options import RunConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
-from seer_ray.study import frame
 
 LAYERS = 4
 QUICK = (
@@ -55,15 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def type_(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Types a command, in the folder of the model."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("COLUMNS", "170")
-
-    def typed(*words: str, here: Here | None = None) -> Result:
-        pool = here or Here()
-        monkeypatch.setattr(frame._Session, "_start", lambda session, most: pool.start(session, most))
-        return CliRunner().invoke(app, list(words))
-
-    return typed
+    return typist(place, monkeypatch)
 
 
 def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
