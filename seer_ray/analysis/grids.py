@@ -22,20 +22,25 @@ MEASURES = (
 """Pattern, head of the column, how a value is written, and whether its interval is."""
 LAST = ("memory", "reads")
 """Of which only the longest length is shown."""
+BRIEF = ("text/", "text_skip", r"(\d+)_", *LAST)
+"""How patterns begin of what a narrow table shows, of each the last."""
 
 
-def grid_table(rows: Sequence[Row], learn: str) -> tuple[list[str], list[tuple[str, ...]]]:
+def grid_table(
+    rows: Sequence[Row], learn: str, brief: bool = False
+) -> tuple[list[str], list[tuple[str, ...]]]:
     """Heads and lines of what models learned.
 
     Args:
         rows: of ``study.outcomes.model_table``.
         learn: what.
+        brief: only the columns of ``BRIEF``.
     """
     own = [row for row in rows if row["learn"] == learn]
     by: dict[tuple[str, str], dict[str, Row]] = {}
     for row in own:
         by.setdefault((row["mixer"], row["layout"]), {})[row["name"]] = row
-    columns = _columns({row["name"] for row in own})
+    columns = _columns({row["name"] for row in own}, brief)
     lines = []
     for (mixer, layout), found in by.items():
         cells = [_cell(found.get(name), form, ends) for name, _, form, ends in columns]
@@ -43,13 +48,15 @@ def grid_table(rows: Sequence[Row], learn: str) -> tuple[list[str], list[tuple[s
     return ["", *(head for _, head, _, _ in columns)], lines
 
 
-def _columns(names: set[str]) -> list[tuple[str, str, str, bool]]:
+def _columns(names: set[str], brief: bool) -> list[tuple[str, str, str, bool]]:
     found = []
     for pattern, head, form, ends in MEASURES:
         matches = [match for name in names if (match := re.fullmatch(pattern, name))]
         matches.sort(key=lambda match: int(match[1]) if match.groups() else 0)
-        if pattern.startswith(LAST):
+        if pattern.startswith(BRIEF if brief else LAST):
             matches = matches[-1:]
+        elif brief:
+            continue
         found += [(match[0], head.format(*match.groups()), form, ends) for match in matches]
     return found
 

@@ -25,7 +25,7 @@ class TrainedView(MeasureView["TrainedSummary"]):
     def conclude(self, console: Console, summary: TrainedSummary) -> None:
         console.print(Text(f"\n{summary.name}", "bold"), Text(count(summary.seeds, "seed"), "dim"))
         for learn in dict.fromkeys(row["learn"] for row in summary.models):
-            heads, lines = grid_table(summary.models, learn)
+            heads, lines = grid_table(summary.models, learn, brief=True)
             console.print(_table([learn, *heads[1:]], lines))
         console.print(Text(f"{EXPLAINED} {UNTIMED}", "dim"))
         if best := [row for row in summary.pareto if row["best"]]:
