@@ -13,6 +13,8 @@ from seer_ray.study.grid import ALL, Model, Trained
 RECALLED = re.compile(r"(\d+)_(?:pairs/token_accuracy|steps/answers)")
 """Measures of recall, by how much is asked for."""
 
+SHARE = re.compile(r"/(?:token_accuracy|solved|answers)$")
+
 
 def cell_table(found: Trained) -> list[Row]:
     """Every measure of every model and seed."""
@@ -32,7 +34,8 @@ def model_table(found: Trained) -> list[Row]:
         beside = found.cells[baseline_of(found, model)]
         for name in cells[0]:
             values = [one[name] for one in cells]
-            row = _about(model) | {"name": name, "seeds": len(values)} | _mean("mean", values)
+            row = _about(model) | {"name": name, "seeds": len(values)}
+            row |= _mean("mean", values, share=SHARE.search(name) is not None)
             if model.layout != ALL and all(name in one for one in beside):
                 less = [mine - other[name] for mine, other in zip(values, beside, strict=True)]
                 row |= _mean("than", less)
@@ -53,8 +56,8 @@ def pareto_table(found: Trained, lengths: Sequence[int]) -> list[Row]:
         measure = hardest(cells[0])
         if measure is None:
             continue
-        row = _about(model) | {"measure": measure, "length": max(lengths), "bytes": cells[0][size]}
-        row |= _mean("recall", [one[measure] for one in cells])
+        row = _about(model) | {"measure": measure, "length": max(lengths), "bytes": int(cells[0][size])}
+        row |= _mean("recall", [one[measure] for one in cells], share=True)
         for other, theirs in found.cells.items():
             if (other.mixer, other.layout) == (model.mixer, model.layout) and "text/loss" in theirs[0]:
                 row |= _mean("loss", [one["text/loss"] for one in theirs])
@@ -98,8 +101,12 @@ def _about(model: Model) -> Row:
     }
 
 
-def _mean(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    """A mean over seeds with the ends of its interval; None where one seed has none."""
+def _mean(name: str, values: Sequence[float], share: bool = False) -> dict[str, float | None]:
+    """A mean over seeds with the ends of its interval; None where one seed has none. ``share``: of a whole,
+    and the interval ends where a share does."""
     mean = mean_of((seed, value, 1.0) for seed, value in enumerate(values))
     assert mean is not None
-    return {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+    low, high = mean.low, mean.high
+    if share and low is not None and high is not None:
+        low, high = max(0.0, low), min(1.0, high)
+    return {name: mean.value, f"{name}_low": low, f"{name}_high": high}

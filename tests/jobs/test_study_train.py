@@ -156,3 +156,25 @@ def test_presets_are_sound(type_: Callable[..., Result], study: str) -> None:
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert said["cells"] >= 2 * 13 and len(said["about"]) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("words", "claims"),
+    [
+        (("study=linear-cpu", "study.mixers=[gated_deltanet,retnet]", "study.learn={recall: {}}"), {"G1"}),
+        (
+            ("study=relaxed-cpu", "study.mixers=[mlp,nonapproximate]", "study.learn={text: {}}"),
+            {"G2", "G3", "G4", "G5"},
+        ),
+    ],
+)
+def test_presets_learn_what_the_papers_say(
+    type_: Callable[..., Result], words: tuple[str, ...], claims: set[str]
+) -> None:
+    """One seed of the models that claims are about."""
+    result = type_(*words, "study.seeds=1", "study.decode=0", "tracking.enabled=false", "--json")
+    assert result.exit_code == 0, result.output
+    told = [claim for claim in json.loads(result.stdout)["claims"] if claim["holds"] is not None]
+    assert {claim["name"] for claim in told} == claims
+    assert all(claim["holds"] for claim in told), told

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seer_ray.analysis.grids import EXPLAINED, UNTIMED, claim_lines, grid_table, interval
+from seer_ray.analysis.grids import EXPLAINED, claim_lines, grid_table, interval
 from seer_ray.analysis.words import count
 from seer_ray.cli.display.follow import print_places
 from seer_ray.cli.display.measure import MeasureView
@@ -27,7 +27,7 @@ class TrainedView(MeasureView["TrainedSummary"]):
         for learn in dict.fromkeys(row["learn"] for row in summary.models):
             heads, lines = grid_table(summary.models, learn, brief=True)
             console.print(_table([learn, *heads[1:]], lines))
-        console.print(Text(f"{EXPLAINED} {UNTIMED}", "dim"))
+        console.print(Text(EXPLAINED, "dim"))
         if best := [row for row in summary.pareto if row["best"]]:
             ordered = sorted(best, key=lambda row: (row["learn"], row["bytes"]))
             lines = [
