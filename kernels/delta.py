@@ -115,7 +115,7 @@ def convolve(
     if before is None:
         before = x.new_zeros(len(x), channels, kernel)
     inputs = torch.cat((before[..., 1:].mT.to(x.dtype), x), dim=1)
-    # Some products are faster than torch's convolution.
+    # Sums in float32, as a step has them.
     made = inputs[:, : x.shape[1]].float() * weight[:, 0].float()
     for tap in range(1, kernel):
         made = made + inputs[:, tap : tap + x.shape[1]].float() * weight[:, tap].float()

@@ -125,10 +125,17 @@ class MixedBody(nn.Module):
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Compute ``maps`` for the whole context, once: weights are final."""
+        """Compute ``maps`` for the whole context, once: weights are final. By one thread, as the last bits of
+        a product may depend on their number, and chains are to be the same on every worker."""
         layers = [i for i, kind in enumerate(self.config.mixers) if kind in MAPPED]
-        if layers and self._maps is None:
+        if not layers or self._maps is not None:
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
             self._maps = self._made(layers, self.config.max_position_embeddings, ())
+        finally:
+            torch.set_num_threads(threads)
 
     def _made(
         self, layers: list[int], positions: int, skip: Collection[int]
