@@ -11,7 +11,7 @@ from seer_ray.config.compose import top_file
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
 from seer_ray.config.overrides import near_miss
-from seer_ray.config.study import StudyPlanConfig, StudyProbeConfig
+from seer_ray.config.study import StudyPlanConfig, StudyProbeConfig, StudyTrainConfig
 from seer_ray.config.training import (
     DistillConfig,
     GatesCalibrateConfig,
@@ -86,6 +86,7 @@ KINDS = (
     JobKind(GatesCalibrateConfig, "training.json", resumable=False),
     JobKind(GatesPromptsConfig, "training.json", resumable=False),
     JobKind(StudyProbeConfig, "training.json"),
+    JobKind(StudyTrainConfig, "training.json"),
     JobKind(StudyPlanConfig, "sweep.json"),
 )
 

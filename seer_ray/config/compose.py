@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-GROUPS = ("model", "task", "selector", "plan", "engine", "cluster", "sweep", "gates")
+GROUPS = ("model", "task", "selector", "plan", "engine", "cluster", "sweep", "gates", "study")
 """Of a job: those among them that are sections of its options."""
 OWN = {
     "model": "model.name",

@@ -14,6 +14,8 @@ C = TypeVar("C")
 
 NAMED = {"model": PACKAGED, "selector": (AUTO, UNIFORM, *PACKAGED)}
 """By section: what is no path, whatever files of these names are there."""
+ENTRIES = ("path", "data.text", "architecture.tokenizer")
+"""Keys that name files, of options that are mappings."""
 
 
 def path_options(config: Any) -> set[str]:
@@ -33,12 +35,14 @@ def with_absolute_paths(config: C) -> C:
 
 
 def absolute_value(option: str, value: Any) -> Any:
-    """What an option that names files says, with absolute paths: one, several, or ``{path: ...}``."""
+    """What an option that names files says, with absolute paths: one, several, ``{path: ...}``, or options of
+    other jobs by name."""
     if isinstance(value, (list, tuple)):
         return [absolute_value(option, item) for item in value]
     if isinstance(value, dict):
         return {
-            name: absolute_value(option, item) if name == "path" else item for name, item in value.items()
+            name: absolute_value(option, item) if name in ENTRIES or isinstance(item, dict) else item
+            for name, item in value.items()
         }
     if not isinstance(value, str) or value in NAMED.get(option.partition(".")[0], ()):
         return value

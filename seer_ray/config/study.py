@@ -7,7 +7,14 @@ from typing import Any
 
 from seer_ray.config.fields import option, section
 from seer_ray.config.options import ClusterConfig, JobConfig, SweepConfig
-from seer_ray.config.training import HeldOutConfig
+from seer_ray.config.training import (
+    ArchitectureConfig,
+    HeldOutConfig,
+    PretrainConfig,
+    PretrainEvalConfig,
+    ProblemsConfig,
+    TrainConfig,
+)
 
 RELAXATIONS = {
     "self": "each token sees itself alone; its value and output projections stay",
@@ -30,7 +37,6 @@ PLANNED = ("window", "gated")
 class StudyConfig(JobConfig):
     """What every study in cells has."""
 
-    seed: int = option(0, "of all that is drawn", minimum=0, maximum=2**63 - 1)
     cluster: ClusterConfig = section(ClusterConfig, operational=True)
 
 
@@ -90,6 +96,7 @@ class StudyProbeConfig(HeldOutConfig, StudyConfig):
 
     command = "study probe"
 
+    seed: int = option(0, "of all that is drawn", minimum=0, maximum=2**63 - 1)
     held_out: float = option(
         0.5, "share of the documents that choices are compared on, and not made on", minimum=0.0, maximum=0.9
     )
@@ -116,3 +123,61 @@ class StudyPlanConfig(SweepConfig):
     def about(self) -> list[str]:
         """What the run folder's name is made of."""
         return [self.task.name, self.model.short, "layers"]
+
+
+@dataclass
+class GridConfig:
+    """Which small models are trained: mixers, where they stand, seeds, and what each learns."""
+
+    mixers: list[str] = option(
+        ["mlp", "gated_deltanet"], "that take the place of attention in some layers, see plan.cheap"
+    )
+    layouts: list[str] = option(
+        ["uniform", "even"],
+        "which layers: uniform, all of them; the name of a set of plan.named, of which all but the anchors; "
+        "or so many for each anchor and where that stands: '3:1 first', '3:1 last', as plan.phase",
+    )
+    anchor: str = option("attention", "what the other layers do, and all of the model they are compared with")
+    seeds: int = option(2, "of each model: train.seed and the numbers after it", minimum=1)
+    learn: dict[str, Any] = option(
+        {},
+        "what is learned, by name, each by a model of its own, and the options of pretrain that differ for "
+        "it: {text: {}, recall: {data.text: null, data.generator: mqar}}; {}: one thing, as the options say",
+        path=True,
+    )
+    lengths: list[int] = option(
+        [1024, 8192, 65536],
+        "at which the memory of a sequence and the reads of a token are told",
+        unit="tokens",
+    )
+    decode: int = option(
+        32, "tokens that the engine decodes to time a step, one sequence alone; 0: none", minimum=0
+    )
+    keep_models: bool = option(
+        False, "keep the trained models, each a folder models/CELL/model that seer-ray run takes"
+    )
+
+
+@dataclass
+class StudyTrainConfig(StudyConfig):
+    """Small models trained from scratch, alike in all but how their layers mix tokens."""
+
+    command = "study train"
+
+    study: GridConfig = section(GridConfig)
+    architecture: ArchitectureConfig = section(ArchitectureConfig)
+    data: ProblemsConfig = section(ProblemsConfig)
+    train: TrainConfig = section(TrainConfig)
+    evaluation: PretrainEvalConfig = section(PretrainEvalConfig)
+
+    def about(self) -> list[str]:
+        """What the run folder's name is made of."""
+        size = self.architecture
+        return ["train", *self.study.mixers[:3], f"{size.layers}x{size.hidden_size}"]
+
+    @property
+    def pretrain(self) -> PretrainConfig:
+        """What every model has in common."""
+        return PretrainConfig(
+            architecture=self.architecture, data=self.data, train=self.train, evaluation=self.evaluation
+        )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seer_ray.config.errors import ConfigError, did_you_mean
 from seer_ray.config.training import SourceConfig
+from seer_ray.corpora.reference import REFERENCE, reference_rows
 from seer_ray.results.folder import RUN, RunFolder
 from seer_ray.results.store import open_store
 from seer_ray.results.sweep import INDEX, SweepFolder, point_uri
@@ -64,7 +65,8 @@ def read_documents(
 
     A run folder gives prompt and completion of each row, token for token if this model made them; a sweep
     folder those of all its points. A file or hub dataset gives the text of a text column, a chat by the
-    tokenizer's template, or a question and its answer as such a chat.
+    tokenizer's template, or a question and its answer as such a chat. ``python:reference`` is a text that
+    Python has with it.
 
     Args:
         source: where, and which columns.
@@ -78,6 +80,8 @@ def read_documents(
     found: Iterator[Document]
     if runs := runs_of(source.path):
         found = itertools.chain.from_iterable(_of_run(run, source, tokenizer, model, option) for run in runs)
+    elif source.path == REFERENCE:
+        found = _of_rows(reference_rows(option), source, tokenizer, option)
     else:
         rows = read_rows(source.path, source.subset, source.split, option)
         found = _of_rows(rows, source, tokenizer, option)

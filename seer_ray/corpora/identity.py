@@ -9,6 +9,7 @@ from typing import Any
 from seer_ray.config.options import ModelConfig
 from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.corpora.documents import parse_sources, runs_of
+from seer_ray.corpora.reference import REFERENCE, reference_digest
 from seer_ray.models.content import digest_of
 from seer_ray.models.identity import Content, Contents, contents
 from seer_ray.results.folder import RunFolder
@@ -46,6 +47,8 @@ def data_contents(data: Any, option: str = "data") -> Contents:
         if runs := runs_of(source.path):
             for run in runs:
                 found[f"{number}/{run.rstrip('/').rpartition('/')[2]}"] = _rows(run)
+        elif source.path == REFERENCE:
+            found[f"{number}/{REFERENCE}"] = reference_digest(option)
         elif is_path(source.path):
             for filesystem, path in find_files(source.path, option):
                 with filesystem.open_input_file(path) as file:

@@ -8,7 +8,7 @@ from typing import Any
 
 from seer_ray.analysis.words import count
 from seer_ray.config.errors import ConfigError, one_line
-from seer_ray.config.study import StudyProbeConfig
+from seer_ray.config.study import StudyProbeConfig, StudyTrainConfig
 from seer_ray.config.training import (
     DistillConfig,
     GatesCalibrateConfig,
@@ -24,6 +24,7 @@ from seer_ray.report.origin import origin
 from seer_ray.report.pages import render
 from seer_ray.report.plots import Plot
 from seer_ray.report.study import probe_content
+from seer_ray.report.trained import trained_content
 from seer_ray.report.training_plots import LAYER, draw_training
 from seer_ray.report.written import FILE, write_page
 from seer_ray.results.history import read_history
@@ -35,7 +36,7 @@ CONFIGS = {
     for kind in (
         *(PretrainConfig, DistillConfig),
         *(GatesEvalConfig, GatesSharesConfig, GatesCalibrateConfig, GatesPromptsConfig),
-        StudyProbeConfig,
+        *(StudyProbeConfig, StudyTrainConfig),
     )
 }
 EXPLAINED = (
@@ -282,4 +283,5 @@ MAKERS: dict[str, Callable[[JobFolder], Content]] = {
     GatesCalibrateConfig.command: _calibration,
     GatesPromptsConfig.command: _prompts,
     StudyProbeConfig.command: probe_content,
+    StudyTrainConfig.command: trained_content,
 }

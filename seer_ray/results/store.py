@@ -120,6 +120,11 @@ class Store:
             except FileNotFoundError:
                 continue
 
+    def delete_folder(self, folder: str = "") -> None:
+        """Remove a folder and all that is in it; one that is not there is passed by."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_dir(f"{self.root}/{folder}".rstrip("/"))
+
 
 class LocalStore(Store):
     """A folder on this machine: survives the process and the power."""

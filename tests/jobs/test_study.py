@@ -15,16 +15,15 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
+from cells_here import Here, typist
 from tiny import make_tiny, save_tiny
 from typer.testing import CliRunner, Result
 
 from seer_ray.cli.app import app
 from seer_ray.config.compose import compose, from_yaml
-from seer_ray.config.errors import Interrupted
 from seer_ray.config.options import RunConfig
 from seer_ray.models.gate_config import GateConfig
 from seer_ray.models.gates import init_gates, save_gates
-from seer_ray.study import frame
 
 LAYERS = 4
 QUICK = (
@@ -52,43 +51,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Here:
-    """In place of Ray: cells are done in this process, until somebody stops the job."""
-
-    def __init__(self, stop: int | None = None) -> None:
-        self.done, self.stop = [], stop  # type: ignore[var-annotated]
-
-    def start(self, session: Any, most: int) -> Here:
-        kind, config, contents = session.kind, session._config, session._contents
-        self._do = frame._build(kind, config, "runs", contents, "cpu")
-        return self
-
-    def run(
-        self,
-        tasks: list[Any],
-        labels: list[str],
-        done: Callable[..., None],
-        tick: Callable[[], None],
-    ) -> None:
-        for number, task in enumerate(reversed(tasks)):  # in any order
-            if len(self.done) == self.stop:
-                raise Interrupted("by the test")
-            self.done.append(task.id)
-            done(len(tasks) - 1 - number, self._do(task), 1.0)
-
-
 @pytest.fixture
 def type_(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Types a command, in the folder of the model."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("COLUMNS", "170")
-
-    def typed(*words: str, here: Here | None = None) -> Result:
-        pool = here or Here()
-        monkeypatch.setattr(frame._Session, "_start", lambda session, most: pool.start(session, most))
-        return CliRunner().invoke(app, list(words))
-
-    return typed
+    return typist(place, monkeypatch)
 
 
 def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:

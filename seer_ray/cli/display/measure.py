@@ -25,7 +25,7 @@ class MeasureView(View[MeasureLive, S]):
 
     def lines(self, live: MeasureLive) -> Iterable[str]:
         if live.total:
-            yield f"{live.unit} {live.done + 1}/{live.total} · {live.phase}"
+            yield f"{live.unit} {min(live.done + 1, live.total)}/{live.total} · {live.phase}"
         elif live.phase:
             yield live.phase
 

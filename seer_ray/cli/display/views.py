@@ -12,6 +12,7 @@ from seer_ray.cli.display.probe import ProbeView
 from seer_ray.cli.display.prompts import PromptsView
 from seer_ray.cli.display.run import RunView
 from seer_ray.cli.display.sweep import SweepView
+from seer_ray.cli.display.trained import TrainedView
 from seer_ray.cli.display.training import TrainView
 
 VIEWS: dict[str, type[View[Any, Any]]] = {
@@ -24,6 +25,7 @@ VIEWS: dict[str, type[View[Any, Any]]] = {
     "gates calibrate": CalibrateView,
     "gates prompts": PromptsView,
     "study probe": ProbeView,
+    "study train": TrainedView,
     "study plan": SweepView,
 }
 """By command; other jobs are looked at as what measures."""

@@ -49,13 +49,18 @@ class Texts:
         return as_batch([pack.tokens[part] for pack in packs for part in pack.documents()])
 
     def held_out(self) -> Iterator[tuple[str, Batch]]:
-        """Document by document."""
-        room = EVAL_TOKENS
+        """Documents packed as batches are."""
+        room, packed = EVAL_TOKENS, list[Tensor]()
         for tokens in self.kept:
             if room < len(tokens):
-                return
+                break
             room -= len(tokens)
-            yield "text", as_batch([tokens])
+            if sum(map(len, packed)) + len(tokens) > self.tokens:
+                yield "text", as_batch(packed)
+                packed = []
+            packed.append(tokens)
+        if packed:
+            yield "text", as_batch(packed)
 
 
 def as_batch(documents: list[Tensor]) -> Batch:
