@@ -87,7 +87,7 @@ def test_the_command_line_to_its_summary(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     usual = (
         "run",
-        "cluster={workers: 1, num_cpus: 1}",
+        "cluster={workers: 1, num_cpus: 0.5}",
         "task.limit=3",
         "task.generator.steps=8",
         "samples=1",
