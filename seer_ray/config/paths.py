@@ -12,8 +12,8 @@ from seer_ray.config.selecting import PACKAGED
 
 C = TypeVar("C")
 
-ENTRIES = ("path", "data.text", "architecture.tokenizer")
-"""Keys that name files, of options that are mappings."""
+ENTRIES = (".path", ".data.text", ".architecture.tokenizer")
+"""How keys end that name files, of options that are mappings."""
 
 
 def path_options(config: Any) -> set[str]:
@@ -39,7 +39,9 @@ def absolute_value(option: str, value: Any) -> Any:
         return [absolute_value(option, item) for item in value]
     if isinstance(value, dict):
         return {
-            name: absolute_value(option, item) if name in ENTRIES or isinstance(item, dict) else item
+            name: absolute_value(option, item)
+            if f".{name}".endswith(ENTRIES) or isinstance(item, dict)
+            else item
             for name, item in value.items()
         }
     if not isinstance(value, str) or (option.startswith("model.") and value in PACKAGED):
