@@ -102,9 +102,12 @@ class Pretraining:
         return self._evaluated(self.data.held_out())
 
     def finish(self) -> dict[str, float]:
-        """What is measured once, at the end, in float32: ``NAME_context_N`` is of documents cut into pieces of N tokens,
-        none of which sees another, over the same targets; ``NAME_skip`` of the model with its relaxed layers
-        left out, where it has others beside them, and not trained further."""
+        """What is measured once, at the end, in float32.
+
+        ``NAME_context_N`` is of documents cut into pieces of N tokens, none of which sees another, over the
+        same targets; ``NAME_skip`` of the model with its relaxed layers left out, where it has others beside
+        them, and not trained further.
+        """
         figures: dict[str, float] = {}
         for size in self.config.evaluation.contexts:
             cut = ((f"{name}_context_{size}", in_pieces(batch, size)) for name, batch in self.data.held_out())
