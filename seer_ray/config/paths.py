@@ -14,8 +14,8 @@ C = TypeVar("C")
 
 NAMED = {"model": PACKAGED, "selector": (AUTO, UNIFORM, *PACKAGED)}
 """By section: what is no path, whatever files of these names are there."""
-ENTRIES = ("path", "data.text", "architecture.tokenizer")
-"""Keys that name files, of options that are mappings."""
+ENTRIES = (".path", ".data.text", ".architecture.tokenizer")
+"""How keys end that name files, of options that are mappings."""
 
 
 def path_options(config: Any) -> set[str]:
@@ -41,7 +41,9 @@ def absolute_value(option: str, value: Any) -> Any:
         return [absolute_value(option, item) for item in value]
     if isinstance(value, dict):
         return {
-            name: absolute_value(option, item) if name in ENTRIES or isinstance(item, dict) else item
+            name: absolute_value(option, item)
+            if f".{name}".endswith(ENTRIES) or isinstance(item, dict)
+            else item
             for name, item in value.items()
         }
     if not isinstance(value, str) or value in NAMED.get(option.partition(".")[0], ()):

@@ -25,6 +25,11 @@ VALUES: dict[str, tuple[str, Any, Any]] = {
         ["here", {"path": "here", "weight": 2.0}],
         ["{}/here", {"path": "{}/here", "weight": 2.0}],
     ),
+    "of another job": (
+        "study.learn",
+        {"a": {"data.text": "here", "data.generator": "here"}, "b.data.text": "here"},
+        {"a": {"data.text": "{}/here", "data.generator": "here"}, "b.data.text": "{}/here"},
+    ),
     "none": ("model.gates", None, None),
 }
 
@@ -39,7 +44,7 @@ def test_what_is_here_gets_its_whole_path(what: str, tmp_path: Path, monkeypatch
         if isinstance(value, list):
             return [whole(item) for item in value]
         if isinstance(value, dict):
-            return value | {"path": whole(value["path"])}
+            return {name: whole(item) for name, item in value.items()}
         return value.replace("{}", str(tmp_path)) if isinstance(value, str) else value
 
     option, value, expected = VALUES[what]

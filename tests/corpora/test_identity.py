@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.training import DistillConfig, PretrainConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig, SourceConfig
+from seer_ray.corpora.documents import read_documents
 from seer_ray.corpora.identity import data_contents, training_contents
+from seer_ray.corpora.reference import REFERENCE
 from seer_ray.models.identity import differences
+from seer_ray.training.pretrain.tokenizer import make_tokenizer
 
 RUN = Path(__file__).parents[1] / "fixtures" / "old_folders" / "job"
 
@@ -25,6 +29,22 @@ def test_files_by_what_they_hold(tmp_path: Path) -> None:
     assert [wrong.split()[1] for wrong in differences(now, before)] == ["0/b.jsonl"]
     with pytest.raises(ConfigError, match=r"^data=.*c.jsonl: no such file"):
         data_contents(str(tmp_path / "c.jsonl"))
+
+
+def test_the_text_that_python_has_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents by topic; another text is another content; a Python without it is told of."""
+    from pydoc_data import topics
+
+    source = SourceConfig(REFERENCE)
+    documents = list(read_documents(source, make_tokenizer(128), ""))
+    assert len({document.id for document in documents}) == len(documents) > 50
+    before = data_contents(REFERENCE, "data.text")
+    assert before == data_contents(REFERENCE, "data.text")
+    monkeypatch.setattr(topics, "topics", {"one": "text"})
+    assert differences(data_contents(REFERENCE, "data.text"), before)
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(ConfigError, match=r"^data.text=python:reference: this Python came without"):
+        data_contents(REFERENCE, "data.text")
 
 
 def test_a_run_by_its_rows(tmp_path: Path) -> None:
