@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from seer_ray.config.training import GatesCalibrateConfig
+from seer_ray.config.measuring import GatesCalibrateConfig
 from seer_ray.driver.measure import MeasurePlan, MeasureSummary, Measuring, measured, plan_of
 from seer_ray.fidelity.temperature import AFTER, Calibration, calibrate, check_calibration
 from seer_ray.models.gates import temper_gates

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from seer_ray.config.training import GatesEvalConfig
+from seer_ray.config.measuring import GatesEvalConfig
 from seer_ray.driver.measure import (
     MeasurePlan,
     MeasureSummary,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seer_ray.config.training import GatesPromptsConfig
+from seer_ray.config.measuring import GatesPromptsConfig
 from seer_ray.driver.measure import (
     MeasurePlan,
     MeasureSummary,

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from seer_ray.config.training import GatesSharesConfig
+from seer_ray.config.measuring import GatesSharesConfig
 from seer_ray.driver.measure import (
     MeasurePlan,
     MeasureSummary,

@@ -9,17 +9,16 @@ from typing import Any
 
 from seer_ray.config.compose import top_file
 from seer_ray.config.errors import ConfigError, did_you_mean
-from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
-from seer_ray.config.overrides import near_miss
-from seer_ray.config.study import StudyPlanConfig, StudyProbeConfig, StudyTrainConfig
-from seer_ray.config.training import (
-    DistillConfig,
+from seer_ray.config.measuring import (
     GatesCalibrateConfig,
     GatesEvalConfig,
     GatesPromptsConfig,
     GatesSharesConfig,
-    PretrainConfig,
 )
+from seer_ray.config.options import JobConfig, RunConfig, SweepConfig
+from seer_ray.config.overrides import near_miss
+from seer_ray.config.study import StudyPlanConfig, StudyProbeConfig, StudyTrainConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 
 GATED = {
     GatesSharesConfig: "model.gates",

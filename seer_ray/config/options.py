@@ -1,5 +1,5 @@
 """Every option of a run or a sweep, once: type, default, unit, meaning and bounds (``config.checks`` holds to
-them); ``config.training`` has those of other jobs.
+them); ``config.training`` has those of training, ``config.measuring`` those of jobs that measure.
 
 Plain dataclasses (no OmegaConf here), so that the engine can be used where neither Hydra nor Ray is
 installed. ``seer_ray.config.compose`` turns command lines and YAML files into these.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from seer_ray.config.fields import option, section
+from seer_ray.config.measuring import HeldOutConfig
 from seer_ray.config.options import ClusterConfig, JobConfig, SweepConfig
 from seer_ray.config.training import (
     ArchitectureConfig,
-    HeldOutConfig,
     PretrainConfig,
     PretrainEvalConfig,
     ProblemsConfig,

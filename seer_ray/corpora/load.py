@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.training import DistillConfig, HeldOutConfig
+from seer_ray.config.measuring import HeldOutConfig
+from seer_ray.config.training import DistillConfig
 from seer_ray.corpora.documents import Document, parse_sources, read_documents
 from seer_ray.corpora.split import Corpus, join, split_documents
 from seer_ray.models.load import LoadedModel

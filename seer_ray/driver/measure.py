@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from seer_ray.config.compose import run_name
-from seer_ray.config.training import HeldOutConfig
+from seer_ray.config.measuring import HeldOutConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.driver import told
 from seer_ray.driver.frame import Frame, framed

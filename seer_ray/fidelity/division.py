@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.measuring import GatesSharesConfig
 from seer_ray.config.selectors import SELECTORS
-from seer_ray.config.training import GatesSharesConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
 from seer_ray.fidelity.allotment import allot, total

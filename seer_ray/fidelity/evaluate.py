@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from seer_ray.config.errors import ConfigError, did_you_mean
+from seer_ray.config.measuring import GatesEvalConfig, HeldOutConfig
 from seer_ray.config.selecting import SelectorConfig
-from seer_ray.config.training import GatesEvalConfig, HeldOutConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
 from seer_ray.fidelity.figures import Figures

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.measuring import GatesPromptsConfig
 from seer_ray.config.selecting import ModelConfig, PrefillConfig, SelectorConfig
-from seer_ray.config.training import GatesPromptsConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
 from seer_ray.fidelity.evaluate import (

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from seer_ray.config.errors import ConfigError
-from seer_ray.config.training import GatesCalibrateConfig
+from seer_ray.config.measuring import GatesCalibrateConfig
 from seer_ray.corpora.documents import Document, parse_sources
 from seer_ray.corpora.load import longest_documents
 from seer_ray.fidelity.calibration import LEVELS, Ranked, TemperatureFit

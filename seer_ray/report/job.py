@@ -8,15 +8,14 @@ from typing import Any
 
 from seer_ray.analysis.words import count
 from seer_ray.config.errors import ConfigError, one_line
-from seer_ray.config.study import StudyProbeConfig, StudyTrainConfig
-from seer_ray.config.training import (
-    DistillConfig,
+from seer_ray.config.measuring import (
     GatesCalibrateConfig,
     GatesEvalConfig,
     GatesPromptsConfig,
     GatesSharesConfig,
-    PretrainConfig,
 )
+from seer_ray.config.study import StudyProbeConfig, StudyTrainConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.report.content import Content, Table, figures_of, share
 from seer_ray.report.gate_plots import draw_calibration, draw_gates, draw_shares
 from seer_ray.report.headline import FIGURES

@@ -9,8 +9,9 @@ import pytest
 from seer_ray.cluster import submit
 from seer_ray.config.compose import compose, run_name, to_yaml
 from seer_ray.config.errors import JobError
+from seer_ray.config.measuring import GatesEvalConfig, GatesSharesConfig
 from seer_ray.config.options import JobConfig, RunConfig
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig, PretrainConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.sweeps.points import points_of
 
 from .conftest import make_run, one_error

@@ -14,8 +14,9 @@ import pytest
 
 from seer_ray.cli import watch
 from seer_ray.config.compose import compose, to_yaml
+from seer_ray.config.measuring import GatesEvalConfig
 from seer_ray.config.options import TrackingConfig
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, PretrainConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.results.history import History
 from seer_ray.results.job import JobFolder
 from seer_ray.results.store import open_store

@@ -24,8 +24,9 @@ from seer_ray.cluster import submit
 from seer_ray.cluster.connect import STAY_HERE
 from seer_ray.cluster.submit import _find, follow_job, made_absolute, stage_modules, stage_package
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.measuring import GatesEvalConfig
 from seer_ray.config.options import RunConfig
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, PretrainConfig
+from seer_ray.config.training import DistillConfig, PretrainConfig
 from seer_ray.results.folder import RunFolder
 from seer_ray.sweeps.points import expand, points_of
 

@@ -22,6 +22,7 @@ from seer_ray.config.compose import (
 )
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.identity import Identity
+from seer_ray.config.measuring import GatesEvalConfig, GatesSharesConfig
 from seer_ray.config.options import (
     ColumnsConfig,
     ModelConfig,
@@ -31,7 +32,7 @@ from seer_ray.config.options import (
     TaskConfig,
     options,
 )
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig
+from seer_ray.config.training import DistillConfig
 from seer_ray.jobs.kinds import KINDS
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from seer_ray.config.measuring import GatesEvalConfig
 from seer_ray.config.options import ResultsConfig, TrackingConfig
-from seer_ray.config.training import GatesEvalConfig
 from seer_ray.driver.measure import MeasureSummary, conclude, measuring
 from seer_ray.status.live import MeasureLive
 from seer_ray.status.read import read_status

@@ -13,8 +13,9 @@ from analysis.made_runs import keep_inputs, make_config, make_run
 
 from seer_ray.analysis.comparison import compare
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.measuring import GatesEvalConfig, GatesSharesConfig
 from seer_ray.config.options import ResultsConfig, RunConfig
-from seer_ray.config.training import DistillConfig, GatesEvalConfig, GatesSharesConfig
+from seer_ray.config.training import DistillConfig
 from seer_ray.report.headline import headline
 from seer_ray.report.html import make_report
 from seer_ray.report.inputs import inputs_of

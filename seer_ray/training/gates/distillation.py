@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from seer_ray.config.errors import ConfigError
+from seer_ray.config.measuring import MEANS, PRICE_LENGTH
 from seer_ray.config.options import ModelConfig
-from seer_ray.config.training import MEANS, PRICE_LENGTH, DistillConfig
+from seer_ray.config.training import DistillConfig
 from seer_ray.corpora.documents import parse_sources
 from seer_ray.corpora.load import load_corpora, longest
 from seer_ray.corpora.mixture import Mixture
