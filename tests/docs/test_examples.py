@@ -189,6 +189,6 @@ def test_a_metric() -> None:
 
 
 def test_the_options_of_a_job() -> None:
-    names = run(code(EXTENDING, "# seer_ray/config/training.py"), module("seer_ray.config.training"))
+    names = run(code(EXTENDING, "# seer_ray/config/measuring.py"), module("seer_ray.config.measuring"))
     made = names["LossConfig"]
     assert made().about() == ["loss", "reasoner"] and made.command == "loss"
