@@ -52,9 +52,16 @@ class Ahead {
   int64_t bytes_, each_;
 };
 
+inline Words factors(const uint32_t* from) { return words(from); }
+
+template <typename T>
+inline Words factors(const T* from) {
+  return reinterpret_cast<Words>(floats(from));
+}
+
 // out [ROWS][COUNT vectors] = a [ROWS, count] times those vectors of `count` rows of b from `at` on; adds: to what is there.
-template <typename F, int ROWS, int COUNT>
-[[gnu::always_inline]] inline void product_tile(const uint32_t* a, int64_t a_apart, const uint32_t* const* b, int64_t at,
+template <typename F, typename B, int ROWS, int COUNT>
+[[gnu::always_inline]] inline void product_tile(const uint32_t* a, int64_t a_apart, const B* const* b, int64_t at,
                                                 int64_t count, bool adds, float* out, int64_t apart, Ahead* ahead) {
   Floats sum[ROWS][COUNT];
   each<ROWS>([&](auto r) __attribute__((always_inline)) {
@@ -70,7 +77,7 @@ template <typename F, int ROWS, int COUNT>
       keep(one[r]);
     });
     each<COUNT>([&](auto c) __attribute__((always_inline)) {
-      Words column = words(b[k] + at + c * kLanes);
+      Words column = factors(b[k] + at + c * kLanes);
       keep(column);
       each<ROWS>([&](auto r) __attribute__((always_inline)) {
         multiply_add(sum[r][c], one[r], column, F());
@@ -83,14 +90,14 @@ template <typename F, int ROWS, int COUNT>
   });
 }
 
-// The same of `rows` and `columns`, which are whole vectors.
-template <typename F>
-void product(const uint32_t* a, int64_t a_apart, const uint32_t* const* b, int64_t count, bool adds, float* out,
+// The same of `rows` and `columns`, which are whole vectors. B: factors, or numbers that are widened to them.
+template <typename F, typename B>
+void product(const uint32_t* a, int64_t a_apart, const B* const* b, int64_t count, bool adds, float* out,
              int64_t apart, int64_t rows, int64_t columns, Ahead ahead) {
   by_tiles<kTileRows>(rows, [&](int64_t row, auto number) {
     by_tiles<kColumns>(columns / kLanes, [&](int64_t vector, auto vectors) {
       const int64_t at = vector * kLanes;
-      product_tile<F, number, vectors>(a + row * a_apart, a_apart, b, at, count, adds, out + row * apart + at, apart,
+      product_tile<F, B, number, vectors>(a + row * a_apart, a_apart, b, at, count, adds, out + row * apart + at, apart,
                                        row || vector ? nullptr : &ahead);
     });
   });

@@ -135,6 +135,16 @@ class Rows {
         const int64_t from = std::max<int64_t>(0, seen.first(row) - at), to = std::min(count, seen.last(row) - at);
         soften(row, from, to, *now, at > begin);
       }
+      if constexpr (kPer<T> == 1 && !std::is_same_v<T, float>) {
+        // Few enough rows to read each value once: widened on the way.
+        if (seen.rows <= kTileRows && columns_ == dim_ && seen.first(0) <= at) {
+          const T* values[kChunk<T>];
+          for (int64_t t = 0; t < count; ++t) values[t] = reinterpret_cast<const T*>(now->values[t]);
+          product<float>(reinterpret_cast<uint32_t*>(weights_), kChunk<T>, values, count, at > begin, out_, columns_,
+                         seen.rows, columns_, Ahead(next->values, next->count, bytes, count));
+          continue;
+        }
+      }
       const uint32_t* value_rows[kChunk<T>];
       put_values<T>(now->values, std::max<int64_t>(0, seen.first(0) - at), count, dim_, values_, value_rows,
                     Ahead(next->values, half, bytes, steps));
