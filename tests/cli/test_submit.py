@@ -93,7 +93,7 @@ def test_a_sweep(invoke, sent, tmp_path):
         (("distill", "data=texts.jsonl", "train.steps=8"), DistillConfig, ("train", "steps", 8)),
         (("run", "engine.max_batch=9"), RunConfig, ("engine", "max_batch", 9)),
         (("gates eval", "runs/a/gates", "data=t.jsonl"), GatesEvalConfig, ("", "sets", ["runs/a/gates"])),
-        (("gates shares", "gates", "data=t.jsonl", "budget=512"), GatesSharesConfig, ("", "budget", 512)),
+        (("gates shares", "gates", "data=t.jsonl", "length=512"), GatesSharesConfig, ("", "length", 512)),
     ],
 )
 def test_other_jobs(invoke, sent, words, kind, option):
@@ -107,7 +107,7 @@ def test_other_jobs(invoke, sent, words, kind, option):
 def test_no_such_job(invoke, sent):
     assert one_error(invoke("submit", "sweeep", "selector=quest")) == (
         "sweeep: no such job; must be one of run, sweep, pretrain, distill, gates eval, gates shares, "
-        "gates calibrate, gates prompts (did you mean 'sweep'?)"
+        "gates calibrate, gates prompts, study probe, study train, study plan (did you mean 'sweep'?)"
     )
     assert sent == []
 
