@@ -16,6 +16,7 @@ from seer_ray.cluster.engine_thread import DecodeOptions
 from seer_ray.cluster.run_queue import RunQueue
 from seer_ray.config.errors import JobError, NotWritten
 from seer_ray.config.options import RunConfig
+from seer_ray.config.paths import with_absolute_paths
 from seer_ray.driver import sequential, told
 from seer_ray.driver.again import graded_by, retry_errors
 from seer_ray.driver.dataset import describe, refuse_other_data, refuse_unknown_requests
@@ -206,14 +207,13 @@ class Session:
         rounds = rounds_of(self.problems, config.samples, size, done, log.chains, request, renderer.expect)
         renderer.plan(sum(map(len, rounds)) // config.samples)
         marks = config.task.thinking_marks
+        sent = with_absolute_paths(config)  # workers stand elsewhere
         self.queue = RunQueue(
             self.name,
             rounds,
             config.cluster.max_attempts,
             log.chains,
-            DecodeOptions(
-                config.engine, config.selector, config.plan, None if marks is None else tuple(marks)
-            ),
+            DecodeOptions(sent.engine, sent.selector, sent.plan, None if marks is None else tuple(marks)),
             config.cluster.max_deaths,
             worked=bool(done),
         )

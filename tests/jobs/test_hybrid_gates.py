@@ -35,7 +35,7 @@ OWN = {"mixers": ["gla", "static", "retnet", "attention"], "num_hidden_layers": 
 def test_from_a_dense_run_to_a_sparse_one(
     family: str, sizes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Layers 1 and 3 attend. The others are linear: they have neither gates nor shares."""
+    """Layers 1 and 3 attend. The others are linear: they have neither gates nor a part of the budget."""
     usual = (f"model.name={save_family(tmp_path / 'model', family, **sizes)}", "tracking.enabled=false")
     monkeypatch.chdir(tmp_path)
     seer_ray(*RUN, *usual, "selector=dense", "name=dense")
@@ -54,12 +54,12 @@ def test_from_a_dense_run_to_a_sparse_one(
     )
     assert {row["layer"] for row in found["layers"]} == {1, 3}
     found = json.loads(
-        seer_ray("gates", "shares", "runs/own/gates", *usual, *text, "budget=48", "name=shares")
+        seer_ray("gates", "shares", "runs/own/gates", *usual, *text, "budgets=[48]", "name=shares")
     )
     assert [row["layer"] for row in found["layers"]] == [1, 3]
 
-    files = ("--config", "runs/shares/shares.yaml", f"model.gates={gates}", "selector=seer")
-    seer_ray(*RUN, *usual, *files, "selector.budget=48", "name=sparse")
+    shared = ("selector.allocation=runs/shares", f"model.gates={gates}", "selector=seer")
+    seer_ray(*RUN, *usual, *shared, "selector.budget=48", "name=sparse")
     rows = RunFolder.view("runs/sparse").read().to_pylist()
     assert len(rows) == 4 and all(row["error"] is None for row in rows)
     assert all(0 < row["attended_kv"] < row["available_kv"] for row in rows)

@@ -62,6 +62,15 @@ def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: parquet.read_table(folder / f"{name}.parquet").to_pylist() for name in names}
 
 
+@pytest.fixture(scope="module")
+def whole(place: Path) -> tuple[Here, dict[str, list[dict[str, Any]]]]:
+    """A probe that nobody disturbed: what did its cells, and its tables."""
+    here = Here()
+    with pytest.MonkeyPatch.context() as patch:
+        assert typist(place, patch)("study", "probe", *QUICK, "name=whole", here=here).exit_code == 0
+    return here, tables(place / "runs" / "whole")
+
+
 def assert_alike(found: Any, wanted: Any) -> None:
     """The same up to rounding: workers have their own number of threads."""
     if isinstance(wanted, (dict, list)):
@@ -114,9 +123,9 @@ def test_a_probe(place: Path, type_: Callable[..., Result]) -> None:
     assert made.plan.ranking[0] == said["greedy"][0]["layer"]
 
 
-def test_killed_and_run_again_it_comes_to_the_same(place: Path, type_: Callable[..., Result]) -> None:
-    whole = Here()
-    assert type_("study", "probe", *QUICK, "name=whole", here=whole).exit_code == 0
+def test_killed_and_run_again_it_comes_to_the_same(
+    place: Path, type_: Callable[..., Result], whole: Any
+) -> None:
     first, second, third = Here(stop=7), Here(), Here()
     stopped = type_("study", "probe", *QUICK, "name=twice", here=first)
     assert stopped.exit_code == 130 and "seer-ray resume twice" in stopped.stderr
@@ -126,14 +135,14 @@ def test_killed_and_run_again_it_comes_to_the_same(place: Path, type_: Callable[
     assert refused.exit_code == 2
     assert re.search("made with other settings: length: 64 here, 96 in the folder", refused.stderr)
     assert type_("resume", "twice", here=second).exit_code == 0
-    assert sorted(first.done + second.done) == sorted(whole.done)
-    assert tables(place / "runs" / "twice") == tables(place / "runs" / "whole")
+    assert sorted(first.done + second.done) == sorted(whole[0].done)
+    assert tables(place / "runs" / "twice") == whole[1]
     again = type_("study", "probe", *QUICK, "name=twice", "--json", here=third)
     assert again.exit_code == 0 and not third.done
-    assert json.loads(again.stdout)["profile"] == tables(place / "runs" / "whole")["profile"]
+    assert json.loads(again.stdout)["profile"] == whole[1]["profile"]
 
 
-def test_a_torn_cell_is_told(place: Path, type_: Callable[..., Result]) -> None:
+def test_a_torn_cell_is_told(place: Path, type_: Callable[..., Result], whole: Any) -> None:
     words = ("study", "probe", *QUICK, "name=torn")
     assert type_(*words, here=Here(stop=9)).exit_code == 130
     cell = min((place / "runs" / "torn" / "cells").glob("*.parquet"))
@@ -143,7 +152,7 @@ def test_a_torn_cell_is_told(place: Path, type_: Callable[..., Result]) -> None:
     assert result.exit_code == 2 and re.search(r"cells/.*: torn .*delete it", result.stderr)
     cell.unlink()
     assert type_(*words).exit_code == 0
-    assert tables(place / "runs" / "torn") == tables(place / "runs" / "whole")
+    assert tables(place / "runs" / "torn") == whole[1]
 
 
 def test_retrieval_tasks_stand_beside_the_text(place: Path, type_: Callable[..., Result]) -> None:
@@ -230,17 +239,17 @@ def test_plans_read_alike(type_: Callable[..., Result]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_cells_in_workers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_in_workers(place: Path, monkeypatch: pytest.MonkeyPatch, whole: Any) -> None:
     """Two of them come to what one process came to."""
     monkeypatch.chdir(place)
     words = (*QUICK, "cluster.workers=2", "cluster.num_cpus=0.5")
     result = CliRunner().invoke(app, ["study", "probe", *words, "name=ray"])
     assert result.exit_code == 0, result.output
-    assert_alike(tables(place / "runs" / "ray"), tables(place / "runs" / "whole"))
+    assert_alike(tables(place / "runs" / "ray"), whole[1])
 
 
 @pytest.mark.long
-def test_killed_with_its_workers(place: Path) -> None:
+def test_killed_with_its_workers(place: Path, whole: Any) -> None:
     """The driver, by SIGKILL, in the middle of its cells; what is left of its Ray ends by itself."""
     words = (*QUICK, "name=killed", "cluster.workers=1", "cluster.num_cpus=1", "results.report=false")
     command = [sys.executable, "-m", "seer_ray.cli.app", "study", "probe", *words]
@@ -252,4 +261,4 @@ def test_killed_with_its_workers(place: Path) -> None:
         process.kill()
         process.wait()
     subprocess.run(command, cwd=place, check=True)
-    assert_alike(tables(place / "runs" / "killed"), tables(place / "runs" / "whole"))
+    assert_alike(tables(place / "runs" / "killed"), whole[1])
