@@ -17,10 +17,18 @@ from seer_ray.analysis.clustered import ratio
 from seer_ray.config.errors import ConfigError
 from seer_ray.config.options import GeneratorConfig
 from seer_ray.fidelity.passes import Pages
-from seer_ray.fidelity.prompt_passes import Gate, PromptPass, chosen, contenders_of
+from seer_ray.fidelity.prompt_passes import (
+    ALLOCATED,
+    Gate,
+    PromptPass,
+    chosen,
+    contenders_of,
+    shared_amounts,
+)
 from seer_ray.fidelity.quality import ORACLE
 from seer_ray.kernels.block_target import BlockMaps
 from seer_ray.kernels.blocks import Amount
+from seer_ray.models.allocation import Allocation
 from seer_ray.models.patch import attention_shape, forward_tokens, patch_attention, rope_tables
 from seer_ray.models.step import Attention
 from seer_ray.tasks.generators import generate
@@ -121,12 +129,14 @@ def measure_needles(
     *,
     block: int,
     sink: bool = True,
+    allocation: Allocation | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[NeedleFigure]:
     """All figures, dense attention flowing through the model; arguments as of ``prompts.measure_prompts``."""
     patch_attention(model)
     shape, weight = attention_shape(model), next(model.parameters())
     contenders = contenders_of(gates, references, shape, block)
+    shared = {density: shared_amounts(density, allocation) for density in densities}
     figures: list[NeedleFigure] = []
     for prompt in prompts:
         progress(f"{prompt.task}: prompt {prompt.id}")
@@ -149,7 +159,10 @@ def measure_needles(
                     continue
                 scores = contender.scores(asked, maps)
                 for density in densities:
-                    keep = chosen(scores, Amount(density=density), sink, 0)[:, asking][:, :, needles]
+                    amount = Amount(density=density)
+                    if name == ALLOCATED:
+                        amount = shared[density].get(layer, amount)
+                    keep = chosen(scores, amount, sink, 0)[:, asking][:, :, needles]
                     sums = float(dense.sum()), float((dense * keep).sum())
                     figures.append(NeedleFigure(prompt.id, prompt.task, layer, name, f"{density:g}", *sums))
 

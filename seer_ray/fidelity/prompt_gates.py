@@ -150,7 +150,7 @@ def evaluate_prompts(config: GatesPromptsConfig, progress: OnPass = lambda *_: N
             allocation=allocation,
             **how,
         )
-        needles = measure_needles(loaded.model, prompts, *what, **how)
+        needles = measure_needles(loaded.model, prompts, *what, allocation=allocation, **how)
     if not figures.layers:
         raise ConfigError(
             f"length={config.length}: no document has rows that would leave something out at densities="

@@ -13,6 +13,7 @@ from seer_ray.kernels.block_target import BlockMaps, attend_with_blocks
 from seer_ray.kernels.blocks import Amount, listed, select_blocks
 from seer_ray.kernels.chunks import Chunks
 from seer_ray.kernels.prefill import prefill
+from seer_ray.models.allocation import Allocation
 from seer_ray.models.gate import AttnGate
 from seer_ray.models.patch import AttentionShape
 from seer_ray.models.prefill_gate import PrefillGate
@@ -141,9 +142,10 @@ def chosen(scores: Tensor, amount: Amount, sink: bool, last_blocks: int) -> Tens
     return keep | late
 
 
-def sparse_blocks(blocks: int, density: float, sink: bool, last_blocks: int) -> range:
-    """Blocks of rows of a prompt that leave something out."""
-    return range(Amount(density=density).count(blocks, sink), blocks - last_blocks)
+def shared_amounts(density: float, allocation: Allocation | None) -> dict[int, Amount]:
+    """Of layers whose heads share a density; none, without an allocation."""
+    own = {} if allocation is None else allocation.densities(density)
+    return {layer: Amount(density=density, heads=heads) for layer, heads in own.items()}
 
 
 def contenders_of(

@@ -27,6 +27,7 @@ from seer_ray.fidelity.prompt_passes import (
     PromptPass,
     chosen,
     contenders_of,
+    shared_amounts,
 )
 from seer_ray.fidelity.quality import ORACLE, compare
 from seer_ray.kernels.block_target import BlockMaps
@@ -118,7 +119,7 @@ def measure_prompts(
     patch_attention(model)
     shape, weight, figures = attention_shape(model), next(model.parameters()), PromptFigures()
     contenders = contenders_of(gates, references, shape, block)
-    shared = {density: _shared(density, allocation) for density in densities}
+    shared = {density: shared_amounts(density, allocation) for density in densities}
 
     def sparse(blocks: int, density: float) -> range:
         counts = [Amount(density=density), *shared[density].values()]
@@ -184,12 +185,6 @@ def measure_prompts(
                     LossFigure(**said, loss=float(loss.mean()), dense=float(dense_loss[span].mean()))
                 )
     return figures
-
-
-def _shared(density: float, allocation: Allocation | None) -> dict[int, Amount]:
-    """Of layers whose heads share a density."""
-    own = {} if allocation is None else allocation.densities(density)
-    return {layer: Amount(density=density, heads=heads) for layer, heads in own.items()}
 
 
 def prompts_of(documents: Iterable[Document], lengths: Sequence[int]) -> Iterator[tuple[Document, str]]:

@@ -78,6 +78,10 @@ def test_heads_share_a_density(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     result = prompts(place, monkeypatch, str(made), *words, "name=again", "--json")
     again = {row["selector"]: row for row in json.loads(result.stdout)["table"]}
     assert again == rows
+    asked = (*words, "outputs=false", "needles=[needle]", "needle_prompts=2", "name=asked", "--json")
+    result = prompts(place, monkeypatch, str(made), *asked)
+    kept = {row["selector"]: row["kept"] for row in json.loads(result.stdout)["needles"]}
+    assert kept["allocated"] != kept["prefill"]
     engine = ("engine.block_size=16", "selector.prefill.density=0.3", f"model.prefill_gates={made}")
     planned = CliRunner().invoke(app, ["run", "model.name=model", *engine, "--dry-run"])
     assert "~d0.3-allocated" in planned.output
